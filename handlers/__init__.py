@@ -1,0 +1,1 @@
+"""What a TorchServe worker runs: one handler and one model configuration per task."""

@@ -1,0 +1,1 @@
+"""Trained weights that ship; importable so that an installed wheel finds them."""

@@ -1,0 +1,75 @@
+"""Everything that can go wrong on purpose, as one tree.
+
+Each class carries the HTTP status with which the server answers it; the command line prints its message in one
+red line and exits with 1::
+
+    PerceptualError                 500
+    ├── InputError                  400
+    │   ├── InvalidImage            400   not an image, or a truncated one
+    │   ├── UnsupportedFormat       415   an image, but of a format we do not read
+    │   ├── ImageTooLarge           413   more pixels than the limit
+    │   ├── InvalidOption           422   a value out of its range, or an unknown name
+    │   └── NotAcceptable           406   the client accepts no format we write
+    ├── WeightsError                500   a weights file that is missing, damaged or of another task
+    ├── TrainingError               500   a training that cannot start or go on
+    └── ServerError                 503   TorchServe does not start, answer or do as asked
+"""
+
+
+class PerceptualError(Exception):
+    """Base of all errors this package raises on purpose; the message says what to do."""
+
+    status = 500
+
+    @property
+    def name(self) -> str:
+        """The class's name, as it stands in the ``error`` field of a JSON reply."""
+        return type(self).__name__
+
+
+class InputError(PerceptualError):
+    """The request or file is at fault, not the program."""
+
+    status = 400
+
+
+class InvalidImage(InputError):
+    """The bytes are not an image, or break off before its end."""
+
+
+class UnsupportedFormat(InputError):
+    """An image of a format that is not read here."""
+
+    status = 415
+
+
+class ImageTooLarge(InputError):
+    """More pixels than the limit; found out from the header, before decoding."""
+
+    status = 413
+
+
+class InvalidOption(InputError):
+    """An option with an unknown name or a value out of its range."""
+
+    status = 422
+
+
+class NotAcceptable(InputError):
+    """The ``Accept`` header names no format that is written here."""
+
+    status = 406
+
+
+class WeightsError(PerceptualError):
+    """A weights file that is missing, damaged, of another task, or does not fit its network."""
+
+
+class TrainingError(PerceptualError):
+    """A training that cannot start, or had to stop."""
+
+
+class ServerError(PerceptualError):
+    """TorchServe does not start, does not answer, or refuses."""
+
+    status = 503

@@ -1,0 +1,166 @@
+"""The image transformation networks of Johnson et al. 2016, configurable.
+
+Every network takes and returns RGB in [0, 1], N×3×H×W for any H and W of at least 1; normalisation, padding to a
+size the strides divide, and cropping back happen inside. Layers follow the paper's supplementary material
+(https://cs.stanford.edu/people/jcjohns/papers/eccv16/JohnsonECCV16Supplementary.pdf, tables 1 and 2).
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Normalization = Literal["instance", "batch"]
+Padding = Literal["layer", "border"]
+Upsampling = Literal["resize", "transposed"]
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, normalisation, ReLU. The norm's shift makes a bias of the convolution redundant."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, normalization: Normalization
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False, padding_mode="reflect"),
+            norm_layer(normalization, outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UpsampleBlock(nn.Sequential):
+    """Doubles height and width, then normalisation and ReLU.
+
+    ``resize`` repeats pixels and convolves (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/), which
+    leaves no checkerboard; ``transposed`` is the paper's fractionally strided convolution.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling
+    ) -> None:
+        if upsampling == "resize":
+            convolution: list[nn.Module] = [
+                nn.Upsample(scale_factor=2, mode="nearest"),
+                nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False, padding_mode="reflect"),
+            ]
+        else:
+            convolution = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=False)]
+        super().__init__(*convolution, norm_layer(normalization, outputs), nn.ReLU(inplace=True))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around an identity, without a ReLU after the sum (Gross and Wilber 2016).
+
+    Args:
+        features: Channels in and out.
+        normalization: Kind of the two norm layers.
+        padded: False leaves the convolutions unpadded, as in the paper: the result is 2 px smaller on each side.
+    """
+
+    def __init__(self, features: int, *, normalization: Normalization, padded: bool = True) -> None:
+        super().__init__()
+        pad = 1 if padded else 0
+        self.crop = 0 if padded else 2
+        self.body = nn.Sequential(
+            nn.Conv2d(features, features, 3, 1, pad, bias=False, padding_mode="reflect"),
+            norm_layer(normalization, features),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(features, features, 3, 1, pad, bias=False, padding_mode="reflect"),
+            norm_layer(normalization, features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×C×H×W to the same shape, or 4 px less in height and width where unpadded."""
+        return F.pad(x, [-self.crop] * 4) + self.body(x)
+
+
+class StyleNetwork(nn.Module):
+    """The style transfer network: two strided convolutions down, residual blocks, two upsamplings, scaled tanh.
+
+    Args:
+        in_channels: 3 sees the photo in colour; 1 sees only its luma (the input is RGB all the same).
+        init_features: Channels of the first layer; doubled at each of the two reductions.
+        num_residuals: Number of residual blocks.
+        normalization: ``instance`` (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022) or the paper's ``batch``.
+        padding: ``layer`` reflects at every convolution; ``border`` is the paper's one reflection of the input,
+            40 px for 5 residual blocks, used up by unpadded residual blocks.
+        upsampling: ``resize`` or the paper's ``transposed`` convolution.
+    """
+
+    task = "style"
+    presets: dict[str, dict[str, Any]] = {
+        "paper": {"normalization": "batch", "padding": "border", "upsampling": "transposed"},
+        "default": {},
+        "fast": {"init_features": 16},
+    }
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        init_features: int = 32,
+        num_residuals: int = 5,
+        normalization: Normalization = "instance",
+        padding: Padding = "layer",
+        upsampling: Upsampling = "resize",
+    ) -> None:
+        super().__init__()
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels is {in_channels}; it is 3 (colour) or 1 (luma)")
+        self.config = {
+            "in_channels": in_channels,
+            "init_features": init_features,
+            "num_residuals": num_residuals,
+            "normalization": normalization,
+            "padding": padding,
+            "upsampling": upsampling,
+        }
+        # Each unpadded residual block eats 2 px on each side of a feature map that is a quarter of the input's size.
+        self.border = 8 * num_residuals if padding == "border" else 0
+        self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads
+        few, some, many = init_features, 2 * init_features, 4 * init_features
+        self.layers = nn.Sequential(
+            ConvBlock(in_channels, few, 9, normalization=normalization),
+            ConvBlock(few, some, 3, stride=2, normalization=normalization),
+            ConvBlock(some, many, 3, stride=2, normalization=normalization),
+            *(
+                ResidualBlock(many, normalization=normalization, padded=padding == "layer")
+                for _ in range(num_residuals)
+            ),
+            UpsampleBlock(many, some, normalization=normalization, upsampling=upsampling),
+            UpsampleBlock(some, few, normalization=normalization, upsampling=upsampling),
+            nn.Conv2d(few, 3, 9, 1, 4, padding_mode="reflect"),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps RGB images in [0, 1], N×3×H×W, to stylized ones of the same form."""
+        height, width = images.shape[-2:]
+        x = pad_to_multiple(images, 4, self.minimum_size)
+        x = 2 * x - 1
+        if self.config["in_channels"] == 1:
+            x = luma(x)
+        if self.border:
+            x = F.pad(x, [self.border] * 4, mode="reflect")
+        x = (torch.tanh(self.layers(x).float()) + 1) / 2
+        return x[..., :height, :width]
+
+
+def luma(images: Tensor) -> Tensor:
+    """Brightness of RGB images, N×3×H×W to N×1×H×W (ITU-R BT.601 weights)."""
+    weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def norm_layer(kind: Normalization, features: int) -> nn.Module:
+    """An affine normalisation layer; instance norm always uses the statistics of the image at hand."""
+    return nn.InstanceNorm2d(features, affine=True) if kind == "instance" else nn.BatchNorm2d(features)
+
+
+def pad_to_multiple(images: Tensor, multiple: int, minimum: int) -> Tensor:
+    """Repeats the right and bottom edge until height and width are multiples of ``multiple``, ``minimum`` at least."""
+    height, width = (max(minimum, math.ceil(size / multiple) * multiple) for size in images.shape[-2:])
+    return F.pad(images, [0, width - images.shape[-1], 0, height - images.shape[-2]], mode="replicate")

