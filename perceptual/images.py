@@ -1,0 +1,269 @@
+"""Pictures in and out: encoded bytes to 8-bit sRGB tensors and back.
+
+Whatever a file holds (palette, CMYK, 16 bits, a colour profile, a camera held upright) becomes one form, a
+:class:`Picture`, so that nothing behind this module has to ask what a photo was.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# Importing a plugin registers it in Image.OPEN; these six are the formats read.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    ExifTags,
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageCms,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+from torch import Tensor
+
+from .errors import ImageTooLarge, InvalidImage, UnsupportedFormat
+
+READABLE = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_PIXELS = 40_000_000
+MAX_SIDES = {"jpeg": 65500, "webp": 16383}  # libjpeg's and libwebp's own limits, in pixels
+
+# How images that are not read begin: Pillow knows some of them, but its parsers for them stay out of a server's reach.
+UNREADABLE = {
+    "AVIF": rb".{4}ftypavi[fs]",
+    "HEIC": rb".{4}ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)",
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ",
+    "DDS": rb"DDS ",
+    "EPS": rb"%!PS|\xc5\xd0\xd3\xc6",
+    "ICNS": rb"icns",
+    "ICO": rb"\0\0\x01\0",
+    "OpenEXR": rb"v/1\x01",
+    "PCX": rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]",
+    "PDF": rb"%PDF-",
+    "Photoshop": rb"8BPS",
+    "PNM": rb"P[1-7]\s",
+    "QOI": rb"qoif",
+    "SGI": rb"\x01\xda[\0\x01][\x01\x02]",
+    "SVG": rb"(\xef\xbb\xbf)?\s*(<\?xml.*|<!.*)?<svg[\s>]",
+}
+
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded picture, upright and in sRGB.
+
+    Attributes:
+        rgb: uint8, 3×H×W.
+        alpha: Opacity, uint8, 1×H×W; None where the file had none.
+    """
+
+    rgb: Tensor
+    alpha: Tensor | None = None
+
+    def to_pil(self) -> Image.Image:
+        """The same as a PIL image, RGB or RGBA."""
+        planes = self.rgb if self.alpha is None else torch.cat([self.rgb, self.alpha])
+        return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
+
+
+def read(path: str | Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        InvalidImage: It is missing, a folder, or not allowed to be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise InvalidImage(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decodes JPEG, PNG, WebP, BMP, TIFF or GIF (of several frames, the first).
+
+    Args:
+        data: The file's content.
+        max_pixels: Limit of width × height, checked before pixels are decoded.
+
+    Raises:
+        InvalidImage: Not an image, or a truncated or damaged one.
+        UnsupportedFormat: An image of another format.
+        ImageTooLarge: More than ``max_pixels``.
+    """
+    image = open_image(data)
+    if image.width * image.height > max_pixels:
+        raise ImageTooLarge(f"the image has {image.width}×{image.height} pixels; the limit is {max_pixels} in all")
+    return from_pil(image)
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """Brings a PIL image of any mode into the one form: upright, sRGB, 8 bits, alpha apart.
+
+    Raises:
+        InvalidImage: It is empty, or its file turns out to be truncated or damaged.
+    """
+    with pillow_errors("the image"):
+        image.load()
+    if 0 in image.size:
+        raise InvalidImage("the image has no pixels")
+    color, alpha = split_alpha(upright(image))
+    rgb = to_srgb(color, image.info.get("icc_profile"))
+    return Picture(to_tensor(rgb), None if alpha is None else to_tensor(alpha))
+
+
+def encode(picture: Picture, format: str = "jpeg", quality: int = 90) -> bytes:
+    """Encodes a picture.
+
+    Args:
+        picture: What to encode.
+        format: One of :data:`perceptual.options.FORMATS`. JPEG has no alpha: the picture is laid on white.
+        quality: 1 to 100, for jpeg and webp.
+
+    Raises:
+        ImageTooLarge: A side is longer than the format can hold.
+    """
+    image = picture.to_pil()
+    if max(image.size) > (limit := MAX_SIDES.get(format, max(image.size))):
+        size = f"{image.width}×{image.height}"
+        raise ImageTooLarge(f"{format} holds at most {limit} pixels a side, not {size}; ask for png")
+    if format == "jpeg" and picture.alpha is not None:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    # Level 1 and method 2 cost a few per cent of size and are several times faster than the defaults.
+    effort = {"jpeg": {}, "png": {"compress_level": 1}, "webp": {"method": 2}}[format]
+    buffer = BytesIO()
+    image.save(buffer, format, quality=quality, **effort)
+    return buffer.getvalue()
+
+
+def shrink(picture: Picture, max_size: int | None) -> Picture:
+    """Reduces a picture to a longest side of ``max_size`` pixels, antialiased; a smaller one is returned as it is."""
+    if max_size is None or max(picture.rgb.shape[1:]) <= max_size:
+        return picture
+    image = picture.to_pil()
+    image.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
+    return from_pil(image)
+
+
+def open_image(data: bytes | bytearray) -> Image.Image:
+    """Reads an image's header. Raises as :func:`decode`, but for the limit.
+
+    Image.open would warn of or refuse large images by a limit of its own, global to the process.
+    """
+    prefix = bytes(data[:16])
+    for name in READABLE:
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(prefix) is True:
+            break
+    else:
+        raise unreadable(data)
+    with pillow_errors(f"the {name} header"):
+        return factory(BytesIO(data), "")
+
+
+@contextmanager
+def pillow_errors(what: str) -> Iterator[None]:
+    """Turns whatever Pillow raises over bad data into one of our errors."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:  # some plugins ask Pillow's own limit while they read a header
+        raise ImageTooLarge(f"{what} asks for too many pixels: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # nearly everything: OSError, SyntaxError, ValueError, struct.error, zlib.error, …
+        raise InvalidImage(f"{what} is truncated or damaged: {error}") from error
+
+
+def unreadable(data: bytes | bytearray) -> InvalidImage | UnsupportedFormat:
+    """The error that says why the data cannot be read."""
+    readable = f"send {', '.join(READABLE[:-1])} or {READABLE[-1]}"
+    if not data:
+        return InvalidImage(f"the image is empty; {readable}")
+    beginning = bytes(data[:1024])
+    for name, pattern in UNREADABLE.items():
+        if re.match(pattern, beginning, re.DOTALL):
+            return UnsupportedFormat(f"{name} is not supported; {readable}")
+    if data.endswith(b"TRUEVISION-XFILE.\0"):  # the one format that is told by its end
+        return UnsupportedFormat(f"TGA is not supported; {readable}")
+    return InvalidImage(f"this is not an image; {readable}")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turns an image as its EXIF orientation says.
+
+    Not by ImageOps.exif_transpose: that writes the whole EXIF block anew and fails on any odd tag in it.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # whatever Pillow raises; a damaged EXIF block is no reason to refuse the picture
+        return image
+    return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
+
+
+def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Parts an image of any mode into colour (L, RGB, CMYK or LAB) and, if it has any, alpha (L)."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return split_deep_alpha(image)
+    if image.has_transparency_data:
+        *color, alpha = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA").split()
+        return (color[0] if len(color) == 1 else Image.merge("RGB", color)), alpha
+    if image.mode in ("L", "RGB", "CMYK", "LAB"):
+        return image, None
+    return image.convert("L" if image.mode == "1" else "RGB"), None
+
+
+def split_deep_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """:func:`split_alpha` for greys of more than 8 bits, which Pillow's own conversion clips.
+
+    In modes I and F the value of white is not written down: it is taken to be the least of the usual ones that no
+    pixel exceeds.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+    brightest = values.max()
+    if image.mode.startswith("I;16"):
+        white = 65535.0
+    else:
+        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
+        white = next((white for white in usual if brightest <= white), brightest)
+    grey = Image.fromarray((values.clip(0) * (255 / white)).round().astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return grey, None
+    return grey, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+
+
+def to_srgb(color: Image.Image, profile: bytes | None) -> Image.Image:
+    """Converts L, RGB, CMYK or LAB to RGB, from the colour space of an ICC profile if there is one."""
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            mode = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK", "Lab ": "LAB"}[source.profile.xcolor_space]
+            if color.mode == "L" and mode == "RGB":  # grey was stored, but its values are those of the RGB space
+                color = color.convert("RGB")
+            transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+            return transform.apply(color)
+        except (ImageCms.PyCMSError, OSError, KeyError, ValueError):
+            pass  # a damaged or mismatched profile is no reason to refuse the picture
+    return color.convert("RGB")
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An image of mode L or RGB as uint8, 1×H×W or 3×H×W."""
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
