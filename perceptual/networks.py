@@ -156,8 +156,12 @@ def luma(images: Tensor) -> Tensor:
 
 
 def norm_layer(kind: Normalization, features: int) -> nn.Module:
-    """An affine normalisation layer; instance norm always uses the statistics of the image at hand."""
-    return nn.InstanceNorm2d(features, affine=True) if kind == "instance" else nn.BatchNorm2d(features)
+    """An affine normalisation layer.
+
+    Instance norm is group norm with a group for each channel; PyTorch's ``GroupNorm`` keeps the memory format of its
+    input, where its ``InstanceNorm2d`` copies, and has no running statistics to be confused about.
+    """
+    return nn.GroupNorm(features, features) if kind == "instance" else nn.BatchNorm2d(features)
 
 
 def pad_to_multiple(images: Tensor, multiple: int, minimum: int) -> Tensor:

@@ -7,6 +7,7 @@ or TOML values, :func:`settings_of` lists the fields for whoever presents them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from .errors import InvalidOption
@@ -98,6 +99,22 @@ class Text:
         if not isinstance(value, str) or not value:
             raise ValueError
         return value
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True)
+class FilePath:
+    """A file or folder, which need not exist yet."""
+
+    what: str = "a path"
+
+    def parse(self, value: Any) -> Path:
+        """A Path, with ``~`` expanded."""
+        if not str(value):
+            raise ValueError
+        return Path(value).expanduser()
 
     def __str__(self) -> str:
         return self.what

@@ -1,0 +1,75 @@
+"""All that a training needs to go on as if it had never stopped."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from perceptual.errors import TrainingError
+from perceptual.weights import write_atomically
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from .settings import FREE_ON_RESUME, TrainingSettings, plain
+
+
+def save_checkpoint(
+    path: Path,
+    iteration: int,
+    settings: TrainingSettings,
+    network: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+) -> None:
+    """Writes the state after ``iteration`` iterations, atomically. The data's position follows from the iteration."""
+    state = {
+        "iteration": iteration,
+        "settings": plain(settings),
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(
+    path: Path, settings: TrainingSettings, network: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
+) -> int:
+    """Restores network, optimizer, scheduler and random state in place; returns the number of iterations done.
+
+    Raises:
+        TrainingError: There is no checkpoint, it is damaged, or it was made with other settings.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainingError(f"nothing to resume: there is no {path}; leave --resume out to begin") from error
+    except Exception as error:  # torch.load raises whatever unpickling does
+        raise TrainingError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    refuse_other_settings(path, state["settings"], plain(settings))
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    torch.set_rng_state(state["random"])
+    if torch.cuda.is_available() and len(state["random_cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+    return state["iteration"]
+
+
+def refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raises TrainingError if a setting that decides what is computed has changed."""
+    changed = [
+        f"{name.replace('_', '-')} was {old.get(name)} and is now {new[name]}"
+        for name in new
+        if name not in FREE_ON_RESUME and old.get(name) != new[name]
+    ]
+    if changed:
+        raise TrainingError(
+            f"{path} was made with other settings: {'; '.join(changed)}. Resume with the old ones, or name another "
+            f"--sample-path to begin anew"
+        )

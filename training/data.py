@@ -1,0 +1,121 @@
+"""Photographs for training: found in a folder, split by name, cropped at random but reproducibly."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from perceptual import images
+from perceptual.errors import InputError, TrainingError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 100)}  # percent of the files
+
+Sample = tuple[Tensor, list[Path]]
+
+
+def find_photos(folder: Path, split: str) -> list[Path]:
+    """Image files anywhere below a folder that belong to a split, sorted by path.
+
+    A file's split follows from its name alone, so it stays when others come or go.
+
+    Raises:
+        TrainingError: No such folder, no images in it, or none in this split.
+    """
+    if not folder.is_dir():
+        raise TrainingError(f"there is no folder {folder}; name a folder of photos with --content-dir")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not files:
+        raise TrainingError(f"no images in {folder} or the folders below it; looked for {' '.join(EXTENSIONS)}")
+    chosen = [path for path in files if percentile(path.name) in SPLITS[split]]
+    if not chosen:
+        raise TrainingError(f"none of the {len(files)} images in {folder} falls into the {split} split; add more photos")
+    return chosen
+
+
+def percentile(name: str) -> int:
+    """A number from 0 to 99 that depends on nothing but the file's name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
+
+
+class RandomCrops(Dataset[Sample]):
+    """An endless sequence of random crops: epoch after epoch, each in a new order.
+
+    Sample ``i`` depends on ``seed`` and ``i`` alone, not on the workers or on what was drawn before. That makes
+    resuming exact: the position is all the state there is.
+
+    Args:
+        files: Image files.
+        size: Side of the square crops, in pixels.
+        seed: Any number.
+        scale: Smallest and largest share of a photo's area that a crop covers.
+    """
+
+    def __init__(self, files: Sequence[Path], size: int, seed: int, scale: tuple[float, float] = (0.35, 1.0)) -> None:
+        self.files = list(files)
+        self.seed = seed
+        self.transform = v2.Compose([v2.RandomResizedCrop(size, scale, antialias=True), v2.RandomHorizontalFlip()])
+
+    def __getitem__(self, position: int) -> Sample:
+        """A crop, uint8 3×size×size, and the unreadable files that were passed over to get it."""
+        epoch, place = divmod(position, len(self.files))
+        order = epoch_order(self.seed, epoch, len(self.files))
+        bad: list[Path] = []
+        for step in range(len(self.files)):
+            file = self.files[order[(place + step) % len(order)]]
+            try:
+                photo = images.decode(file.read_bytes()).rgb
+            except (InputError, OSError):
+                bad.append(file)
+                continue
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(mixed_seed(self.seed, position))
+                return self.transform(photo), bad
+        raise TrainingError(f"not one of the {len(bad)} image files can be read; the first is {bad[0]}")
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, count: int) -> list[int]:
+    """The order of the files in an epoch."""
+    generator = torch.Generator().manual_seed(mixed_seed(seed, -1 - epoch))
+    return torch.randperm(count, generator=generator).tolist()
+
+
+def mixed_seed(*parts: int) -> int:
+    """A 63-bit seed from several numbers; nearby ones give unrelated seeds."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def batches(
+    dataset: RandomCrops, batch_size: int, start: int, stop: int, workers: int, device: torch.device
+) -> Iterator[Sample]:
+    """Batches number ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, and unreadable files."""
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        sampler=range(start * batch_size, stop * batch_size),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_signals if workers else None,
+    )
+    for crops, bad in loader:
+        yield crops.to(device, non_blocking=True).float() / 255, bad
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """Stacks the crops and joins the lists of unreadable files."""
+    return torch.stack([crop for crop, _ in samples]), [file for _, bad in samples for file in bad]
+
+
+def ignore_signals(worker: Any) -> None:
+    """Leaves Ctrl-C to the main process, which saves a checkpoint before it ends."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

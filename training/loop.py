@@ -1,0 +1,168 @@
+"""The training loop, the same for every task."""
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from perceptual.errors import TrainingError
+from perceptual.networks import StyleNetwork
+from perceptual.weights import save_network
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .data import RandomCrops, batches, find_photos
+from .record import Record
+from .settings import TrainingSettings
+from .sheets import animate
+
+WARM_UP = 50  # iterations in which the cosine schedule's learning rate rises
+CONSTANT = 0.5 / 255  # a standard deviation below which a picture is of one colour
+
+
+class Task(Protocol):
+    """What a task adds to the loop. All of it lies on the device already."""
+
+    network: StyleNetwork
+
+    def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The weighted losses of a batch of photos by name, whose sum is the objective, and the network's output."""
+
+    def sheet(self) -> Image.Image:
+        """A sample sheet of the network as it is now."""
+
+    def frame(self) -> Image.Image:
+        """One photo's output as it is now, for the animation."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What the weights' metadata should say of the task."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training keeps its files."""
+
+    name: str
+    folder: Path
+    model: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state to resume from."""
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def latest(self) -> Path:
+        """The network as of the last checkpoint, usable at any time."""
+        return self.folder / f"{self.name}.safetensors"
+
+
+def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device, *, resume: bool = False) -> bool:
+    """Trains a task's network and writes its weights to ``run.model``.
+
+    Returns:
+        True when done; False if SIGINT or SIGTERM came first, after which a checkpoint has been saved.
+
+    Raises:
+        TrainingError: The training cannot begin, a loss is no longer finite, or the output is of one colour. The
+            last good checkpoint is kept.
+    """
+    if run.checkpoint.exists() and not resume:
+        raise TrainingError(f"{run.folder} holds a run already: go on with --resume, or name another --sample-path")
+    files = find_photos(settings.content_dir, settings.split)
+    network = task.network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    scheduler = LambdaLR(optimizer, lambda done: lr_factor(done, settings))
+    half = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
+    start = load_checkpoint(run.checkpoint, settings, network, optimizer, scheduler) if resume else 0
+    if start >= settings.iterations:
+        raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
+    stream = batches(
+        RandomCrops(files, settings.image_size, settings.seed),
+        settings.batch_size,
+        start,
+        settings.iterations,
+        settings.num_workers,
+        device,
+    )
+    unreadable: set[Path] = set()
+    with Record(run.folder, start, settings.iterations, settings.batch_size) as record, stop_signals() as stop:
+        record.note(f"{len(files)} photos, {device}, {'bfloat16' if half else 'float32'}; all files in {run.folder}")
+        for done, (photos, bad) in enumerate(stream, start + 1):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                losses, output = task.losses(photos)
+            objective = torch.stack(list(losses.values())).sum()
+            optimizer.zero_grad(set_to_none=True)
+            objective.backward()
+            optimizer.step()
+            scheduler.step()
+
+            record.advance()
+            unreadable.update(bad)
+            last = done == settings.iterations or stop.is_set()
+            if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
+                check_health(done, objective, output, network, run)
+                values = {name: loss.item() for name, loss in losses.items()}
+            if last or done % settings.log_step == 0:
+                record.losses(done, values, scheduler.get_last_lr()[0])
+            if last or done % settings.sample_step == 0:
+                record.pictures(done, task.sheet(), task.frame())
+            if last or done % settings.save_step == 0:
+                save_checkpoint(run.checkpoint, done, settings, network, optimizer, scheduler)
+                facts = {"iterations": done, "photos": len(files), "losses": values}
+                save_network(run.latest, network, {**task.provenance(), **facts})
+            if stop.is_set():
+                record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
+                return False
+        record.unreadable(unreadable)
+    animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
+    save_network(run.model, network, {**task.provenance(), **facts})
+    return True
+
+
+def lr_factor(done: int, settings: TrainingSettings) -> float:
+    """The learning rate after ``done`` iterations, relative to its peak."""
+    if settings.lr_schedule == "constant":
+        return 1.0
+    if done < WARM_UP:
+        return (done + 1) / WARM_UP
+    return (1 + math.cos(math.pi * min(1, done / settings.iterations))) / 2
+
+
+def check_health(done: int, objective: Tensor, output: Tensor, network: nn.Module, run: Run) -> None:
+    """Raises TrainingError if the objective or a weight is not finite, or all outputs are of one colour."""
+    kept = f"The last good checkpoint is {run.checkpoint}" if run.checkpoint.exists() else "There is no checkpoint yet"
+    advice = f"{kept}; try a lower --lr or --style-weights, or --precision float32"
+    if not torch.isfinite(objective) or not all(torch.isfinite(p).all() for p in network.parameters()):
+        raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice}")
+    if output.detach().float().std(dim=(2, 3)).max() < CONSTANT:
+        raise TrainingError(f"the network's output is of one colour at iteration {done}. {advice}")
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; a second signal acts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

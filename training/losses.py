@@ -1,0 +1,118 @@
+"""Perceptual losses, as in section 3.2 of Johnson et al. 2016.
+
+All take features or images in batches and give the mean over the batch, as a scalar in float32.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Features = Mapping[str, Tensor]
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Uncentred covariance of the channels, equation 3 of the paper.
+
+    Args:
+        features: N×C×H×W.
+
+    Returns:
+        N×C×C, divided by C·H·W, in float32 at least: sums over a whole image overflow or drown in half precision.
+    """
+    n, c, h, w = features.shape
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.reshape(n, c, h * w)
+        flat = flat if flat.dtype == torch.float64 else flat.float()
+        return flat @ flat.transpose(1, 2) / (c * h * w)
+
+
+class FeatureReconstructionLoss(nn.Module):
+    """Squared Euclidean distance of features, divided by C·H·W (equation 2), times a weight, summed over layers.
+
+    Args:
+        weights: Weight of each layer, by name.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+
+    def forward(self, features: Features, targets: Features) -> Tensor:
+        """Compares two sets of features, each N×C×H×W; the targets are taken as constants."""
+        terms = [
+            weight * (wide(features[layer]) - wide(targets[layer]).detach()).square().mean()
+            for layer, weight in self.weights.items()
+        ]
+        return torch.stack(terms).sum()
+
+    def extra_repr(self) -> str:
+        """Layers and weights."""
+        return describe(self.weights)
+
+
+class StyleReconstructionLoss(nn.Module):
+    """Mean squared difference of Gram matrices, times a weight, summed over layers.
+
+    Equation 4 takes the squared Frobenius norm, the sum over all C² entries; the authors' own code
+    (https://github.com/jcjohnson/fast-neural-style) takes the mean, and so does this: a weight then means the same
+    for a layer of 64 channels and one of 512, and weights published for that code and its descendants carry over.
+
+    Args:
+        weights: Weight of each layer, by name.
+        targets: Features of the style image, 1×C×H×W each; only their Gram matrices are kept, as buffers.
+    """
+
+    def __init__(self, weights: Mapping[str, float], targets: Features) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+        for layer in self.weights:
+            self.register_buffer(layer, gram_matrix(targets[layer]).detach(), persistent=False)
+
+    def layers(self, features: Features) -> dict[str, Tensor]:
+        """The unweighted loss of every layer."""
+        grams = {layer: gram_matrix(features[layer]) for layer in self.weights}
+        return {layer: (gram - getattr(self, layer)).square().mean() for layer, gram in grams.items()}
+
+    def forward(self, features: Features) -> Tensor:
+        """Compares features of N images, N×C×H×W each, with the style image."""
+        return torch.stack([self.weights[layer] * loss for layer, loss in self.layers(features).items()]).sum()
+
+    def extra_repr(self) -> str:
+        """Layers and weights."""
+        return describe(self.weights)
+
+
+class TotalVariationLoss(nn.Module):
+    """Squared differences of neighbouring pixels, averaged over pixels and channels, times a weight.
+
+    The total variation regularizer of Mahendran and Vedaldi 2015 (https://arxiv.org/abs/1412.0035, equation 4) with
+    β = 2, per pixel, so that a weight means the same at every image size.
+
+    Args:
+        weight: Factor of the loss.
+    """
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Measures images N×C×H×W with H and W of at least 2."""
+        images = wide(images)
+        down, right = images.diff(dim=2), images.diff(dim=3)
+        return self.weight * (down.square().mean() + right.square().mean())
+
+    def extra_repr(self) -> str:
+        """The weight."""
+        return f"weight={self.weight:g}"
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least float32: squares of half-precision features overflow."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def describe(weights: Mapping[str, float]) -> str:
+    """``relu1_2=1, relu2_2=0.5`` for a module's ``repr``."""
+    return ", ".join(f"{layer}={weight:g}" for layer, weight in weights.items())

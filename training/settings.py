@@ -1,0 +1,126 @@
+"""What a training can be told: command-line options, keys of a recipe, and their defaults, all in one place."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from perceptual.errors import InvalidOption
+from perceptual.settings import Choice, FilePath, Integer, Number, Several, Text, option_name, setting, settings_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DATA, NETWORK, LOSSES, OPTIMIZATION, OUTPUT = "Data", "Network", "Losses", "Optimization", "Output"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What every training can be told."""
+
+    content_dir: Path | None = setting(None, FilePath("a folder"), "folder of photos, flat or nested; required", DATA)
+    split: str = setting("train", Choice(("train", "validation", "test")), "share of the photos to train on", DATA)
+    batch_size: int = setting(4, Integer(1), "photos per iteration", DATA)
+    image_size: int = setting(256, Integer(32), "side of the training crops, in pixels", DATA)
+    num_workers: int = setting(2, Integer(0), "processes that decode and crop photos", DATA)
+
+    in_channels: int = setting(3, Integer(1, 3), "3: the network sees colour; 1: only brightness", NETWORK)
+    num_residuals: int | None = setting(None, Integer(0), "residual blocks; default: the preset's", NETWORK)
+
+    loss_network: str = setting("vgg16", Choice(("vgg16", "vgg19")), "network whose features are compared", LOSSES)
+    loss_weights: Path | None = setting(
+        None, FilePath("a file"), "its weights, .safetensors or .pth; default: torchvision's, downloaded once", LOSSES
+    )
+    loss_weights_sha256: str | None = setting(None, Text("a SHA-256"), "expected digest of that file", LOSSES)
+    content_layers: tuple[str, ...] = setting(("relu2_2",), Several(Text("a layer")), "layers for content", LOSSES)
+    content_weight: tuple[float, ...] = setting(
+        (1.0,), Several(Number(0)), "weight of the feature reconstruction loss, one for all layers or one each", LOSSES
+    )
+
+    iterations: int = setting(40_000, Integer(1), "iterations in all", OPTIMIZATION)
+    lr: float = setting(1e-3, Number(0), "Adam's learning rate", OPTIMIZATION)
+    lr_schedule: str = setting(
+        "constant", Choice(("constant", "cosine")), "cosine: 50 iterations of warm-up, then falling to 0", OPTIMIZATION
+    )
+    precision: str = setting(
+        "auto",
+        Choice(("auto", "float32", "bfloat16")),
+        "of features and activations; auto: bfloat16 on a GPU, float32 on a CPU",
+        OPTIMIZATION,
+    )
+    device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any", OPTIMIZATION)
+    seed: int = setting(0, Integer(0), "start of all random numbers", OPTIMIZATION)
+
+    name: str | None = setting(None, Text("a name"), "name of the network", OUTPUT)
+    model_path: Path | None = setting(None, FilePath("a file"), "weights to write; default models/NAME.safetensors", OUTPUT)
+    sample_path: Path | None = setting(
+        None, FilePath("a folder"), "folder of this run, for checkpoint, samples and logs; default runs/NAME", OUTPUT
+    )
+    samples: int = setting(5, Integer(1), "photos on a sample sheet", OUTPUT)
+    log_step: int = setting(100, Integer(1), "iterations between two lines of the log", OUTPUT)
+    sample_step: int = setting(500, Integer(1), "iterations between two sample sheets", OUTPUT)
+    save_step: int = setting(500, Integer(1), "iterations between two checkpoints", OUTPUT)
+    licence: str | None = setting(None, Text("a licence"), "licence of the weights, for their metadata", OUTPUT)
+
+
+@dataclass(frozen=True)
+class StyleSettings(TrainingSettings):
+    """What a style training can be told besides."""
+
+    style_image: Path | None = setting(None, FilePath("an image file"), "the painting; required", DATA)
+    style_size: int = setting(384, Integer(32), "its shorter side in training, in pixels: larger, finer strokes", DATA)
+    content_image: Path | None = setting(
+        None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
+    )
+    preset: str = setting(
+        "default", Choice(("paper", "default", "fast")), "architecture; the other options refine it", NETWORK
+    )
+    init_features: int | None = setting(None, Integer(1), "channels of the first layer; default: the preset's", NETWORK)
+    style_layers: tuple[str, ...] = setting(
+        ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), Several(Text("a layer")), "layers for style", LOSSES
+    )
+    style_weights: tuple[float, ...] = setting(
+        (1.0,), Several(Number(0)), "weight of the style reconstruction loss, one for all layers or one each", LOSSES
+    )
+    reg_weight: float = setting(1e5, Number(0), "weight of the total variation loss", LOSSES)
+
+
+# What may differ between a run and its continuation without changing what is computed.
+FREE_ON_RESUME = {"num_workers", "device", "iterations", "log_step", "sample_step", "save_step", "licence"} | {
+    each.name for each in settings_of(StyleSettings) if isinstance(each.metadata["kind"], FilePath)
+}
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe's settings by option name; relative paths are taken from the recipe's folder.
+
+    Raises:
+        InvalidOption: The file is missing or is not TOML.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidOption(f"recipe {path}: {error}") from error
+    paths = {option_name(each) for each in settings_of(StyleSettings) if isinstance(each.metadata["kind"], FilePath)}
+    return {name: path.parent / value if name in paths else value for name, value in values.items()}
+
+
+def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option: str) -> dict[str, float]:
+    """Pairs layers with weights; a single weight holds for all.
+
+    Raises:
+        InvalidOption: Neither one weight nor one for each layer.
+    """
+    if len(weights) not in (1, len(layers)):
+        raise InvalidOption(f"{option}: expected 1 or {len(layers)} numbers, for {' '.join(layers)}; got {len(weights)}")
+    return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
+
+
+def plain(settings: TrainingSettings) -> dict[str, Any]:
+    """Settings as plain JSON values."""
+    return {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(settings).items()
+    }
