@@ -15,17 +15,21 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ImageTooLarge": "errors",
+    "InferenceClient": "client",
     "InputError": "errors",
     "InvalidImage": "errors",
     "InvalidOption": "errors",
+    "ManagementClient": "client",
     "NotAcceptable": "errors",
     "PerceptualError": "errors",
     "Predictor": "predictor",
+    "Server": "server",
     "ServerError": "errors",
     "StyleNetwork": "networks",
     "TrainingError": "errors",
     "UnsupportedFormat": "errors",
     "WeightsError": "errors",
+    "find_server": "client",
     "load": "predictor",
 }
 

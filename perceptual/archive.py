@@ -1,0 +1,136 @@
+"""Archives: a weights file packaged with its handler as ``NAME.mar``, which any TorchServe serves.
+
+An archive carries the modules of this package that run at inference, so it registers on a TorchServe that has
+torch, numpy, Pillow and safetensors and nothing of ours; archives of different versions live side by side.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.metadata import version as installed_version
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import ServerError
+from .manifest import MANIFEST, checked_name, read_manifest
+from .weights import read_metadata, write_atomically
+
+MODULES = ("__init__", "errors", "settings", "options", "networks", "weights", "images", "predictor", "handler")
+HANDLERS = {"style": "style_transfer"}  # by task: a .py and a .yaml in the handlers package
+DIGEST = "inputsDigest"  # our key in the manifest; TorchServe passes over keys it does not know
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can tell
+
+
+class Packaged(NamedTuple):
+    """An archive, and whether it had to be built."""
+
+    path: Path
+    built: bool
+
+
+def package(weights: str | Path, model_store: str | Path) -> Packaged:
+    """Builds ``model_store/NAME.mar`` from ``NAME.safetensors``, unless it is there already with the same content.
+
+    The same inputs always give the same bytes. Version and description are the weights' provenance.
+
+    Raises:
+        WeightsError: The weights file is missing, damaged, or of an unknown task.
+        InputError: Its name or version cannot be served.
+        ServerError: The archiver is not installed, or fails.
+    """
+    weights = Path(weights)
+    metadata = read_metadata(weights)
+    name = checked_name(weights.stem, f"{weights}: rename the file")
+    version = checked_name(str(metadata["provenance"].get("version", "1.0")), f"{weights}: version")
+    handler = HANDLERS[metadata["task"]]
+    contents = gather(weights, handler)
+    manifest = {"description": str(metadata["provenance"].get("description", ""))}
+    manifest[DIGEST] = digest(contents, [name, version, manifest["description"], archiver_version()])
+
+    archive = Path(model_store) / f"{name}.mar"
+    if is_current(archive, manifest[DIGEST]):
+        return Packaged(archive, built=False)
+    # Private, because the archiver deletes $TMPDIR/<model name> and copies what it packs.
+    with tempfile.TemporaryDirectory(prefix="perceptual-") as folder:
+        draft = run_archiver(Path(folder), name, version, weights.name, handler, contents)
+        write_atomically(archive, reproducible(draft, manifest))
+    return Packaged(archive, built=True)
+
+
+def gather(weights: Path, handler: str) -> dict[str, bytes]:
+    """Everything an archive holds besides the manifest, by path in the archive."""
+    modules = {f"perceptual/{name}.py": Path(__file__).with_name(f"{name}.py") for name in MODULES}
+    handlers = package_files("perceptual_handlers")
+    contents = {path: file.read_bytes() for path, file in modules.items()}
+    contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}
+    return contents | {weights.name: weights.read_bytes()}
+
+
+def digest(contents: dict[str, bytes], facts: list[str]) -> str:
+    """SHA-256 of everything that decides what an archive will be."""
+    parts = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    return hashlib.sha256(json.dumps([parts, facts], sort_keys=True).encode()).hexdigest()
+
+
+def is_current(archive: Path, expected: str) -> bool:
+    """Whether an intact archive was built from inputs of this digest."""
+    try:
+        return read_manifest(archive).get(DIGEST) == expected
+    except ServerError:
+        return False
+
+
+def run_archiver(folder: Path, name: str, version: str, weights: str, handler: str, contents: dict[str, bytes]) -> Path:
+    """Lays the contents out in an empty folder and runs torch-model-archiver there."""
+    inputs, temporary = folder / "inputs", folder / "tmp"
+    temporary.mkdir()
+    for path, content in contents.items():
+        (inputs / path).parent.mkdir(parents=True, exist_ok=True)
+        (inputs / path).write_bytes(content)
+    extra = folder / "extra"  # the archiver copies what is in this folder, not the folder
+    extra.mkdir()
+    shutil.move(inputs / "perceptual", extra)
+    command = [sys.executable, "-m", "model_archiver.model_packaging"]
+    command += ["--model-name", name, "--version", version, "--serialized-file", str(inputs / weights)]
+    command += ["--handler", str(inputs / f"{handler}.py"), "--config-file", str(inputs / f"{handler}.yaml")]
+    command += ["--extra-files", str(extra), "--export-path", str(folder)]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ServerError(f"torch-model-archiver failed for {name}: {reason}")
+    return folder / f"{name}.mar"
+
+
+def reproducible(draft: Path, additions: dict[str, str]) -> bytes:
+    """An archive's content with additions to the manifest, and without what differs from run to run.
+
+    Those are the order of entries, their time stamps and permissions, and the manifest's time of creation.
+    """
+    with zipfile.ZipFile(draft) as file:
+        entries = {name: file.read(name) for name in sorted(file.namelist())}
+    manifest = json.loads(entries[MANIFEST]) | additions
+    manifest["createdOn"] = "01/01/1980 00:00:00"  # TorchServe warns if there is none
+    entries[MANIFEST] = json.dumps(manifest, indent=2, ensure_ascii=False).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in entries.items():
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.external_attr = 0o644 << 16
+            file.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def archiver_version() -> str:
+    """The installed torch-model-archiver. Raises ServerError if there is none."""
+    try:
+        return installed_version("torch-model-archiver")
+    except ImportError as error:
+        raise ServerError("torch-model-archiver is not installed: pip install torch-model-archiver") from error

