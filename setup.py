@@ -59,5 +59,7 @@ setup(
         "torchserve==0.12.0",
         "torchvision>=0.21",
     ],
-    extras_require={"dev": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "scikit-image>=0.22", "types-PyYAML"]},
+    extras_require={
+        "dev": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "scikit-image>=0.22", "types-PyYAML"]
+    },
 )

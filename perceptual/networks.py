@@ -6,7 +6,7 @@ size the strides divide, and cropping back happen inside. Layers follow the pape
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +39,7 @@ class UpsampleBlock(nn.Sequential):
     leaves no checkerboard; ``transposed`` is the paper's fractionally strided convolution.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling) -> None:
         if upsampling == "resize":
             convolution: list[nn.Module] = [
                 nn.Upsample(scale_factor=2, mode="nearest"),
@@ -92,7 +90,7 @@ class StyleNetwork(nn.Module):
     """
 
     task = "style"
-    presets: dict[str, dict[str, Any]] = {
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"normalization": "batch", "padding": "border", "upsampling": "transposed"},
         "default": {},
         "fast": {"init_features": 16},

@@ -14,5 +14,7 @@ class StyleOptions:
     strength: float = setting(1.0, Number(0, 1), "share of the style; the rest is the photo itself")
     keep_colors: bool = setting(False, Switch(), "take only brightness from the style and keep the photo's colours")
     max_size: int | None = setting(None, Integer(16, 16384), "reduce the photo to this longest side, in pixels, first")
-    format: str | None = setting(None, Choice(FORMATS), "format of the reply; default: by Accept, else jpeg")
+    format: str | None = setting(
+        None, Choice(FORMATS), "format of the result; default: what Accept or the result's name asks for, else jpeg"
+    )
     quality: int = setting(90, Integer(1, 100), "quality of jpeg and webp")

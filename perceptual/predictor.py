@@ -48,7 +48,7 @@ class Predictor:
 
     def __init__(self, network: StyleNetwork, metadata: dict[str, Any], *, device: str | None = None) -> None:
         self.device = pick_device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.metadata = metadata
 
     @torch.inference_mode()

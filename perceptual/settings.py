@@ -6,7 +6,7 @@ or TOML values, :func:`settings_of` lists the fields for whoever presents them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -157,7 +157,10 @@ def describe_range(low: float, high: float) -> str:
 
 
 def setting(default: Any, kind: Kind, help: str, group: str = "") -> Any:
-    """A dataclass field that knows its kind, its help text and the group it is shown in."""
+    """A dataclass field that knows its kind, its help text and the group it is shown in.
+
+    A default of ``dataclasses.MISSING`` makes it required.
+    """
     return field(default=default, metadata={"kind": kind, "help": help, "group": group})
 
 
@@ -175,11 +178,15 @@ def parse(cls: type[T], values: Mapping[str, Any]) -> T:
     """Builds a dataclass of settings from values named as by :func:`option_name`.
 
     Raises:
-        InvalidOption: An unknown name, or a value of the wrong kind; the message tells what was expected and came.
+        InvalidOption: An unknown name, a required one missing, or a value of the wrong kind; the message tells what
+            was expected and what came.
     """
     known = {option_name(each): each for each in settings_of(cls)}
     if unknown := [name for name in values if name not in known]:
         raise InvalidOption(f"unknown option {unknown[0]}; the options are {', '.join(known)}")
+    for name, each in known.items():
+        if each.default is MISSING and name not in values:
+            raise InvalidOption(f"{name} is missing: {each.metadata['help']}")
     return cls(**{known[name].name: parse_one(known[name], value) for name, value in values.items()})
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from perceptual.errors import TrainingError
-from perceptual.weights import write_atomically
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from perceptual.errors import TrainingError
+from perceptual.weights import write_atomically
 
 from .settings import FREE_ON_RESUME, TrainingSettings, plain
 

@@ -1,17 +1,18 @@
 """Photographs for training: found in a folder, split by name, cropped at random but reproducibly."""
 
 import hashlib
+import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from perceptual import images
-from perceptual.errors import InputError, TrainingError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+
+from perceptual import images
+from perceptual.errors import InputError, TrainingError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 100)}  # percent of the files
@@ -34,7 +35,7 @@ def find_photos(folder: Path, split: str) -> list[Path]:
         raise TrainingError(f"no images in {folder} or the folders below it; looked for {' '.join(EXTENSIONS)}")
     chosen = [path for path in files if percentile(path.name) in SPLITS[split]]
     if not chosen:
-        raise TrainingError(f"none of the {len(files)} images in {folder} falls into the {split} split; add more photos")
+        raise TrainingError(f"none of the {len(files)} images in {folder} is of the {split} split; add more photos")
     return chosen
 
 
@@ -94,7 +95,7 @@ def mixed_seed(*parts: int) -> int:
 def batches(
     dataset: RandomCrops, batch_size: int, start: int, stop: int, workers: int, device: torch.device
 ) -> Iterator[Sample]:
-    """Batches number ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, and unreadable files."""
+    """Batches ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, with unreadable files."""
     loader = DataLoader(
         dataset,
         batch_size,
@@ -102,7 +103,7 @@ def batches(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
-        worker_init_fn=ignore_signals if workers else None,
+        worker_init_fn=leave_interrupts_to_main,
     )
     for crops, bad in loader:
         yield crops.to(device, non_blocking=True).float() / 255, bad
@@ -113,9 +114,6 @@ def collate(samples: Sequence[Sample]) -> Sample:
     return torch.stack([crop for crop, _ in samples]), [file for _, bad in samples for file in bad]
 
 
-def ignore_signals(worker: Any) -> None:
-    """Leaves Ctrl-C to the main process, which saves a checkpoint before it ends."""
-    import signal
-
+def leave_interrupts_to_main(worker: int) -> None:
+    """Lets a worker live through Ctrl-C, upon which the main process saves a checkpoint and ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from perceptual.errors import TrainingError
-from perceptual.networks import StyleNetwork
-from perceptual.weights import save_network
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+
+from perceptual.errors import TrainingError
+from perceptual.networks import StyleNetwork
+from perceptual.weights import save_network
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import RandomCrops, batches, find_photos
@@ -106,10 +107,11 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
 
             record.advance()
             unreadable.update(bad)
-            last = done == settings.iterations or stop.is_set()
+            stopping = stop.is_set() and done < settings.iterations
+            last = done == settings.iterations or stopping
             if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
                 check_health(done, objective, output, network, run)
-                values = {name: loss.item() for name, loss in losses.items()}
+                values = {name: float(loss) for name, loss in losses.items()}
             if last or done % settings.log_step == 0:
                 record.losses(done, values, scheduler.get_last_lr()[0])
             if last or done % settings.sample_step == 0:
@@ -118,7 +120,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 save_checkpoint(run.checkpoint, done, settings, network, optimizer, scheduler)
                 facts = {"iterations": done, "photos": len(files), "losses": values}
                 save_network(run.latest, network, {**task.provenance(), **facts})
-            if stop.is_set():
+            if stopping:
                 record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
                 return False
         record.unreadable(unreadable)

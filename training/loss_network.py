@@ -8,10 +8,11 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from perceptual.errors import TrainingError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights, vgg16, vgg19
+
+from perceptual.errors import TrainingError
 
 Convention = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of the input, RGB in [0, 1]
 
@@ -43,6 +44,9 @@ class LossNetwork(nn.Module):
         mean: Mean that the weights expect to be taken from images in [0, 1], one value per channel.
         std: What they expect the rest to be divided by.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, features: nn.Sequential, mean: Iterable[float], std: Iterable[float]) -> None:
         super().__init__()
@@ -166,9 +170,7 @@ def read_state(name: str, path: Path, sha256: str | None) -> tuple[dict[str, Ten
     return state, input_convention(name, path, metadata, digest, bool(sha256)), digest
 
 
-def input_convention(
-    name: str, path: Path, metadata: Mapping[str, str], digest: str, vouched: bool
-) -> Convention:
+def input_convention(name: str, path: Path, metadata: Mapping[str, str], digest: str, vouched: bool) -> Convention:
     """Mean and std for a local file, from its metadata or because it is known to be torchvision's."""
     if "arch" in metadata:
         if name not in metadata["arch"]:

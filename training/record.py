@@ -7,7 +7,7 @@ from types import TracebackType
 
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -28,9 +28,9 @@ class Record:
         self.batch_size = batch_size
         self.marked = start, time.monotonic()
         self.console = Console(stderr=True)
-        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}")
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.bar = self.progress.add_task("", completed=start, total=iterations, pace="")
+        self.bar = self.progress.add_task("", completed=start, total=iterations)
         (folder / "evolution").mkdir(parents=True, exist_ok=True)
         self.file = (folder / "train.log").open("a", encoding="utf-8")
         self.board = SummaryWriter(folder, purge_step=start)
@@ -60,7 +60,6 @@ class Record:
         self.marked = done, now
         seconds = (now - then) / max(1, done - before)
         pace = f"{self.batch_size / seconds:.1f} images/s, {duration(seconds * (self.iterations - done))} left"
-        self.progress.update(self.bar, pace=pace)
         total = sum(losses.values())
         terms = "  ".join(f"{name} {value:.4g}" for name, value in {**losses, "total": total}.items())
         self.note(f"{done}/{self.iterations}  {terms}  {pace}")

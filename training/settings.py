@@ -1,7 +1,7 @@
 """What a training can be told: command-line options, keys of a recipe, and their defaults, all in one place."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ else:
 DATA, NETWORK, LOSSES, OPTIMIZATION, OUTPUT = "Data", "Network", "Losses", "Optimization", "Output"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """What every training can be told."""
 
-    content_dir: Path | None = setting(None, FilePath("a folder"), "folder of photos, flat or nested; required", DATA)
+    content_dir: Path = setting(MISSING, FilePath("a folder"), "folder of photos, flat or nested; required", DATA)
     split: str = setting("train", Choice(("train", "validation", "test")), "share of the photos to train on", DATA)
     batch_size: int = setting(4, Integer(1), "photos per iteration", DATA)
     image_size: int = setting(256, Integer(32), "side of the training crops, in pixels", DATA)
@@ -54,7 +54,9 @@ class TrainingSettings:
     seed: int = setting(0, Integer(0), "start of all random numbers", OPTIMIZATION)
 
     name: str | None = setting(None, Text("a name"), "name of the network", OUTPUT)
-    model_path: Path | None = setting(None, FilePath("a file"), "weights to write; default models/NAME.safetensors", OUTPUT)
+    model_path: Path | None = setting(
+        None, FilePath("a file"), "weights to write; default models/NAME.safetensors", OUTPUT
+    )
     sample_path: Path | None = setting(
         None, FilePath("a folder"), "folder of this run, for checkpoint, samples and logs; default runs/NAME", OUTPUT
     )
@@ -65,11 +67,11 @@ class TrainingSettings:
     licence: str | None = setting(None, Text("a licence"), "licence of the weights, for their metadata", OUTPUT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StyleSettings(TrainingSettings):
     """What a style training can be told besides."""
 
-    style_image: Path | None = setting(None, FilePath("an image file"), "the painting; required", DATA)
+    style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
     style_size: int = setting(384, Integer(32), "its shorter side in training, in pixels: larger, finer strokes", DATA)
     content_image: Path | None = setting(
         None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
@@ -114,7 +116,9 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
         InvalidOption: Neither one weight nor one for each layer.
     """
     if len(weights) not in (1, len(layers)):
-        raise InvalidOption(f"{option}: expected 1 or {len(layers)} numbers, for {' '.join(layers)}; got {len(weights)}")
+        raise InvalidOption(
+            f"{option}: expected 1 or {len(layers)} numbers, for {' '.join(layers)}; got {len(weights)}"
+        )
     return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
 
 

@@ -6,15 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import perceptual
 import torch
 import torchvision
-from perceptual import images
-from perceptual.errors import InputError, TrainingError
-from perceptual.networks import StyleNetwork
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize, to_pil_image
+
+import perceptual
+from perceptual import images
+from perceptual.errors import InputError, TrainingError
+from perceptual.networks import StyleNetwork
 
 from .data import find_photos
 from .loop import Run, train
@@ -36,10 +37,6 @@ def train_style(settings: StyleSettings, *, resume: bool = False) -> Path | None
         TrainingError: As in :func:`.loop.train`, or the style image cannot be read.
         InvalidOption: Settings that do not go together.
     """
-    if settings.style_image is None:
-        raise TrainingError("name the painting to learn with --style-image")
-    if settings.content_dir is None:
-        raise TrainingError("name a folder of photos to train on with --content-dir")
     name = settings.name or settings.style_image.stem
     run = Run(
         name, settings.sample_path or Path("runs", name), settings.model_path or Path("models", f"{name}.safetensors")
@@ -54,7 +51,7 @@ class StyleTransfer:
     """Network and losses of a style training, on a device.
 
     Args:
-        settings: What to train; a style image and a folder of photos are required.
+        settings: What to train; as given by the user.
         device: Where to train.
     """
 
@@ -62,13 +59,13 @@ class StyleTransfer:
         self.settings = settings
         # On a CPU the transformation network is faster as it is, the loss network with channels last; measured.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        self.network = build_network(settings).to(device, memory_format=self.memory_format)
+        self.network = build_network(settings).to(device).to(memory_format=self.memory_format)
         content = weights_by_layer(settings.content_layers, settings.content_weight, "content-weight")
         style = weights_by_layer(settings.style_layers, settings.style_weights, "style-weights")
         loss_network, self.origin = load_loss_network(
             settings.loss_network, [*content, *style], settings.loss_weights, settings.loss_weights_sha256
         )
-        self.loss_network = loss_network.to(device, memory_format=torch.channels_last)
+        self.loss_network = loss_network.to(device).to(memory_format=torch.channels_last)
         painting = load_image(settings.style_image, settings.style_size).to(device)
         self.content_loss = FeatureReconstructionLoss(content)
         self.style_loss = StyleReconstructionLoss(style, self.loss_network(painting, style)).to(device)

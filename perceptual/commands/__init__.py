@@ -1,5 +1,41 @@
-"""The command line."""
+"""The command line, ``perceptual``: one module for each command, which is imported light and works late."""
+
+import sys
+from importlib import import_module
+
+from .. import __version__
+from ..errors import PerceptualError
+from .arguments import Parser, report
+
+COMMANDS = ("stylize", "train", "inspect", "package", "serve", "token", "demo")
+
+DESCRIPTION = """Style transfer and super-resolution with perceptual losses, served by TorchServe.
+
+  perceptual stylize photo.jpg --model starry_night -o stylized.jpg
+  perceptual train style --style-image painting.jpg --content-dir photos/
+  perceptual serve"""
 
 
-def main() -> None:
-    """Entry point."""
+def build_parser() -> Parser:
+    """The parser of the whole command line."""
+    parser = Parser(prog="perceptual", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"torchserve-perceptual {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f".{name}", __name__).add_to(subparsers)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line, by default the program's own, and returns its exit status."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.run(args) or 0
+    except PerceptualError as error:
+        report(f"perceptual: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has had enough
+        sys.stderr.close()
+        return 0

@@ -1,0 +1,36 @@
+# make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
+# make test   runs all tests, against a real TorchServe too
+.PHONY: demo test serve bench lint archives clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+demo: $(READY)
+	@$(BIN)/perceptual demo docs/photos/coffee.jpg
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+serve: archives
+	@$(BIN)/perceptual serve
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+archives: $(READY)
+	@./build_mar.sh
+
+clean:
+	rm -rf .venv demo model_store/*.mar
+
+# Made anew when the requirements change. A virtual environment that happens to be active plays no part.
+$(READY): setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (PyTorch is about 5 GB; this takes a few minutes)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e '.[dev]'
+	@touch $@

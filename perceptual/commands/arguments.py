@@ -1,0 +1,95 @@
+"""Command-line arguments made from settings, and the parser all commands share."""
+
+import argparse
+import sys
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field
+from typing import Any, NoReturn
+
+from ..settings import Choice, Kind, Several, Switch, option_name, settings_of
+
+
+class Parser(ArgumentParser):
+    """Keeps line breaks in descriptions, and reports a wrong command line in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(
+            *args, **{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **kwargs}
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with status 2."""
+        report(f"{self.prog}: {message} (see {self.prog} --help)")
+        sys.exit(2)
+
+
+def report(message: str) -> None:
+    """Prints an error in one line, red on a terminal."""
+    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
+    print(f"{red}{message}{plain}", file=sys.stderr)
+
+
+def add_settings(parser: ArgumentParser, cls: type, skip: Iterable[str] = ()) -> None:
+    """Adds an option for every setting of a dataclass, in its groups. What is not given stays out of the result."""
+    groups: dict[str, Any] = {}
+    for each in settings_of(cls):
+        if each.name not in skip:
+            title = each.metadata["group"]
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title) if title else parser
+            add_setting(groups[title], each)
+
+
+def add_setting(group: Any, each: Field[Any]) -> None:
+    """Adds the option for one setting."""
+    kind = each.metadata["kind"]
+    help_text = each.metadata["help"].replace("%", "%%")
+    if each.default not in (None, MISSING) and not isinstance(kind, Switch):
+        help_text += f" (default: {readable(each.default)})"
+    flag = f"--{option_name(each)}"
+    if isinstance(kind, Switch):
+        group.add_argument(flag, dest=each.name, action=BooleanOptionalAction, default=SUPPRESS, help=help_text)
+        return
+    group.add_argument(
+        flag,
+        dest=each.name,
+        default=SUPPRESS,
+        metavar=metavar(kind),
+        nargs="+" if isinstance(kind, Several) else None,
+        type=converter(kind.kind if isinstance(kind, Several) else kind),
+        help=help_text,
+    )
+
+
+def converter(kind: Kind) -> Callable[[str], Any]:
+    """A function for argparse that parses a value and says what was expected."""
+
+    def convert(text: str) -> Any:
+        try:
+            return kind.parse(text)
+        except (ValueError, OverflowError):
+            raise ArgumentTypeError(f"expected {kind}, got {text!r}") from None
+
+    return convert
+
+
+def metavar(kind: Kind) -> str:
+    """The word that stands for a value in the help."""
+    if isinstance(kind, Several):
+        return metavar(kind.kind)
+    if isinstance(kind, Choice):
+        return "{" + ",".join(kind.words) + "}"
+    return type(kind).__name__.removeprefix("File").upper()
+
+
+def readable(default: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(default, tuple):
+        return " ".join(map(readable, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def given(args: Namespace, cls: type) -> dict[str, Any]:
+    """The settings that stood on the command line, by option name, for :func:`perceptual.settings.parse`."""
+    return {option_name(each): getattr(args, each.name) for each in settings_of(cls) if hasattr(args, each.name)}

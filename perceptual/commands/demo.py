@@ -1,0 +1,83 @@
+"""``perceptual demo``: one photo through every network that ships, over HTTP."""
+
+import io
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .package import add_model_store
+
+DESCRIPTION = """Packages the networks that ship, serves them on free ports, sends a photo to each through the
+inference API, writes the pictures and a contact sheet, and stops the server.
+
+  perceptual demo photo.jpg
+"""
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser("demo", help="one photo through every network, over HTTP", description=DESCRIPTION)
+    parser.add_argument("photo", type=Path, metavar="PHOTO", help="any photo")
+    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (default: %(default)s)")
+    add_model_store(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Runs the demonstration."""
+    from rich.console import Console
+
+    from .. import images
+    from ..archive import package
+    from ..server import Server
+    from ..weights import shipped_weights, write_atomically
+
+    photo = images.read(args.photo)
+    images.decode(photo)  # a bad photo fails here, before a server is started for it
+    say = Console().print
+    networks = shipped_weights()
+    for weights in networks.values():
+        archive, built = package(weights, args.model_store)
+        say(f"{'packaged' if built else 'found'} {archive}", highlight=False)
+    results: dict[str, bytes] = {}
+    with Console(stderr=True).status("starting") as status:
+        server = Server(args.model_store, list(networks), port=0, progress=status.update)
+        with server, server.address.inference() as client:
+            say(f"TorchServe is up at {server.address.inference_url}", highlight=False)
+            for name in networks:
+                begin = time.perf_counter()
+                results[name] = client.stylize(photo, name)
+                target = args.output / f"{name}.jpg"
+                write_atomically(target, results[name])
+                say(f"{target}: {time.perf_counter() - begin:.2f} s over HTTP", highlight=False)
+            status.update("stopping TorchServe")
+    write_atomically(args.output / "contact_sheet.jpg", contact_sheet([photo, *results.values()]))
+    say(f"stopped TorchServe; all pictures in one: {args.output / 'contact_sheet.jpg'}", highlight=False)
+    say(
+        f"\nNext: perceptual stylize {args.photo} --model {next(iter(networks))} -o out.jpg   without a server\n"
+        "      perceptual serve                                           keep a server running\n"
+        "      perceptual train style --help                              a style of your own",
+        highlight=False,
+    )
+
+
+def contact_sheet(pictures: Sequence[bytes], height: int = 384, columns: int = 4, gap: int = 8) -> bytes:
+    """Encoded pictures of one shape side by side, as a JPEG; each ``height`` pixels high."""
+    from PIL import Image
+
+    from .. import images
+
+    tiles = [images.decode(picture).to_pil().convert("RGB") for picture in pictures]
+    width = round(tiles[0].width * height / tiles[0].height)
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        place = gap + column * (width + gap), gap + row * (height + gap)
+        sheet.paste(tile.resize((width, height), Image.Resampling.LANCZOS), place)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()

@@ -1,0 +1,41 @@
+"""``perceptual inspect``: what a weights file says of itself."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser(
+        "inspect",
+        help="print where a network's weights come from",
+        description="Prints a weights file's task, architecture and provenance.",
+    )
+    parser.add_argument("model", metavar="FILE", help="a weights file, or the name of a network that ships")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Prints the metadata."""
+    from ..weights import find_weights, read_metadata
+
+    path = find_weights(args.model)
+    metadata = {"file": str(path), "bytes": path.stat().st_size, **read_metadata(path)}
+    if args.json:
+        print(json.dumps(metadata, indent=2, ensure_ascii=False))
+    else:
+        rows = list(flatten(metadata))
+        width = max(len(name) for name, _ in rows)
+        print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values as pairs of a dotted name and a value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, " ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,0 +1,69 @@
+"""``perceptual serve``: a TorchServe that serves the archives until it is stopped."""
+
+from argparse import Namespace
+from typing import Any
+
+from .package import add_model_store
+
+DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
+
+  perceptual serve                         all archives in ./model_store
+  perceptual serve starry_night --port 9000
+
+Tokens are on: `perceptual token` prints one that is valid. Ctrl-C stops the server.
+"""
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser("serve", help="start TorchServe and keep it running", description=DESCRIPTION)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of archives; default: all in the model store")
+    add_model_store(parser)
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8080,
+        help="of the inference API; management and metrics take the next two, 0 takes free ones (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Serves until Ctrl-C."""
+    from rich.console import Console
+
+    from ..server import Server
+
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        server = Server(args.model_store, args.models or None, port=args.port, progress=status.update)
+        server.start()
+    with server:
+        print(how_to_use(server), flush=True)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            console.print("stopping")
+
+
+def how_to_use(server: Any) -> str:
+    """Addresses and ready-to-paste commands."""
+    address = server.address
+    port = address.inference_url.rsplit(":", 1)[-1]
+    which = "" if port == "8080" else f" --port {port}"
+    lines = [
+        f"inference   {address.inference_url}",
+        f"management  {address.management_url}",
+        f"metrics     {address.metrics_url}/metrics",
+        f"logs        {address.logs}",
+        "",
+        f'TOKEN="Authorization: Bearer $(perceptual token{which})"',
+        *(
+            f'curl -H "$TOKEN" -T photo.jpg {address.inference_url}/predictions/{name} -o {name}.jpg'
+            for name in server.versions
+        ),
+        f'curl -H "Authorization: Bearer $(perceptual token management{which})" {address.management_url}/models',
+        "",
+        "Ctrl-C stops the server.",
+    ]
+    return "\n".join(lines)
