@@ -1,0 +1,230 @@
+"""The one base class that TorchServe handlers extend: requests in, pictures out, one status for each.
+
+TorchServe fails a whole batch over one exception, and hangs or restarts the worker over worse (a reason phrase that
+is not ASCII, a header with a newline, a list of the wrong length). So here every request is caught on its own, and
+nothing that a client wrote goes into a status or header.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+
+from . import images
+from .errors import InvalidImage, NotAcceptable, PerceptualError, WeightsError
+from .images import Picture
+from .options import FORMATS
+from .predictor import Predictor, load
+from .settings import option_name, parse, settings_of
+
+T = TypeVar("T")
+
+IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
+HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One understood request: a picture, what to do with it, and how to send it back."""
+
+    picture: Picture
+    options: Any
+    format: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back for one request."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+
+class ImageHandler:
+    """Answers each request of a batch with a picture or with its own error.
+
+    A subclass names the options its task takes and says how to run it. The weights are the one safetensors file of
+    the archive; of the model's yaml configuration it reads ``max_pixels`` and ``maxWorkers``.
+    """
+
+    options: ClassVar[type[Any]]
+    predictor: Predictor
+    max_pixels: int
+
+    def run(self, pictures: Sequence[Picture], options: Sequence[Any]) -> list[Picture]:
+        """The task itself: one picture for each, in order. It may fail as a whole."""
+        raise NotImplementedError
+
+    def initialize(self, context: Any) -> None:
+        """Loads the network, on the GPU that TorchServe assigned to this worker if there is one.
+
+        Raises:
+            WeightsError: The archive has no weights, several, or damaged ones.
+        """
+        properties = context.system_properties
+        config = context.model_yaml_config or {}
+        self.max_pixels = int(config.get("max_pixels", images.MAX_PIXELS))
+        gpu = properties.get("gpu_id")
+        on_gpu = gpu is not None and torch.cuda.is_available()
+        if not on_gpu:
+            share_cores(config.get("maxWorkers", 1))
+        self.predictor = load(find_archived_weights(properties["model_dir"]), device=f"cuda:{gpu}" if on_gpu else "cpu")
+
+    def handle(self, data: Sequence[Any] | None, context: Any) -> list[bytes]:
+        """Answers a batch, as TorchServe calls it.
+
+        Args:
+            data: One row per request: its form's fields, or a raw body as field ``body``.
+            context: TorchServe's context; the requests' headers come from it, statuses and content types go to it.
+
+        Returns:
+            One body per row: the picture, or JSON ``{"error": …, "detail": …}``.
+        """
+        requests = [attempt(self.understand, row, context, index) for index, row in enumerate(data or [])]
+        results = iter(self.run_all([request for request in requests if isinstance(request, Request)]))
+        replies = [request if isinstance(request, Reply) else answer(request, next(results)) for request in requests]
+        for index, reply in enumerate(replies):
+            context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, idx=index)
+            context.set_response_content_type(index, reply.media_type)
+        return [reply.body for reply in replies]
+
+    def understand(self, row: Any, context: Any, index: int) -> Request:
+        """Reads one request. The image comes last: decoding it is what costs.
+
+        Raises:
+            InputError: Whatever is wrong with it.
+        """
+        headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
+        data = find_image(row)
+        options = parse(self.options, option_values(self.options, headers, row))
+        format = options.format or choose_format(headers.get("accept", ""))
+        return Request(images.decode(data, self.max_pixels), options, format)
+
+    def run_all(self, requests: Sequence[Request]) -> list[Picture | Reply]:
+        """Runs requests as one batch or, if that fails, one by one, so that only those at fault fail."""
+        if len(requests) > 1:
+            try:
+                return list(self.run([r.picture for r in requests], [r.options for r in requests]))
+            except Exception:
+                logger.exception("a batch of %d failed; running its requests one by one", len(requests))
+        return [attempt(self.run_one, request) for request in requests]
+
+    def run_one(self, request: Request) -> Picture:
+        """Runs a batch of one."""
+        return self.run([request.picture], [request.options])[0]
+
+
+def attempt(function: Callable[..., T], *arguments: Any) -> T | Reply:
+    """A function's result, or the reply that says why there is none."""
+    try:
+        return function(*arguments)
+    except PerceptualError as error:
+        return error_reply(error.status, error.name, str(error))
+    except Exception:
+        logger.exception("a request failed")
+        return error_reply(500, "InternalError", "the server failed over this request; its log says why")
+
+
+def error_reply(status: int, error: str, detail: str) -> Reply:
+    """The JSON form of an error."""
+    return Reply(status, "application/json", json.dumps({"error": error, "detail": detail}).encode())
+
+
+def answer(request: Request, result: Picture | Reply) -> Reply:
+    """The reply to a request that was run."""
+    return result if isinstance(result, Reply) else attempt(picture_reply, request, result)
+
+
+def picture_reply(request: Request, picture: Picture) -> Reply:
+    """The encoded picture."""
+    body = images.encode(picture, request.format, request.options.quality)
+    return Reply(200, f"image/{request.format}", body)
+
+
+def find_image(row: Any) -> bytes | bytearray:
+    """The image in a request. Raises InvalidImage if there is none, or text or JSON in its place."""
+    fields = row if isinstance(row, Mapping) else {}
+    data = next((fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None), None)
+    if data is None:
+        raise InvalidImage(f"there is no image in the request; {HOW_TO_SEND}")
+    if not isinstance(data, bytes | bytearray):
+        raise InvalidImage(f"the body is {'text' if isinstance(data, str) else 'JSON'}; {HOW_TO_SEND}")
+    return data
+
+
+def option_values(options: type[Any], headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's options by name: its ``X-`` headers of known names, and over them all fields of its form.
+
+    Args:
+        options: The dataclass of settings that lists the names.
+        headers: By name in lower case.
+        fields: Of the form, the image's among them.
+    """
+    names = [option_name(each) for each in settings_of(options)]
+    from_headers = {name: headers[f"x-{name}"] for name in names if f"x-{name}" in headers}
+    from_fields = {name: as_text(value) for name, value in fields.items() if name not in IMAGE_FIELDS}
+    return from_headers | from_fields
+
+
+def as_text(value: Any) -> Any:
+    """A form field as text; one that TorchServe has parsed already stays as it is."""
+    return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value
+
+
+def choose_format(accept: str) -> str:
+    """The format an ``Accept`` header prefers; jpeg where it leaves the choice.
+
+    Raises:
+        NotAcceptable: It leaves none of :data:`perceptual.options.FORMATS`.
+    """
+    ranges = [parse_range(text) for text in accept.split(",") if text.strip()] or [("*/*", 1.0)]
+    ranks = {format: rank(format, ranges) for format in FORMATS}
+    best = max(FORMATS, key=lambda format: ranks[format])
+    if not ranks[best]:
+        raise NotAcceptable(f"Accept leaves none of {', '.join(f'image/{format}' for format in FORMATS)}")
+    return best
+
+
+def rank(format: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, ...]:
+    """How much a format is wanted; empty where it is not.
+
+    What counts is the quality of the most exact range that names it (RFC 9110, 12.5.1). Between equals, a name goes
+    before a wildcard and an earlier range before a later one: the standard leaves it open, but clients expect it.
+    """
+    for exactness, pattern in ((2, f"image/{format}"), (1, "image/*"), (0, "*/*")):
+        for place, (name, quality) in enumerate(ranges):
+            if name == pattern:
+                return (quality, exactness, -place) if quality > 0 else ()
+    return ()
+
+
+def parse_range(text: str) -> tuple[str, float]:
+    """Media type and quality of one part of an ``Accept`` header; a quality that is no number counts as 0."""
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+    return name, float(quality) if re.fullmatch(r"\d+\.?\d*", quality) else 0.0
+
+
+def find_archived_weights(folder: str) -> Path:
+    """The one weights file of an unpacked archive. Raises WeightsError if there is none, or several."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise WeightsError(f"an archive holds exactly one .safetensors file; this one holds {names}")
+    return files[0]
+
+
+def share_cores(workers: int) -> None:
+    """Leaves every worker its part of the cores: all on all cores slow each other down. OMP_NUM_THREADS goes first."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))

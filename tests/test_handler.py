@@ -1,0 +1,431 @@
+import json
+import logging
+import shutil
+import struct
+import sys
+import zlib
+from http import HTTPStatus
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import ts
+from PIL import Image
+from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+from ts.model_loader import ModelLoaderFactory
+
+import perceptual
+from perceptual import handler as handler_module
+from perceptual.errors import NotAcceptable, WeightsError
+from perceptual.handler import choose_format
+from perceptual.networks import StyleNetwork
+from perceptual.weights import save_network
+
+HANDLERS = Path(__file__).parent.parent / "handlers"
+
+
+class Response(NamedTuple):
+    status: int
+    phrase: str
+    content_type: str
+    body: bytes
+
+    @property
+    def image(self):
+        assert self.status == 200, self.body
+        return Image.open(BytesIO(self.body))
+
+    @property
+    def error(self):
+        assert self.content_type == "application/json"
+        assert self.phrase == HTTPStatus(self.status).phrase
+        content = json.loads(self.body)
+        assert content.keys() == {"error", "detail"}
+        return self.status, content["error"]
+
+    @property
+    def detail(self):
+        return json.loads(self.body)["detail"]
+
+
+class Served:
+    """A model as a TorchServe worker runs it, short of the socket."""
+
+    def __init__(self, folder):
+        metrics = MetricsCacheYamlImpl(config_file_path=str(Path(ts.__file__).parent / "configs/metrics.yaml"))
+        metrics.initialize_cache()
+        loader = ModelLoaderFactory.get_model_loader()
+        self.service = loader.load("tiny", str(folder), "style_transfer.py", batch_size=8, metrics_cache=metrics)
+        self.service.set_cl_socket(None)
+        self.handler = self.service._entry_point.__self__
+
+    def __call__(self, *requests):
+        """Answers a batch of requests made by :func:`raw` or :func:`form`."""
+        batch = [request | {"requestId": f"request-{index}".encode()} for index, request in enumerate(requests)]
+        responses = read_responses(self.service.predict(batch))
+        assert list(responses) == [request["requestId"].decode() for request in batch]
+        return list(responses.values())
+
+
+def read_responses(message):
+    """Reads a worker's message to the front end: the batch's status, then one response per request id."""
+    stream = BytesIO(message)
+
+    def number():
+        return struct.unpack("!i", stream.read(4))[0]
+
+    def block():
+        return stream.read(number())
+
+    assert (number(), block()) == (200, b"Prediction success")
+    responses = {}
+    while (length := number()) != -1:
+        identity = stream.read(length).decode()
+        content_type, status, phrase = block().decode(), number(), block().decode("ascii")
+        headers = {block().decode(): block().decode() for _ in range(number())}
+        assert headers == {"content-type": content_type}
+        responses[identity] = Response(status, phrase, content_type, block())
+    assert not stream.read()
+    return responses
+
+
+def request(headers, parameters):
+    return {
+        "headers": [{"name": name.encode(), "value": value.encode()} for name, value in headers],
+        "parameters": parameters,
+    }
+
+
+def raw(body, *headers):
+    """A request with a body of bytes, or text or JSON in the form TorchServe delivers it."""
+    return request(headers, [{"name": "body", "contentType": "", "value": body}])
+
+
+def form(*headers, **fields):
+    """A multipart request; ``_`` in a field's name stands for ``-``."""
+    return request(
+        headers,
+        [{"name": name.replace("_", "-"), "contentType": "", "value": value} for name, value in fields.items()],
+    )
+
+
+def noise(width=24, height=20, mode="RGB", seed=0):
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, bands), dtype=np.uint8)
+    return Image.fromarray(pixels.squeeze())
+
+
+def encoded(image, format="PNG"):
+    buffer = BytesIO()
+    image.save(buffer, format)
+    return bytearray(buffer.getvalue())
+
+
+PHOTO = encoded(noise())
+AS_PNG = ("Accept", "image/png")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """An unpacked archive with a tiny network of random weights."""
+    folder = tmp_path_factory.mktemp("archive")
+    torch.manual_seed(0)
+    save_network(folder / "tiny.safetensors", StyleNetwork(init_features=4, num_residuals=1), {})
+    for name in ("style_transfer.py", "style_transfer.yaml"):
+        shutil.copy(HANDLERS / name, folder)
+    manifest = {"model": {"modelName": "tiny", "configFile": "style_transfer.yaml"}}
+    (folder / "MAR-INF").mkdir()
+    (folder / "MAR-INF/MANIFEST.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(archive):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(archive)
+        yield Served(archive)
+    sys.modules.pop("style_transfer")
+
+
+@pytest.fixture(scope="module")
+def predictor(archive):
+    return perceptual.load(archive / "tiny.safetensors", device="cpu")
+
+
+def assert_same(found, expected):
+    assert found.mode == expected.mode
+    np.testing.assert_array_equal(np.array(found), np.array(expected))
+
+
+# ---- Pictures
+
+
+def test_the_reply_has_the_pixels_of_the_predictor(served, predictor):
+    (response,) = served(raw(PHOTO, AS_PNG))
+    assert (response.status, response.phrase, response.content_type) == (200, "OK", "image/png")
+    assert_same(response.image, predictor.stylize(bytes(PHOTO)))
+    assert not np.array_equal(np.array(response.image), np.array(noise()))
+
+
+def test_a_batch_of_different_sizes_and_options(served, predictor):
+    photos = [noise(24, 20, seed=1), noise(40, 16, seed=2), noise(24, 20, seed=3), noise(24, 20, "RGBA", seed=4)]
+    options = [{"strength": 0.25}, {"keep_colors": True}, {"max_size": 16}, {}]
+    headers = [("X-Strength", "0.25"), ("X-Keep-Colors", "on"), ("X-Max-Size", "16"), ("X-Nothing", "1")]
+    responses = served(*(raw(encoded(p), h, AS_PNG) for p, h in zip(photos, headers, strict=True)))
+    for response, photo, wish in zip(responses, photos, options, strict=True):
+        expected = np.array(predictor.stylize(photo, **wish)).astype(int)
+        assert np.abs(np.array(response.image) - expected).max() <= 1  # a batch adds up in another order
+    assert responses[2].image.size == (16, 13)
+    np.testing.assert_array_equal(np.array(responses[3].image)[..., 3], np.array(photos[3])[..., 3])
+
+
+@pytest.mark.parametrize("name", ["data", "body"])
+def test_multipart(served, predictor, name):
+    (response,) = served(form(AS_PNG, **{name: PHOTO, "strength": bytearray(b"0.5"), "keep_colors": "yes"}))
+    assert_same(response.image, predictor.stylize(bytes(PHOTO), strength=0.5, keep_colors=True))
+
+
+def test_headers_in_any_case(served, predictor):
+    (response,) = served(raw(PHOTO, ("x-STRENGTH", "0.5"), ("aCCEPT", "image/png")))
+    assert_same(response.image, predictor.stylize(bytes(PHOTO), strength=0.5))
+
+
+def test_a_field_goes_before_a_header(served, predictor):
+    (response,) = served(form(AS_PNG, ("X-Strength", "0.1"), data=PHOTO, strength="0.5"))
+    assert_same(response.image, predictor.stylize(bytes(PHOTO), strength=0.5))
+
+
+def test_other_headers_are_none_of_ours(served):
+    (response,) = served(raw(PHOTO, ("X-Forwarded-For", "10.0.0.1"), ("X-Request-Id", "é"), ("Strength", "9")))
+    assert response.status == 200
+
+
+def test_a_field_called_like_a_header(served):
+    # TorchServe puts a dictionary of each field among the request's headers.
+    for response in served(form(data=PHOTO, accept="image/png"), form(data=PHOTO, x_strength="0.5")):
+        assert response.error == (422, "InvalidOption")
+
+
+def test_format_and_quality(served):
+    small, large, webp, wish = served(
+        raw(PHOTO, ("X-Quality", "10")),
+        raw(PHOTO, ("X-Quality", "95")),
+        raw(PHOTO, ("Accept", "image/webp")),
+        form(AS_PNG, data=PHOTO, format="webp"),  # the option goes before Accept
+    )
+    assert [each.content_type for each in (small, large, webp, wish)] == ["image/jpeg"] * 2 + ["image/webp"] * 2
+    assert [each.image.format for each in (small, large, webp, wish)] == ["JPEG"] * 2 + ["WEBP"] * 2
+    assert len(small.body) < len(large.body)
+
+
+# ---- Errors
+
+
+def large_png():
+    data = encoded(noise())
+    data[16:24] = struct.pack(">II", 100_000, 100_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return data
+
+
+BAD = {
+    "not an image": (raw(bytearray(b"hello")), (400, "InvalidImage"), "not an image"),
+    "empty": (raw(bytearray()), (400, "InvalidImage"), "empty"),
+    "truncated": (raw(PHOTO[:-200]), (400, "InvalidImage"), "truncated"),
+    "text": (raw("hello"), (400, "InvalidImage"), "the body is text; send the image itself: curl -T"),
+    "json": (raw({"image": "aGVsbG8="}), (400, "InvalidImage"), "the body is JSON; send the image itself: curl -T"),
+    "json list": (raw([1, 2]), (400, "InvalidImage"), "the body is JSON"),
+    "nothing": (form(), (400, "InvalidImage"), "no image in the request; send the image itself"),
+    "no value": (raw(None), (400, "InvalidImage"), "no image"),
+    "another field": (form(image=PHOTO), (400, "InvalidImage"), "form field data"),
+    "unsupported": (raw(encoded(noise(), "PPM")), (415, "UnsupportedFormat"), "send JPEG, PNG"),
+    "too large": (raw(large_png()), (413, "ImageTooLarge"), "100000×100000 pixels; the limit is 40000000"),
+    "out of range": (
+        raw(PHOTO, ("X-Strength", "2")),
+        (422, "InvalidOption"),
+        "strength: expected a number from 0 to 1",
+    ),
+    "empty header": (raw(PHOTO, ("X-Strength", "")), (422, "InvalidOption"), "strength: expected a number"),
+    "no text": (form(data=PHOTO, strength=b"\xff"), (422, "InvalidOption"), "strength: expected a number"),
+    "json field": (form(data=PHOTO, strength={"a": 1}), (422, "InvalidOption"), "strength: expected a number"),
+    "unknown field": (
+        form(data=PHOTO, strenght="1"),
+        (422, "InvalidOption"),
+        "unknown option strenght; the options are strength, keep-colors, max-size, format, quality",
+    ),
+    "unacceptable": (raw(PHOTO, ("Accept", "text/html")), (406, "NotAcceptable"), "image/jpeg, image/png, image/webp"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_error_is_told_with_its_own_status(served, name):
+    bad, error, detail = BAD[name]
+    (response,) = served(bad)
+    assert response.error == error
+    assert detail in response.detail
+
+
+def test_errors_leave_their_neighbours_alone(served, predictor):
+    good = raw(PHOTO, AS_PNG)
+    responses = served(good, *(bad for bad, *_ in BAD.values()), good)
+    assert [each.error for each in responses[1:-1]] == [error for _, error, _ in BAD.values()]
+    for response in (responses[0], responses[-1]):
+        found, expected = np.array(response.image).astype(int), np.array(predictor.stylize(bytes(PHOTO)))
+        assert np.abs(found - expected).max() <= 1
+
+
+def test_a_row_that_is_no_dictionary(served):
+    (body,) = served.handler.handle([PHOTO], context_of(served, {}))
+    assert json.loads(body)["error"] == "InvalidImage"
+
+
+def context_of(served, *headers):
+    context = served.service.context
+    context.request_processor = [ts.context.RequestProcessor(each) for each in headers]
+    return context
+
+
+@pytest.mark.parametrize("data", [None, []])
+def test_no_rows(served, data):
+    assert served.handler.handle(data, context_of(served)) == []
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory", "naïve\nmessage ✗"])
+def test_an_unexpected_failure_is_a_500_without_details(served, monkeypatch, caplog, message):
+    def fail(pictures, options):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(served.handler, "run", fail)
+    with caplog.at_level(logging.ERROR):
+        (response,) = served(raw(PHOTO))
+    assert response.error == (500, "InternalError")
+    assert message not in response.detail
+    assert message in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_neighbours_survive_a_batch_that_fails(served, monkeypatch, caplog):
+    run, batches = served.handler.run, []
+
+    def fail_on_wide(pictures, options):
+        batches.append(len(pictures))
+        if any(picture.rgb.shape[2] > 30 for picture in pictures):
+            raise RuntimeError("too wide")
+        return run(pictures, options)
+
+    monkeypatch.setattr(served.handler, "run", fail_on_wide)
+    responses = served(raw(PHOTO), raw(encoded(noise(32, 8))), raw(bytearray(b"bad")), raw(PHOTO))
+    assert [each.status for each in responses] == [200, 500, 400, 200]
+    assert batches == [3, 1, 1, 1]
+    assert "too wide" in caplog.text
+
+
+def test_a_picture_that_cannot_be_encoded_fails_alone(served, monkeypatch):
+    encode = handler_module.images.encode
+
+    def fail_on_webp(picture, format, quality):
+        if format == "webp":
+            raise OSError("no memory")
+        return encode(picture, format, quality)
+
+    monkeypatch.setattr(handler_module.images, "encode", fail_on_webp)
+    responses = served(raw(PHOTO), raw(PHOTO, ("Accept", "image/webp")))
+    assert [each.status for each in responses] == [200, 500]
+
+
+# ---- Accept
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", "jpeg"),
+        (" , ", "jpeg"),
+        ("*/*", "jpeg"),
+        ("image/*", "jpeg"),
+        ("image/png", "png"),
+        ("IMAGE/PNG", "png"),
+        ("image/webp;q=0.5", "webp"),
+        ("image/png;q=0.5, image/webp;q=0.8", "webp"),
+        ("image/png ; q=0.5 , image/webp ; q=0.4", "png"),
+        ("image/jpeg;q=0.1, image/*;q=0.5", "png"),
+        ("image/jpeg;q=0, */*", "png"),
+        ("image/jpeg;q=0, image/png;q=0.0, */*;q=0.1", "webp"),
+        ("image/webp, image/png", "webp"),
+        ("image/png, */*", "png"),
+        ("text/html, image/png;level=1;q=0.3", "png"),
+        ("image/png;q=nonsense, image/webp;q=0.1", "webp"),
+        ("image/png;q=nan, image/webp;q=0.1", "webp"),
+        ("image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", "webp"),  # Chrome's, for a picture
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "jpeg"),  # Firefox's, for a page
+    ],
+)
+def test_accept(accept, expected):
+    assert choose_format(accept) == expected
+
+
+@pytest.mark.parametrize("accept", ["application/json", "image/gif, text/*", "*/*;q=0", "image/png;q=-1", "nonsense"])
+def test_nothing_acceptable(accept):
+    with pytest.raises(NotAcceptable, match="image/jpeg, image/png, image/webp"):
+        choose_format(accept)
+
+
+# ---- Starting
+
+
+def test_configuration(served):
+    assert served.handler.max_pixels == 40_000_000
+    config = served.service.context.model_yaml_config
+    assert {"minWorkers", "maxWorkers", "responseTimeout", "startupTimeout"} <= config.keys()  # or TorchServe's own
+
+
+def test_pixel_limit_of_the_configuration(served, monkeypatch):
+    monkeypatch.setattr(served.handler, "max_pixels", 24 * 20 - 1)
+    (response,) = served(raw(PHOTO))
+    assert response.error == (413, "ImageTooLarge")
+
+
+class Context:
+    def __init__(self, folder, gpu_id=None, **config):
+        self.system_properties = {"model_dir": str(folder), "gpu_id": gpu_id}
+        self.model_yaml_config = config
+
+
+@pytest.mark.parametrize("files", [[], ["a.safetensors", "b.safetensors"]])
+def test_an_archive_holds_one_weights_file(tmp_path, files):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(
+        WeightsError, match=f"exactly one .safetensors file; this one holds {', '.join(files) or 'none'}"
+    ):
+        handler_module.ImageHandler().initialize(Context(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("available", "gpu_id", "device"),
+    [(True, 1, "cuda:1"), (True, None, "cpu"), (False, 0, "cpu"), (True, 0, "cuda:0")],
+)
+def test_device(archive, monkeypatch, available, gpu_id, device):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(handler_module, "load", lambda path, device: asked.append((path.name, device)))
+    handler_module.ImageHandler().initialize(Context(archive, gpu_id))
+    assert asked == [("tiny.safetensors", device)]
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "environment", "expected"),
+    [(8, 2, {}, 4), (2, 8, {}, 1), (8, 2, {"OMP_NUM_THREADS": "8"}, None)],
+)
+def test_workers_share_the_cores(archive, monkeypatch, cores, workers, environment, expected):
+    threads = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    handler_module.ImageHandler().initialize(Context(archive, maxWorkers=workers))
+    assert threads == ([] if expected is None else [expected])
