@@ -19,6 +19,7 @@ from PIL import Image
 from . import errors
 from .errors import InputError, PerceptualError, ServerError
 
+KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
 RENEW_WITHIN = 120.0  # seconds before a token's expiry
 
 ADVICE = {
@@ -282,9 +283,10 @@ class RunningServer:
         folder = state_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = folder / f"{urlsplit(self.inference_url).port}.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(asdict(self)))
-        return file
+        draft = file.with_suffix(".tmp")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(asdict(self)))
+        return draft.replace(file)
 
 
 def find_server(port: int | None = None) -> RunningServer:
@@ -293,12 +295,10 @@ def find_server(port: int | None = None) -> RunningServer:
     Raises:
         ServerError: There is none.
     """
-    files = sorted(
-        state_folder().glob("*.json" if port is None else f"{port}.json"), key=lambda file: -file.stat().st_mtime
-    )
-    for file in files:
+    files = state_folder().glob("*.json" if port is None else f"{port}.json")
+    for file in sorted(files, key=os.path.getmtime, reverse=True):
         server = RunningServer(**json.loads(file.read_text()))
-        if psutil.pid_exists(server.pid):
+        if psutil.pid_exists(server.pid):  # otherwise it was killed
             return server
     where = "" if port is None else f" on port {port}"
     raise ServerError(f"no server is running{where}; start one with: perceptual serve")
@@ -334,11 +334,10 @@ def error_of(response: httpx.Response) -> PerceptualError:
     """The error that a reply stands for: our handlers' have ``error`` and ``detail``, TorchServe's a ``message``."""
     try:
         reply = dict(response.json())
-    except ValueError:
+    except (TypeError, ValueError):
         reply = {}
     if "detail" in reply:
-        named = getattr(errors, str(reply.get("error")), ServerError)
-        return named(reply["detail"])
+        return KINDS.get(reply.get("error"), ServerError)(reply["detail"])
     if is_token_refused(response):
         return ServerError("the server wants a valid token: pass auth=Tokens(key_file, …), or use find_server()")
     if response.status_code == 413:

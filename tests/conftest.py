@@ -1,0 +1,78 @@
+import io
+import os
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from perceptual.networks import StyleNetwork
+from perceptual.weights import save_network
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """The weights file of a tiny random network, ``tiny.safetensors``."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    provenance = {"version": "1.2", "description": "für Tests"}
+    save_network(file, StyleNetwork(init_features=4, num_residuals=1), provenance)
+    return file
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """An encoded photo, 64 × 48."""
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 48), 80).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def without_package(tmp_path_factory):
+    """Environment variables under which Python finds this package in an archive only, not where it is installed."""
+    folder = tmp_path_factory.mktemp("without_package")
+    (folder / "sitecustomize.py").write_text(
+        textwrap.dedent(f"""
+            import sys
+            from importlib.machinery import PathFinder
+
+
+            class ArchivedOnly:
+                def find_spec(name, path=None, target=None):
+                    if path is None and name.startswith("perceptual"):
+                        kept = [each for each in sys.path if "-packages" not in each and each != {str(ROOT)!r}]
+                        if spec := PathFinder.find_spec(name, kept):
+                            return spec
+                        raise ModuleNotFoundError(f"{{name}} is hidden", name=name)
+
+
+            sys.meta_path.insert(0, ArchivedOnly)
+        """)
+    )
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.fixture(scope="session")
+def model_store(weights, tmp_path_factory):
+    """A model store with the archive of the tiny network, ``tiny.mar``."""
+    from perceptual.archive import package
+
+    folder = tmp_path_factory.mktemp("model_store")
+    package(weights, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(model_store, without_package, tmp_path_factory):
+    """A TorchServe that serves ``tiny``; its workers do not find the installed package."""
+    from perceptual.server import Server
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(without_package.values()))
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        with Server(model_store, port=0) as running:
+            yield running

@@ -1,0 +1,154 @@
+import json
+from datetime import datetime, timedelta, timezone
+
+import httpx
+import pytest
+
+from perceptual import client as module
+from perceptual.client import Client, ManagementClient, RunningServer, Tokens, error_of, find_server, option_headers
+from perceptual.errors import ImageTooLarge, InputError, ServerError
+
+REFUSED = httpx.Response(400, json={"code": 400, "type": "InvalidKeyException", "message": "Token …"})
+
+
+class KeyFile:
+    """The key file of a server with tokens ``key-1``, ``key-2``, …."""
+
+    def __init__(self, path):
+        self.path = path
+        self.serial = 0
+        self.renew(3600)
+
+    def renew(self, seconds):
+        self.serial += 1
+        expiry = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        entry = {"key": f"key-{self.serial}", "expiration time": expiry.strftime("%Y-%m-%dT%H:%M:%S.123456789Z")}
+        self.path.write_text(json.dumps({"management": entry, "inference": entry, "API": {"key": "api"}}))
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return KeyFile(tmp_path / "key_file.json")
+
+
+def send(keys, reply):
+    """Sends one request with a token; returns its reply and what authorizations and paths the server saw."""
+    seen = []
+
+    def serve(request):
+        seen.append((request.headers["Authorization"], request.url.path))
+        return reply(request)
+
+    with httpx.Client(transport=httpx.MockTransport(serve), auth=Tokens(keys.path, "inference", "http://m")) as http:
+        return http.get("http://i/ping"), seen
+
+
+def test_a_valid_token_is_used_as_it_is(keys):
+    _, seen = send(keys, lambda request: httpx.Response(200))
+    assert seen == [("Bearer key-1", "/ping")]
+
+
+def test_a_token_near_its_end_is_renewed_first(keys):
+    keys.renew(60)
+
+    def reply(request):
+        if request.url.path == "/token":
+            assert request.url.params["type"] == "inference"
+            keys.renew(3600)
+        return httpx.Response(200)
+
+    _, seen = send(keys, reply)
+    assert seen == [("Bearer api", "/token"), ("Bearer key-3", "/ping")]
+
+
+def test_a_token_that_someone_else_renewed_is_read_again(keys):
+    def reply(request):
+        if request.headers["Authorization"] == "Bearer key-1":
+            keys.renew(3600)
+            return REFUSED
+        return httpx.Response(200)
+
+    response, seen = send(keys, reply)
+    assert response.status_code == 200
+    assert [token for token, _ in seen] == ["Bearer key-1", "Bearer key-2"]
+
+
+def test_a_refused_token_is_not_sent_again(keys):
+    response, seen = send(keys, lambda request: REFUSED)
+    assert response.status_code == 400
+    assert len(seen) == 1
+
+
+def test_a_missing_key_file_is_told(keys):
+    keys.path.unlink()
+    with pytest.raises(ServerError, match="cannot read the server's key file"):
+        send(keys, lambda request: httpx.Response(200))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "message"),
+    [
+        (413, {"error": "ImageTooLarge", "detail": "48 megapixels"}, ImageTooLarge, "^48 megapixels$"),
+        (500, {"error": "InternalError", "detail": "failed"}, ServerError, "^failed$"),
+        (400, {"type": "InvalidKeyException", "message": "Token"}, ServerError, "valid token"),
+        (404, {"type": "ModelNotFoundException", "message": "Model not found: x"}, ServerError, "x; package it"),
+        (405, {"message": "Requested method is not allowed"}, ServerError, "enable_model_api=true"),
+        (409, {"message": "Model x is already registered"}, ServerError, "unregister it first"),
+        (413, {}, InputError, "max_request_size"),
+        (503, {"message": "no worker"}, ServerError, "no worker; its workers are busy or down"),
+        (507, {"message": "Worker died."}, ServerError, "smaller picture"),
+        (502, b"<html>", ServerError, "HTTP 502 Bad Gateway"),
+        (500, b"[1]", ServerError, "HTTP 500"),
+    ],
+)
+def test_replies_become_errors(status, body, kind, message):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    error = error_of(httpx.Response(status, content=content))
+    assert type(error) is kind
+    with pytest.raises(kind, match=message):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (httpx.ConnectError("refused"), "no server answers at http://i; start one"),
+        (httpx.ReadTimeout("late"), "no answer from http://i within 7 s"),
+        (httpx.RemoteProtocolError("gone"), "the connection to http://i broke: gone"),
+    ],
+)
+def test_failed_connections_become_errors(failure, message):
+    def fail(request):
+        raise failure
+
+    with Client("http://i", timeout=7) as client:
+        client.http._transport = httpx.MockTransport(fail)
+        with pytest.raises(ServerError, match=message):
+            client.send("GET", "/ping")
+
+
+def test_models_are_listed_over_all_pages():
+    def serve(request):
+        start = int(request.url.params["next_page_token"])
+        page = {"models": [{"modelName": f"m{start}", "modelUrl": f"m{start}.mar"}]}
+        return httpx.Response(200, json=page | ({"nextPageToken": str(start + 1)} if start < 2 else {}))
+
+    with ManagementClient() as client:
+        client.http._transport = httpx.MockTransport(serve)
+        assert client.models() == {"m0": "m0.mar", "m1": "m1.mar", "m2": "m2.mar"}
+
+
+def test_options_become_headers():
+    headers = option_headers({"strength": 0.5, "keep_colors": True, "max_size": None, "format": "ä\n"})
+    assert headers == {"X-Strength": b"0.5", "X-Keep-Colors": b"True", "X-Format": rb"\xe4\n"}
+
+
+def test_servers_that_ended_are_not_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    server = RunningServer(1234, "http://127.0.0.1:8080", "m", "x", None, "logs")
+    server.announce()
+    monkeypatch.setattr(module.psutil, "pid_exists", lambda pid: True)
+    assert find_server() == server
+    monkeypatch.setattr(module.psutil, "pid_exists", lambda pid: False)
+    with pytest.raises(ServerError, match="no server is running"):
+        find_server()
