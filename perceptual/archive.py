@@ -48,10 +48,10 @@ def package(weights: str | Path, model_store: str | Path) -> Packaged:
     weights = Path(weights)
     metadata = read_metadata(weights)
     name = checked_name(weights.stem, f"{weights}: rename the file")
-    version = checked_name(str(metadata["provenance"].get("version", "1.0")), f"{weights}: version")
+    version = checked_name(str(metadata["provenance"].get("version") or "1.0"), f"{weights}: version")
     handler = HANDLERS[metadata["task"]]
     contents = gather(weights, handler)
-    manifest = {"description": str(metadata["provenance"].get("description", ""))}
+    manifest = {"description": str(metadata["provenance"].get("description") or "")}
     manifest[DIGEST] = digest(contents, [name, version, manifest["description"], archiver_version()])
 
     archive = Path(model_store) / f"{name}.mar"

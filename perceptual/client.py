@@ -337,7 +337,7 @@ def error_of(response: httpx.Response) -> PerceptualError:
     except (TypeError, ValueError):
         reply = {}
     if "detail" in reply:
-        return KINDS.get(reply.get("error"), ServerError)(reply["detail"])
+        return KINDS.get(str(reply.get("error")), ServerError)(reply["detail"])
     if is_token_refused(response):
         return ServerError("the server wants a valid token: pass auth=Tokens(key_file, …), or use find_server()")
     if response.status_code == 413:

@@ -91,6 +91,9 @@ def test_builds_again_what_was_damaged_with_the_same_bytes(weights, tmp_path):
     archive.write_bytes(content[:1000])
     assert package(weights, tmp_path).built
     assert archive.read_bytes() == content
+    with zipfile.ZipFile(archive) as file:  # nor would they differ tomorrow
+        assert {entry.date_time[0] for entry in file.infolist()} == {1980}
+    assert read_manifest(archive)["createdOn"].startswith("01/01/1980")
 
 
 def test_changed_modules_build_a_new_archive(weights, tmp_path, monkeypatch):
