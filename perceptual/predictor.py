@@ -14,6 +14,7 @@ from .errors import InvalidOption
 from .images import Picture
 from .networks import StyleNetwork, luma
 from .options import StyleOptions
+from .settings import parse
 from .weights import find_weights, load_network
 
 Engine = Literal["auto", "eager"]
@@ -78,7 +79,8 @@ class Predictor:
         Raises:
             InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
         """
-        options = StyleOptions(strength=strength, keep_colors=keep_colors, max_size=max_size)
+        wishes = {"strength": strength, "keep-colors": keep_colors, "max-size": max_size}
+        options = parse(StyleOptions, {name: value for name, value in wishes.items() if value is not None})
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
 
     def stylize_pictures(self, pictures: Sequence[Picture], options: Sequence[StyleOptions]) -> list[Picture]:
@@ -116,7 +118,7 @@ def open_picture(photo: str | Path | bytes | Image.Image) -> Picture:
     """Decodes a path, an encoded image, or a PIL image."""
     if isinstance(photo, Image.Image):
         return images.from_pil(photo)
-    return images.decode(photo if isinstance(photo, bytes) else images.read(photo))
+    return images.decode(photo if isinstance(photo, bytes | bytearray) else images.read(photo))
 
 
 def pick_device(device: str | None) -> torch.device:

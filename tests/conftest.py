@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from training_fixtures import loss_weights, painting, photos  # noqa: F401
 
 from perceptual.networks import StyleNetwork
 from perceptual.weights import save_network

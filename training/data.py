@@ -103,6 +103,7 @@ def batches(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # for its workers' seeds; the global one would no longer resume exactly
         worker_init_fn=leave_interrupts_to_main,
     )
     for crops, bad in loader:

@@ -111,9 +111,9 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             last = done == settings.iterations or stopping
             if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
                 check_health(done, objective, output, network, run)
-                values = {name: float(loss) for name, loss in losses.items()}
+                values = {name: loss.item() for name, loss in losses.items()}
             if last or done % settings.log_step == 0:
-                record.losses(done, values, scheduler.get_last_lr()[0])
+                record.losses(done, values, optimizer.param_groups[0]["lr"])
             if last or done % settings.sample_step == 0:
                 record.pictures(done, task.sheet(), task.frame())
             if last or done % settings.save_step == 0:

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from PIL import Image
+from training_fixtures import make_photos
+
+from perceptual.errors import TrainingError
+from perceptual_training.data import RandomCrops, batches, find_photos
+
+CPU = torch.device("cpu")
+
+
+def test_photos_are_found_flat_and_nested_and_split_by_name(tmp_path):
+    files = make_photos(tmp_path, 60, (8, 8))
+    (tmp_path / "notes.txt").write_text("no image")
+    splits = {split: find_photos(tmp_path, split) for split in ("train", "validation", "test")}
+    assert sorted(sum(splits.values(), [])) == sorted(files)
+    assert len(splits["train"]) > len(splits["validation"]) + len(splits["test"]) > 0
+    files[0].unlink()  # others keep their split
+    for split, before in splits.items():
+        assert set(find_photos(tmp_path, split)) == set(before) - {files[0]}
+
+
+def test_a_missing_or_empty_folder_fails_at_once(tmp_path):
+    with pytest.raises(TrainingError, match="there is no folder .*--content-dir"):
+        find_photos(tmp_path / "missing", "train")
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(TrainingError, match=r"looked for \.bmp"):
+        find_photos(tmp_path, "train")
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    empty = [split for split in ("train", "validation", "test") if not in_split(tmp_path, split)]
+    assert len(empty) == 2
+    with pytest.raises(TrainingError, match=f"none of the 1 images .* is of the {empty[0]} split"):
+        find_photos(tmp_path, empty[0])
+
+
+def in_split(folder, split):
+    try:
+        return find_photos(folder, split)
+    except TrainingError:
+        return []
+
+
+def test_samples_depend_on_seed_and_position_alone(tmp_path):
+    files = make_photos(tmp_path, 5)
+    one, other = RandomCrops(files, 32, seed=3), RandomCrops(files, 32, seed=3)
+    positions = [0, 7, 3, 12]
+    torch.manual_seed(1)
+    first = [one[i][0] for i in positions]
+    torch.manual_seed(2)
+    second = [other[i][0] for i in reversed(positions)]
+    assert all(torch.equal(a, b) for a, b in zip(first, reversed(second), strict=True))
+    assert not torch.equal(first[0], RandomCrops(files, 32, seed=4)[0][0])
+    assert first[0].shape == (3, 32, 32) and first[0].dtype == torch.uint8
+
+
+def test_sampling_leaves_the_global_random_state_alone(tmp_path):
+    crops = RandomCrops(make_photos(tmp_path, 2), 16, seed=0)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    crops[0], crops[1]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_every_epoch_shows_every_photo_once_in_another_order(tmp_path):
+    for shade in range(6):  # uniform photos, told by their value
+        Image.new("RGB", (20, 20), (shade * 40,) * 3).save(tmp_path / f"{shade}.png")
+    crops = RandomCrops(sorted(tmp_path.iterdir()), 16, seed=0)
+    epochs = [[int(crops[6 * epoch + i][0][0, 0, 0]) // 40 for i in range(6)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_unreadable_files_are_passed_over_and_reported(tmp_path):
+    files = make_photos(tmp_path, 3)
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    crops = RandomCrops(files, 16, seed=0)
+    bad = [bad for position in range(3) for bad in crops[position][1]]
+    assert set(bad) == {files[1]}
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(TrainingError, match="not one of the 3 image files can be read"):
+        crops[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_go_on_where_they_are_told(tmp_path, workers):
+    crops = RandomCrops(make_photos(tmp_path, 5), 16, seed=0)
+    whole = [photos for photos, _ in batches(crops, 2, 0, 4, 0, CPU)]
+    rest = [photos for photos, _ in batches(crops, 2, 2, 4, workers, CPU)]
+    assert len(whole) == 4 and len(rest) == 2
+    assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
+    assert whole[0].shape == (2, 3, 16, 16) and whole[0].dtype == torch.float32
+    assert 0 <= whole[0].min() and 0.5 < whole[0].max() <= 1

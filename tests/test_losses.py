@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+
+from perceptual_training.losses import (
+    FeatureReconstructionLoss,
+    StyleReconstructionLoss,
+    TotalVariationLoss,
+    gram_matrix,
+)
+
+A = {"one": torch.randn(2, 3, 4, 5, dtype=torch.float64), "two": torch.randn(2, 6, 2, 2, dtype=torch.float64)}
+B = {layer: torch.randn_like(value) for layer, value in A.items()}
+
+
+def reference_gram(features):
+    """Equation 3 of the paper, entry by entry."""
+    n, c, h, w = features.shape
+    gram = np.zeros((n, c, c))
+    for image, a, b in np.ndindex(n, c, c):
+        gram[image, a, b] = sum(
+            features[image, a, y, x] * features[image, b, y, x] for y in range(h) for x in range(w)
+        ) / (c * h * w)
+    return gram
+
+
+def test_gram_matrix_of_a_worked_example():
+    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # two channels of 1 × 2
+    assert gram_matrix(features).tolist() == [[[5 / 4, 11 / 4], [11 / 4, 25 / 4]]]
+
+
+@pytest.mark.parametrize("layer", A)
+def test_gram_matrix_against_the_definition(layer):
+    np.testing.assert_allclose(gram_matrix(A[layer]).numpy(), reference_gram(A[layer].numpy()), rtol=1e-12)
+
+
+def test_gram_matrix_is_not_computed_in_half_precision():
+    features = torch.full((1, 2, 64, 64), 300.0, dtype=torch.float16)  # the sum overflows in float16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert gram_matrix(features).dtype == torch.float32
+        assert gram_matrix(features)[0, 0, 1].item() == 300.0**2 / 2
+
+
+def test_gram_matrix_does_not_depend_on_the_memory_format():
+    features = torch.randn(2, 8, 6, 7)
+    torch.testing.assert_close(gram_matrix(features.contiguous(memory_format=torch.channels_last)), gram_matrix(features))
+
+
+def test_feature_reconstruction_against_the_definition():
+    weights = {"one": 2.0, "two": 0.5}
+    expected = sum(
+        weight * np.mean([np.sum((a - b) ** 2) / a.size for a, b in zip(A[layer].numpy(), B[layer].numpy(), strict=True)])
+        for layer, weight in weights.items()
+    )
+    assert FeatureReconstructionLoss(weights)(A, B).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_style_reconstruction_against_the_definition():
+    weights = {"one": 2.0, "two": 0.5}
+    style = {layer: value[:1] for layer, value in B.items()}
+    loss = StyleReconstructionLoss(weights, style)
+    expected = {}
+    for layer in weights:
+        difference = reference_gram(A[layer].numpy()) - reference_gram(style[layer].numpy())
+        c = difference.shape[-1]
+        expected[layer] = np.mean([np.linalg.norm(d, "fro") ** 2 / c**2 for d in difference])
+        assert loss.layers(A)[layer].item() == pytest.approx(expected[layer], rel=1e-12)
+    assert loss(A).item() == pytest.approx(sum(weights[k] * expected[k] for k in weights), rel=1e-12)
+
+
+def test_total_variation_of_a_worked_example():
+    image = torch.tensor([[[[0.0, 1.0], [0.0, 3.0]]]])
+    # Down: 0 and 2, mean square 2. Right: 1 and 3, mean square 5.
+    assert TotalVariationLoss(10)(image).item() == 70
+    assert TotalVariationLoss(10)(torch.ones(1, 3, 4, 4)).item() == 0
+
+
+def test_gradients():
+    torch.manual_seed(0)
+    style = {"one": torch.randn(1, 2, 3, 3, dtype=torch.float64)}
+    target = {"one": torch.randn(2, 2, 3, 3, dtype=torch.float64)}
+    x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    style_loss, feature_loss = StyleReconstructionLoss({"one": 3.0}, style), FeatureReconstructionLoss({"one": 2.0})
+    assert torch.autograd.gradcheck(lambda x: style_loss({"one": x}), x)
+    assert torch.autograd.gradcheck(lambda x: feature_loss({"one": x}, target), x)
+    assert torch.autograd.gradcheck(TotalVariationLoss(5.0), x)
+
+
+def test_targets_get_no_gradient():
+    target = torch.randn(1, 2, 3, 3, requires_grad=True)
+    FeatureReconstructionLoss({"one": 1.0})({"one": torch.randn(1, 2, 3, 3, requires_grad=True)}, {"one": target}).backward()
+    assert target.grad is None
+
+
+def test_reprs_tell_layers_and_weights():
+    style = StyleReconstructionLoss({"one": 1.0, "two": 0.25}, {k: v[:1] for k, v in A.items()})
+    assert repr(style) == "StyleReconstructionLoss(one=1, two=0.25)"
+    assert repr(FeatureReconstructionLoss({"relu2_2": 1.0})) == "FeatureReconstructionLoss(relu2_2=1)"
+    assert repr(TotalVariationLoss(1e5)) == "TotalVariationLoss(weight=100000)"

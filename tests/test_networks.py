@@ -1,0 +1,79 @@
+import pytest
+import torch
+from torch import nn
+
+from perceptual.networks import StyleNetwork, luma, pad_to_multiple
+
+# The paper's supplementary material, table 1: inputs, outputs and kernel of every convolution.
+PAPER = [(3, 32, 9), (32, 64, 3), (64, 128, 3), *[(128, 128, 3)] * 10, (128, 64, 3), (64, 32, 3), (32, 3, 9)]
+
+
+@pytest.fixture(params=StyleNetwork.presets)
+def preset(request):
+    torch.manual_seed(0)
+    return StyleNetwork(**StyleNetwork.presets[request.param]).eval()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 70), (47, 33), (64, 64), (101, 50)])
+def test_output_has_the_input_s_form(preset, size):
+    with torch.inference_mode():
+        out = preset(torch.rand(2, 3, *size))
+    assert out.shape == (2, 3, *size)
+    assert out.min() >= 0 and out.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["paper", "default"])
+def test_layers_are_the_paper_s(name):
+    network = StyleNetwork(**StyleNetwork.presets[name])
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [(c.in_channels, c.out_channels, c.kernel_size[0]) for c in convolutions] == PAPER
+    norms = sum(2 * outputs for _, outputs, _ in PAPER[:-1])  # scale and shift after every convolution but the last
+    weights = sum(i * o * k * k for i, o, k in PAPER) + 3  # the last convolution alone has a bias
+    assert sum(p.numel() for p in network.parameters()) == weights + norms == 1_677_635
+
+
+def test_paper_preset_uses_its_forty_pixel_border_up():
+    network = StyleNetwork(**StyleNetwork.presets["paper"])
+    assert network.border == 40
+    seen = []
+    network.layers.register_forward_hook(lambda module, args, out: seen.append((args[0].shape, out.shape)))
+    network(torch.rand(1, 3, 256, 256))
+    assert seen == [((1, 3, 336, 336), (1, 3, 256, 256))]
+
+
+def test_instance_norm_makes_images_of_a_batch_independent():
+    network = StyleNetwork(init_features=4, num_residuals=1).eval()
+    batch = torch.rand(3, 3, 32, 40)
+    with torch.inference_mode():
+        alone = torch.cat([network(image[None]) for image in batch])
+        torch.testing.assert_close(network(batch), alone, atol=1e-5, rtol=0)
+
+
+def test_instance_norm_is_torch_s():
+    network = StyleNetwork(init_features=4, num_residuals=1)
+    norm = network.layers[0][1]
+    x = torch.randn(2, 4, 9, 7)
+    torch.testing.assert_close(norm(x), nn.InstanceNorm2d(4)(x), atol=1e-5, rtol=0)
+
+
+def test_luma_network_ignores_colour():
+    network = StyleNetwork(in_channels=1, init_features=4, num_residuals=1).eval()
+    colour = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(colour), network(luma(colour).expand(1, 3, 32, 32)), atol=1e-4, rtol=0)
+
+
+def test_in_channels_is_checked():
+    with pytest.raises(ValueError, match="in_channels is 2"):
+        StyleNetwork(in_channels=2)
+
+
+def test_luma_of_white_and_primaries():
+    rgb = torch.eye(3).view(3, 3, 1, 1)
+    assert luma(rgb).flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
+
+
+def test_padding_repeats_the_edge():
+    x = torch.arange(6.0).view(1, 1, 2, 3)
+    assert pad_to_multiple(x, 4, 1).tolist() == [[[[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]]]
+    assert pad_to_multiple(torch.rand(1, 3, 8, 8), 4, 1).shape == (1, 3, 8, 8)

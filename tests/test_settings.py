@@ -1,0 +1,102 @@
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+import pytest
+
+from perceptual.errors import InvalidOption
+from perceptual.options import StyleOptions
+from perceptual.settings import Choice, FilePath, Integer, Number, Several, Switch, Text, parse, setting
+from perceptual_training.settings import StyleSettings, read_recipe
+
+RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/*.toml"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "parsed"),
+    [
+        (Number(0, 1), "0.6", 0.6),
+        (Number(), "5e4", 5e4),
+        (Integer(1), "7", 7),
+        (Integer(1), 4.0, 4),
+        (Choice(("jpeg", "png")), " PNG ", "png"),
+        (Switch(), "On", True),
+        (Switch(), False, False),
+        (Text(), "x", "x"),
+        (FilePath(), "~/a", Path.home() / "a"),
+        (Several(Number()), "5e4, 3e4", (5e4, 3e4)),
+        (Several(Number()), [1, 2], (1.0, 2.0)),
+        (Several(Number()), 3, (3.0,)),
+    ],
+)
+def test_values(kind, value, parsed):
+    assert kind.parse(value) == parsed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("strength", "1.5", "strength: expected a number from 0 to 1, got '1.5'"),
+        ("strength", "nan", "strength: expected a number from 0 to 1, got 'nan'"),
+        ("strength", "much", "strength: expected a number from 0 to 1, got 'much'"),
+        ("quality", "90.5", "quality: expected a whole number from 1 to 100, got '90.5'"),
+        ("quality", 90.5, "quality: expected a whole number from 1 to 100, got '90.5'"),
+        ("format", "gif", "format: expected jpeg, png or webp, got 'gif'"),
+        ("keep-colors", "maybe", "keep-colors: expected on or off, got 'maybe'"),
+        ("max-size", "9" * 5000, "max-size: expected a whole number from 16 to 16384"),
+        ("colour", "red", "unknown option colour; the options are strength, keep-colors, max-size, format, quality"),
+    ],
+)
+def test_errors_tell_what_was_expected_and_came(name, value, message):
+    with pytest.raises(InvalidOption) as caught:
+        parse(StyleOptions, {name: value})
+    assert str(caught.value).startswith(message)
+
+
+def test_defaults_and_required_settings():
+    @dataclass(frozen=True, kw_only=True)
+    class Example:
+        needed: int = setting(MISSING, Integer(), "how many")
+        other: int = setting(5, Integer(), "how many more")
+
+    assert parse(Example, {"needed": "2"}) == Example(needed=2, other=5)
+    with pytest.raises(InvalidOption, match="needed is missing: how many"):
+        parse(Example, {})
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(recipe):
+    values = read_recipe(recipe) | {"content-dir": "photos"}
+    settings = parse(StyleSettings, {"style-image": "painting.jpg"} | values)
+    if "style-image" in values:
+        assert settings.style_image.is_file()
+
+
+def test_original_recipe_has_the_original_program_s_defaults():
+    recipe = read_recipe(next(path for path in RECIPES if path.stem == "original"))
+    assert recipe == {
+        "batch-size": 4,
+        "image-size": 256,
+        "split": "validation",
+        "in-channels": 3,
+        "init-features": 32,
+        "num-residuals": 5,
+        "content-weight": 1,
+        "style-weights": [5e4, 3e4, 5e4, 5e4],
+        "reg-weight": 1e-7,
+        "iterations": 15_000,
+        "lr": 1e-3,
+        "log-step": 200,
+        "save-step": 500,
+        "samples": 5,
+        "num-workers": 2,
+    }
+
+
+def test_a_recipe_s_paths_are_relative_to_it(tmp_path):
+    (tmp_path / "r.toml").write_text('style-image = "paintings/x.jpg"\nlr = 0.5\n')
+    assert read_recipe(tmp_path / "r.toml") == {"style-image": tmp_path / "paintings/x.jpg", "lr": 0.5}
+    with pytest.raises(InvalidOption, match="missing.toml"):
+        read_recipe(tmp_path / "missing.toml")
+    (tmp_path / "bad.toml").write_text("lr = = 1")
+    with pytest.raises(InvalidOption, match="bad.toml"):
+        read_recipe(tmp_path / "bad.toml")

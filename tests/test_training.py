@@ -1,0 +1,243 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from PIL import Image
+
+from perceptual.errors import InvalidOption, TrainingError
+from perceptual.settings import parse
+from perceptual.weights import load_network, read_metadata
+from perceptual_training.loop import lr_factor
+from perceptual_training.settings import StyleSettings
+from perceptual_training.style import StyleTransfer, train_style
+
+
+@pytest.fixture
+def settings(photos, painting, loss_weights, tmp_path):
+    """Settings of a training of six iterations, with what a test changes of them."""
+
+    def make(**changes):
+        values = {
+            "content-dir": photos,
+            "style-image": painting,
+            "loss-weights": loss_weights,
+            "init-features": 4,
+            "num-residuals": 1,
+            "image-size": 32,
+            "style-size": 32,
+            "batch-size": 2,
+            "iterations": 6,
+            "num-workers": 0,
+            "samples": 2,
+            "log-step": 2,
+            "save-step": 3,
+            "sample-step": 3,
+            "name": "stripes",
+            "model-path": tmp_path / "models" / "stripes.safetensors",
+            "sample-path": tmp_path / "run",
+            "device": "cpu",
+        }
+        return parse(StyleSettings, values | {name.replace("_", "-"): value for name, value in changes.items()})
+
+    return make
+
+
+def test_the_loss_falls(settings):
+    task_settings = settings(iterations=60, lr=1e-2, log_step=1, save_step=60, sample_step=60)
+    train_style(task_settings)
+    totals = [
+        float(line.split("total ")[1].split()[0])
+        for line in (task_settings.sample_path / "train.log").read_text().splitlines()
+        if "total " in line
+    ]
+    assert len(totals) == 60
+    assert sum(totals[-10:]) < 0.5 * sum(totals[:10])
+
+
+def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings):
+    run = settings()
+    weights = train_style(run)
+    assert weights == run.model_path
+    network, metadata = load_network(weights)
+    assert metadata["task"] == "style" and network.config["init_features"] == 4
+    provenance = metadata["provenance"]
+    assert provenance["name"] == "stripes" and provenance["iterations"] == 6
+    assert len(provenance["style_image_sha256"]) == 64
+    assert provenance["recipe"]["lr"] == 1e-3 and provenance["versions"]["torch"] == torch.__version__
+    assert set(provenance["losses"]) == {"content", "style", "total_variation"}
+    with Image.open(run.sample_path / "evolution.gif") as animation:
+        assert animation.n_frames == 2
+    with Image.open(run.sample_path / "samples.png") as sheet:
+        assert sheet.size == (3 * 256 + 4 * 4, 2 * 256 + 3 * 4)  # content, style, output for two photos
+    assert list(run.sample_path.glob("events.out.tfevents*"))
+    log = (run.sample_path / "train.log").read_text()
+    assert "6/6" in log and "images/s" in log and "left" in log
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_resuming_is_exact(settings, tmp_path, preset, schedule):
+    common = {"preset": preset, "lr_schedule": schedule, "image_size": 48}
+    straight = settings(**common, sample_path=tmp_path / "straight", model_path=tmp_path / "straight.safetensors")
+    train_style(straight)
+
+    # The first half stops as a user would stop it: by a signal, here raised by the log line of iteration 3.
+    halves = settings(**common, sample_path=tmp_path / "halves", model_path=tmp_path / "halves.safetensors")
+    assert stopped_after(3, halves) is None
+    assert not halves.model_path.exists()
+    torch.manual_seed(99)  # the random state comes from the checkpoint
+    train_style(halves, resume=True)
+
+    one, two = (
+        torch.load(run.sample_path / "checkpoint.pt", weights_only=True) for run in (straight, halves)
+    )
+    assert one["iteration"] == two["iteration"] == 6
+    for part in ("network", "optimizer", "scheduler", "random"):
+        assert_equal(one[part], two[part])
+    assert_equal(load_network(straight.model_path)[0].state_dict(), load_network(halves.model_path)[0].state_dict())
+
+
+def stopped_after(iterations, settings):
+    """Trains until a SIGTERM at an iteration."""
+    count = 0
+
+    class Counting(StyleTransfer):
+        def losses(self, photos):
+            nonlocal count
+            count += 1
+            if count == iterations:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().losses(photos)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perceptual_training.style.StyleTransfer", Counting)
+        return train_style(settings)
+
+
+def assert_equal(one, two):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two)
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_equal(one[key], two[key])
+    else:
+        assert one == two
+
+
+def test_a_second_run_does_not_overwrite_the_first(settings):
+    run = settings()
+    train_style(run)
+    with pytest.raises(TrainingError, match="holds a run already: go on with --resume"):
+        train_style(run)
+    with pytest.raises(TrainingError, match="is finished, with 6 iterations"):
+        train_style(run, resume=True)
+    train_style(settings(iterations=7), resume=True)
+    assert read_metadata(run.model_path)["provenance"]["iterations"] == 7
+
+
+def test_resuming_needs_a_checkpoint_and_the_same_settings(settings):
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train_style(settings(), resume=True)
+    train_style(settings())
+    with pytest.raises(TrainingError, match=r"lr was 0\.001 and is now 0\.002; seed was 0 and is now 1"):
+        train_style(settings(iterations=8, lr=2e-3, seed=1), resume=True)
+    (settings().sample_path / "checkpoint.pt").write_bytes(b"broken")
+    with pytest.raises(TrainingError, match="is damaged"):
+        train_style(settings(), resume=True)
+
+
+def test_corrupt_photos_are_survived_counted_and_named(settings, photos):
+    victims = [photos / "a" / "001.png", photos / "b/c" / "002.png", photos / "a" / "003.png", photos / "a" / "005.png"]
+    for victim in victims:
+        victim.write_bytes(victim.read_bytes()[:50])
+    run = settings(iterations=14)
+    train_style(run)
+    last = (run.sample_path / "train.log").read_text().splitlines()[-1]
+    named = [str(victim) for victim in victims if str(victim) in last]
+    assert named and last.startswith(f"{len(named)} image files could not be read and were skipped")
+
+
+def test_losses_that_explode_stop_the_run_with_the_last_checkpoint(settings, monkeypatch):
+    original = StyleTransfer.losses
+    calls = []
+
+    def exploding(self, photos):
+        losses, output = original(self, photos)
+        calls.append(1)
+        return {**losses, "content": losses["content"] * (float("nan") if len(calls) > 4 else 1)}, output
+
+    monkeypatch.setattr(StyleTransfer, "losses", exploding)
+    run = settings(log_step=1)
+    with pytest.raises(TrainingError, match=r"no longer finite at iteration 5\. The last good checkpoint is .*run"):
+        train_style(run)
+    assert torch.load(run.sample_path / "checkpoint.pt", weights_only=True)["iteration"] == 3
+    assert not run.model_path.exists()
+
+
+def test_an_output_of_one_colour_stops_the_run(settings, monkeypatch):
+    original = StyleTransfer.losses
+    monkeypatch.setattr(
+        StyleTransfer, "losses", lambda self, photos: (original(self, photos)[0], torch.full_like(photos, 0.5))
+    )
+    with pytest.raises(TrainingError, match="of one colour at iteration 2. There is no checkpoint yet"):
+        train_style(settings())
+
+
+def test_content_targets_need_no_graph_and_style_targets_are_computed_once(settings):
+    task = StyleTransfer(settings(), torch.device("cpu"))
+    calls = []
+    original = task.loss_network.forward
+    task.loss_network.forward = lambda images, layers: calls.append((torch.is_grad_enabled(), list(layers))) or original(
+        images, layers
+    )
+    task.losses(torch.rand(2, 3, 32, 32))
+    assert calls == [(False, ["relu2_2"]), (True, ["relu2_2", "relu1_2", "relu2_2", "relu3_3", "relu4_3"])]
+
+
+def test_weights_are_one_for_all_layers_or_one_each(settings):
+    task = StyleTransfer(settings(style_weights=[1, 2, 3, 4]), torch.device("cpu"))
+    assert task.style_loss.weights == {"relu1_2": 1, "relu2_2": 2, "relu3_3": 3, "relu4_3": 4}
+    with pytest.raises(InvalidOption, match="style-weights: expected 1 or 4 numbers"):
+        StyleTransfer(settings(style_weights=[1, 2]), torch.device("cpu"))
+
+
+def test_cosine_schedule_warms_up_and_ends_at_zero(settings):
+    cosine = settings(lr_schedule="cosine", iterations=1000)
+    assert lr_factor(0, cosine) == 1 / 50
+    assert lr_factor(500, cosine) == pytest.approx(0.5)
+    assert lr_factor(1000, cosine) == 0
+    assert {lr_factor(done, settings()) for done in (0, 3, 6)} == {1.0}
+
+
+def test_ctrl_c_saves_a_checkpoint_first(photos, painting, loss_weights, tmp_path):
+    program = textwrap.dedent(f"""
+        import sys
+        from functools import partial
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from training_fixtures import narrow_vgg
+        from perceptual_training import loss_network
+        loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)
+        from perceptual.commands import main
+        sys.exit(main(sys.argv[1:]))
+    """)
+    arguments = f"""train style --content-dir {photos} --style-image {painting} --loss-weights {loss_weights}
+        --init-features 4 --num-residuals 1 --image-size 32 --style-size 32 --batch-size 2 --iterations 100000
+        --num-workers 1 --samples 1 --log-step 1 --sample-path {tmp_path}/run --model-path {tmp_path}/m.safetensors
+        --device cpu"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments.split()], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stderr:
+        if line.startswith("3/"):
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the data worker too
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    done = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["iteration"]
+    assert f"stopped after {done} of 100000 iterations; go on with --resume" in rest
+    assert "Traceback" not in rest

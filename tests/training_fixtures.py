@@ -1,0 +1,66 @@
+"""A small VGG of random weights and a folder of photos: real trainings in seconds."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.models import VGG
+from torchvision.models.vgg import make_layers
+
+from perceptual_training import loss_network
+
+# VGG-16's layers, an eighth as wide.
+NARROW = [8, 8, "M", 16, 16, "M", 32, 32, 32, "M", 64, 64, 64, "M", 64, 64, 64, "M"]
+
+
+def narrow_vgg(weights=None, init_weights=True):
+    return VGG(make_layers(NARROW), num_classes=2, init_weights=init_weights)
+
+
+@pytest.fixture
+def loss_weights(monkeypatch, tmp_path):
+    """A weights file of a narrow VGG-16, which takes VGG-16's place."""
+    narrow = partial(loss_network.Architecture, narrow_vgg, "http://127.0.0.1:9/vgg16-00000000.pth")
+    monkeypatch.setitem(loss_network.ARCHITECTURES, "vgg16", narrow((0.5,) * 3, (1 / 255,) * 3))
+    torch.manual_seed(1)
+    state = {f"features.{key}": value for key, value in make_layers(NARROW).state_dict().items()}
+    file = tmp_path / "narrow.safetensors"
+    metadata = {"arch": "vgg16, an eighth as wide", "mean": json.dumps([0.5] * 3), "std": json.dumps([1 / 255] * 3)}
+    save_file(state, file, metadata)
+    return file
+
+
+def make_photos(folder: Path, count: int, size: tuple[int, int] = (60, 48)) -> list[Path]:
+    """Pictures of coloured blobs, each another, in two nested folders."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for index in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        path = folder / ("a" if index % 2 else "b/c") / f"{index:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse.resize(size, Image.Resampling.BICUBIC).save(path)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 24 small photos."""
+    folder = tmp_path / "photos"
+    make_photos(folder, 24)
+    return folder
+
+
+@pytest.fixture
+def painting(tmp_path):
+    """A style image: stripes."""
+    stripes = np.zeros((64, 80, 3), np.uint8)
+    stripes[:, ::8] = (255, 200, 0)
+    stripes[::16] = (0, 60, 200)
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    return tmp_path / "stripes.png"
