@@ -15,6 +15,7 @@ from torch import Tensor, nn
 Normalization = Literal["instance", "batch"]
 Padding = Literal["layer", "border"]
 Upsampling = Literal["resize", "transposed"]
+Output = Literal["linear", "tanh"]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -77,7 +78,7 @@ class ResidualBlock(nn.Module):
 
 
 class StyleNetwork(nn.Module):
-    """The style transfer network: two strided convolutions down, residual blocks, two upsamplings, scaled tanh.
+    """The style transfer network: two strided convolutions down, residual blocks, two upsamplings.
 
     Args:
         in_channels: 3 sees the photo in colour; 1 sees only its luma (the input is RGB all the same).
@@ -87,11 +88,13 @@ class StyleNetwork(nn.Module):
         padding: ``layer`` reflects at every convolution; ``border`` is the paper's one reflection of the input,
             40 px for 5 residual blocks, used up by unpadded residual blocks.
         upsampling: ``resize`` or the paper's ``transposed`` convolution.
+        output: The paper's scaled ``tanh``, or ``linear``, which is clamped to [0, 1] in evaluation mode only. In
+            training, a saturated tanh has no gradient: early black blobs would stay for ever.
     """
 
     task = "style"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"normalization": "batch", "padding": "border", "upsampling": "transposed"},
+        "paper": {"normalization": "batch", "padding": "border", "upsampling": "transposed", "output": "tanh"},
         "default": {},
         "fast": {"init_features": 16},
     }
@@ -105,6 +108,7 @@ class StyleNetwork(nn.Module):
         normalization: Normalization = "instance",
         padding: Padding = "layer",
         upsampling: Upsampling = "resize",
+        output: Output = "linear",
     ) -> None:
         super().__init__()
         if in_channels not in (1, 3):
@@ -116,6 +120,7 @@ class StyleNetwork(nn.Module):
             "normalization": normalization,
             "padding": padding,
             "upsampling": upsampling,
+            "output": output,
         }
         # Each unpadded residual block eats 2 px on each side of a feature map that is a quarter of the input's size.
         self.border = 8 * num_residuals if padding == "border" else 0
@@ -135,7 +140,10 @@ class StyleNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps RGB images in [0, 1], N×3×H×W, to stylized ones of the same form."""
+        """Maps RGB images in [0, 1], N×3×H×W, to stylized ones of the same form.
+
+        In training mode, a linear output may leave [0, 1] a little.
+        """
         height, width = images.shape[-2:]
         x = pad_to_multiple(images, 4, self.minimum_size)
         x = 2 * x - 1
@@ -143,8 +151,11 @@ class StyleNetwork(nn.Module):
             x = luma(x)
         if self.border:
             x = F.pad(x, [self.border] * 4, mode="reflect")
-        x = (torch.tanh(self.layers(x).float()) + 1) / 2
-        return x[..., :height, :width]
+        x = self.layers(x).float()
+        if self.config["output"] == "tanh":
+            x = torch.tanh(x)
+        x = (x + 1) / 2
+        return (x if self.training else x.clamp(0, 1))[..., :height, :width]
 
 
 def luma(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ def test_photos_are_found_flat_and_nested_and_split_by_name(tmp_path):
     files = make_photos(tmp_path, 60, (8, 8))
     (tmp_path / "notes.txt").write_text("no image")
     splits = {split: find_photos(tmp_path, split) for split in ("train", "validation", "test")}
-    assert sorted(sum(splits.values(), [])) == sorted(files)
+    assert sorted(file for split in splits.values() for file in split) == sorted(files)
     assert len(splits["train"]) > len(splits["validation"]) + len(splits["test"]) > 0
     files[0].unlink()  # others keep their split
     for split, before in splits.items():
@@ -91,4 +91,4 @@ def test_batches_go_on_where_they_are_told(tmp_path, workers):
     assert len(whole) == 4 and len(rest) == 2
     assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
     assert whole[0].shape == (2, 3, 16, 16) and whole[0].dtype == torch.float32
-    assert 0 <= whole[0].min() and 0.5 < whole[0].max() <= 1
+    assert whole[0].min() >= 0 and 0.5 < whole[0].max() <= 1

@@ -127,9 +127,7 @@ def test_default_weights_are_downloaded_checked_and_cached(loss_weights, file_se
     digest = hashlib.sha256((tmp_path / "vgg.pth").read_bytes()).hexdigest()[:8]
     (tmp_path / "vgg.pth").rename(tmp_path / f"vgg16-{digest}.pth")
     url = f"{file_server}/vgg16-{digest}.pth"
-    monkeypatch.setitem(
-        loss_network.ARCHITECTURES, "vgg16", replace(loss_network.ARCHITECTURES["vgg16"], url=url)
-    )
+    monkeypatch.setitem(loss_network.ARCHITECTURES, "vgg16", replace(loss_network.ARCHITECTURES["vgg16"], url=url))
     network, origin = load_loss_network("vgg16", ["relu1_2"])
     torch.testing.assert_close(network.features[0].weight, state["features.0.weight"])
     assert origin == f"vgg16, torchvision vgg16-{digest}.pth"

@@ -43,14 +43,15 @@ def test_gram_matrix_is_not_computed_in_half_precision():
 
 def test_gram_matrix_does_not_depend_on_the_memory_format():
     features = torch.randn(2, 8, 6, 7)
-    torch.testing.assert_close(gram_matrix(features.contiguous(memory_format=torch.channels_last)), gram_matrix(features))
+    channels_last = features.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(gram_matrix(channels_last), gram_matrix(features))
 
 
 def test_feature_reconstruction_against_the_definition():
     weights = {"one": 2.0, "two": 0.5}
     expected = sum(
-        weight * np.mean([np.sum((a - b) ** 2) / a.size for a, b in zip(A[layer].numpy(), B[layer].numpy(), strict=True)])
-        for layer, weight in weights.items()
+        weight * np.mean([((a - b) ** 2).sum() / a.size for a, b in zip(A[k].numpy(), B[k].numpy(), strict=True)])
+        for k, weight in weights.items()
     )
     assert FeatureReconstructionLoss(weights)(A, B).item() == pytest.approx(expected, rel=1e-12)
 
@@ -88,8 +89,9 @@ def test_gradients():
 
 def test_targets_get_no_gradient():
     target = torch.randn(1, 2, 3, 3, requires_grad=True)
-    FeatureReconstructionLoss({"one": 1.0})({"one": torch.randn(1, 2, 3, 3, requires_grad=True)}, {"one": target}).backward()
-    assert target.grad is None
+    features = torch.randn(1, 2, 3, 3, requires_grad=True)
+    FeatureReconstructionLoss({"one": 1.0})({"one": features}, {"one": target}).backward()
+    assert features.grad is not None and target.grad is None
 
 
 def test_reprs_tell_layers_and_weights():

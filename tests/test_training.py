@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,9 +93,7 @@ def test_resuming_is_exact(settings, tmp_path, preset, schedule):
     torch.manual_seed(99)  # the random state comes from the checkpoint
     train_style(halves, resume=True)
 
-    one, two = (
-        torch.load(run.sample_path / "checkpoint.pt", weights_only=True) for run in (straight, halves)
-    )
+    one, two = (torch.load(run.sample_path / "checkpoint.pt", weights_only=True) for run in (straight, halves))
     assert one["iteration"] == two["iteration"] == 6
     for part in ("network", "optimizer", "scheduler", "random"):
         assert_equal(one[part], two[part])
@@ -192,9 +191,12 @@ def test_content_targets_need_no_graph_and_style_targets_are_computed_once(setti
     task = StyleTransfer(settings(), torch.device("cpu"))
     calls = []
     original = task.loss_network.forward
-    task.loss_network.forward = lambda images, layers: calls.append((torch.is_grad_enabled(), list(layers))) or original(
-        images, layers
-    )
+
+    def recording(images, layers):
+        calls.append((torch.is_grad_enabled(), list(layers)))
+        return original(images, layers)
+
+    task.loss_network.forward = recording
     task.losses(torch.rand(2, 3, 32, 32))
     assert calls == [(False, ["relu2_2"]), (True, ["relu2_2", "relu1_2", "relu2_2", "relu3_3", "relu4_3"])]
 
@@ -218,7 +220,7 @@ def test_ctrl_c_saves_a_checkpoint_first(photos, painting, loss_weights, tmp_pat
     program = textwrap.dedent(f"""
         import sys
         from functools import partial
-        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
         from training_fixtures import narrow_vgg
         from perceptual_training import loss_network
         loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)

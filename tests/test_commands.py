@@ -1,0 +1,153 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import perceptual
+from perceptual.commands import COMMANDS, build_parser, main
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line; gives its exit status, output and errors."""
+
+    def invoke(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return invoke
+
+
+@pytest.fixture
+def folder(photo, tmp_path):
+    """Photos in two nested folders, one of them broken."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "one.png").write_bytes(photo)
+    (tmp_path / "in" / "deep" / "two.png").write_bytes(photo)
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no image")
+    return tmp_path / "in"
+
+
+def test_help_teaches(run):
+    status, out, _ = run("--help")
+    assert status == 0 and all(command in out for command in COMMANDS)
+    for command in COMMANDS:
+        status, out, _ = run(command, "--help")
+        assert status == 0 and "usage: perceptual" in out
+    status, out, _ = run("train", "style", "--help")
+    assert all(f"\n{group}:" in out for group in ("Data", "Network", "Losses", "Optimization", "Output"))
+
+
+ORIGINAL_ARGUMENTS = """batch-size image-size split in-channels init-features num-residuals style-image content-image
+    content-weight style-weights reg-weight iterations lr log-step save-step samples sample-path model-path device
+    num-workers"""
+
+
+@pytest.mark.parametrize("name", ORIGINAL_ARGUMENTS.split())
+def test_the_original_program_s_arguments_are_all_there(run, name):
+    _, out, _ = run("train", "style", "--help")
+    assert f"--{name} " in out
+
+
+def test_a_wrong_command_line_is_one_line(run):
+    status, out, err = run("stylize", "x.jpg", "--model", "m", "-o", "out", "--strength", "2")
+    assert status == 2 and not out
+    assert err.count("\n") == 1
+    assert "--strength: expected a number from 0 to 1, got '2' (see perceptual stylize --help)" in err
+
+
+def test_the_command_line_wins_over_the_recipe(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "perceptual_training.style.train_style", lambda settings, resume: seen.append((settings, resume))
+    )
+    (tmp_path / "r.toml").write_text('style-image = "p.jpg"\nlr = 0.5\niterations = 7\nstyle-weights = [1, 2, 3, 4]\n')
+    arguments = ["train", "style", "--recipe", str(tmp_path / "r.toml"), "--content-dir", "photos", "--iterations", "9"]
+    assert main([*arguments, "--style-weights", "5e4", "3e4", "5e4", "5e4", "--resume"]) == 130
+    ((settings, resume),) = seen
+    assert (settings.lr, settings.iterations, settings.style_image) == (0.5, 9, tmp_path / "p.jpg")
+    assert settings.style_weights == (5e4, 3e4, 5e4, 5e4) and resume
+    assert (settings.batch_size, settings.image_size) == (4, 256)
+
+
+def test_training_without_photos_or_painting_says_what_is_missing(run):
+    status, _, err = run("train", "style", "--content-dir", "photos")
+    assert (status, err) == (1, "perceptual: style-image is missing: image file of the painting; required\n")
+
+
+def test_stylize_one_photo(run, weights, photo, tmp_path):
+    (tmp_path / "photo.png").write_bytes(photo)
+    status, out, err = run("stylize", tmp_path / "photo.png", "--model", weights, "-o", tmp_path / "out.png")
+    assert (status, err) == (0, "") and "1 of 1 photos stylized" in out
+    expected = perceptual.load(weights, device="cpu").stylize(photo)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(expected))
+
+
+def test_stylize_a_folder_goes_on_past_a_bad_file(run, weights, folder, tmp_path):
+    out_folder = tmp_path / "out"
+    status, out, err = run("stylize", folder, "--model", weights, "-o", out_folder, "--format", "webp")
+    assert status == 1 and "2 of 3 photos stylized" in out
+    assert err.startswith(f"{folder / 'broken.jpg'}: ") and err.count("\n") == 1
+    assert sorted(p.relative_to(out_folder).as_posix() for p in out_folder.rglob("*.*")) == [
+        "deep/two.webp",
+        "one.webp",
+    ]
+    assert Image.open(out_folder / "one.webp").format == "WEBP"
+
+
+def test_stylize_never_overwrites_photos_or_its_own_results(run, weights, folder, tmp_path):
+    def attempt(*arguments):
+        status, _, err = run("stylize", *arguments, "--model", weights)
+        assert status == 1 and err.count("\n") == 1
+        return err
+
+    assert "would overwrite a photo" in attempt(folder, "-o", folder, "--format", "png")
+    shutil.copy(folder / "one.png", folder / "deep" / "one.png")
+    assert "would both go to" in attempt(folder / "one.png", folder / "deep" / "one.png", "-o", tmp_path / "out")
+    assert "need a folder" in attempt(folder, "-o", tmp_path / "out.jpg")
+    assert "must end in .jpg" in attempt(folder / "one.png", "-o", tmp_path / "out.bmp")
+    assert "contradicts --format" in attempt(folder / "one.png", "-o", tmp_path / "out.jpg", "--format", "png")
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in attempt(tmp_path / "empty", "-o", tmp_path / "out")
+
+
+def test_a_missing_photo_or_model_is_one_line(run, weights, tmp_path):
+    status, _, err = run("stylize", tmp_path / "missing.jpg", "--model", weights, "-o", tmp_path / "out.jpg")
+    assert status == 1 and "cannot read" in err and err.count("\n") == 1
+    status, _, err = run("stylize", tmp_path / "missing.jpg", "--model", "nobody", "-o", tmp_path / "out.jpg")
+    assert status == 1 and "neither a weights file nor the name" in err and err.count("\n") == 1
+
+
+def test_inspect_prints_the_provenance(run, weights):
+    status, out, _ = run("inspect", weights)
+    assert status == 0 and "provenance.description" in out and "für Tests" in out and "config.init_features" in out
+    status, out, _ = run("inspect", weights, "--json")
+    assert json.loads(out)["provenance"]["version"] == "1.2"
+
+
+def test_package_builds_once(run, weights, tmp_path):
+    assert run("package", weights, "--model-store", tmp_path)[1] == f"{tmp_path / 'tiny.mar'} built\n"
+    assert run("package", weights, "--model-store", tmp_path)[1] == f"{tmp_path / 'tiny.mar'} is up to date\n"
+
+
+def test_token_prints_a_token_the_server_takes(run, server):
+    import httpx
+
+    url = server.address.inference_url
+    port = url.rsplit(":", 1)[1]
+    status, out, _ = run("token", "--port", port)
+    assert status == 0
+    answer = httpx.get(f"{url}/ping", headers={"Authorization": f"Bearer {out.strip()}"}, trust_env=False)
+    assert answer.status_code == 200
+    assert run("token", "management", "--port", port)[1] not in ("", out)
+
+
+def test_parser_knows_no_abbreviations():
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["inspect", "x", "--js"])

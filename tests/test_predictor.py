@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.color import rgb2ycbcr
+
+import perceptual
+from perceptual.errors import InvalidImage, InvalidOption, WeightsError
+from perceptual.images import Picture, decode
+from perceptual.options import StyleOptions
+
+
+@pytest.fixture(scope="module")
+def predictor(weights):
+    return perceptual.load(weights, device="cpu")
+
+
+def as_array(image):
+    return np.asarray(image, dtype=np.int16)
+
+
+def test_tensors_in_tensors_out(predictor):
+    batch = torch.rand(2, 3, 33, 41)
+    out = predictor(batch)
+    assert out.shape == batch.shape and out.dtype == torch.float32 and not out.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(out, predictor.network(batch), atol=1e-5, rtol=0)
+    assert predictor(batch.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("bad", [torch.rand(3, 8, 8), torch.rand(1, 1, 8, 8), torch.rand(1, 3, 8, 8).byte()])
+def test_other_tensors_are_refused(predictor, bad):
+    with pytest.raises(ValueError, match="expected a float tensor N×3×H×W, got"):
+        predictor(bad)
+
+
+def test_every_way_to_give_a_photo_gives_the_same(predictor, photo, tmp_path):
+    (tmp_path / "photo.png").write_bytes(photo)
+    pil = decode(photo).to_pil()
+    results = [predictor.stylize(way) for way in (photo, bytearray(photo), pil, tmp_path / "photo.png")]
+    results.append(predictor.stylize(str(tmp_path / "photo.png")))
+    assert all(result.size == pil.size and result.mode == "RGB" for result in results)
+    assert all(np.array_equal(as_array(result), as_array(results[0])) for result in results)
+    expected = predictor(decode(photo).rgb[None] / 255)[0].permute(1, 2, 0).numpy() * 255
+    assert np.abs(as_array(results[0]) - expected).max() <= 0.5 + 1e-3
+
+
+def test_strength_blends_with_the_photo(predictor, photo):
+    original, full = as_array(decode(photo).to_pil()), as_array(predictor.stylize(photo))
+    assert np.array_equal(as_array(predictor.stylize(photo, strength=0)), original)
+    half = as_array(predictor.stylize(photo, strength=0.5))
+    assert np.abs(half - (original + full) / 2).max() <= 1
+
+
+def test_keep_colors_takes_brightness_alone_from_the_style(predictor):
+    # A photo without extremes, so that nothing is clipped and the colours can be kept exactly.
+    grey = Image.fromarray((96 + 64 * np.random.default_rng(0).random((40, 40, 3))).astype(np.uint8))
+    styled, kept = predictor.stylize(grey), predictor.stylize(grey, keep_colors=True)
+    before, full, after = (rgb2ycbcr(np.asarray(image)) for image in (grey, styled, kept))
+    inside = (as_array(kept).min(-1) > 0) & (as_array(kept).max(-1) < 255)
+    assert inside.mean() > 0.5
+    assert np.abs(after - before)[inside][:, 1:].max() < 1.5  # chroma of the photo
+    assert np.abs(after - full)[inside][:, 0].max() < 1.5  # luma of the style
+
+
+def test_alpha_and_size_are_kept_and_max_size_reduces(predictor):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 60, 4), dtype=np.uint8))
+    result = predictor.stylize(photo)
+    assert result.mode == "RGBA" and np.array_equal(as_array(result)[..., 3], as_array(photo)[..., 3])
+    assert predictor.stylize(photo, max_size=40).size == (40, 20)
+
+
+def test_results_do_not_depend_on_the_batch(predictor):
+    torch.manual_seed(0)
+    sizes = [(20, 30), (30, 20), (20, 30), (16, 16), (20, 30)]
+    pictures = [Picture(torch.randint(0, 256, (3, *size), dtype=torch.uint8)) for size in sizes]
+    options = [StyleOptions(strength=strength) for strength in (1, 0.5, 0.2, 1, 1)]
+    together = predictor.stylize_pictures(pictures, options)
+    for picture, wish, result in zip(pictures, options, together, strict=True):
+        (alone,) = predictor.stylize_pictures([picture], [wish])
+        assert (alone.rgb.int() - result.rgb.int()).abs().max() <= 1
+    assert predictor.stylize_pictures([], []) == []
+
+
+def test_bad_input(predictor, weights, tmp_path):
+    with pytest.raises(InvalidImage):
+        predictor.stylize(b"no image")
+    with pytest.raises(InvalidImage, match=r"missing\.jpg"):
+        predictor.stylize(tmp_path / "missing.jpg")
+    with pytest.raises(InvalidOption, match="strength: expected a number from 0 to 1"):
+        predictor.stylize(Image.new("RGB", (8, 8)), strength=5)
+    with pytest.raises(WeightsError, match="neither a weights file nor the name"):
+        perceptual.load("no_such")
+    with pytest.raises(InvalidOption, match="cannot use 'abacus'"):
+        perceptual.load(weights, device="abacus")
+    with pytest.raises(InvalidOption, match="engine: expected auto or eager, got 'steam'"):
+        perceptual.load(weights, engine="steam")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_agrees_with_cpu(predictor, weights):
+    photo = Image.effect_noise((128, 96), 80).convert("RGB")
+    difference = as_array(perceptual.load(weights, device="cuda").stylize(photo)) - as_array(predictor.stylize(photo))
+    assert np.abs(difference).mean() < 1
