@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -245,6 +246,7 @@ def test_a_model_that_fails_to_load_is_told_and_nothing_is_left(model_store, tmp
     assert str(server.folder / "logs") in str(caught.value)
     assert "Traceback" in (server.folder / "logs" / "model_log.log").read_text()
     assert not (server.folder / "key_file.json").exists()
+    shutil.rmtree(server.folder)
 
 
 def test_sigterm_leaves_nothing_behind(model_store, photo, tmp_path):
@@ -296,5 +298,7 @@ def test_missing_packages_are_told(model_store, monkeypatch):
 
 
 def test_a_bad_configuration_is_told(model_store):
+    server = Server(model_store, port=0, overrides={"job_queue_size": "many"})
     with pytest.raises(ServerError, match="did not start: Invalid configuration"):
-        Server(model_store, port=0, overrides={"job_queue_size": "many"}).start()
+        server.start()
+    shutil.rmtree(server.folder)
