@@ -15,7 +15,7 @@ from torch import Tensor, nn
 Normalization = Literal["instance", "batch"]
 Padding = Literal["layer", "border"]
 Upsampling = Literal["resize", "transposed"]
-Output = Literal["linear", "tanh"]
+Output = Literal["leaky", "tanh"]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -88,8 +88,9 @@ class StyleNetwork(nn.Module):
         padding: ``layer`` reflects at every convolution; ``border`` is the paper's one reflection of the input,
             40 px for 5 residual blocks, used up by unpadded residual blocks.
         upsampling: ``resize`` or the paper's ``transposed`` convolution.
-        output: The paper's scaled ``tanh``, or ``linear``, which is clamped to [0, 1] in evaluation mode only. In
-            training, a saturated tanh has no gradient: early black blobs would stay for ever.
+        output: The paper's scaled ``tanh``, or ``leaky``, the same plus a twentieth of its argument, clamped to [0, 1]
+            in evaluation mode. A saturated tanh has no gradient, so black blobs that appear early would stay; with
+            no tanh at all, the losses' fourth powers make the first steps explode.
     """
 
     task = "style"
@@ -108,7 +109,7 @@ class StyleNetwork(nn.Module):
         normalization: Normalization = "instance",
         padding: Padding = "layer",
         upsampling: Upsampling = "resize",
-        output: Output = "linear",
+        output: Output = "leaky",
     ) -> None:
         super().__init__()
         if in_channels not in (1, 3):
@@ -142,7 +143,7 @@ class StyleNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps RGB images in [0, 1], N×3×H×W, to stylized ones of the same form.
 
-        In training mode, a linear output may leave [0, 1] a little.
+        In training mode, a leaky output may leave [0, 1] a little.
         """
         height, width = images.shape[-2:]
         x = pad_to_multiple(images, 4, self.minimum_size)
@@ -152,9 +153,8 @@ class StyleNetwork(nn.Module):
         if self.border:
             x = F.pad(x, [self.border] * 4, mode="reflect")
         x = self.layers(x).float()
-        if self.config["output"] == "tanh":
-            x = torch.tanh(x)
-        x = (x + 1) / 2
+        leak = x / 20 if self.config["output"] == "leaky" else 0
+        x = (torch.tanh(x) + leak + 1) / 2
         return (x if self.training else x.clamp(0, 1))[..., :height, :width]
 
 
