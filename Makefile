@@ -1,5 +1,6 @@
 # make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
 # make test   runs all tests, against a real TorchServe too
+# make serve  keeps a server running    make bench  measures speed    make lint  checks the code
 .PHONY: demo test serve bench lint archives clean
 .DELETE_ON_ERROR:
 
@@ -15,6 +16,9 @@ test: $(READY)
 
 serve: archives
 	@$(BIN)/perceptual serve
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks
 
 lint: $(READY)
 	@$(BIN)/ruff check .
