@@ -50,25 +50,26 @@ class Tokens(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """See :class:`httpx.Auth`."""
-        if self.seconds_left() < RENEW_WITHIN:
-            yield self.renewal()
-        key = self.sign(request)
+        key = self.valid()
+        request.headers["Authorization"] = f"Bearer {key}"
         response = yield request
         # Whoever shares the key file may have renewed the token meanwhile, which ends the old one at once.
-        if is_token_refused(response) and self.read()[self.kind]["key"] != key:
-            self.sign(request)
+        if is_token_refused(response) and (newer := self.valid()) != key:
+            request.headers["Authorization"] = f"Bearer {newer}"
             yield request
 
-    def sign(self, request: httpx.Request) -> str:
-        """Puts the token on a request, and returns it."""
-        key: str = self.read()[self.kind]["key"]
-        request.headers["Authorization"] = f"Bearer {key}"
-        return key
+    def valid(self) -> str:
+        """The token, renewed first if it is about to expire.
 
-    def renewal(self) -> httpx.Request:
-        """The request upon which TorchServe writes a new token into the key file."""
-        headers = {"Authorization": f"Bearer {self.read()['API']['key']}"}
-        return httpx.Request("GET", f"{self.management_url}/token", params={"type": self.kind}, headers=headers)
+        Raises:
+            ServerError: There is no key file, or the server does not renew the token.
+        """
+        if self.seconds_left() < RENEW_WITHIN:
+            headers = {"Authorization": f"Bearer {self.read()['API']['key']}"}
+            with Client(self.management_url, timeout=10.0) as client:  # TorchServe writes it into the key file
+                client.send("GET", "/token", params={"type": self.kind}, headers=headers)
+        key: str = self.read()[self.kind]["key"]
+        return key
 
     def seconds_left(self) -> float:
         """Time until the token expires."""

@@ -34,7 +34,7 @@ STOP_TIMEOUT = 15.0  # seconds for TorchServe to end by itself; it takes about t
 
 
 class Server:
-    """A TorchServe of its own, from ``with`` or :meth:`start` to :meth:`stop`.
+    """A TorchServe of its own, from :meth:`start` to :meth:`stop`, or for the length of a ``with``.
 
     Its configuration is the shipped ``config.properties``. Everything it writes, key file included, lies in a private
     temporary folder, so several servers run side by side. SIGTERM and Ctrl-C end it with the program.
@@ -64,10 +64,12 @@ class Server:
         self.overrides = overrides or {}
         self.progress = progress
         self.timeout = timeout
+        self.running = False
+        self.keep_logs = False
         self.cleanup = ExitStack()
 
     def __enter__(self) -> "Server":
-        return self.start()
+        return self if self.running else self.start()
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
@@ -85,17 +87,19 @@ class Server:
         with ExitStack() as cleanup:  # undoes everything if anything fails
             cleanup.enter_context(signals_exit())
             self.folder = Path(tempfile.mkdtemp(prefix="perceptual-"))
-            cleanup.push(self.remove_folder)
+            cleanup.callback(self.remove_folder)
             self.process = self.launch(ports)
             cleanup.callback(end_group, self.process)
             self.wait_until_ready()
             cleanup.callback(self.address.announce().unlink, missing_ok=True)
             self.cleanup = cleanup.pop_all()
+        self.running = True
         atexit.register(self.stop)
         return self
 
     def stop(self) -> None:
         """Ends TorchServe with all its workers and removes its folder. Does nothing if it is not running."""
+        self.running = False
         self.cleanup.close()
 
     def wait(self) -> None:
@@ -215,7 +219,8 @@ class Server:
         return f"{(telling or lines[-1:] or ['it printed nothing'])[0]}; {self.see_logs()}"
 
     def see_logs(self) -> str:
-        """Where the logs are; they are kept when the start fails."""
+        """Where the logs are; whoever is told so finds them even after the end."""
+        self.keep_logs = True
         return f"the logs are in {self.address.logs}"
 
     def read_log(self, name: str) -> str:
@@ -223,9 +228,9 @@ class Server:
         file = Path(self.address.logs) / name
         return file.read_text(errors="replace") if file.exists() else ""
 
-    def remove_folder(self, failure: type[BaseException] | None, *_: object) -> None:
-        """Removes the private folder, but for the logs if the start failed."""
-        if failure and issubclass(failure, ServerError):
+    def remove_folder(self) -> None:
+        """Removes the private folder, or all but the logs if someone was told to look there."""
+        if self.keep_logs:
             (self.folder / "key_file.json").unlink(missing_ok=True)
             shutil.rmtree(self.folder / "tmp", ignore_errors=True)
         else:

@@ -32,7 +32,7 @@ def keys(tmp_path):
 
 
 def send(keys, reply):
-    """Sends one request with a token; returns its reply and what authorizations and paths the server saw."""
+    """Sends one request with a token; returns its reply and the authorizations and paths that the server saw."""
     seen = []
 
     def serve(request):
@@ -48,17 +48,17 @@ def test_a_valid_token_is_used_as_it_is(keys):
     assert seen == [("Bearer key-1", "/ping")]
 
 
-def test_a_token_near_its_end_is_renewed_first(keys):
+def test_a_token_near_its_end_is_renewed_first(keys, monkeypatch):
     keys.renew(60)
 
-    def reply(request):
-        if request.url.path == "/token":
-            assert request.url.params["type"] == "inference"
-            keys.renew(3600)
-        return httpx.Response(200)
+    def renew(client, method, path, params, headers):
+        assert (method, str(client.http.base_url), path, params) == ("GET", "http://m", "/token", {"type": "inference"})
+        assert headers == {"Authorization": "Bearer api"}
+        keys.renew(3600)
 
-    _, seen = send(keys, reply)
-    assert seen == [("Bearer api", "/token"), ("Bearer key-3", "/ping")]
+    monkeypatch.setattr(Client, "send", renew)
+    _, seen = send(keys, lambda request: httpx.Response(200))
+    assert seen == [("Bearer key-3", "/ping")]
 
 
 def test_a_token_that_someone_else_renewed_is_read_again(keys):

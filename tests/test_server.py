@@ -252,7 +252,8 @@ def test_a_model_that_fails_to_load_is_told_and_nothing_is_left(model_store, tmp
 def test_sigterm_leaves_nothing_behind(model_store, photo, tmp_path):
     program = textwrap.dedent(f"""
         from perceptual.server import Server
-        with Server({str(model_store)!r}, ["tiny"], port=0) as server:
+        started = Server({str(model_store)!r}, ["tiny"], port=0).start()
+        with started as server:
             print(server.address.pid, server.folder, server.address.announce(), flush=True)
             server.wait()
     """)
@@ -268,6 +269,17 @@ def test_sigterm_leaves_nothing_behind(model_store, photo, tmp_path):
     assert not any(psutil.pid_exists(member) and psutil.Process(member).status() != "zombie" for member in members)
     assert not Path(folder).exists()
     assert not Path(state).exists()
+
+
+def test_an_end_by_itself_is_told(model_store):
+    with Server(model_store, [], port=0) as server:
+        for process in psutil.Process(server.address.pid).children():
+            process.kill()
+        with pytest.raises(ServerError, match=f"TorchServe stopped: .*{server.folder}/logs"):
+            server.wait()
+        assert not server.healthy()
+    assert (server.folder / "logs" / "ts_log.log").exists()
+    shutil.rmtree(server.folder)
 
 
 def test_a_busy_port_is_told(model_store):
