@@ -9,11 +9,8 @@ import torch
 
 def machine() -> str:
     """Processor or GPU, threads, and versions, in one line."""
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{cpu_name()}, {torch.get_num_threads()} threads"
-    )
+    cpu = f"{cpu_name()}, {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     return f"{device}; torch {torch.__version__}, Python {platform.python_version()}"
 
 
