@@ -36,30 +36,28 @@ def run(args: Namespace) -> None:
 
     photo = images.read(args.photo)
     images.decode(photo)  # a bad photo fails here, before a server is started for it
-    say = Console().print
     networks = shipped_weights()
     for weights in networks.values():
         archive, built = package(weights, args.model_store)
-        say(f"{'packaged' if built else 'found'} {archive}", highlight=False)
+        print(f"{'packaged' if built else 'found'} {archive}", flush=True)
     results: dict[str, bytes] = {}
     with Console(stderr=True).status("starting") as status:
         server = Server(args.model_store, list(networks), port=0, progress=status.update)
         with server, server.address.inference() as client:
-            say(f"TorchServe is up at {server.address.inference_url}", highlight=False)
+            print(f"TorchServe is up at {server.address.inference_url}", flush=True)
             for name in networks:
                 begin = time.perf_counter()
                 results[name] = client.stylize(photo, name)
                 target = args.output / f"{name}.jpg"
                 write_atomically(target, results[name])
-                say(f"{target}: {time.perf_counter() - begin:.2f} s over HTTP", highlight=False)
+                print(f"{target}: {time.perf_counter() - begin:.2f} s over HTTP", flush=True)
             status.update("stopping TorchServe")
     write_atomically(args.output / "contact_sheet.jpg", contact_sheet([photo, *results.values()]))
-    say(f"stopped TorchServe; all pictures in one: {args.output / 'contact_sheet.jpg'}", highlight=False)
-    say(
+    print(f"stopped TorchServe; all pictures in one: {args.output / 'contact_sheet.jpg'}", flush=True)
+    print(
         f"\nNext: perceptual stylize {args.photo} --model {next(iter(networks))} -o out.jpg   without a server\n"
         "      perceptual serve                                           keep a server running\n"
-        "      perceptual train style --help                              a style of your own",
-        highlight=False,
+        "      perceptual train style --help                              a style of your own"
     )
 
 

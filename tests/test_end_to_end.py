@@ -1,0 +1,89 @@
+"""The commands as people type them: a process of their own, a shell, a real TorchServe."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import perceptual
+from perceptual.commands import main
+from perceptual.images import decode
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Finds the installed command, and notes running servers down where no other is."""
+    return os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(tmp_path)}
+
+
+def test_serve_prints_commands_that_work_and_ctrl_c_ends_it(model_store, photo, weights, environment, tmp_path):
+    command = ["perceptual", "serve", "--model-store", str(model_store), "--port", "0"]
+    serving = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        lines = []
+        for line in serving.stdout:
+            lines.append(line.strip())
+            if line.startswith("Ctrl-C"):
+                break
+        assert any(line.startswith("inference   http://127.0.0.1:") for line in lines)
+        (tmp_path / "photo.jpg").write_bytes(photo)
+        pasted = [line for line in lines if line.startswith(("TOKEN=", "curl"))]
+        assert len(pasted) == 3
+        done = subprocess.run(
+            ["bash", "-ec", "\n".join(pasted)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert '"modelName": "tiny"' in done.stdout
+        with Image.open(tmp_path / "tiny.jpg") as result:
+            assert (result.format, result.size) == ("JPEG", (64, 48))
+    finally:
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(timeout=60) == 0
+    assert not list(tmp_path.glob("torchserve-perceptual/*")), "the server is still noted down as running"
+
+
+def test_serve_without_archives_is_one_line(environment, tmp_path):
+    done = subprocess.run(
+        ["perceptual", "serve", "--model-store", str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"perceptual: there are no archives in {tmp_path}; build them with: perceptual package\n"
+
+
+def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("perceptual.weights.shipped_weights", lambda: {"tiny": weights})
+    (tmp_path / "photo.png").write_bytes(photo)
+    store, output = tmp_path / "store", tmp_path / "demo"
+    assert main(["demo", str(tmp_path / "photo.png"), "--model-store", str(store), "-o", str(output)]) == 0
+    said = capsys.readouterr().out
+    assert f"packaged {store}/tiny.mar" in said and "over HTTP" in said and "Next: perceptual stylize" in said
+    expected = perceptual.load(weights, device="cpu").stylize(photo)
+    difference = decode((output / "tiny.jpg").read_bytes()).rgb.float() - decode(as_png(expected)).rgb.float()
+    assert difference.abs().mean() < 8  # JPEG of noise
+    with Image.open(output / "contact_sheet.jpg") as sheet:
+        assert sheet.size == (2 * 512 + 3 * 8, 384 + 2 * 8)
+
+
+def as_png(image):
+    from perceptual.images import encode, from_pil
+
+    return encode(from_pil(image), "png")
+
+
+def test_benchmarks_measure_every_preset(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "--sizes", "32", "--repeats", "2", "-o", str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
+    table = (tmp_path / "inference.md").read_text()
+    assert all(f"| style, {preset} | 32² |" in table for preset in perceptual.StyleNetwork.presets)
+    assert (tmp_path / "inference.json").exists()
