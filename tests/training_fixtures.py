@@ -35,15 +35,20 @@ def loss_weights(monkeypatch, tmp_path):
     return file
 
 
+def smooth_picture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A picture of coloured blobs, uint8 H×W×3, of a width and height."""
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return np.asarray(coarse.resize(size, Image.Resampling.BICUBIC))
+
+
 def make_photos(folder: Path, count: int, size: tuple[int, int] = (60, 48)) -> list[Path]:
     """Pictures of coloured blobs, each another, in two nested folders."""
     rng = np.random.default_rng(0)
     paths = []
     for index in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         path = folder / ("a" if index % 2 else "b/c") / f"{index:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        coarse.resize(size, Image.Resampling.BICUBIC).save(path)
+        Image.fromarray(smooth_picture(rng, size)).save(path)
         paths.append(path)
     return paths
 

@@ -1,0 +1,64 @@
+"""Histogram matching: an image takes the distribution of colours of another."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LEVELS = 256  # of a channel, as in the files that images come from and go to
+
+
+def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) -> Tensor:
+    """Gives every channel of every image the cumulative histogram of its reference.
+
+    Johnson et al. 2016 (section 4.2) match the outputs of super-resolution to their low-resolution inputs.
+
+    Args:
+        images: Float in [0, 1], N×C×H×W.
+        references: The same, N×C×H′×W′ of any size, on the same device.
+        low_frequencies: Match the images reduced to the references' size and add the difference, enlarged: colours
+            shift as a whole, and detail, which a small reference knows nothing of, stays as it is.
+
+    Returns:
+        N×C×H×W in [0, 1]. At multiples of 1/255 it is what ``skimage.exposure.match_histograms`` gives; values
+        between them are interpolated.
+    """
+    if low_frequencies:
+        low = F.interpolate(images, references.shape[-2:], mode="bilinear", antialias=True)
+        shift = match(low, references) - low
+        shift = F.interpolate(shift, images.shape[-2:], mode="bilinear", antialias=True)
+        return (images + shift).clamp(0, 1)
+    table = lookup_table(quantiles(images), quantiles(references)).to(images.dtype) / (LEVELS - 1)
+    levels = images.clamp(0, 1).flatten(2) * (LEVELS - 1)
+    below = levels.floor()
+    place = below.long()
+    low, high = table.gather(2, place), table.gather(2, (place + 1).clamp_max(LEVELS - 1))
+    return torch.lerp(low, high, levels - below).view_as(images)
+
+
+def quantiles(images: Tensor) -> Tensor:
+    """Share of pixels that are no brighter than each of 256 levels: float64, N×C×256."""
+    n, c = images.shape[:2]
+    levels = (images.clamp(0, 1) * (LEVELS - 1)).round().long().flatten(2)
+    channel = torch.arange(n * c, device=images.device).view(n, c, 1)
+    counts = torch.bincount((channel * LEVELS + levels).flatten(), minlength=n * c * LEVELS)
+    return counts.view(n, c, LEVELS).cumsum(2).double() / levels.shape[2]
+
+
+def lookup_table(source: Tensor, target: Tensor) -> Tensor:
+    """The level, 0 to 255, that each level of a source becomes: where the target has the same quantile.
+
+    Args:
+        source: Quantiles, N×C×256.
+        target: Quantiles, N×C×256.
+
+    Returns:
+        N×C×256, interpolated linearly between the levels that the target has.
+    """
+    first = target.where(target > 0, 2.0).amin(2, keepdim=True)  # the quantile of the target's darkest level
+    wanted = source.maximum(first)
+    upper = torch.searchsorted(target, wanted)  # levels that the target lacks are never found: quantiles stand still
+    reached = target.gather(2, upper)
+    before = target.gather(2, (upper - 1).clamp_min(0)).where(upper > 0, 0)
+    lower = torch.searchsorted(target, before).where(before > 0, upper)
+    fraction = ((wanted - before) / (reached - before)).where(before > 0, 1)
+    return torch.lerp(lower.double(), upper.double(), fraction)
