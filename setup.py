@@ -52,6 +52,7 @@ setup(
         "pyyaml>=6",  # TorchServe's worker imports it without requiring it
         "rich>=13",
         "safetensors>=0.4.3",
+        "shtab>=1.7",
         "tensorboard>=2.14",
         "tomli>=2; python_version < '3.11'",
         "torch>=2.6",

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from importlib.metadata import version as installed_version
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -22,8 +23,10 @@ from .errors import ServerError
 from .manifest import MANIFEST, checked_name, read_manifest
 from .weights import read_metadata, write_atomically
 
-MODULES = ("__init__", "errors", "settings", "options", "networks", "weights", "images", "predictor", "handler")
-HANDLERS = {"style": "style_transfer"}  # by task: a .py and a .yaml in the handlers package
+MODULES = ("__init__", "errors", "settings", "options", "resampling", "networks", "weights", "images")
+MODULES += ("histogram", "tiles", "predictor", "handler")
+# By task: a .py and a .yaml in the handlers package.
+HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
 DIGEST = "inputsDigest"  # our key in the manifest; TorchServe passes over keys it does not know
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can tell
 
@@ -35,10 +38,22 @@ class Packaged(NamedTuple):
     built: bool
 
 
-def package(weights: str | Path, model_store: str | Path) -> Packaged:
+def package(
+    weights: str | Path,
+    model_store: str | Path,
+    *,
+    version: str | None = None,
+    device_ids: Sequence[int] | None = None,
+) -> Packaged:
     """Builds ``model_store/NAME.mar`` from ``NAME.safetensors``, unless it is there already with the same content.
 
-    The same inputs always give the same bytes. Version and description are the weights' provenance.
+    The same inputs always give the same bytes. Description and version are the weights' provenance.
+
+    Args:
+        weights: The weights file; the model is named after it.
+        model_store: Folder of the archive; made if it is not there.
+        version: Instead of the one in the provenance.
+        device_ids: GPUs over which TorchServe spreads the workers in turn; by default over all of them.
 
     Raises:
         WeightsError: The weights file is missing, damaged, or of an unknown task.
@@ -48,9 +63,11 @@ def package(weights: str | Path, model_store: str | Path) -> Packaged:
     weights = Path(weights)
     metadata = read_metadata(weights)
     name = checked_name(weights.stem, f"{weights}: rename the file")
-    version = checked_name(str(metadata["provenance"].get("version") or "1.0"), f"{weights}: version")
+    version = checked_name(version or str(metadata["provenance"].get("version") or "1.0"), f"{weights}: version")
     handler = HANDLERS[metadata["task"]]
     contents = gather(weights, handler)
+    if device_ids is not None:  # only here can TorchServe be told; no request can change it
+        contents[f"{handler}.yaml"] += f"\ndeviceIds: {[*device_ids]}\n".encode()
     manifest = {"description": str(metadata["provenance"].get("description") or "")}
     manifest[DIGEST] = digest(contents, [name, version, manifest["description"], archiver_version()])
 

@@ -3,13 +3,14 @@
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -23,13 +24,18 @@ KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, t
 RENEW_WITHIN = 120.0  # seconds before a token's expiry
 
 ADVICE = {
-    404: "package it into the model store and register it, or restart the server",
+    403: "make another version the default first: perceptual models set-default",
+    404: "package it and register it: perceptual models register; perceptual models list tells what there is",
     405: "the server's model API is off: set enable_model_api=true in its config.properties",
-    409: "unregister it first",
+    409: "unregister it first, or give the new one another --version",
     500: "the reason is in the server's log",
     503: "its workers are busy or down: try again, or scale them up",
     507: "out of memory: send a smaller picture, or set max_size",
 }
+
+# TorchServe's words, the only place where it tells what it took from the manifest.
+REGISTERED = re.compile(r'Model "(.+?)" Version: (\S+) registered')
+FAILED = re.compile(r"Failed to start workers for model (\S+) version: ([^\s;]+)")
 
 
 class Tokens(httpx.Auth):
@@ -91,6 +97,13 @@ class Tokens(httpx.Auth):
             return json.loads(self.key_file.read_text())
         except OSError as error:
             raise ServerError(f"cannot read the server's key file {self.key_file}: {error.strerror}") from error
+
+
+class Registered(NamedTuple):
+    """A model's name and version, as its archive's manifest tells them."""
+
+    name: str
+    version: str
 
 
 class Client:
@@ -187,17 +200,27 @@ class ManagementClient(Client):
             found |= {each["modelName"]: each["modelUrl"] for each in page["models"]}
         return found
 
-    def describe(self, name: str) -> dict[str, Any]:
+    def describe(self, name: str, version: str | None = None) -> dict[str, Any]:
         """TorchServe's description of a model: ``modelVersion``, ``batchSize``, ``workers``, ….
+
+        Raises:
+            ServerError: No such model or version.
+        """
+        return self.send("GET", model_path(name, version)).json()[0]
+
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        """The descriptions of all versions of a model that are registered, the default one first.
 
         Raises:
             ServerError: No such model.
         """
-        return self.send("GET", f"/models/{quote(name)}").json()[0]
+        default = self.describe(name)["modelVersion"]
+        every = self.send("GET", model_path(name, "all")).json()
+        return sorted(every, key=lambda each: (each["modelVersion"] != default, each["modelVersion"]))
 
-    def ready_workers(self, name: str) -> list[int]:
+    def ready_workers(self, name: str, version: str | None = None) -> list[int]:
         """Process ids of the workers that have loaded the model; ``/ping`` says Healthy even without any."""
-        return [each["pid"] for each in self.describe(name)["workers"] if each["status"] == "READY"]
+        return [each["pid"] for each in self.describe(name, version)["workers"] if each["status"] == "READY"]
 
     def register(
         self,
@@ -206,8 +229,12 @@ class ManagementClient(Client):
         workers: int | None = None,
         batch_size: int | None = None,
         max_batch_delay: int | None = None,
-    ) -> str:
+    ) -> Registered:
         """Registers an archive of the model store and waits until its workers are ready.
+
+        The first version of a model becomes its default; a further one is served at ``name/version`` until
+        :meth:`set_default`. :func:`perceptual.registration.register` also packages, warms up and takes files
+        from elsewhere.
 
         Args:
             archive: File name in the model store.
@@ -216,49 +243,66 @@ class ManagementClient(Client):
             max_batch_delay: Milliseconds a batch waits to be full; by default what the archive says.
 
         Returns:
-            The model's name.
+            The model's name and version, as the archive's manifest tells them.
 
         Raises:
-            ServerError: No such archive, registered already, or it fails to load.
+            ServerError: No such archive, registered already, or it fails to load; then it is not kept.
         """
-        name = Path(archive).stem
         # Not the parameter initial_workers: the archive's own number goes before it.
         wishes = {"batch_size": batch_size, "max_batch_delay": max_batch_delay}
-        parameters = {"url": Path(archive).name, "model_name": name, "initial_workers": 1, "synchronous": "true"}
+        parameters = {"url": Path(archive).name, "initial_workers": 1, "synchronous": "true"}
         parameters |= {key: value for key, value in wishes.items() if value is not None}
-        known = name in self.models()
         try:
-            self.send("POST", "/models", params=parameters)
-            if workers is not None:
-                self.scale(name, workers)
-        except ServerError:
-            if not known:
-                with suppress(ServerError):  # TorchServe keeps a model that failed to load
-                    self.unregister(name)
+            registered = registered_in(self.send("POST", "/models", params=parameters).json()["status"])
+        except ServerError as error:
+            if failed := FAILED.search(str(error)):  # TorchServe keeps a model that failed to load
+                with suppress(ServerError):
+                    self.unregister(*failed.groups())
             raise
-        return name
+        if workers is not None:
+            try:
+                self.scale(registered.name, workers, registered.version)
+            except ServerError:
+                with suppress(ServerError):
+                    self.unregister(*registered)
+                raise
+        return registered
 
-    def scale(self, name: str, workers: int) -> None:
-        """Sets a model's number of workers and waits until they are ready.
+    def scale(self, name: str, workers: int, version: str | None = None) -> None:
+        """Sets the number of workers of a model's version, by default of the default one, and waits for them.
 
         Raises:
             ServerError: No such model, or a worker fails to start.
         """
         parameters = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
-        self.send("PUT", f"/models/{quote(name)}", params=parameters)
+        self.send("PUT", model_path(name, version), params=parameters)
 
-    def unregister(self, name: str) -> None:
-        """Removes a model and ends its workers.
+    def set_default(self, name: str, version: str) -> None:
+        """Makes a version the one that answers where a request names none.
 
         Raises:
-            ServerError: No such model.
+            ServerError: No such model or version.
         """
-        self.send("DELETE", f"/models/{quote(name)}")
+        self.send("PUT", f"{model_path(name, version)}/set-default")
+
+    def unregister(self, name: str, version: str | None = None) -> None:
+        """Removes a model with all its versions, or only one of them, and ends its workers.
+
+        Raises:
+            ServerError: No such model or version, or it is the default of several.
+        """
+        # Without a version TorchServe would remove the default alone, or refuse.
+        doomed = [version] if version else [each["modelVersion"] for each in reversed(self.versions(name))]
+        for each in doomed:
+            self.send("DELETE", model_path(name, each))
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """Where a server can be reached; ``key_file`` is None if it has token authorization off."""
+    """Where a server can be reached, and its folder of archives.
+
+    ``key_file`` is None if the server has token authorization off.
+    """
 
     pid: int
     inference_url: str
@@ -266,6 +310,7 @@ class RunningServer:
     metrics_url: str
     key_file: str | None
     logs: str
+    model_store: str = ""
 
     def inference(self, timeout: float = 120.0) -> InferenceClient:
         """A client for pictures."""
@@ -308,6 +353,18 @@ def find_server(port: int | None = None) -> RunningServer:
 def state_folder() -> Path:
     """Where the running servers of this user are noted down."""
     return Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache") / "torchserve-perceptual"
+
+
+def model_path(name: str, version: str | None = None) -> str:
+    """Where the management API has a model, or a version of it."""
+    return "/models/" + "/".join(quote(each, safe="") for each in (name, version) if each is not None)
+
+
+def registered_in(status: str) -> Registered:
+    """Name and version from TorchServe's reply to a registration. Raises ServerError if they are not there."""
+    if not (found := REGISTERED.search(status)):
+        raise ServerError(f"unexpected reply to a registration: {status}")
+    return Registered(*found.groups())
 
 
 def option_headers(options: dict[str, Any]) -> dict[str, bytes]:

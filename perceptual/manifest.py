@@ -4,14 +4,58 @@ import json
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import InputError, ServerError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 # TorchServe refuses ".." anywhere in a path, and takes a model called "all" for all of them.
 VALID_NAME = re.compile(r"(?!all$)[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9_-]+)*", re.IGNORECASE | re.ASCII)
+
+
+class Archive(NamedTuple):
+    """An archive of a model store: its file's name, and the model and version in its manifest."""
+
+    file: str
+    name: str
+    version: str
+
+
+def find_archives(model_store: Path, names: Sequence[str] | None) -> list[Archive]:
+    """The archives of a model store, or those of some file names (without ``.mar``).
+
+    Of several versions of a model the newest goes first, which TorchServe makes the default.
+
+    Raises:
+        ServerError: There is none, one is missing or damaged, or two hold the same version of a model.
+        InputError: A name that TorchServe cannot take.
+    """
+    if names is None:
+        names = [file.stem for file in model_store.glob("*.mar")]
+        if not names:
+            raise ServerError(f"there are no archives in {model_store}; build them with: perceptual package")
+    files = [model_store / f"{checked_name(name, 'the name of an archive')}.mar" for name in names]
+    archives = sorted(map(read_archive, files), key=lambda each: (each.name, each.version))
+    for one, other in pairwise(archives):
+        if one[1:] == other[1:]:
+            raise ServerError(f"{one.file} and {other.file} both hold {one.name} {one.version}; remove one of them")
+    newest_first = sorted(archives, key=lambda each: version_key(each.version), reverse=True)
+    return sorted(newest_first, key=lambda each: each.name)
+
+
+def read_archive(file: Path) -> Archive:
+    """An archive's name and version. Raises ServerError if it is missing or damaged."""
+    model = read_manifest(file)["model"]
+    name, version = (checked_name(str(model[key]), f"{file}: {key}") for key in ("modelName", "modelVersion"))
+    return Archive(file.name, name, version)
+
+
+def version_key(version: str) -> list[tuple[int, str]]:
+    """By what versions are ordered: 1.10 comes after 1.9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"[._-]", version)]
 
 
 def read_manifest(archive: str | Path) -> dict[str, Any]:

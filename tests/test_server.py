@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from serving import altered, wait_for
 
 from perceptual.archive import package
 from perceptual.client import InferenceClient, Tokens, find_server
@@ -45,20 +44,6 @@ def encode(image, format, **options):
 
 def decode(data):
     return Image.open(io.BytesIO(data))
-
-
-def wait_for(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
-
-
-def altered(archive, target, changes):
-    """Copies an archive with some of its files replaced."""
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as copy:
-        for name in source.namelist():
-            copy.writestr(name, changes.get(name, source.read(name)))
 
 
 def test_pictures_come_back(client, photo):
@@ -157,7 +142,7 @@ def test_registering_again_is_refused_and_changes_nothing(management):
 
 def test_a_model_that_fails_to_register_is_not_kept(server, management):
     broken = server.model_store / "broken.mar"
-    altered(server.model_store / "tiny.mar", broken, {"tiny.safetensors": b"junk"})
+    altered(server.model_store / "tiny.mar", broken, {"tiny.safetensors": b"junk"}, modelName="broken")
     try:
         with pytest.raises(ServerError, match="Failed to start workers"):
             management.register("broken.mar")
@@ -238,7 +223,7 @@ def test_health_is_that_of_the_workers(server, management, client, photo):
     ],
 )
 def test_a_model_that_fails_to_load_is_told_and_nothing_is_left(model_store, tmp_path, changes, reason):
-    altered(model_store / "tiny.mar", tmp_path / "broken.mar", changes)
+    altered(model_store / "tiny.mar", tmp_path / "broken.mar", changes, modelName="broken")
     server = Server(tmp_path, port=0)
     with pytest.raises(ServerError, match=f"broken fails to load: .*{reason}") as caught:
         server.start()

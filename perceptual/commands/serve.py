@@ -60,7 +60,7 @@ def how_to_use(server: Any) -> str:
         f'TOKEN="Authorization: Bearer $(perceptual token{which})"',
         *(
             f'curl -H "$TOKEN" -T photo.jpg {address.inference_url}/predictions/{name} -o {name}.jpg'
-            for name in server.versions
+            for name in dict.fromkeys(archive.name for archive in server.archives)
         ),
         f'curl -H "Authorization: Bearer $(perceptual token management{which})" {address.management_url}/models',
         "",

@@ -1,0 +1,174 @@
+"""``perceptual models``: what a running server serves, and with how many workers."""
+
+import json
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+DESCRIPTION = """Registers, scales and removes models while the server runs.
+
+  perceptual models list
+  perceptual models register mine.safetensors --version 2.0    package, load, warm up
+  perceptual models set-default mine 2.0                       serve it at /predictions/mine
+  perceptual models scale mine --workers 2
+  perceptual models unregister mine --version 1.0
+
+The server is the one that `perceptual serve` started last, or the one on --port, or at --url.
+"""
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command and its actions to the command line."""
+    parser = subparsers.add_parser("models", help="list, register and scale a server's models", description=DESCRIPTION)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add_action(actions, "list", "list models, versions and workers", show_list)
+    show = add_action(actions, "show", "print TorchServe's description of a model as JSON", show_model)
+    show.add_argument("name", metavar="NAME", help="of the model")
+
+    register = add_action(actions, "register", "load weights or an archive", register_model)
+    register.add_argument("file", metavar="FILE", help="weights (.safetensors), an archive, or its name in the store")
+    register.add_argument("--version", help="of weights; default: the one in their provenance, else 1.0")
+    register.add_argument("--workers", type=count(1), metavar="N", help="default: what the archive says")
+    register.add_argument("--gpus", type=gpu_list, metavar="0,1", help="of weights: GPUs that the workers use in turn")
+
+    scale = add_action(actions, "scale", "set the number of a model's workers", scale_model)
+    scale.add_argument("name", metavar="NAME", help="of the model")
+    scale.add_argument("--workers", type=count(0), metavar="N", required=True, help="how many; 0 pauses the model")
+    scale.add_argument("--version", help="default: the default version")
+
+    default = add_action(actions, "set-default", "choose the version that answers by default", set_default)
+    default.add_argument("name", metavar="NAME", help="of the model")
+    default.add_argument("version", metavar="VERSION", help="one that is registered")
+
+    unregister = add_action(actions, "unregister", "remove a model and end its workers", unregister_model)
+    unregister.add_argument("name", metavar="NAME", help="of the model")
+    unregister.add_argument("--version", help="default: all versions")
+
+
+def add_action(actions: Any, name: str, help: str, run: Callable[[Namespace], None]) -> Any:
+    """One action, with the options that say which server is meant."""
+    parser = actions.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    add_server(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_server(parser: Any) -> None:
+    """Adds the options that say which server is meant."""
+    group = parser.add_argument_group("server")
+    group.add_argument("--port", type=int, help="its inference port; default: the one started last on this machine")
+    group.add_argument("--url", help="its management address, if `perceptual serve` did not start it")
+    group.add_argument("--key-file", type=Path, metavar="FILE", help="with --url: its key_file.json")
+
+
+def management(args: Namespace) -> Any:
+    """A client of the server that is meant. Raises ServerError if there is none."""
+    from ..client import ManagementClient, Tokens, find_server
+
+    if args.url:
+        return ManagementClient(args.url, Tokens(args.key_file, "management", args.url) if args.key_file else None)
+    return find_server(args.port).management()
+
+
+def show_list(args: Namespace) -> None:
+    """Prints a row for every version of every model."""
+    with management(args) as client:
+        versions = [each for name in client.models() for each in client.versions(name)]
+        defaults = {name: client.describe(name)["modelVersion"] for name in client.models()}
+    rows = [list_row(each, defaults[each["modelName"]] == each["modelVersion"]) for each in versions]
+    print_table(["model", "version", "default", "workers ready", "waiting", "batch", "archive"], rows)
+
+
+def list_row(version: dict[str, Any], is_default: bool) -> list[str]:
+    """What the table tells of a version."""
+    ready = sum(worker["status"] == "READY" for worker in version["workers"])
+    return [
+        version["modelName"],
+        version["modelVersion"],
+        "yes" if is_default else "",
+        f"{ready} of {version['minWorkers']}",
+        str(version["jobQueueStatus"]["pendingRequests"]),
+        str(version["batchSize"]),
+        version["modelUrl"],
+    ]
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Prints a table; in a pipe nothing is cut off."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 400, highlight=False)
+
+
+def show_model(args: Namespace) -> None:
+    """Prints every version's description."""
+    with management(args) as client:
+        print(json.dumps(client.versions(args.name), indent=2))
+
+
+def register_model(args: Namespace) -> None:
+    """Registers a file: with a server of this machine completely, elsewhere an archive of its store."""
+    from rich.console import Console
+
+    from ..client import find_server
+    from ..registration import register
+
+    if args.url:
+        if args.version or args.gpus or not args.file.endswith(".mar"):
+            raise InputError("with --url, only an archive in that server's model store can be registered")
+        with management(args) as client:
+            model = client.register(args.file, workers=args.workers)
+    else:
+        with Console(stderr=True).status("starting") as status:
+            wishes = {"version": args.version, "workers": args.workers, "gpus": args.gpus}
+            model = register(find_server(args.port), args.file, progress=status.update, **wishes)
+    print(f"{model.name} {model.version} is ready at /predictions/{model.name}/{model.version}")
+
+
+def scale_model(args: Namespace) -> None:
+    """Scales and tells what has become of it."""
+    with management(args) as client:
+        client.scale(args.name, args.workers, args.version)
+        ready = len(client.ready_workers(args.name, args.version))
+    print(f"{args.name} has {ready} worker{'' if ready == 1 else 's'}")
+
+
+def set_default(args: Namespace) -> None:
+    """Changes the default version."""
+    with management(args) as client:
+        client.set_default(args.name, args.version)
+    print(f"/predictions/{args.name} is now {args.version}")
+
+
+def unregister_model(args: Namespace) -> None:
+    """Removes a model or a version."""
+    with management(args) as client:
+        client.unregister(args.name, args.version)
+    print(f"{args.name} {args.version or ''}".rstrip() + " is unregistered; its archive stays in the model store")
+
+
+def count(low: int) -> Callable[[str], int]:
+    """For argparse: a whole number from ``low``."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise ArgumentTypeError(f"expected a whole number of at least {low}, got {text!r}")
+        return int(text)
+
+    return convert
+
+
+def gpu_list(text: str) -> list[int]:
+    """For argparse: numbers of GPUs, separated by commas."""
+    if not all(part.isdecimal() for part in text.split(",")):
+        raise ArgumentTypeError(f"expected numbers of GPUs such as 0,1, got {text!r}")
+    return [int(part) for part in text.split(",")]

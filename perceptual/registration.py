@@ -1,0 +1,137 @@
+"""Registers weights and archives from anywhere with a running server, completely or not at all."""
+
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from PIL import Image
+
+from .archive import DIGEST, package
+from .client import ManagementClient, Registered, RunningServer
+from .errors import InputError, PerceptualError, ServerError
+from .manifest import read_archive, read_manifest
+from .weights import write_atomically
+
+
+def register(
+    server: RunningServer,
+    file: str | Path,
+    *,
+    version: str | None = None,
+    workers: int | None = None,
+    gpus: Sequence[int] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Registered:
+    """Brings a model into a server: packaged, in its model store, loaded, and warmed up with one request.
+
+    The first version of a model becomes its default; a further one answers at ``name/version`` until
+    :meth:`perceptual.ManagementClient.set_default`. If any step fails, nothing of it is left, so it can be repeated.
+
+    Args:
+        server: As from :func:`perceptual.find_server`.
+        file: Weights (``.safetensors``) or an archive (``.mar``); the latter may also be just its name in the store.
+        version: Of weights, instead of the one in their provenance.
+        workers: How many; by default what the archive says.
+        gpus: Of weights, the GPUs over which the workers are spread in turn; by default all of them.
+        progress: Is told in a few words what is going on.
+
+    Returns:
+        The model's name and version.
+
+    Raises:
+        WeightsError: The weights file is missing or damaged.
+        InputError: It is neither weights nor an archive, or cannot be served under its name.
+        ServerError: That version is registered already, or the model fails to load or to answer.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="perceptual-") as folder,
+        server.management() as management,
+        ExitStack() as undo,
+    ):
+        progress(f"packaging {file}")
+        archive = as_archive(Path(file), Path(server.model_store), Path(folder), version, gpus)
+        check_is_new(management, archive)
+        stored = into_store(archive, Path(server.model_store), undo)
+        progress(f"loading {stored.name}")
+        registered = management.register(stored.name, workers=workers)
+        undo.callback(forget, management, registered)
+        if gpus is not None:
+            check_gpus(management, registered, gpus)
+        if DIGEST in read_manifest(stored):  # only of our own is it known what they take
+            progress(f"warming up {registered.name} {registered.version}")
+            warm_up(server, registered)
+        undo.pop_all()
+    return registered
+
+
+def as_archive(file: Path, model_store: Path, folder: Path, version: str | None, gpus: Sequence[int] | None) -> Path:
+    """The archive that a file is, or that is built from it in a folder. Raises as :func:`register`."""
+    if file.suffix == ".safetensors":
+        return package(file, folder, version=version, device_ids=gpus).path
+    if file.suffix != ".mar":
+        raise InputError(f"{file} is neither weights (.safetensors) nor an archive (.mar)")
+    if version is not None or gpus is not None:
+        raise InputError(f"{file}: version and GPUs are part of an archive; package its weights anew to change them")
+    return file if file.exists() else model_store / file.name
+
+
+def check_is_new(management: ManagementClient, file: Path) -> None:
+    """Raises ServerError if a server has this version of the model, before anything is touched."""
+    archive = read_archive(file)
+    if archive.name in management.models():
+        known = [each["modelVersion"] for each in management.versions(archive.name)]
+        if archive.version in known:
+            raise ServerError(
+                f"{archive.name} {archive.version} is already registered; "
+                "give the new one another --version, or unregister it first"
+            )
+
+
+def into_store(file: Path, model_store: Path, undo: ExitStack) -> Path:
+    """An archive's place in the model store, where it is copied unless it lies there already.
+
+    Named ``NAME.mar``, or ``NAME-VERSION.mar`` beside another version, as a restart needs both.
+
+    Raises:
+        ServerError: The model store cannot be written.
+    """
+    if file.resolve().parent == model_store.resolve():
+        return file
+    archive = read_archive(file)
+    target = model_store / f"{archive.name}.mar"
+    if target.exists() and read_archive(target)[1:] != archive[1:]:
+        target = model_store / f"{archive.name}-{archive.version}.mar"
+    previous = target.read_bytes() if target.exists() else None  # not registered, but not ours to lose
+    try:
+        write_atomically(target, file.read_bytes())
+    except OSError as error:
+        raise ServerError(f"cannot write to the model store {model_store}: {error.strerror}") from error
+    undo.callback(target.unlink) if previous is None else undo.callback(write_atomically, target, previous)
+    return target
+
+
+def check_gpus(management: ManagementClient, model: Registered, gpus: Sequence[int]) -> None:
+    """Raises ServerError if the server lacks one of the GPUs: TorchServe then passes over the whole list, silently."""
+    if management.describe(*model).get("deviceIds") != [*gpus]:
+        raise ServerError(f"the server does not have all of the GPUs {', '.join(map(str, gpus))}")
+
+
+def warm_up(server: RunningServer, model: Registered) -> None:
+    """Sends one small picture, so that the first user does not wait for what happens only once."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(buffer, "PNG")
+    with server.inference() as inference:
+        try:
+            headers = {"Content-Type": "application/octet-stream"}
+            path = f"/predictions/{model.name}/{model.version}"
+            inference.send("POST", path, content=buffer.getvalue(), headers=headers)
+        except PerceptualError as error:
+            raise ServerError(f"{model.name} {model.version} loads but does not answer: {error}") from error
+
+
+def forget(management: ManagementClient, model: Registered) -> None:
+    """Unregisters what was just registered, as far as that still goes."""
+    with suppress(ServerError):
+        management.unregister(*model)

@@ -1,0 +1,202 @@
+import json
+import os
+import shutil
+import subprocess
+
+import httpx
+import pytest
+from serving import altered
+
+from perceptual.commands import COMMANDS
+from perceptual.errors import InputError, ServerError
+from perceptual.registration import register
+from perceptual.server import Server
+
+# Answers as nvidia-smi does where TorchServe 0.12 asks for GPUs and for their load.
+THREE_GPUS = """#!/bin/sh
+case "$*" in
+*query-gpu=index*) printf 'index\\n0\\n1\\n2\\n' ;;
+*) printf 'utilization.gpu [%%], utilization.memory [%%], memory.used [MiB]\\n0 %%, 0 %%, 100 MiB\\n' ;;
+esac
+"""
+
+
+@pytest.fixture
+def management(server):
+    """A management client; whatever a test registers besides tiny 1.2 is removed, with its archive."""
+    before = set(server.model_store.iterdir())
+    with server.address.management() as management:
+        yield management
+        for name in management.models():
+            for version in management.versions(name)[::-1]:
+                if (name, version["modelVersion"]) != ("tiny", "1.2"):
+                    management.set_default("tiny", "1.2")
+                    management.unregister(name, version["modelVersion"])
+    for file in set(server.model_store.iterdir()) - before:
+        file.unlink()
+
+
+@pytest.fixture
+def command(run, server):
+    """Runs ``perceptual models`` against the tests' server; its output must be the expected exit status's."""
+    port = httpx.URL(server.address.inference_url).port
+
+    def invoke(*arguments, fails=False):
+        status, out, err = run("models", *arguments, "--port", port)
+        assert status == fails, err
+        return err if fails else out
+
+    return invoke
+
+
+def store_of(server):
+    return {file.name: file.read_bytes() for file in server.model_store.iterdir()}
+
+
+def test_versions_side_by_side(command, management, server, weights, photo):
+    out = command("register", weights, "--version", "1.10", "--workers", "1")
+    assert out == "tiny 1.10 is ready at /predictions/tiny/1.10\n"
+    assert (server.model_store / "tiny-1.10.mar").exists()
+    lines = [line.split() for line in command("list").splitlines()]
+    assert ["tiny", "1.2", "yes", "1", "of", "1", "0", "1", "tiny.mar"] in lines
+    assert ["tiny", "1.10", "1", "of", "1", "0", "1", "tiny-1.10.mar"] in lines
+
+    assert "make another version the default first" in command("unregister", "tiny", "--version", "1.2", fails=True)
+    assert command("set-default", "tiny", "1.10") == "/predictions/tiny is now 1.10\n"
+    assert [each["modelVersion"] for each in json.loads(command("show", "tiny"))] == ["1.10", "1.2"]
+    with server.address.inference() as client:
+        assert client.stylize(photo, "tiny/1.2") and client.stylize(photo, "tiny")
+    command("set-default", "tiny", "1.2")
+    assert command("unregister", "tiny", "--version", "1.10").startswith("tiny 1.10 is unregistered")
+    assert [each["modelVersion"] for each in management.versions("tiny")] == ["1.2"]
+
+
+def test_scaling(command, management):
+    assert command("scale", "tiny", "--workers", "2") == "tiny has 2 workers\n"
+    assert len(management.ready_workers("tiny")) == 2
+    assert command("scale", "tiny", "--workers", "1", "--version", "1.2") == "tiny has 1 worker\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("scale", "nobody", "--workers", "1"), "Model not found: nobody; package it and register it"),
+        (("scale", "tiny", "--workers", "1", "--version", "7"), "Model version: 7 does not exist"),
+        (("set-default", "tiny", "7"), "Model version 7 does not exist"),
+        (("show", "nobody"), "Model not found: nobody"),
+        (("unregister", "nobody"), "Model not found: nobody"),
+        (("register", "nowhere.mar"), "there is no archive .*nowhere.mar; build it"),
+        (("register", "nowhere.safetensors"), "there is no weights file"),
+        (("register", "photo.jpg"), r"neither weights \(.safetensors\) nor an archive"),
+        (("register", "tiny.mar", "--version", "3"), "package its weights anew"),
+        (("register", "tiny.mar"), "tiny 1.2 is already registered; give the new one another --version"),
+    ],
+)
+def test_refusals_say_what_to_do(command, server, arguments, message):
+    before = store_of(server)
+    error = command(*arguments, fails=True)
+    assert error.count("\n") == 1
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(error)
+    assert store_of(server) == before
+
+
+def test_a_wrong_number_of_workers_or_gpus_is_refused_at_once(run):
+    for arguments in (("scale", "tiny", "--workers", "-1"), ("register", "x.mar", "--workers", "0")):
+        status, _, err = run("models", *arguments)
+        assert status == 2 and "expected a whole number of at least" in err
+    status, _, err = run("models", "register", "x.safetensors", "--gpus", "0,a")
+    assert status == 2 and "expected numbers of GPUs such as 0,1" in err
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tiny.safetensors": b"junk"}, "Failed to start workers for model broken"),
+        (
+            {"style_transfer.py": b"class H:\n def initialize(s, c): pass\n def handle(s, d, c): 1 / 0"},
+            "does not answer",
+        ),
+    ],
+)
+def test_a_failed_registration_leaves_nothing_and_can_be_repeated(server, management, tmp_path, files, message):
+    before = store_of(server)
+    broken = altered(server.model_store / "tiny.mar", tmp_path / "broken.mar", files, modelName="broken")
+    for _ in range(2):
+        with pytest.raises(ServerError, match=message):
+            register(server.address, broken)
+        assert management.models() == {"tiny": "tiny.mar"} and store_of(server) == before
+    whole = altered(server.model_store / "tiny.mar", tmp_path / "broken.mar", modelName="broken")
+    assert register(server.address, whole) == ("broken", "1.2")
+
+
+def test_a_failed_registration_gives_back_the_archive_that_lay_there(server, management, tmp_path):
+    good = altered(server.model_store / "tiny.mar", server.model_store / "other.mar", modelName="other")
+    before = store_of(server)
+    bad = altered(good, tmp_path / "bad.mar", {"tiny.safetensors": b"junk"})
+    with pytest.raises(ServerError, match="Failed to start workers for model other"):
+        register(server.address, bad)
+    assert store_of(server) == before
+
+
+def test_an_archive_of_others_is_not_asked_for_a_picture(server, management, tmp_path):
+    handler = b"class H:\n def initialize(s, c): pass\n def handle(s, d, c): return [b'no picture'] * len(d)"
+    manifest = {"modelName": "foreign", "modelVersion": "1.0", "handler": "style_transfer.py"}
+    changes = {"MAR-INF/MANIFEST.json": json.dumps({"model": manifest, "runtime": "python"}).encode()}
+    changes["style_transfer.py"] = handler
+    foreign = altered(server.model_store / "tiny.mar", tmp_path / "foreign.mar", changes)
+    assert register(server.address, foreign) == ("foreign", "1.0")
+
+
+def test_a_server_that_was_started_otherwise(run, server, management):
+    url = ("--url", server.address.management_url, "--key-file", server.address.key_file)
+    status, out, _ = run("models", "list", *url)
+    assert status == 0 and "tiny.mar" in out
+    altered(server.model_store / "tiny.mar", server.model_store / "second.mar", modelName="second")
+    assert run("models", "register", "second.mar", *url)[0] == 0
+    assert "second" in management.models()
+    status, _, err = run("models", "register", "tiny.safetensors", *url)
+    assert status == 1 and "only an archive in that server's model store" in err
+    status, _, err = run("models", "list", "--url", server.address.management_url)
+    assert status == 1 and "valid token" in err
+
+
+def test_workers_go_to_the_gpus_named(weights, model_store, tmp_path, monkeypatch):
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text(THREE_GPUS)
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{smi.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    store = tmp_path / "store"
+    shutil.copytree(model_store, store)
+    with Server(store, [], port=0) as server, server.address.management() as management:
+        assert register(server.address, weights, version="2", gpus=[0, 2], workers=2) == ("tiny", "2")
+        used = [each["gpuUsage"][: len("gpuId::0")] for each in management.describe("tiny")["workers"]]
+        assert used == ["gpuId::0", "gpuId::2"]
+        with pytest.raises(ServerError, match="does not have all of the GPUs 0, 3"):
+            register(server.address, weights, version="3", gpus=[0, 3])
+        assert [each["modelVersion"] for each in management.versions("tiny")] == ["2"]
+
+
+def test_gpus_of_an_archive_are_fixed(server):
+    with pytest.raises(InputError, match="package its weights anew"):
+        register(server.address, "tiny.mar", gpus=[0])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_every_command(run, shell, tmp_path):
+    status, out, _ = run("completion", shell)
+    assert status == 0 and all(command in out for command in (*COMMANDS, "set-default", "--key-file"))
+    if shutil.which(shell):
+        script = tmp_path / "completion"
+        script.write_text(out)
+        assert subprocess.run([shell, "-n", script], check=False).returncode == 0
+
+
+def test_bash_completes(run, tmp_path):
+    script = tmp_path / "completion"
+    script.write_text(run("completion", "bash")[1])
+    ask = f"source {script}; COMP_WORDS=(perceptual models sc); COMP_CWORD=2; _shtab_perceptual; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "scale"
