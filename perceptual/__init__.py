@@ -26,6 +26,7 @@ _HOMES = {
     "Server": "server",
     "ServerError": "errors",
     "StyleNetwork": "networks",
+    "SuperResolutionNetwork": "networks",
     "TrainingError": "errors",
     "UnsupportedFormat": "errors",
     "WeightsError": "errors",

@@ -23,8 +23,10 @@ from .errors import ServerError
 from .manifest import MANIFEST, checked_name, read_manifest
 from .weights import read_metadata, write_atomically
 
-MODULES = ("__init__", "errors", "settings", "options", "resampling", "networks", "weights", "images")
-MODULES += ("histogram", "tiles", "predictor", "handler")
+# The modules that run at inference.
+MODULES = tuple(
+    "__init__ errors settings options resampling networks weights images histogram tiles predictor handler".split()
+)
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
 DIGEST = "inputsDigest"  # our key in the manifest; TorchServe passes over keys it does not know

@@ -108,7 +108,7 @@ class ImageHandler:
         data = find_image(row)
         options = parse(self.options, option_values(self.options, headers, row))
         format = options.format or choose_format(headers.get("accept", ""))
-        return Request(images.decode(data, self.max_pixels), options, format)
+        return Request(images.decode(data, self.max_pixels, self.predictor.network.scale, format), options, format)
 
     def run_all(self, requests: Sequence[Request]) -> list[Picture | Reply]:
         """Runs requests as one batch or, if that fails, one by one, so that only those at fault fail."""

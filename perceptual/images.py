@@ -4,6 +4,7 @@ Whatever a file holds (palette, CMYK, 16 bits, a colour profile, a camera held u
 :class:`Picture`, so that nothing behind this module has to ask what a photo was.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,22 +96,41 @@ def read(path: str | Path) -> bytes:
         raise InvalidImage(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> Picture:
+def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS, scale: int = 1, format: str | None = None) -> Picture:
     """Decodes JPEG, PNG, WebP, BMP, TIFF or GIF (of several frames, the first).
 
     Args:
         data: The file's content.
         max_pixels: Limit of width × height, checked before pixels are decoded.
+        scale: How many times larger the result of super-resolution will be; the limit is then the result's.
+        format: The format that the result will have, whose longest side is then a limit too.
 
     Raises:
         InvalidImage: Not an image, or a truncated or damaged one.
         UnsupportedFormat: An image of another format.
-        ImageTooLarge: More than ``max_pixels``.
+        ImageTooLarge: It, or what becomes of it, is over a limit.
     """
     image = open_image(data)
-    if image.width * image.height > max_pixels:
+    if scale > 1:
+        check_enlarged(*image.size, max_pixels, scale, format)
+    elif image.width * image.height > max_pixels:
         raise ImageTooLarge(f"the image has {image.width}×{image.height} pixels; the limit is {max_pixels} in all")
     return from_pil(image)
+
+
+def check_enlarged(width: int, height: int, max_pixels: int, scale: int, format: str | None) -> None:
+    """Raises ImageTooLarge, naming the largest image that fits, if ``scale`` times the size is over a limit."""
+    by_pixels = math.sqrt(max_pixels / (width * height)) / scale
+    by_side = MAX_SIDES.get(format or "", math.inf) / max(width, height) / scale
+    if (room := min(by_pixels, by_side)) >= 1:
+        return
+    short, long = (max(1, math.floor(side * room)) for side in sorted((width, height)))
+    long = min(long, max_pixels // (scale**2 * short))
+    limit = f"{max_pixels} pixels in all" if by_pixels < by_side else f"{MAX_SIDES[format or '']} a side in {format}"
+    raise ImageTooLarge(
+        f"the image has {width}×{height} pixels, {scale} times larger {scale * width}×{scale * height}; the limit is "
+        f"{limit}: send {'×'.join(map(str, (long, short) if width > height else (short, long)))} at most"
+    )
 
 
 def from_pil(image: Image.Image) -> Picture:

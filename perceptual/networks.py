@@ -1,7 +1,7 @@
 """The image transformation networks of Johnson et al. 2016, configurable.
 
-Every network takes and returns RGB in [0, 1], N×3×H×W for any H and W of at least 1; normalisation, padding to a
-size the strides divide, and cropping back happen inside. Layers follow the paper's supplementary material
+Every network takes and returns RGB in [0, 1], for any height and width of at least 1; normalisation, padding to a
+size the layers can take, and cropping back happen inside. Layers follow the paper's supplementary material
 (https://cs.stanford.edu/people/jcjohns/papers/eccv16/JohnsonECCV16Supplementary.pdf, tables 1 and 2).
 """
 
@@ -12,22 +12,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Normalization = Literal["instance", "batch"]
+from .resampling import resize_bicubic
+
+Normalization = Literal["instance", "batch", "none"]
 Padding = Literal["layer", "border"]
 Upsampling = Literal["resize", "transposed"]
-Output = Literal["leaky", "tanh"]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
+class ImageTransformationNetwork(nn.Module):
+    """What every network says of itself.
+
+    Attributes:
+        task: What it does, as written in weight files.
+        presets: Arguments of the constructor, by name.
+        config: The arguments it was built with; enough to build it anew.
+        scale: How many times higher and wider than the input the output is.
+        reach: How many input pixels around it an output pixel depends on; None if on the whole image.
+    """
+
+    task: ClassVar[str]
+    presets: ClassVar[dict[str, dict[str, Any]]]
+    scale = 1
+    reach: int | None = None
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+
+
 class ConvBlock(nn.Sequential):
-    """Convolution, normalisation, ReLU. The norm's shift makes a bias of the convolution redundant."""
+    """Convolution, normalisation, ReLU. The shift of a norm makes a bias of the convolution redundant."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, normalization: Normalization
     ) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False, padding_mode="reflect"),
+            nn.Conv2d(
+                inputs, outputs, kernel, stride, kernel // 2, bias=normalization == "none", padding_mode="reflect"
+            ),
             norm_layer(normalization, outputs),
             nn.ReLU(inplace=True),
         )
@@ -41,13 +65,14 @@ class UpsampleBlock(nn.Sequential):
     """
 
     def __init__(self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling) -> None:
+        bias = normalization == "none"
         if upsampling == "resize":
             convolution: list[nn.Module] = [
                 nn.Upsample(scale_factor=2, mode="nearest"),
-                nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False, padding_mode="reflect"),
+                nn.Conv2d(inputs, outputs, 3, 1, 1, bias=bias, padding_mode="reflect"),
             ]
         else:
-            convolution = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=False)]
+            convolution = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=bias)]
         super().__init__(*convolution, norm_layer(normalization, outputs), nn.ReLU(inplace=True))
 
 
@@ -62,13 +87,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, features: int, *, normalization: Normalization, padded: bool = True) -> None:
         super().__init__()
-        pad = 1 if padded else 0
+        pad, bias = (1 if padded else 0), normalization == "none"
         self.crop = 0 if padded else 2
         self.body = nn.Sequential(
-            nn.Conv2d(features, features, 3, 1, pad, bias=False, padding_mode="reflect"),
+            nn.Conv2d(features, features, 3, 1, pad, bias=bias, padding_mode="reflect"),
             norm_layer(normalization, features),
             nn.ReLU(inplace=True),
-            nn.Conv2d(features, features, 3, 1, pad, bias=False, padding_mode="reflect"),
+            nn.Conv2d(features, features, 3, 1, pad, bias=bias, padding_mode="reflect"),
             norm_layer(normalization, features),
         )
 
@@ -77,14 +102,15 @@ class ResidualBlock(nn.Module):
         return F.pad(x, [-self.crop] * 4) + self.body(x)
 
 
-class StyleNetwork(nn.Module):
+class StyleNetwork(ImageTransformationNetwork):
     """The style transfer network: two strided convolutions down, residual blocks, two upsamplings.
 
     Args:
         in_channels: 3 sees the photo in colour; 1 sees only its luma (the input is RGB all the same).
         init_features: Channels of the first layer; doubled at each of the two reductions.
         num_residuals: Number of residual blocks.
-        normalization: ``instance`` (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022) or the paper's ``batch``.
+        normalization: ``instance`` (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022), the paper's ``batch``, or
+            ``none``.
         padding: ``layer`` reflects at every convolution; ``border`` is the paper's one reflection of the input,
             40 px for 5 residual blocks, used up by unpadded residual blocks.
         upsampling: ``resize`` or the paper's ``transposed`` convolution.
@@ -94,7 +120,7 @@ class StyleNetwork(nn.Module):
     """
 
     task = "style"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets: ClassVar = {
         "paper": {"normalization": "batch", "padding": "border", "upsampling": "transposed", "output": "tanh"},
         "default": {},
         "fast": {"init_features": 16},
@@ -109,20 +135,21 @@ class StyleNetwork(nn.Module):
         normalization: Normalization = "instance",
         padding: Padding = "layer",
         upsampling: Upsampling = "resize",
-        output: Output = "leaky",
+        output: Literal["leaky", "tanh"] = "leaky",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            {
+                "in_channels": in_channels,
+                "init_features": init_features,
+                "num_residuals": num_residuals,
+                "normalization": normalization,
+                "padding": padding,
+                "upsampling": upsampling,
+                "output": output,
+            }
+        )
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels is {in_channels}; it is 3 (colour) or 1 (luma)")
-        self.config = {
-            "in_channels": in_channels,
-            "init_features": init_features,
-            "num_residuals": num_residuals,
-            "normalization": normalization,
-            "padding": padding,
-            "upsampling": upsampling,
-            "output": output,
-        }
         # Each unpadded residual block eats 2 px on each side of a feature map that is a quarter of the input's size.
         self.border = 8 * num_residuals if padding == "border" else 0
         self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads
@@ -158,6 +185,80 @@ class StyleNetwork(nn.Module):
         return (x if self.training else x.clamp(0, 1))[..., :height, :width]
 
 
+class SuperResolutionNetwork(ImageTransformationNetwork):
+    """The super-resolution network: residual blocks at the input's size, then a doubling for each factor of 2.
+
+    Args:
+        scale: 4 or 8.
+        init_features: Channels of all layers.
+        num_residuals: Number of residual blocks.
+        normalization: The paper's ``batch``, or ``none``: norms make outputs depend on how images differ in contrast
+            from those of the training, and cost PSNR (Lim et al. 2017, https://arxiv.org/abs/1707.02921).
+        upsampling: ``resize`` or the paper's ``transposed`` convolution.
+        output: The paper's scaled ``tanh``; or ``residual``, what to add to the bicubically enlarged input, clamped to
+            [0, 1] in evaluation mode. Zero at the beginning, so that a training starts from bicubic.
+    """
+
+    task = "super-resolution"
+    presets: ClassVar = {
+        "paper": {"normalization": "batch", "upsampling": "transposed", "output": "tanh"},
+        "default": {},
+        "fast": {"init_features": 32},
+    }
+
+    def __init__(
+        self,
+        *,
+        scale: int,
+        init_features: int = 64,
+        num_residuals: int = 4,
+        normalization: Normalization = "none",
+        upsampling: Upsampling = "resize",
+        output: Literal["residual", "tanh"] = "residual",
+    ) -> None:
+        super().__init__(
+            {
+                "scale": scale,
+                "init_features": init_features,
+                "num_residuals": num_residuals,
+                "normalization": normalization,
+                "upsampling": upsampling,
+                "output": output,
+            }
+        )
+        if scale not in (4, 8):
+            raise ValueError(f"scale is {scale}; it is 4 or 8")
+        self.scale = scale
+        if normalization != "instance":
+            self.reach = 4 + 2 * num_residuals + 3  # first layer, residual blocks, and all layers at larger sizes
+        last = nn.Conv2d(init_features, 3, 9, 1, 4, padding_mode="reflect")
+        if output == "residual":
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+        self.layers = nn.Sequential(
+            ConvBlock(3, init_features, 9, normalization=normalization),
+            *(ResidualBlock(init_features, normalization=normalization) for _ in range(num_residuals)),
+            *(
+                UpsampleBlock(init_features, init_features, normalization=normalization, upsampling=upsampling)
+                for _ in range(int(math.log2(scale)))
+            ),
+            last,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps RGB images in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W).
+
+        In training mode, a residual output may leave [0, 1] a little.
+        """
+        height, width = (self.scale * side for side in images.shape[-2:])
+        x = pad_to_multiple(images, 1, 8)  # reflection needs more pixels than it pads
+        x = self.layers(2 * x - 1)[..., :height, :width].float()
+        if self.config["output"] == "tanh":
+            return (torch.tanh(x) + 1) / 2
+        x = resize_bicubic(images, self.scale) + x
+        return x if self.training else x.clamp(0, 1)
+
+
 def luma(images: Tensor) -> Tensor:
     """Brightness of RGB images, N×3×H×W to N×1×H×W (ITU-R BT.601 weights)."""
     weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
@@ -165,11 +266,13 @@ def luma(images: Tensor) -> Tensor:
 
 
 def norm_layer(kind: Normalization, features: int) -> nn.Module:
-    """An affine normalisation layer.
+    """An affine normalisation layer, or none.
 
     Instance norm is group norm with a group for each channel; PyTorch's ``GroupNorm`` keeps the memory format of its
     input, where its ``InstanceNorm2d`` copies, and has no running statistics to be confused about.
     """
+    if kind == "none":
+        return nn.Identity()
     return nn.GroupNorm(features, features) if kind == "instance" else nn.BatchNorm2d(features)
 
 

@@ -8,13 +8,27 @@ FORMATS = ("jpeg", "png", "webp")
 
 
 @dataclass(frozen=True)
-class StyleOptions:
-    """Options of a stylization; :func:`perceptual.settings.parse` builds them from text."""
+class PictureOptions:
+    """Options of every result; :func:`perceptual.settings.parse` builds them from text."""
 
-    strength: float = setting(1.0, Number(0, 1), "share of the style; the rest is the photo itself")
-    keep_colors: bool = setting(False, Switch(), "take only brightness from the style and keep the photo's colours")
-    max_size: int | None = setting(None, Integer(16, 16384), "reduce the photo to this longest side, in pixels, first")
     format: str | None = setting(
         None, Choice(FORMATS), "format of the result; default: what Accept or the result's name asks for, else jpeg"
     )
     quality: int = setting(90, Integer(1, 100), "quality of jpeg and webp")
+
+
+@dataclass(frozen=True)
+class StyleOptions(PictureOptions):
+    """Options of a stylization."""
+
+    strength: float = setting(1.0, Number(0, 1), "share of the style; the rest is the photo itself")
+    keep_colors: bool = setting(False, Switch(), "take only brightness from the style and keep the photo's colours")
+    max_size: int | None = setting(None, Integer(16, 16384), "reduce the photo to this longest side, in pixels, first")
+
+
+@dataclass(frozen=True)
+class UpscaleOptions(PictureOptions):
+    """Options of super-resolution."""
+
+    histogram_matching: bool = setting(True, Switch(), "give the result the photo's own distribution of colours")
+    low_frequencies: bool = setting(False, Switch(), "match the histogram of low frequencies alone, not of fine detail")

@@ -1,7 +1,7 @@
 """A trained network, ready to use: tensors in, tensors out; or pictures in, pictures out."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,13 +9,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import images
-from .errors import InvalidOption
+from . import histogram, images
+from .errors import InvalidOption, WeightsError
 from .images import Picture
-from .networks import StyleNetwork, luma
-from .options import StyleOptions
+from .networks import ImageTransformationNetwork, luma
+from .options import StyleOptions, UpscaleOptions
+from .resampling import resize_bicubic
 from .settings import parse
+from .tiles import run_in_tiles
 from .weights import find_weights, load_network
+
+TILE = 1024  # side of an output tile; the default super-resolution network then takes 1.2 GB of memory at most
 
 Engine = Literal["auto", "eager"]
 
@@ -47,14 +51,19 @@ class Predictor:
         device: As in :func:`load`.
     """
 
-    def __init__(self, network: StyleNetwork, metadata: dict[str, Any], *, device: str | None = None) -> None:
+    def __init__(
+        self, network: ImageTransformationNetwork, metadata: dict[str, Any], *, device: str | None = None
+    ) -> None:
         self.device = pick_device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.metadata = metadata
 
     @torch.inference_mode()
     def __call__(self, batch: Tensor) -> Tensor:
-        """Runs the network on RGB images in [0, 1], float, N×3×H×W; returns the same form on the same device.
+        """Runs the network on RGB images in [0, 1], float, N×3×H×W.
+
+        Returns:
+            The same type on the same device, in the same form; of super-resolution, larger by ``network.scale``.
 
         Raises:
             ValueError: The tensor has another shape or type.
@@ -62,7 +71,12 @@ class Predictor:
         if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
         x = batch.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
-        return self.network(x).to(batch.device, batch.dtype)
+        if self.network.reach is not None:
+            scale = self.network.scale
+            y = run_in_tiles(self.network, x, TILE // scale, self.network.reach, scale)
+        else:
+            y = self.network(x)
+        return y.to(batch.device, batch.dtype)
 
     def stylize(
         self,
@@ -78,6 +92,7 @@ class Predictor:
 
         Raises:
             InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
+            WeightsError: The network is for another task.
         """
         wishes = {"strength": strength, "keep-colors": keep_colors, "max-size": max_size}
         options = parse(StyleOptions, {name: value for name, value in wishes.items() if value is not None})
@@ -89,16 +104,55 @@ class Predictor:
         Pictures of one size run as one batch; padding to a common size would change the statistics that instance
         norm takes over the whole image.
         """
+        self.require("style")
         photos = [images.shrink(picture, wish.max_size) for picture, wish in zip(pictures, options, strict=True)]
-        groups = defaultdict(list)
-        for index, photo in enumerate(photos):
-            groups[photo.rgb.shape].append(index)
-        results: list[Picture] = list(photos)
-        for indices in groups.values():
-            originals = torch.stack([photos[i].rgb for i in indices]).to(self.device).float() / 255
-            for i, original, styled in zip(indices, originals, self(originals), strict=True):
-                results[i] = Picture(to_uint8(steer(original, styled, options[i])), photos[i].alpha)
+        results = list(photos)
+        for i, original, styled in self.run_by_size(photos):
+            results[i] = Picture(to_uint8(steer(original, styled, options[i])), photos[i].alpha)
         return results
+
+    def upscale(
+        self,
+        photo: str | Path | bytes | Image.Image,
+        *,
+        histogram_matching: bool = True,
+        low_frequencies: bool = False,
+    ) -> Image.Image:
+        """Enlarges one photo by ``network.scale``: a path, an encoded image, or a PIL image.
+
+        The parameters are those of :class:`perceptual.options.UpscaleOptions`.
+
+        Raises:
+            InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
+            WeightsError: The network is for another task.
+        """
+        wishes = {"histogram-matching": histogram_matching, "low-frequencies": low_frequencies}
+        return self.upscale_pictures([open_picture(photo)], [parse(UpscaleOptions, wishes)])[0].to_pil()
+
+    def upscale_pictures(self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions]) -> list[Picture]:
+        """Enlarges decoded pictures, each with its own options, in order; alpha bicubically."""
+        self.require("super-resolution")
+        results = list(pictures)
+        for i, original, output in self.run_by_size(pictures):
+            if options[i].histogram_matching:
+                matched = histogram.match(output[None], original[None], low_frequencies=options[i].low_frequencies)
+                output = matched[0]
+            results[i] = Picture(to_uint8(output), enlarged(pictures[i].alpha, self.network.scale))
+        return results
+
+    def require(self, task: str) -> None:
+        """Raises WeightsError unless the network is for a task."""
+        if self.network.task != task:
+            raise WeightsError(f"these weights are for {self.network.task}, not for {task}")
+
+    def run_by_size(self, pictures: Sequence[Picture]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Runs pictures of one size as one batch: yields each one's index, itself and its output, in [0, 1]."""
+        groups = defaultdict(list)
+        for index, picture in enumerate(pictures):
+            groups[picture.rgb.shape].append(index)
+        for indices in groups.values():
+            originals = torch.stack([pictures[i].rgb for i in indices]).to(self.device).float() / 255
+            yield from zip(indices, originals, self(originals), strict=True)
 
 
 def steer(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor:
@@ -107,6 +161,11 @@ def steer(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor:
         # In YCbCr the chroma planes are differences to the luma, so exchanging the luma is adding its difference.
         styled = original + luma((styled - original)[None])[0]
     return torch.lerp(original, styled.clamp(0, 1), options.strength)
+
+
+def enlarged(alpha: Tensor | None, scale: int) -> Tensor | None:
+    """Opacity, uint8 1×H×W, ``scale`` times larger."""
+    return None if alpha is None else to_uint8(resize_bicubic(alpha[None].float() / 255, scale)[0])
 
 
 def to_uint8(image: Tensor) -> Tensor:

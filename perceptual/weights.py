@@ -1,7 +1,7 @@
 """Weight files: safetensors whose metadata says how to build the network and where it came from.
 
-The metadata has four strings: ``format`` (this layout's name), ``task`` (``style``), ``config`` (the network's
-constructor arguments as JSON) and ``provenance`` (JSON: recipe, style image, iterations, versions, licence, …).
+The metadata has four strings: ``format`` (this layout's name), ``task`` (a key of :data:`NETWORKS`), ``config`` (the
+network's constructor arguments as JSON) and ``provenance`` (JSON: recipe, iterations, versions, licence, …).
 """
 
 import json
@@ -16,13 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .errors import WeightsError
-from .networks import StyleNetwork
+from .networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
 
 FORMAT = "torchserve-perceptual/1"
-NETWORKS: dict[str, type[StyleNetwork]] = {network.task: network for network in (StyleNetwork,)}
+NETWORKS: dict[str, type[ImageTransformationNetwork]] = {
+    network.task: network for network in (StyleNetwork, SuperResolutionNetwork)
+}
 
 
-def save_network(path: str | Path, network: StyleNetwork, provenance: Mapping[str, Any]) -> None:
+def save_network(path: str | Path, network: ImageTransformationNetwork, provenance: Mapping[str, Any]) -> None:
     """Writes a network in half precision with its configuration and provenance, atomically.
 
     Raises:
@@ -51,7 +53,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         return parse_metadata(path, file.metadata())
 
 
-def load_network(path: str | Path) -> tuple[StyleNetwork, dict[str, Any]]:
+def load_network(path: str | Path) -> tuple[ImageTransformationNetwork, dict[str, Any]]:
     """Builds the network a weight file describes, in float32 on the CPU, ready for inference.
 
     Returns:

@@ -21,7 +21,7 @@ import perceptual
 from perceptual import handler as handler_module
 from perceptual.errors import NotAcceptable, WeightsError
 from perceptual.handler import choose_format
-from perceptual.networks import StyleNetwork
+from perceptual.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.weights import save_network
 
 HANDLERS = Path(__file__).parent.parent / "handlers"
@@ -54,11 +54,11 @@ class Response(NamedTuple):
 class Served:
     """A model as a TorchServe worker runs it, short of the socket."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, handler="style_transfer.py"):
         metrics = MetricsCacheYamlImpl(config_file_path=str(Path(ts.__file__).parent / "configs/metrics.yaml"))
         metrics.initialize_cache()
         loader = ModelLoaderFactory.get_model_loader()
-        self.service = loader.load("tiny", str(folder), "style_transfer.py", batch_size=8, metrics_cache=metrics)
+        self.service = loader.load("tiny", str(folder), handler, batch_size=8, metrics_cache=metrics)
         self.service.set_cl_socket(None)
         self.handler = self.service._entry_point.__self__
 
@@ -128,18 +128,22 @@ PHOTO = encoded(noise())
 AS_PNG = ("Accept", "image/png")
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    """An unpacked archive with a tiny network of random weights."""
-    folder = tmp_path_factory.mktemp("archive")
-    torch.manual_seed(0)
-    save_network(folder / "tiny.safetensors", StyleNetwork(init_features=4, num_residuals=1), {})
-    for name in ("style_transfer.py", "style_transfer.yaml"):
+def unpacked(folder, network, handler):
+    """An unpacked archive with a network of random weights."""
+    save_network(folder / "tiny.safetensors", network, {})
+    for name in (f"{handler}.py", f"{handler}.yaml"):
         shutil.copy(HANDLERS / name, folder)
-    manifest = {"model": {"modelName": "tiny", "configFile": "style_transfer.yaml"}}
+    manifest = {"model": {"modelName": "tiny", "configFile": f"{handler}.yaml"}}
     (folder / "MAR-INF").mkdir()
     (folder / "MAR-INF/MANIFEST.json").write_text(json.dumps(manifest))
     return folder
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    torch.manual_seed(0)
+    network = StyleNetwork(init_features=4, num_residuals=1)
+    return unpacked(tmp_path_factory.mktemp("archive"), network, "style_transfer")
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +258,7 @@ BAD = {
     "unknown field": (
         form(data=PHOTO, strenght="1"),
         (422, "InvalidOption"),
-        "unknown option strenght; the options are strength, keep-colors, max-size, format, quality",
+        "unknown option strenght; the options are format, quality, strength, keep-colors, max-size",
     ),
     "unacceptable": (raw(PHOTO, ("Accept", "text/html")), (406, "NotAcceptable"), "image/jpeg, image/png, image/webp"),
 }
@@ -429,3 +433,80 @@ def test_workers_share_the_cores(archive, monkeypatch, cores, workers, environme
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     handler_module.ImageHandler().initialize(Context(archive, maxWorkers=workers))
     assert threads == ([] if expected is None else [expected])
+
+
+# ---- Super-resolution
+
+
+@pytest.fixture(scope="module")
+def enlarging_archive(tmp_path_factory):
+    torch.manual_seed(0)
+    network = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1, output="tanh")
+    return unpacked(tmp_path_factory.mktemp("enlarging_archive"), network, "super_resolution")
+
+
+@pytest.fixture(scope="module")
+def enlarging(enlarging_archive):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(enlarging_archive)
+        yield Served(enlarging_archive, "super_resolution.py")
+    sys.modules.pop("super_resolution")
+
+
+@pytest.fixture(scope="module")
+def upscaler(enlarging_archive):
+    return perceptual.load(enlarging_archive / "tiny.safetensors", device="cpu")
+
+
+def test_super_resolution_by_header_field_and_default(enlarging, upscaler):
+    without = {"histogram_matching": False}
+    responses = enlarging(
+        raw(PHOTO, AS_PNG),
+        raw(PHOTO, AS_PNG, ("X-Histogram-Matching", "off")),
+        form(AS_PNG, data=PHOTO, histogram_matching="off"),
+        form(AS_PNG, data=PHOTO, low_frequencies="on"),
+    )
+    for response, options in zip(responses, [{}, without, without, {"low_frequencies": True}], strict=True):
+        assert response.image.size == (96, 80)
+        expected = np.array(upscaler.upscale(bytes(PHOTO), **options)).astype(int)
+        assert np.abs(np.array(response.image) - expected).max() <= 1  # a batch adds up in another order
+
+
+def test_super_resolution_enlarges_alpha_and_a_single_pixel(enlarging):
+    transparent, pixel = enlarging(
+        raw(encoded(noise(mode="RGBA")), AS_PNG), raw(encoded(Image.new("RGB", (1, 1))), AS_PNG)
+    )
+    assert (transparent.image.mode, transparent.image.size) == ("RGBA", (96, 80))
+    assert pixel.image.size == (4, 4)
+
+
+def test_super_resolution_takes_its_own_options(enlarging):
+    wrong, bad = enlarging(form(data=PHOTO, strength="1"), form(data=PHOTO, histogram_matching="maybe"))
+    assert wrong.error == bad.error == (422, "InvalidOption")
+    assert "the options are format, quality, histogram-matching, low-frequencies" in wrong.detail
+    assert bad.detail == "histogram-matching: expected on or off, got 'maybe'"
+
+
+def test_a_result_over_the_limit_is_refused_before_the_work(enlarging, monkeypatch):
+    monkeypatch.setattr(enlarging.handler, "max_pixels", 100 * 80)
+    monkeypatch.setattr(enlarging.handler, "run", None)  # nothing must reach it
+    (response,) = enlarging(raw(encoded(noise(50, 40))))
+    assert response.error == (413, "ImageTooLarge")
+    assert response.detail == (
+        "the image has 50×40 pixels, 4 times larger 200×160; the limit is 8000 pixels in all: send 25×20 at most"
+    )
+    (response,) = enlarging(raw(encoded(Image.new("RGB", (4100, 1))), ("Accept", "image/webp")))
+    assert response.detail.endswith("16400×4; the limit is 8000 pixels in all: send 500×1 at most")
+
+
+def test_what_fits_is_said_to_fit(enlarging, monkeypatch):
+    monkeypatch.setattr(enlarging.handler, "max_pixels", 100 * 80)
+    allowed, refused = enlarging(raw(encoded(noise(25, 20))), raw(encoded(noise(26, 20))))
+    assert (allowed.status, refused.status) == (200, 413)
+
+
+def test_a_side_too_long_for_the_format_is_refused_before_the_work(enlarging, monkeypatch):
+    monkeypatch.setattr(enlarging.handler, "run", None)
+    (response,) = enlarging(raw(encoded(noise(4100, 3)), ("Accept", "image/webp")))
+    assert response.error == (413, "ImageTooLarge")
+    assert response.detail.endswith("the limit is 16383 a side in webp: send 4095×2 at most")

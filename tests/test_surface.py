@@ -16,6 +16,7 @@ SURFACE = {
     "Server",
     "ServerError",
     "StyleNetwork",
+    "SuperResolutionNetwork",
     "TrainingError",
     "UnsupportedFormat",
     "WeightsError",

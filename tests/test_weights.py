@@ -49,7 +49,9 @@ def test_bad_files_are_told_apart(weights, tmp_path):
     cases = {
         "there is no weights file": tmp_path / "missing.safetensors",
         "format torchserve-perceptual/1 expected, none found": rewritten(weights, tmp_path / "a.st", format="none"),
-        "is for the task juggling; this version knows style": rewritten(weights, tmp_path / "b.st", task="juggling"),
+        "is for the task juggling; this version knows style, super-resolution": rewritten(
+            weights, tmp_path / "b.st", task="juggling"
+        ),
         "does not fit its own network: .*size mismatch": rewritten(weights, tmp_path / "c.st", config=wider),
         r"does not fit its own network: .*Missing key.*layers\.0\.0\.weight": rewritten(
             weights, tmp_path / "d.st", without="layers.0.0.weight", config=config

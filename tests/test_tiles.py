@@ -1,0 +1,36 @@
+import pytest
+import torch
+from torch import nn
+
+from perceptual.networks import SuperResolutionNetwork
+from perceptual.tiles import run_in_tiles
+
+
+@pytest.mark.parametrize(("preset", "scale"), [("paper", 4), ("default", 4), ("default", 8)])
+def test_tiles_make_the_same_picture(preset, scale):
+    torch.manual_seed(0)
+    config = SuperResolutionNetwork.presets[preset] | {"init_features": 4, "num_residuals": 1}
+    network = SuperResolutionNetwork(scale=scale, **config).eval()
+    for layer in network.modules():  # weights that carry far: a small margin would show
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=0.15)
+    image = torch.rand(2, 3, 37, 44)
+    with torch.inference_mode():
+        whole = network(image)
+        for side in (17, 64):
+            tiles = run_in_tiles(network, image, side, network.reach, scale)
+            torch.testing.assert_close(tiles, whole, atol=2e-5, rtol=0)
+        short = run_in_tiles(network, image, 17, network.reach - 6, scale)
+    assert (short - whole).abs().max() > 1e-3, "the margin plays no part, so the above proves nothing"
+
+
+def test_no_larger_tile_than_asked_for_is_run():
+    seen = []
+
+    def double(tile):
+        seen.append(tuple(tile.shape[-2:]))
+        return tile.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    image = torch.rand(1, 1, 10, 23)
+    assert torch.equal(run_in_tiles(double, image, 8, 3, 2), double(image))
+    assert seen[:-1] == [(10, 11), (10, 14), (10, 10), (5, 11), (5, 14), (5, 10)]
