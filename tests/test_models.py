@@ -2,15 +2,18 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import httpx
 import pytest
+import ts
 from serving import altered
 
 from perceptual.commands import COMMANDS
 from perceptual.errors import InputError, ServerError
 from perceptual.registration import register
 from perceptual.server import Server
+from perceptual.status import read_status
 
 # Answers as nvidia-smi does where TorchServe 0.12 asks for GPUs and for their load.
 THREE_GPUS = """#!/bin/sh
@@ -170,10 +173,15 @@ def test_workers_go_to_the_gpus_named(weights, model_store, tmp_path, monkeypatc
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     store = tmp_path / "store"
     shutil.copytree(model_store, store)
-    with Server(store, [], port=0) as server, server.address.management() as management:
+    stock = Path(ts.__file__).with_name("configs") / "metrics.yaml"  # our archives do not need our metrics.yaml
+    with (
+        Server(store, [], port=0, overrides={"metrics_config": str(stock)}) as server,
+        server.address.management() as management,
+    ):
         assert register(server.address, weights, version="2", gpus=[0, 2], workers=2) == ("tiny", "2")
         used = [each["gpuUsage"][: len("gpuId::0")] for each in management.describe("tiny")["workers"]]
         assert used == ["gpuId::0", "gpuId::2"]
+        assert read_status(server.address).models[0].replies == {}
         with pytest.raises(ServerError, match="does not have all of the GPUs 0, 3"):
             register(server.address, weights, version="3", gpus=[0, 3])
         assert [each["modelVersion"] for each in management.versions("tiny")] == ["2"]

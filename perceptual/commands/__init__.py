@@ -7,7 +7,7 @@ from .. import __version__
 from ..errors import PerceptualError
 from .arguments import Parser, report
 
-COMMANDS = ("stylize", "train", "inspect", "package", "serve", "models", "token", "demo", "completion")
+COMMANDS = ("stylize", "train", "inspect", "package", "serve", "models", "status", "token", "demo", "completion")
 
 DESCRIPTION = """Style transfer and super-resolution with perceptual losses, served by TorchServe.
 

@@ -79,7 +79,8 @@ def show_list(args: Namespace) -> None:
         versions = [each for name in client.models() for each in client.versions(name)]
         defaults = {name: client.describe(name)["modelVersion"] for name in client.models()}
     rows = [list_row(each, defaults[each["modelName"]] == each["modelVersion"]) for each in versions]
-    print_table(["model", "version", "default", "workers ready", "waiting", "batch", "archive"], rows)
+    columns = ["model", "version", "default", "workers ready", "waiting", "batch", "archive"]
+    console().print(table(columns, rows))
 
 
 def list_row(version: dict[str, Any], is_default: bool) -> list[str]:
@@ -96,17 +97,23 @@ def list_row(version: dict[str, Any], is_default: bool) -> list[str]:
     ]
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Prints a table; in a pipe nothing is cut off."""
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
+    """A table without a frame, for rich."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 400, highlight=False)
+        made.add_row(*row)
+    return made
+
+
+def console() -> Any:
+    """Where tables are printed; in a pipe nothing is cut off."""
+    from rich.console import Console
+
+    printer = Console(highlight=False)
+    return printer if printer.is_terminal else Console(highlight=False, width=400)
 
 
 def show_model(args: Namespace) -> None:

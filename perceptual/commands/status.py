@@ -1,0 +1,93 @@
+"""``perceptual status``: workers, queue, requests and latencies of a running server."""
+
+import time
+from argparse import Namespace
+from typing import Any
+
+from ..errors import ServerError
+
+DESCRIPTION = """Tells what the server that `perceptual serve` started is doing, since it started.
+
+  perceptual status
+  perceptual status --watch      again every two seconds, until Ctrl-C
+
+The exit status is 1 if a model has no worker that is ready: /ping says Healthy even then.
+"""
+INTERVAL = 2.0  # seconds
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser("status", help="tell what the running server is doing", description=DESCRIPTION)
+    parser.add_argument("--port", type=int, help="inference port of the server; default: the one started last")
+    parser.add_argument("--watch", action="store_true", help="keep telling")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Tells once, or until Ctrl-C; returns 1 if a model does not answer."""
+    from rich.live import Live
+
+    from ..client import find_server
+    from ..status import read_status
+    from .models import console
+
+    server = find_server(args.port)
+    if not args.watch:
+        status = read_status(server)
+        console().print(report_of(status))
+        return 1 if status.unhealthy else 0
+    with Live(console=console()) as live:
+        while True:
+            try:
+                live.update(report_of(read_status(server)))
+            except ServerError as error:  # it may come back
+                live.update(f"[red]{error}[/red]")
+            time.sleep(INTERVAL)
+
+
+def report_of(status: Any) -> Any:
+    """The state in a word and two tables."""
+    from rich.console import Group
+
+    from .models import table
+
+    models = ["model", "version", "workers ready", "waiting", "answered", "refused or failed", "p50 / p95 by stage"]
+    workers = ["worker", "model", "version", "state", "device", "memory"]
+    return Group(
+        verdict(status),
+        table(models, [model_row(model) for model in status.models]),
+        table(workers, [worker_row(model, each) for model in status.models for each in model.workers]),
+    )
+
+
+def verdict(status: Any) -> str:
+    """Whether every model answers, and what ``/ping`` says to that."""
+    if status.unhealthy:
+        return f"[red]unhealthy[/red]: no worker is ready for {', '.join(status.unhealthy)} (/ping: {status.ping})"
+    return f"[green]healthy[/green] (/ping: {status.ping})"
+
+
+def model_row(model: Any) -> list[str]:
+    """What the first table tells of a version."""
+    failed = [f"{count} {outcome}" for outcome, count in sorted(model.replies.items()) if outcome != "ok"]
+    stages = [f"{name} {p50 * 1000:.0f} / {p95 * 1000:.0f} ms" for name, (p50, p95) in model.stages.items()]
+    ready = sum(worker.ready for worker in model.workers)
+    answered = str(model.replies.get("ok", 0))
+    waiting = str(model.waiting)
+    return [
+        model.name,
+        model.version,
+        f"{ready} of {model.wanted}",
+        waiting,
+        answered,
+        "\n".join(failed),
+        "\n".join(stages),
+    ]
+
+
+def worker_row(model: Any, worker: Any) -> list[str]:
+    """What the second table tells of a worker."""
+    memory = "?" if worker.memory is None else f"{worker.memory / 2**20:.0f} MiB"
+    state = "ready" if worker.ready else "loading or down"
+    return [str(worker.pid), model.name, model.version, state, worker.device, memory]

@@ -1,0 +1,88 @@
+"""What a request costs, told to TorchServe's metrics and in one line of the log.
+
+TorchServe exports only the metrics that its ``metrics_config`` lists: ours are in ``metrics.yaml``. On a server that
+has another one, they are passed over.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ts.metrics.metric_type_enum import MetricTypes
+
+# Each with kind, unit and what tells its series apart besides the model's name and version, as in metrics.yaml.
+METRICS = {
+    "perceptual_replies_total": (MetricTypes.COUNTER, "count", "Outcome"),  # ok, or the name of the error
+    "perceptual_bytes_total": (MetricTypes.COUNTER, "bytes", "Direction"),  # in, out
+    "perceptual_pixels_total": (MetricTypes.COUNTER, "count", "Direction"),  # in
+    "perceptual_stage_seconds": (MetricTypes.HISTOGRAM, "s", "Stage"),  # decode, infer, encode
+}
+MODEL = ["ModelName", "ModelVersion"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Record:
+    """What one request has cost so far; ``stages`` in seconds."""
+
+    request_id: str
+    stages: dict[str, float] = field(default_factory=dict)
+    bytes: int = 0
+    pixels: int = 0
+
+
+@contextmanager
+def stage(name: str, *records: Record) -> Iterator[None]:
+    """Times a stage that one request, or a batch of them, goes through."""
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        for record in records:
+            record.stages[name] = time.perf_counter() - begin
+
+
+class Meter:
+    """Tells what requests have cost.
+
+    Args:
+        context: TorchServe's, of the worker.
+    """
+
+    def __init__(self, context: Any) -> None:
+        model = (context.manifest or {}).get("model", {})
+        self.model = [str(context.model_name), str(model.get("modelVersion", ""))]
+        self.metrics = {
+            name: context.metrics.cache.get(kind, {}).get(name)
+            or context.metrics.add_metric_to_cache(name, unit, [*MODEL, label], kind)
+            for name, (kind, unit, label) in METRICS.items()
+        }
+
+    def tell(self, record: Record, status: int, outcome: str, size: int) -> None:
+        """Tells about an answered request.
+
+        Args:
+            record: What it has cost.
+            status: HTTP status of the reply.
+            outcome: ``ok``, or the name of the error.
+            size: Bytes of the reply.
+        """
+        self.add("perceptual_replies_total", outcome, 1)
+        self.add("perceptual_bytes_total", "in", record.bytes)
+        self.add("perceptual_bytes_total", "out", size)
+        self.add("perceptual_pixels_total", "in", record.pixels)
+        for name, seconds in record.stages.items():
+            self.add("perceptual_stage_seconds", name, seconds)
+        stages = {f"{name}_ms": round(seconds * 1000, 2) for name, seconds in record.stages.items()}
+        known = {"bytes_in": record.bytes, "bytes_out": size, "pixels": record.pixels}
+        told = {"request_id": record.request_id, "status": status, "outcome": outcome, **known, **stages}
+        logger.info("%s", json.dumps(told))
+
+    def add(self, name: str, label: str, value: float) -> None:
+        """Adds a value to one of the metrics."""
+        self.metrics[name].add_or_update(value, [*self.model, label])

@@ -1,0 +1,129 @@
+"""What a running server is doing: its workers, and what its models' requests have cost."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from .client import Client, RunningServer
+from .errors import ServerError
+
+Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process; ``memory`` is resident, in bytes, and None where the process is not on this machine."""
+
+    pid: int
+    ready: bool
+    device: str
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """A version of a model: its workers, and sums since the server started."""
+
+    name: str
+    version: str
+    wanted: int
+    waiting: int
+    workers: list[Worker]
+    replies: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it answers. A model that was scaled to no worker is not meant to."""
+        return self.wanted == 0 or any(worker.ready for worker in self.workers)
+
+
+@dataclass(frozen=True)
+class Status:
+    """A server's models, and what its ``/ping`` says, which is Healthy even without a ready worker."""
+
+    models: list[ModelStatus]
+    ping: str
+
+    @property
+    def unhealthy(self) -> list[str]:
+        """The models that should answer and do not."""
+        return [f"{model.name} {model.version}" for model in self.models if not model.healthy]
+
+
+def read_status(server: RunningServer) -> Status:
+    """Asks a server's management, metrics and inference APIs.
+
+    Raises:
+        ServerError: It does not answer.
+    """
+    with server.management(timeout=5.0) as management:
+        described = [each for name in management.models() for each in management.versions(name)]
+    with Client(server.metrics_url, timeout=5.0) as client:
+        metrics = read_metrics(client.send("GET", "/metrics").text)
+    with server.inference(timeout=5.0) as inference:
+        try:
+            ping = inference.send("GET", "/ping").json()["status"]
+        except ServerError as error:
+            ping = str(error)
+    return Status([model_status(each, metrics) for each in described], ping)
+
+
+def model_status(described: Mapping[str, Any], metrics: "Metrics") -> ModelStatus:
+    """What TorchServe's description of a version and the metrics tell together."""
+    model = described["modelName"], described["modelVersion"]
+    buckets = metrics.buckets.get(model, {})
+    return ModelStatus(
+        *model,
+        wanted=described["minWorkers"],
+        waiting=described["jobQueueStatus"]["pendingRequests"],
+        workers=[worker_of(each) for each in described["workers"]],
+        replies=metrics.replies.get(model, {}),
+        stages={stage: (quantile(0.5, each), quantile(0.95, each)) for stage, each in buckets.items()},
+    )
+
+
+def worker_of(described: Mapping[str, Any]) -> Worker:
+    """A worker. TorchServe tells its GPU only among the figures of nvidia-smi, and its memory a minute late."""
+    memory = None
+    with suppress(psutil.Error):
+        memory = psutil.Process(described["pid"]).memory_info().rss
+    device = described["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if described["gpu"] else "CPU"
+    return Worker(described["pid"], described["status"] == "READY", device, memory)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The handlers' metrics, by name and version of the model."""
+
+    replies: dict[tuple[str, str], dict[str, int]]
+    buckets: dict[tuple[str, str], dict[str, Buckets]]
+
+
+def read_metrics(text: str) -> Metrics:
+    """Picks the handlers' metrics out of what Prometheus would read."""
+    metrics = Metrics({}, {})
+    for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+        model = sample.labels.get("ModelName", ""), sample.labels.get("ModelVersion", "")
+        if sample.name == "perceptual_replies_total":
+            metrics.replies.setdefault(model, {})[sample.labels["Outcome"]] = int(sample.value)
+        elif sample.name == "perceptual_stage_seconds_bucket":
+            stages = metrics.buckets.setdefault(model, {})
+            bound = float(sample.labels["le"])
+            stages[sample.labels["Stage"]] = [*stages.get(sample.labels["Stage"], []), (bound, sample.value)]
+    return metrics
+
+
+def quantile(share: float, buckets: Buckets) -> float:
+    """A quantile of a histogram, interpolated within its bucket as Prometheus does; the unit is the buckets'."""
+    rank = share * buckets[-1][1]
+    below, before = 0.0, 0.0
+    for bound, count in buckets:
+        if count >= rank and count > before:
+            return below if bound == float("inf") else below + (bound - below) * (rank - before) / (count - before)
+        below, before = bound, count
+    return float("nan")

@@ -1,0 +1,132 @@
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from serving import wait_for
+
+from perceptual import measure
+from perceptual import server as server_module
+from perceptual.commands import status as command
+from perceptual.status import ModelStatus, Worker, quantile, read_metrics, read_status
+
+BUCKETS = [(0.1, 10.0), (0.5, 10.0), (1.0, 20.0), (math.inf, 20.0)]
+
+
+@pytest.fixture
+def counted(server, photo):
+    """What two good requests and one bad one have added to tiny's replies, and when they began."""
+    begin = outcomes(server)
+    with server.address.inference() as client:
+        for data in (photo, photo, b"no picture"):
+            client.http.post("/predictions/tiny", content=data, headers={"Content-Type": "application/octet-stream"})
+    wait_for(lambda: sum(outcomes(server).values()) >= sum(begin.values()) + 3, seconds=5)  # by way of a log
+    after = outcomes(server)
+    return {name: count - begin.get(name, 0) for name, count in after.items()}
+
+
+def outcomes(server):
+    (model,) = read_status(server.address).models
+    return model.replies
+
+
+@pytest.mark.parametrize(
+    ("share", "buckets", "value"),
+    [
+        (0.5, BUCKETS, 0.1),
+        (0.25, BUCKETS, 0.05),
+        (0.75, BUCKETS, 0.75),
+        (1.0, BUCKETS, 1.0),
+        (0.9, [(1.0, 5.0), (math.inf, 10.0)], 1.0),
+    ],
+)
+def test_quantiles_are_interpolated_as_prometheus_does(share, buckets, value):
+    assert quantile(share, buckets) == pytest.approx(value)
+
+
+def test_a_quantile_of_nothing_is_no_number():
+    assert math.isnan(quantile(0.5, [(1.0, 0.0), (math.inf, 0.0)]))
+
+
+def test_a_model_is_healthy_if_a_worker_is_ready_or_none_is_wanted():
+    up, down = Worker(1, True, "CPU", None), Worker(2, False, "CPU", None)
+    assert ModelStatus("m", "1", wanted=2, waiting=0, workers=[down, up]).healthy
+    assert ModelStatus("m", "1", wanted=0, waiting=0, workers=[]).healthy
+    assert not ModelStatus("m", "1", wanted=2, waiting=0, workers=[down]).healthy
+    assert not ModelStatus("m", "1", wanted=1, waiting=0, workers=[]).healthy
+
+
+def test_the_metrics_configuration_lists_what_the_handlers_tell():
+    listed = yaml.safe_load(server_module.METRICS.read_text())["model_metrics"]
+    found = {
+        each["name"]: (kind, each["unit"], each["dimensions"])
+        for kind in ("counter", "histogram")
+        for each in listed[kind]
+    }
+    told = {name: (kind.value, unit, [*measure.MODEL, label]) for name, (kind, unit, label) in measure.METRICS.items()}
+    assert found == told
+
+
+def test_requests_are_counted_and_timed(server, counted):
+    assert counted["ok"] == 2 and counted["InvalidImage"] == 1
+    text = httpx.get(f"{server.address.metrics_url}/metrics").text
+    buckets = read_metrics(text).buckets["tiny", "1.2"]
+    assert buckets.keys() == {"decode", "infer", "encode"}
+    assert buckets["decode"][-1][1] >= buckets["infer"][-1][1] + 1  # the bad one was not run
+    assert 'perceptual_bytes_total{ModelName="tiny",ModelVersion="1.2",Direction="out"' in text
+    assert 'perceptual_pixels_total{ModelName="tiny",ModelVersion="1.2",Direction="in"' in text
+    (model,) = read_status(server.address).models
+    assert all(0 < p50 <= p95 for p50, p95 in model.stages.values())
+
+
+def test_every_request_leaves_one_line_in_the_log(server, counted):
+    log = Path(server.address.logs, "model_log.log").read_text().splitlines()
+    told = [json.loads(line[line.index("{") :]) for line in log if '"request_id"' in line]
+    assert len({each["request_id"] for each in told}) == len(told)
+    *_, first, second, bad = told
+    assert (bad["status"], bad["outcome"], bad["bytes_in"]) == (400, "InvalidImage", len(b"no picture"))
+    for good in (first, second):
+        assert (good["status"], good["outcome"], good["pixels"]) == (200, "ok", 64 * 48)
+        assert good["bytes_out"] > 500 and min(good["decode_ms"], good["infer_ms"], good["encode_ms"]) > 0
+
+
+def test_status_tells_workers_and_latencies(run, server, counted):
+    status, out, _ = run("status", "--port", httpx.URL(server.address.inference_url).port)
+    assert status == 0 and out.startswith("healthy (/ping: Healthy)")
+    (worker,) = read_status(server.address).models[0].workers
+    assert 2**27 < worker.memory < 2**32
+    row = next(line.split() for line in out.splitlines() if line.split()[:1] == [str(worker.pid)])
+    assert row[1:] == ["tiny", "1.2", "ready", "CPU", f"{worker.memory / 2**20:.0f}", "MiB"]
+    assert "infer " in out and " InvalidImage" in out
+
+
+def test_status_sees_a_dead_worker_that_ping_does_not(run, server):
+    (worker,) = read_status(server.address).models[0].workers
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_for(lambda: read_status(server.address).unhealthy, seconds=3)
+    status, out, _ = run("status", "--port", httpx.URL(server.address.inference_url).port)
+    assert status == 1 and out.startswith("unhealthy: no worker is ready for tiny 1.2 (/ping: ")
+    wait_for(server.healthy, seconds=30)
+
+
+def test_watching_goes_on_until_it_is_stopped(run, server, monkeypatch):
+    rounds = []
+
+    def sleep(seconds):
+        rounds.append(seconds)
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "time", type("Clock", (), {"sleep": staticmethod(sleep)}))
+    status, out, _ = run("status", "--watch", "--port", httpx.URL(server.address.inference_url).port)
+    assert status == 130 and "tiny" in out and rounds == [command.INTERVAL] * 2
+
+
+def test_status_without_a_server_is_one_line(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    status, _, err = run("status")
+    assert status == 1 and err == "perceptual: no server is running; start one with: perceptual serve\n"
