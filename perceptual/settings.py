@@ -55,6 +55,23 @@ class Integer:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """One of a few whole numbers."""
+
+    numbers: tuple[int, ...]
+
+    def parse(self, value: Any) -> int:
+        """An int, from a number or text."""
+        number = Integer().parse(value)
+        if number not in self.numbers:
+            raise ValueError
+        return number
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.numbers))
+
+
+@dataclass(frozen=True)
 class Choice:
     """One of a few words."""
 

@@ -3,8 +3,9 @@ import torch
 from PIL import Image
 from training_fixtures import make_photos
 
+from perceptual import images
 from perceptual.errors import TrainingError
-from perceptual_training.data import RandomCrops, batches, find_photos
+from perceptual_training.data import RandomCrops, batches, find_photos, plain_crops, resized_crops
 
 CPU = torch.device("cpu")
 
@@ -42,19 +43,19 @@ def in_split(folder, split):
 
 def test_samples_depend_on_seed_and_position_alone(tmp_path):
     files = make_photos(tmp_path, 5)
-    one, other = RandomCrops(files, 32, seed=3), RandomCrops(files, 32, seed=3)
+    one, other = RandomCrops(files, resized_crops(32), seed=3), RandomCrops(files, resized_crops(32), seed=3)
     positions = [0, 7, 3, 12]
     torch.manual_seed(1)
     first = [one[i][0] for i in positions]
     torch.manual_seed(2)
     second = [other[i][0] for i in reversed(positions)]
     assert all(torch.equal(a, b) for a, b in zip(first, reversed(second), strict=True))
-    assert not torch.equal(first[0], RandomCrops(files, 32, seed=4)[0][0])
+    assert not torch.equal(first[0], RandomCrops(files, resized_crops(32), seed=4)[0][0])
     assert first[0].shape == (3, 32, 32) and first[0].dtype == torch.uint8
 
 
 def test_sampling_leaves_the_global_random_state_alone(tmp_path):
-    crops = RandomCrops(make_photos(tmp_path, 2), 16, seed=0)
+    crops = RandomCrops(make_photos(tmp_path, 2), resized_crops(16), seed=0)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -65,7 +66,7 @@ def test_sampling_leaves_the_global_random_state_alone(tmp_path):
 def test_every_epoch_shows_every_photo_once_in_another_order(tmp_path):
     for shade in range(6):  # uniform photos, told by their value
         Image.new("RGB", (20, 20), (shade * 40,) * 3).save(tmp_path / f"{shade}.png")
-    crops = RandomCrops(sorted(tmp_path.iterdir()), 16, seed=0)
+    crops = RandomCrops(sorted(tmp_path.iterdir()), resized_crops(16), seed=0)
     epochs = [[int(crops[6 * epoch + i][0][0, 0, 0]) // 40 for i in range(6)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
@@ -74,18 +75,41 @@ def test_every_epoch_shows_every_photo_once_in_another_order(tmp_path):
 def test_unreadable_files_are_passed_over_and_reported(tmp_path):
     files = make_photos(tmp_path, 3)
     files[1].write_bytes(files[1].read_bytes()[:100])
-    crops = RandomCrops(files, 16, seed=0)
+    crops = RandomCrops(files, resized_crops(16), seed=0)
     bad = [bad for position in range(3) for bad in crops[position][1]]
     assert set(bad) == {files[1]}
     for file in files:
         file.write_bytes(b"")
-    with pytest.raises(TrainingError, match="not one of the 3 image files can be read"):
+    with pytest.raises(TrainingError, match="not one of the 3 image files can be used; the last is"):
         crops[0]
+
+
+def test_plain_crops_are_parts_of_the_photo(tmp_path):
+    file = make_photos(tmp_path, 1, (30, 24))[0]
+    photo = images.decode(file.read_bytes()).rgb
+    crops = RandomCrops([file], plain_crops(16), seed=0)
+    windows = photo.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4)
+    for position in range(8):
+        crop = crops[position][0]
+        assert any((windows == each).all(dim=(2, 3, 4)).any() for each in (crop, crop.flip(2)))
+        assert torch.equal(crop, crops[position][0])
+    assert len({crops[position][0].numpy().tobytes() for position in range(8)}) > 4
+
+
+def test_photos_smaller_than_a_plain_crop_are_passed_over_and_reported(tmp_path):
+    files = [*make_photos(tmp_path, 2, (40, 32)), tmp_path / "small.png"]
+    Image.new("RGB", (40, 31)).save(files[2])
+    crops = RandomCrops(files, plain_crops(32), seed=0)
+    assert {bad for position in range(3) for bad in crops[position][1]} == {files[2]}
+    with pytest.raises(
+        TrainingError, match=r"not one of the 3 .* can be used; .*: 40×3. pixels are too few for a crop"
+    ):
+        RandomCrops(files, plain_crops(33), seed=0)[0]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_go_on_where_they_are_told(tmp_path, workers):
-    crops = RandomCrops(make_photos(tmp_path, 5), 16, seed=0)
+    crops = RandomCrops(make_photos(tmp_path, 5), resized_crops(16), seed=0)
     whole = [photos for photos, _ in batches(crops, 2, 0, 4, 0, CPU)]
     rest = [photos for photos, _ in batches(crops, 2, 2, 4, workers, CPU)]
     assert len(whole) == 4 and len(rest) == 2

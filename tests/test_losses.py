@@ -4,6 +4,7 @@ import torch
 
 from perceptual_training.losses import (
     FeatureReconstructionLoss,
+    PixelLoss,
     StyleReconstructionLoss,
     TotalVariationLoss,
     gram_matrix,
@@ -69,6 +70,15 @@ def test_style_reconstruction_against_the_definition():
     assert loss(A).item() == pytest.approx(sum(weights[k] * expected[k] for k in weights), rel=1e-12)
 
 
+def test_pixel_loss_counts_levels_of_a_byte():
+    target = torch.zeros(1, 3, 2, 2)
+    assert PixelLoss(2)(target + 3 / 255, target).item() == pytest.approx(18)
+    target.requires_grad_()
+    image = torch.rand(1, 3, 2, 2, requires_grad=True)
+    PixelLoss(1)(image, target).backward()
+    assert target.grad is None and image.grad is not None
+
+
 def test_total_variation_of_a_worked_example():
     image = torch.tensor([[[[0.0, 1.0], [0.0, 3.0]]]])
     # Down: 0 and 2, mean square 2. Right: 1 and 3, mean square 5.
@@ -98,4 +108,5 @@ def test_reprs_tell_layers_and_weights():
     style = StyleReconstructionLoss({"one": 1.0, "two": 0.25}, {k: v[:1] for k, v in A.items()})
     assert repr(style) == "StyleReconstructionLoss(one=1, two=0.25)"
     assert repr(FeatureReconstructionLoss({"relu2_2": 1.0})) == "FeatureReconstructionLoss(relu2_2=1)"
+    assert repr(PixelLoss(0.5)) == "PixelLoss(weight=0.5)"
     assert repr(TotalVariationLoss(1e5)) == "TotalVariationLoss(weight=100000)"

@@ -5,8 +5,8 @@ import pytest
 
 from perceptual.errors import InvalidOption
 from perceptual.options import StyleOptions
-from perceptual.settings import Choice, FilePath, Integer, Number, Several, Switch, Text, parse, setting
-from perceptual_training.settings import StyleSettings, read_recipe
+from perceptual.settings import Choice, FilePath, Integer, Number, OneOf, Several, Switch, Text, parse, setting
+from perceptual_training.settings import StyleSettings, SuperResolutionSettings, read_recipe
 
 RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/*.toml"))
 
@@ -18,6 +18,7 @@ RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/*.toml"))
         (Number(), "5e4", 5e4),
         (Integer(1), "7", 7),
         (Integer(1), 4.0, 4),
+        (OneOf((4, 8)), "8", 8),
         (Choice(("jpeg", "png")), " PNG ", "png"),
         (Switch(), "On", True),
         (Switch(), False, False),
@@ -66,6 +67,9 @@ def test_defaults_and_required_settings():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(recipe):
     values = read_recipe(recipe) | {"content-dir": "photos"}
+    if "super_resolution" in recipe.stem:
+        assert parse(SuperResolutionSettings, values).image_size % values["upscale-factor"] == 0
+        return
     settings = parse(StyleSettings, {"style-image": "painting.jpg"} | values)
     if "style-image" in values:
         assert settings.style_image.is_file()

@@ -150,6 +150,16 @@ def test_resuming_needs_a_checkpoint_and_the_same_settings(settings):
         train_style(settings(), resume=True)
 
 
+def test_a_checkpoint_from_before_a_setting_existed_resumes_at_its_default(settings):
+    train_style(settings())
+    file = settings().sample_path / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    del state["settings"]["style_size"], state["settings"]["reg_weight"]  # 384 and 1e5 by default
+    torch.save(state, file)
+    with pytest.raises(TrainingError, match="other settings: style-size was 384 and is now 32. Resume"):
+        train_style(settings(iterations=7), resume=True)
+
+
 def test_corrupt_photos_are_survived_counted_and_named(settings, photos):
     victims = [photos / "a" / "001.png", photos / "b/c" / "002.png", photos / "a" / "003.png", photos / "a" / "005.png"]
     for victim in victims:
@@ -158,7 +168,7 @@ def test_corrupt_photos_are_survived_counted_and_named(settings, photos):
     train_style(run)
     last = (run.sample_path / "train.log").read_text().splitlines()[-1]
     named = [str(victim) for victim in victims if str(victim) in last]
-    assert named and last.startswith(f"{len(named)} image files could not be read and were skipped")
+    assert named and last.startswith(f"{len(named)} image files were skipped, damaged or too small for a crop: ")
 
 
 def test_losses_that_explode_stop_the_run_with_the_last_checkpoint(settings, monkeypatch):

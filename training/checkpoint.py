@@ -10,9 +10,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from perceptual.errors import TrainingError
+from perceptual.settings import settings_of
 from perceptual.weights import write_atomically
 
-from .settings import FREE_ON_RESUME, TrainingSettings, plain
+from .settings import FREE_ON_RESUME, TrainingSettings, plain, plain_value
 
 
 def save_checkpoint(
@@ -52,7 +53,7 @@ def load_checkpoint(
         raise TrainingError(f"nothing to resume: there is no {path}; leave --resume out to begin") from error
     except Exception as error:  # torch.load raises whatever unpickling does
         raise TrainingError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    refuse_other_settings(path, state["settings"], plain(settings))
+    refuse_other_settings(path, state["settings"], settings)
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
@@ -62,12 +63,17 @@ def load_checkpoint(
     return state["iteration"]
 
 
-def refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raises TrainingError if a setting that decides what is computed has changed."""
+def refuse_other_settings(path: Path, old: dict[str, Any], settings: TrainingSettings) -> None:
+    """Raises TrainingError if a setting that decides what is computed has changed.
+
+    A setting that the checkpoint does not know came later; what it had before is its default.
+    """
+    new = plain(settings)
+    old = {each.name: plain_value(each.default) for each in settings_of(type(settings))} | old
     changed = [
-        f"{name.replace('_', '-')} was {old.get(name)} and is now {new[name]}"
+        f"{name.replace('_', '-')} was {old[name]} and is now {new[name]}"
         for name in new
-        if name not in FREE_ON_RESUME and old.get(name) != new[name]
+        if name not in FREE_ON_RESUME and old[name] != new[name]
     ]
     if changed:
         raise TrainingError(

@@ -2,7 +2,7 @@
 
 import hashlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from perceptual import images
-from perceptual.errors import InputError, TrainingError
+from perceptual.errors import InputError, InvalidImage, TrainingError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 100)}  # percent of the files
 
 Sample = tuple[Tensor, list[Path]]
+Crop = Callable[[Tensor], Tensor]
 
 
 def find_photos(folder: Path, split: str) -> list[Path]:
@@ -52,18 +53,17 @@ class RandomCrops(Dataset[Sample]):
 
     Args:
         files: Image files.
-        size: Side of the square crops, in pixels.
+        crop: Makes a crop from a photo, both uint8 3×H×W, by torch's random numbers; raises InputError if it cannot.
         seed: Any number.
-        scale: Smallest and largest share of a photo's area that a crop covers.
     """
 
-    def __init__(self, files: Sequence[Path], size: int, seed: int, scale: tuple[float, float] = (0.35, 1.0)) -> None:
+    def __init__(self, files: Sequence[Path], crop: Crop, seed: int) -> None:
         self.files = list(files)
+        self.crop = crop
         self.seed = seed
-        self.transform = v2.Compose([v2.RandomResizedCrop(size, scale, antialias=True), v2.RandomHorizontalFlip()])
 
     def __getitem__(self, position: int) -> Sample:
-        """A crop, uint8 3×size×size, and the unreadable files that were passed over to get it."""
+        """A crop, uint8 3×size×size, and the unusable files that were passed over to get it."""
         epoch, place = divmod(position, len(self.files))
         order = epoch_order(self.seed, epoch, len(self.files))
         bad: list[Path] = []
@@ -71,13 +71,36 @@ class RandomCrops(Dataset[Sample]):
             file = self.files[order[(place + step) % len(order)]]
             try:
                 photo = images.decode(file.read_bytes()).rgb
-            except (InputError, OSError):
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(mixed_seed(self.seed, position))
+                    return self.crop(photo), bad
+            except (InputError, OSError) as error:
                 bad.append(file)
-                continue
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(mixed_seed(self.seed, position))
-                return self.transform(photo), bad
-        raise TrainingError(f"not one of the {len(bad)} image files can be read; the first is {bad[0]}")
+                reason = error
+        raise TrainingError(f"not one of the {len(bad)} image files can be used; the last is {bad[-1]}: {reason}")
+
+
+def resized_crops(size: int, scale: tuple[float, float] = (0.35, 1.0)) -> Crop:
+    """Random parts of a photo, resized to ``size`` × ``size``, flipped every other time.
+
+    Args:
+        size: In pixels.
+        scale: Smallest and largest share of a photo's area that a crop covers.
+    """
+    return v2.Compose([v2.RandomResizedCrop(size, scale, antialias=True), v2.RandomHorizontalFlip()])
+
+
+def plain_crops(size: int) -> Crop:
+    """Random crops of ``size`` × ``size`` pixels as they are, flipped every other time."""
+    transform = v2.Compose([v2.RandomCrop(size), v2.RandomHorizontalFlip()])
+
+    def crop(photo: Tensor) -> Tensor:
+        height, width = photo.shape[1:]
+        if min(height, width) < size:
+            raise InvalidImage(f"{width}×{height} pixels are too few for a crop of {size}×{size}")
+        return transform(photo)
+
+    return crop
 
 
 @lru_cache(maxsize=2)
@@ -95,7 +118,7 @@ def mixed_seed(*parts: int) -> int:
 def batches(
     dataset: RandomCrops, batch_size: int, start: int, stop: int, workers: int, device: torch.device
 ) -> Iterator[Sample]:
-    """Batches ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, with unreadable files."""
+    """Batches ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, with unusable files."""
     loader = DataLoader(
         dataset,
         batch_size,
@@ -111,7 +134,7 @@ def batches(
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
-    """Stacks the crops and joins the lists of unreadable files."""
+    """Stacks the crops and joins the lists of unusable files."""
     return torch.stack([crop for crop, _ in samples]), [file for _, bad in samples for file in bad]
 
 

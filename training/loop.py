@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from perceptual.errors import TrainingError
-from perceptual.networks import StyleNetwork
+from perceptual.networks import ImageTransformationNetwork
 from perceptual.weights import save_network
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .data import RandomCrops, batches, find_photos
+from .data import Crop, RandomCrops, batches, find_photos
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
@@ -31,7 +31,11 @@ CONSTANT = 0.5 / 255  # a standard deviation below which a picture is of one col
 class Task(Protocol):
     """What a task adds to the loop. All of it lies on the device already."""
 
-    network: StyleNetwork
+    crops: Crop
+
+    @property
+    def network(self) -> ImageTransformationNetwork:
+        """What is trained."""
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The weighted losses of a batch of photos by name, whose sum is the objective, and the network's output."""
@@ -86,14 +90,14 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     if start >= settings.iterations:
         raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
     stream = batches(
-        RandomCrops(files, settings.image_size, settings.seed),
+        RandomCrops(files, task.crops, settings.seed),
         settings.batch_size,
         start,
         settings.iterations,
         settings.num_workers,
         device,
     )
-    unreadable: set[Path] = set()
+    unusable: set[Path] = set()
     with Record(run.folder, start, settings.iterations, settings.batch_size) as record, stop_signals() as stop:
         record.note(f"{len(files)} photos, {device}, {'bfloat16' if half else 'float32'}; all files in {run.folder}")
         for done, (photos, bad) in enumerate(stream, start + 1):
@@ -106,7 +110,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             scheduler.step()
 
             record.advance()
-            unreadable.update(bad)
+            unusable.update(bad)
             stopping = stop.is_set() and done < settings.iterations
             last = done == settings.iterations or stopping
             if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
@@ -123,7 +127,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             if stopping:
                 record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
                 return False
-        record.unreadable(unreadable)
+        record.unusable(unusable)
     animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
     save_network(run.model, network, {**task.provenance(), **facts})
     return True
@@ -141,7 +145,7 @@ def lr_factor(done: int, settings: TrainingSettings) -> float:
 def check_health(done: int, objective: Tensor, output: Tensor, network: nn.Module, run: Run) -> None:
     """Raises TrainingError if the objective or a weight is not finite, or all outputs are of one colour."""
     kept = f"The last good checkpoint is {run.checkpoint}" if run.checkpoint.exists() else "There is no checkpoint yet"
-    advice = f"{kept}; try a lower --lr or --style-weights, or --precision float32"
+    advice = f"{kept}; try a lower --lr, lower weights of the losses, or --precision float32"
     if not torch.isfinite(objective) or not all(torch.isfinite(p).all() for p in network.parameters()):
         raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice}")
     if output.detach().float().std(dim=(2, 3)).max() < CONSTANT:

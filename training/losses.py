@@ -83,6 +83,28 @@ class StyleReconstructionLoss(nn.Module):
         return describe(self.weights)
 
 
+class PixelLoss(nn.Module):
+    """Squared Euclidean distance of pixels from 0 to 255, divided by C·H·W (section 3.2), times a weight.
+
+    On this scale, which is the loss network's too, a distance of 65 is a PSNR of 30 dB.
+
+    Args:
+        weight: Factor of the loss.
+    """
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Compares two sets of images in [0, 1], each N×C×H×W; the targets are taken as constants."""
+        return self.weight * (255 * (wide(images) - wide(targets).detach())).square().mean()
+
+    def extra_repr(self) -> str:
+        """The weight."""
+        return f"weight={self.weight:g}"
+
+
 class TotalVariationLoss(nn.Module):
     """Squared differences of neighbouring pixels, averaged over pixels and channels, times a weight.
 

@@ -72,10 +72,10 @@ class Record:
         frame.save(self.folder / "evolution" / f"{done:07}.png")
         self.board.add_image("samples", pil_to_tensor(sheet), done)
 
-    def unreadable(self, files: Iterable[Path]) -> None:
+    def unusable(self, files: Iterable[Path]) -> None:
         """Counts and names the files that were skipped."""
         if names := sorted(str(file) for file in files):
-            self.note(f"{len(names)} image files could not be read and were skipped: {', '.join(names)}")
+            self.note(f"{len(names)} image files were skipped, damaged or too small for a crop: {', '.join(names)}")
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from perceptual.errors import InvalidOption
-from perceptual.settings import Choice, FilePath, Integer, Number, Several, Text, option_name, setting, settings_of
+from perceptual.settings import (
+    Choice,
+    FilePath,
+    Integer,
+    Number,
+    OneOf,
+    Several,
+    Text,
+    setting,
+    settings_of,
+)
+
+from .degradation import DEGRADATIONS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,7 +38,10 @@ class TrainingSettings:
     image_size: int = setting(256, Integer(32), "side of the training crops, in pixels", DATA)
     num_workers: int = setting(2, Integer(0), "processes that decode and crop photos", DATA)
 
-    in_channels: int = setting(3, Integer(1, 3), "3: the network sees colour; 1: only brightness", NETWORK)
+    preset: str = setting(
+        "default", Choice(("paper", "default", "fast")), "architecture; the other options refine it", NETWORK
+    )
+    init_features: int | None = setting(None, Integer(1), "channels of the first layer; default: the preset's", NETWORK)
     num_residuals: int | None = setting(None, Integer(0), "residual blocks; default: the preset's", NETWORK)
 
     loss_network: str = setting("vgg16", Choice(("vgg16", "vgg19")), "network whose features are compared", LOSSES)
@@ -76,10 +91,7 @@ class StyleSettings(TrainingSettings):
     content_image: Path | None = setting(
         None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
     )
-    preset: str = setting(
-        "default", Choice(("paper", "default", "fast")), "architecture; the other options refine it", NETWORK
-    )
-    init_features: int | None = setting(None, Integer(1), "channels of the first layer; default: the preset's", NETWORK)
+    in_channels: int = setting(3, Integer(1, 3), "3: the network sees colour; 1: only brightness", NETWORK)
     style_layers: tuple[str, ...] = setting(
         ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), Several(Text("a layer")), "layers for style", LOSSES
     )
@@ -89,10 +101,31 @@ class StyleSettings(TrainingSettings):
     reg_weight: float = setting(1e5, Number(0), "weight of the total variation loss", LOSSES)
 
 
-# What may differ between a run and its continuation without changing what is computed.
-FREE_ON_RESUME = {"num_workers", "device", "iterations", "log_step", "sample_step", "save_step", "licence"} | {
-    each.name for each in settings_of(StyleSettings) if isinstance(each.metadata["kind"], FilePath)
+@dataclass(frozen=True, kw_only=True)
+class SuperResolutionSettings(TrainingSettings):
+    """What a super-resolution training can be told besides, and its own defaults."""
+
+    image_size: int = setting(288, Integer(32), "side of the targets, in pixels; photos are cropped, not resized", DATA)
+    degradation: str = setting(
+        "paper", Choice(DEGRADATIONS), "how inputs are made: paper blurs, then reduces bicubically", DATA
+    )
+    upscale_factor: int = setting(4, OneOf((4, 8)), "how many times larger the output is", NETWORK)
+    loss: str = setting(
+        "feature", Choice(("feature", "pixel", "both")), "what is compared: features, pixels, or both, weighted", LOSSES
+    )
+    pixel_weight: float = setting(1.0, Number(0), "weight of the pixel loss; with both, 100 equals features", LOSSES)
+    reg_weight: float = setting(0.0, Number(0), "weight of the total variation loss; a little: 1e4", LOSSES)
+    iterations: int = setting(200_000, Integer(1), "iterations in all", OPTIMIZATION)
+
+
+PATHS = {
+    each.name
+    for cls in (StyleSettings, SuperResolutionSettings)
+    for each in settings_of(cls)
+    if isinstance(each.metadata["kind"], FilePath)
 }
+# What may differ between a run and its continuation without changing what is computed.
+FREE_ON_RESUME = PATHS | {"num_workers", "device", "iterations", "log_step", "sample_step", "save_step", "licence"}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -105,8 +138,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidOption(f"recipe {path}: {error}") from error
-    paths = {option_name(each) for each in settings_of(StyleSettings) if isinstance(each.metadata["kind"], FilePath)}
-    return {name: path.parent / value if name in paths else value for name, value in values.items()}
+    return {name: path.parent / value if name.replace("-", "_") in PATHS else value for name, value in values.items()}
 
 
 def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option: str) -> dict[str, float]:
@@ -124,7 +156,9 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
 
 def plain(settings: TrainingSettings) -> dict[str, Any]:
     """Settings as plain JSON values."""
-    return {
-        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(settings).items()
-    }
+    return {name: plain_value(value) for name, value in asdict(settings).items()}
+
+
+def plain_value(value: Any) -> Any:
+    """A setting's value as JSON has it."""
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

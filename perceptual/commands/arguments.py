@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field
 from typing import Any, NoReturn
 
-from ..settings import Choice, Kind, Several, Switch, option_name, settings_of
+from ..settings import Choice, Kind, OneOf, Several, Switch, option_name, settings_of
 
 
 class Parser(ArgumentParser):
@@ -80,6 +80,8 @@ def metavar(kind: Kind) -> str:
         return metavar(kind.kind)
     if isinstance(kind, Choice):
         return "{" + ",".join(kind.words) + "}"
+    if isinstance(kind, OneOf):
+        return "{" + ",".join(map(str, kind.numbers)) + "}"
     return type(kind).__name__.removeprefix("File").upper()
 
 

@@ -2,10 +2,12 @@
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..settings import parse
 from .arguments import add_settings, given
+
+T = TypeVar("T")
 
 STYLE = """Trains a network to paint photos in the style of one painting.
 
@@ -21,33 +23,69 @@ lower --style-size; if too large, raise it. If flat areas show a pattern, raise 
 """
 
 
+SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
+
+  perceptual train super-resolution --content-dir photos/ --upscale-factor 4
+  perceptual train super-resolution --recipe training/recipes/super_resolution_x4_feature.toml --content-dir photos/
+  perceptual train super-resolution ... --resume
+
+The targets are crops of the photos (--image-size), the inputs are made of them by --degradation. --loss pixel gives
+the highest PSNR and needs no loss network; --loss feature, the paper's, gives sharper pictures.
+"""
+
+
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import StyleSettings
+    from perceptual_training.settings import StyleSettings, SuperResolutionSettings
 
     tasks = subparsers.add_parser("train", help="train a network").add_subparsers(
         title="tasks", metavar="TASK", required=True
     )
-    style = tasks.add_parser(
-        "style",
-        help="style transfer: one network for one painting",
-        description=STYLE,
-        usage="perceptual train style [--recipe FILE] [--resume] [settings]",
-    )
-    style.add_argument("--recipe", type=Path, metavar="FILE", help="TOML file with any of the settings below")
-    style.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    add_settings(style, StyleSettings)
+    style = add_task(tasks, "style", "style transfer: one network for one painting", STYLE, StyleSettings)
     style.set_defaults(run=train_style)
+    summary = "super-resolution: one network for one factor"
+    super_resolution = add_task(tasks, "super-resolution", summary, SUPER_RESOLUTION, SuperResolutionSettings)
+    super_resolution.set_defaults(run=train_super_resolution)
+
+
+def add_task(tasks: Any, name: str, summary: str, description: str, settings: type) -> Any:
+    """Adds the command for one task, with all its settings."""
+    usage = f"perceptual train {name} [--recipe FILE] [--resume] [settings]"
+    parser = tasks.add_parser(name, help=summary, description=description, usage=usage)
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="TOML file with any of the settings below")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    add_settings(parser, settings)
+    return parser
 
 
 def train_style(args: Namespace) -> int:
     """Trains a style network as told by the recipe and the command line, which wins."""
-    from perceptual_training.settings import StyleSettings, read_recipe
+    from perceptual_training.settings import StyleSettings
     from perceptual_training.style import train_style
 
+    return finish(train_style(merged(args, StyleSettings), resume=args.resume), "stylize", "stylized")
+
+
+def train_super_resolution(args: Namespace) -> int:
+    """Trains a super-resolution network likewise."""
+    from perceptual_training.settings import SuperResolutionSettings
+    from perceptual_training.super_resolution import train_super_resolution
+
+    settings = merged(args, SuperResolutionSettings)
+    return finish(train_super_resolution(settings, resume=args.resume), "upscale", "large")
+
+
+def merged(args: Namespace, settings: type[T]) -> T:
+    """The recipe's settings and, over them, those of the command line."""
+    from perceptual_training.settings import read_recipe
+
     recipe = read_recipe(args.recipe) if args.recipe else {}
-    weights = train_style(parse(StyleSettings, {**recipe, **given(args, StyleSettings)}), resume=args.resume)
+    return parse(settings, {**recipe, **given(args, settings)})
+
+
+def finish(weights: Path | None, command: str, result: str) -> int:
+    """Says how to use the weights; the exit status is 130 if a signal came before there were any."""
     if weights is None:
         return 130
-    print(f"{weights} is trained. Try it: perceptual stylize PHOTO --model {weights} -o stylized.jpg")
+    print(f"{weights} is trained. Try it: perceptual {command} PHOTO --model {weights} -o {result}.jpg")
     return 0

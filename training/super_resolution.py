@@ -1,0 +1,126 @@
+"""Super-resolution: one network for one upscaling factor (section 4.2 of Johnson et al. 2016)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from perceptual.errors import InvalidOption
+from perceptual.networks import SuperResolutionNetwork
+from perceptual.resampling import resize_bicubic
+
+from .data import plain_crops
+from .degradation import degrade
+from .loop import train
+from .loss_network import load_loss_network
+from .losses import FeatureReconstructionLoss, PixelLoss, TotalVariationLoss
+from .settings import SuperResolutionSettings, weights_by_layer
+from .sheets import sheet
+from .task import build_network, prepare, provenance, run_finished, sample_photos
+
+
+def train_super_resolution(settings: SuperResolutionSettings, *, resume: bool = False) -> Path | None:
+    """Trains a super-resolution network.
+
+    Returns:
+        The weights file, or None if a signal stopped the training early.
+
+    Raises:
+        TrainingError: As in :func:`.loop.train`.
+        InvalidOption: Settings that do not go together.
+    """
+    run, device = prepare(settings, name_of(settings))
+    task = SuperResolution(settings, device)
+    return run.model if train(task, settings, run, device, resume=resume) else None
+
+
+class SuperResolution:
+    """Network and losses of a super-resolution training, on a device.
+
+    Args:
+        settings: What to train; as given by the user.
+        device: Where to train.
+
+    Raises:
+        InvalidOption: The targets' size is not divisible by the factor, or the layers and weights do not match.
+    """
+
+    def __init__(self, settings: SuperResolutionSettings, device: torch.device) -> None:
+        self.settings = settings
+        self.scale = settings.upscale_factor
+        if settings.image_size % self.scale:
+            raise InvalidOption(
+                f"image-size: expected a multiple of --upscale-factor {self.scale}, got {settings.image_size}"
+            )
+        network = build_network(
+            SuperResolutionNetwork,
+            settings.preset,
+            scale=self.scale,
+            init_features=settings.init_features,
+            num_residuals=settings.num_residuals,
+        )
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.crops = plain_crops(settings.image_size)
+        self.pixel_loss = PixelLoss(settings.pixel_weight)
+        self.total_variation = TotalVariationLoss(settings.reg_weight)
+        self.origin: str | None = None
+        if settings.loss != "pixel":
+            content = weights_by_layer(settings.content_layers, settings.content_weight, "content-weight")
+            loss_network, self.origin = load_loss_network(
+                settings.loss_network, content, settings.loss_weights, settings.loss_weights_sha256
+            )
+            self.loss_network = loss_network.to(device).to(memory_format=torch.channels_last)
+            self.feature_loss = FeatureReconstructionLoss(content)
+        self.samples = sample_photos(settings).to(device)
+
+    def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Weighted losses by name for target photos N×3×H×W in [0, 1], and the outputs for their reductions."""
+        targets = photos.contiguous(memory_format=torch.channels_last)
+        inputs = self.reduce(targets).contiguous(memory_format=torch.channels_last)
+        outputs = self.network(inputs)
+        losses = {}
+        if self.settings.loss != "pixel":
+            with torch.no_grad():
+                wanted = self.loss_network(targets, self.feature_loss.weights)
+            losses["feature"] = self.feature_loss(self.loss_network(outputs, self.feature_loss.weights), wanted)
+        if self.settings.loss != "feature":
+            losses["pixel"] = self.pixel_loss(outputs, targets)
+        return {**losses, "total_variation": self.total_variation(outputs)}, outputs
+
+    def reduce(self, photos: Tensor) -> Tensor:
+        """Low-resolution inputs for photos."""
+        return degrade(photos, self.scale, self.settings.degradation)
+
+    def sheet(self) -> Image.Image:
+        """Of each sample photo the low-resolution input, its bicubic enlargement, the network's and the photo."""
+        inputs = self.reduce(self.samples)
+        columns = (
+            F.interpolate(inputs, scale_factor=self.scale),  # its pixels as squares
+            resize_bicubic(inputs, self.scale),
+            run_finished(self.network, inputs),
+            self.samples,
+        )
+        return sheet(list(zip(*columns, strict=True)))
+
+    def frame(self) -> Image.Image:
+        """The first sample, enlarged."""
+        return to_pil_image(run_finished(self.network, self.reduce(self.samples[:1]))[0].cpu())
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the weights come from, in words and numbers."""
+        return provenance(
+            self.settings,
+            name=name_of(self.settings),
+            description=f"Super-resolution ×{self.scale}, {self.settings.loss} loss",
+            degradation=self.settings.degradation,
+            loss_network=self.origin,
+        )
+
+
+def name_of(settings: SuperResolutionSettings) -> str:
+    """The name given, or one such as ``super_resolution_x4_feature``."""
+    return settings.name or f"super_resolution_x{settings.upscale_factor}_{settings.loss}"

@@ -1,0 +1,91 @@
+"""What the tasks share: where a run keeps its files, its sample photos, and where its weights come from."""
+
+import platform
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop, resize
+
+import perceptual
+from perceptual import images
+from perceptual.errors import InputError, TrainingError
+from perceptual.networks import ImageTransformationNetwork
+
+from .data import find_photos
+from .loop import Run
+from .settings import TrainingSettings, plain
+
+N = TypeVar("N", bound=ImageTransformationNetwork)
+
+FRAME_SIZE = 256  # pixels; side of a sample
+
+
+def prepare(settings: TrainingSettings, name: str) -> tuple[Run, torch.device]:
+    """Starts the random numbers; returns where the run of that name keeps its files, and where it computes."""
+    torch.manual_seed(settings.seed)
+    folder = settings.sample_path or Path("runs", name)
+    model = settings.model_path or Path("models", f"{name}.safetensors")
+    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Run(name, folder, model), device
+
+
+def build_network(cls: type[N], preset: str, **changes: Any) -> N:
+    """The preset's network, with those changes that are not None."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return cls(**{**cls.presets[preset], **given})
+
+
+@torch.no_grad()
+def run_finished(network: ImageTransformationNetwork, photos: Tensor) -> Tensor:
+    """The photos through a network as it will be used: in evaluation mode, in float32, one by one."""
+    network.eval()
+    outputs = torch.cat([network(photo[None]) for photo in photos])
+    network.train()
+    return outputs
+
+
+def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
+    """Facts about the weights, and what every training knows of them."""
+    return {
+        **facts,
+        "licence": settings.licence,
+        "recipe": {key: value for key, value in plain(settings).items() if value is not None},
+        "versions": {
+            "torchserve-perceptual": perceptual.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def load_image(path: Path, size: int) -> Tensor:
+    """An image with its shorter side resized to ``size`` pixels, 1×3×H×W in [0, 1]."""
+    photo = images.decode(images.read(path)).rgb
+    return resize(photo[None], [size], antialias=True).float() / 255
+
+
+def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tensor:
+    """The photos of the sample sheets, N×3×256×256 in [0, 1]: such as are not trained on, where the folder has any.
+
+    Args:
+        settings: Name the folder and how many.
+        first: One that must be the first.
+    """
+    try:
+        files = find_photos(settings.content_dir, "validation" if settings.split == "train" else "train")
+    except TrainingError:
+        files = find_photos(settings.content_dir, settings.split)
+    spread = files[:: max(1, len(files) // settings.samples)]
+    photos = [load_image(first, FRAME_SIZE)] if first else []
+    for file in spread:
+        if len(photos) < settings.samples:
+            with suppress(InputError):  # the training itself counts and names the unreadable files
+                photos.append(load_image(file, FRAME_SIZE))
+    if not photos:
+        raise TrainingError(f"none of {len(spread)} photos tried in {settings.content_dir} can be read")
+    return torch.cat([center_crop(photo, [FRAME_SIZE, FRAME_SIZE]) for photo in photos])
