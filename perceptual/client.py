@@ -172,6 +172,27 @@ class InferenceClient(Client):
             InputError: The server refuses the photo or an option (see :mod:`perceptual.errors`).
             ServerError: No server, no such model, no token, or no worker.
         """
+        return self.predict(photo, model, options)
+
+    def upscale(self, photo: str | Path | bytes | Image.Image, model: str, **options: Any) -> bytes:
+        """Enlarges one photo by a network of super-resolution.
+
+        Args:
+            photo: As in :meth:`stylize`.
+            model: As in :meth:`stylize`.
+            options: As in :class:`perceptual.options.UpscaleOptions`; None leaves one at its default.
+
+        Returns:
+            The encoded picture, as in :meth:`stylize`.
+
+        Raises:
+            InputError: As in :meth:`stylize`; ImageTooLarge where the result would be over the server's limit.
+            ServerError: As in :meth:`stylize`.
+        """
+        return self.predict(photo, model, options)
+
+    def predict(self, photo: str | Path | bytes | Image.Image, model: str, options: dict[str, Any]) -> bytes:
+        """What a model of either task makes of a photo."""
         headers = {"Content-Type": "application/octet-stream"} | option_headers(options)
         path = f"/predictions/{quote(model)}"
         return self.send("POST", path, content=encoded(photo), headers=headers).content

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from training_fixtures import loss_weights, painting, photos  # noqa: F401
 
-from perceptual.networks import StyleNetwork
+from perceptual.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.weights import save_network
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +21,15 @@ def weights(tmp_path_factory):
     file = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     provenance = {"version": "1.2", "description": "für Tests"}
     save_network(file, StyleNetwork(init_features=4, num_residuals=1), provenance)
+    return file
+
+
+@pytest.fixture(scope="session")
+def upscaler(tmp_path_factory):
+    """The weights file of a tiny random network of super-resolution, ``tiny_x4.safetensors``."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("upscaler") / "tiny_x4.safetensors"
+    save_network(file, SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1, output="tanh"), {})
     return file
 
 

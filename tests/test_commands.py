@@ -40,6 +40,12 @@ def test_the_original_program_s_arguments_are_all_there(run, name):
     assert f"--{name} " in out
 
 
+@pytest.mark.parametrize("name", ["upscale-factor", "init-features", "num-residuals", "loss", "degradation"])
+def test_super_resolution_s_arguments_are_all_there(run, name):
+    status, out, _ = run("train", "super-resolution", "--help")
+    assert status == 0 and f"--{name} " in out
+
+
 def test_a_wrong_command_line_is_one_line(run):
     status, out, err = run("stylize", "x.jpg", "--model", "m", "-o", "out", "--strength", "2")
     assert status == 2 and not out
@@ -107,6 +113,50 @@ def test_a_missing_photo_or_model_is_one_line(run, weights, tmp_path):
     assert status == 1 and "cannot read" in err and err.count("\n") == 1
     status, _, err = run("stylize", tmp_path / "missing.jpg", "--model", "nobody", "-o", tmp_path / "out.jpg")
     assert status == 1 and "neither a weights file nor the name" in err and err.count("\n") == 1
+
+
+# ---- Super-resolution
+
+
+def test_upscale_one_photo(run, upscaler, photo, tmp_path):
+    (tmp_path / "photo.png").write_bytes(photo)
+    command = ("upscale", tmp_path / "photo.png", "--model", upscaler, "-o", tmp_path / "out.png")
+    for arguments, options in [((), {}), (("--no-histogram-matching",), {"histogram_matching": False})]:
+        status, out, err = run(*command, "--scale", "4", *arguments)
+        assert (status, err) == (0, "")
+        assert out == f"1 of 1 photos enlarged 4 times, in {tmp_path / 'out.png'}\n"
+        expected = perceptual.load(upscaler, device="cpu").upscale(photo, **options)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(expected))
+
+
+def test_upscale_goes_on_past_photos_that_are_broken_or_too_large(run, upscaler, folder, tmp_path):
+    Image.new("RGB", (5000, 600)).save(folder / "wide.png")
+    status, out, err = run("upscale", folder, "--model", upscaler, "-o", tmp_path / "out")
+    assert status == 1 and "2 of 4 photos enlarged 4 times" in out and err.count("\n") == 2
+    assert "20000×2400; the limit is 40000000 pixels in all: send 4564×547 at most" in err
+
+
+def test_upscale_takes_the_network_that_ships_for_a_factor(run, upscaler, photo, tmp_path, monkeypatch):
+    (tmp_path / "photo.png").write_bytes(photo)
+    monkeypatch.setattr("perceptual.weights.shipped_weights", lambda: {"super_resolution_x4_feature": upscaler})
+    for arguments in ((), ("--scale", "4")):
+        assert run("upscale", tmp_path / "photo.png", "-o", tmp_path / "out.png", *arguments)[0] == 0
+    status, _, err = run("upscale", tmp_path / "photo.png", "--scale", "8", "-o", tmp_path / "out.png")
+    assert status == 1 and err.startswith("perceptual: super_resolution_x8_feature is neither a weights file nor")
+
+
+def test_factors_and_weights_that_do_not_fit_are_one_line(run, upscaler, weights, photo, tmp_path):
+    (tmp_path / "photo.png").write_bytes(photo)
+    files = (tmp_path / "photo.png", "-o", tmp_path / "out.png")
+    status, _, err = run("upscale", *files, "--scale", "3")
+    assert status == 2 and "--scale: expected 4 or 8, got '3'" in err and err.count("\n") == 1
+    for command, message in [
+        (("upscale", *files, "--model", upscaler, "--scale", "8"), f"scale: {upscaler} enlarges 4 times, not 8"),
+        (("upscale", *files, "--model", weights), "these weights are for style, not for super-resolution"),
+        (("stylize", *files, "--model", upscaler), "these weights are for super-resolution, not for style"),
+    ]:
+        assert run(*command) == (1, "", f"perceptual: {message}\n")
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_inspect_prints_the_provenance(run, weights):

@@ -60,9 +60,9 @@ def test_serve_without_archives_is_one_line(environment, tmp_path):
     assert done.stderr == f"perceptual: there are no archives in {tmp_path}; build them with: perceptual package\n"
 
 
-def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, monkeypatch, capsys, tmp_path):
+def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("perceptual.weights.shipped_weights", lambda: {"tiny": weights})
+    monkeypatch.setattr("perceptual.weights.shipped_weights", lambda: {"tiny": weights, "tiny_x4": upscaler})
     (tmp_path / "photo.png").write_bytes(photo)
     store, output = tmp_path / "store", tmp_path / "demo"
     assert main(["demo", str(tmp_path / "photo.png"), "--model-store", str(store), "-o", str(output)]) == 0
@@ -71,8 +71,10 @@ def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, monkeypatch, c
     expected = encode(from_pil(perceptual.load(weights, device="cpu").stylize(photo)))
     difference = decode((output / "tiny.jpg").read_bytes()).rgb.float() - decode(expected).rgb.float()
     assert difference.abs().mean() < 0.5
-    with Image.open(output / "contact_sheet.jpg") as sheet:
-        assert sheet.size == (2 * 512 + 3 * 8, 384 + 2 * 8)
+    with Image.open(output / "tiny_x4.jpg") as enlarged:
+        assert enlarged.size == (4 * 64, 4 * 48)
+    with Image.open(output / "contact_sheet.jpg") as sheet:  # the photo, both results, and what super-resolution got
+        assert sheet.size == (4 * 512 + 5 * 8, 384 + 2 * 8)
 
 
 def test_benchmarks_measure_every_preset(tmp_path):

@@ -104,21 +104,21 @@ def test_bad_input(predictor, weights, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def upscaler():
+def enlarging():
     torch.manual_seed(0)
     network = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1)
     torch.nn.init.normal_(network.layers[-1].weight, std=0.1)
     return Predictor(network.eval(), {}, device="cpu")
 
 
-def test_enlarges_what_a_photo_is(upscaler, photo):
-    result = upscaler.upscale(photo, histogram_matching=False)
+def test_enlarges_what_a_photo_is(enlarging, photo):
+    result = enlarging.upscale(photo, histogram_matching=False)
     assert (result.size, result.mode) == ((4 * 64, 4 * 48), "RGB")
-    expected = upscaler(decode(photo).rgb[None] / 255)[0].permute(1, 2, 0).numpy() * 255
+    expected = enlarging(decode(photo).rgb[None] / 255)[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(as_array(result) - expected).max() <= 0.5 + 1e-3
 
 
-def test_histogram_matching_is_on_by_default(upscaler, photo):
+def test_histogram_matching_is_on_by_default(enlarging, photo):
     def distance(result):
         """How far the quantiles of a result are from the photo's, in levels, at most."""
         shares = np.linspace(0.01, 0.99, 50)
@@ -126,39 +126,39 @@ def test_histogram_matching_is_on_by_default(upscaler, photo):
         one, other = (np.quantile(np.asarray(picture), shares, axis=(0, 1)) for picture in pictures)
         return np.abs(one - other).max()
 
-    assert distance(upscaler.upscale(photo, histogram_matching=False)) > 10
-    assert distance(upscaler.upscale(photo)) <= 2
-    assert distance(upscaler.upscale(photo, low_frequencies=True)) > 2
+    assert distance(enlarging.upscale(photo, histogram_matching=False)) > 10
+    assert distance(enlarging.upscale(photo)) <= 2
+    assert distance(enlarging.upscale(photo, low_frequencies=True)) > 2
 
 
-def test_alpha_is_enlarged_too(upscaler):
+def test_alpha_is_enlarged_too(enlarging):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 4), dtype=np.uint8)
-    result = upscaler.upscale(Image.fromarray(pixels))
+    result = enlarging.upscale(Image.fromarray(pixels))
     assert result.mode == "RGBA" and result.size == (36, 28)
     alpha = resize_bicubic(torch.from_numpy(pixels[..., 3])[None, None].double(), 4)[0, 0].clamp(0, 255)
     assert np.abs(as_array(result)[..., 3] - alpha.numpy()).max() <= 0.5 + 1e-3
 
 
-def test_a_single_pixel_becomes_scale_times_scale(upscaler):
-    result = upscaler.upscale(Image.new("RGBA", (1, 1), (10, 200, 30, 128)))
+def test_a_single_pixel_becomes_scale_times_scale(enlarging):
+    result = enlarging.upscale(Image.new("RGBA", (1, 1), (10, 200, 30, 128)))
     assert np.array_equal(as_array(result), np.broadcast_to([10, 200, 30, 128], (4, 4, 4)))
 
 
-def test_pictures_of_several_sizes_each_with_its_own_options(upscaler):
+def test_pictures_of_several_sizes_each_with_its_own_options(enlarging):
     torch.manual_seed(0)
     pictures = [Picture(torch.randint(0, 256, (3, *size), dtype=torch.uint8)) for size in [(8, 9), (9, 8), (8, 9)]]
     options = [UpscaleOptions(), UpscaleOptions(histogram_matching=False), UpscaleOptions(low_frequencies=True)]
-    together = upscaler.upscale_pictures(pictures, options)
+    together = enlarging.upscale_pictures(pictures, options)
     for picture, wish, result in zip(pictures, options, together, strict=True):
-        (alone,) = upscaler.upscale_pictures([picture], [wish])
+        (alone,) = enlarging.upscale_pictures([picture], [wish])
         assert (alone.rgb.int() - result.rgb.int()).abs().max() <= 1
 
 
-def test_weights_of_the_other_task_are_refused(predictor, upscaler, photo):
+def test_weights_of_the_other_task_are_refused(predictor, enlarging, photo):
     with pytest.raises(WeightsError, match="these weights are for style, not for super-resolution"):
         predictor.upscale(photo)
     with pytest.raises(WeightsError, match="these weights are for super-resolution, not for style"):
-        upscaler.stylize(photo)
+        enlarging.stylize(photo)
 
 
 @pytest.mark.gpu

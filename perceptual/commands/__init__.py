@@ -7,11 +7,24 @@ from .. import __version__
 from ..errors import PerceptualError
 from .arguments import Parser, report
 
-COMMANDS = ("stylize", "train", "inspect", "package", "serve", "models", "status", "token", "demo", "completion")
+COMMANDS = (
+    "stylize",
+    "upscale",
+    "train",
+    "inspect",
+    "package",
+    "serve",
+    "models",
+    "status",
+    "token",
+    "demo",
+    "completion",
+)
 
 DESCRIPTION = """Style transfer and super-resolution with perceptual losses, served by TorchServe.
 
   perceptual stylize photo.jpg --model starry_night -o stylized.jpg
+  perceptual upscale photo.jpg --scale 4 -o large.jpg
   perceptual train style --style-image painting.jpg --content-dir photos/
   perceptual serve"""
 

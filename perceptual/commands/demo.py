@@ -10,10 +10,13 @@ from typing import Any
 from .package import add_model_store
 
 DESCRIPTION = """Packages the networks that ship, serves them on free ports, sends a photo to each through the
-inference API, writes the pictures and a contact sheet, and stops the server.
+inference API, writes the pictures and a contact sheet, and stops the server. Networks of super-resolution get the
+photo reduced, so that the sheet shows the reduced photo, their enlargement of it and the photo at one size.
 
   perceptual demo photo.jpg
 """
+
+LARGE = 512  # longest side of an enlarged picture, in pixels
 
 
 def add_to(subparsers: Any) -> None:
@@ -32,27 +35,30 @@ def run(args: Namespace) -> None:
     from .. import images
     from ..archive import package
     from ..server import Server
-    from ..weights import shipped_weights, write_atomically
+    from ..weights import read_metadata, shipped_weights, write_atomically
 
     photo = images.read(args.photo)
-    images.decode(photo)  # a bad photo fails here, before a server is started for it
+    picture = images.decode(photo)  # a bad photo fails here, before a server is started for it
     networks = shipped_weights()
     for weights in networks.values():
         archive, built = package(weights, args.model_store)
         print(f"{'packaged' if built else 'found'} {archive}", flush=True)
-    results: dict[str, bytes] = {}
+    shown = [photo]
     with Console(stderr=True).status("starting") as status:
         server = Server(args.model_store, list(networks), port=0, progress=status.update)
         with server, server.address.inference() as client:
             print(f"TorchServe is up at {server.address.inference_url}", flush=True)
             for name in networks:
+                scale = read_metadata(networks[name])["config"].get("scale", 1)
+                sent = photo if scale == 1 else images.encode(images.shrink(picture, LARGE // scale), "png")
                 begin = time.perf_counter()
-                results[name] = client.stylize(photo, name)
+                result = client.predict(sent, name, {})
+                shown += [result] if scale == 1 else [sent, result]
                 target = args.output / f"{name}.jpg"
-                write_atomically(target, results[name])
+                write_atomically(target, result)
                 print(f"{target}: {time.perf_counter() - begin:.2f} s over HTTP", flush=True)
             status.update("stopping TorchServe")
-    write_atomically(args.output / "contact_sheet.jpg", contact_sheet([photo, *results.values()]))
+    write_atomically(args.output / "contact_sheet.jpg", contact_sheet(shown))
     print(f"stopped TorchServe; all pictures in one: {args.output / 'contact_sheet.jpg'}", flush=True)
     print(
         f"\nNext: perceptual stylize {args.photo} --model {next(iter(networks))} -o out.jpg   without a server\n"

@@ -1,0 +1,87 @@
+"""What the commands share that turn photos into pictures: which files, and one after the other."""
+
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import InputError, InvalidOption
+from .arguments import report
+
+SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
+READABLE = (*SUFFIXES, ".bmp", ".gif", ".tif", ".tiff")
+
+
+def add_photos(parser: ArgumentParser) -> None:
+    """Adds the arguments that name photos and where the results go."""
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files, or folders of them")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file for one photo, else a folder"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: a GPU if any")
+
+
+def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], bytes], done: str) -> int:
+    """Converts every photo; a bad one is reported and skipped.
+
+    Args:
+        jobs: Photos and the files their results go to.
+        convert_one: Makes, of a photo's content, the content of a result in a format.
+        done: The word for what was done to them.
+
+    Returns:
+        1 if one failed, else 0.
+    """
+    from rich.progress import track
+
+    from .. import images
+    from ..weights import write_atomically
+
+    failures = 0
+    for source, target in track(jobs, "working", disable=len(jobs) < 2, transient=True):
+        try:
+            write_atomically(target, convert_one(images.read(source), SUFFIXES[target.suffix.lower()]))
+        except (InputError, OSError) as error:
+            failures += 1
+            report(f"{source}: {error}")
+    print(f"{len(jobs) - failures} of {len(jobs)} photos {done}")
+    return 1 if failures else 0
+
+
+def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Path, Path]]:
+    """Pairs every photo with the file its result goes to.
+
+    Raises:
+        InvalidOption: The output does not fit the photos, or a result would overwrite a photo or another result.
+    """
+    if len(photos) == 1 and not photos[0].is_dir() and output.suffix and not output.is_dir():
+        if output.suffix.lower() not in SUFFIXES:
+            raise InvalidOption(f"{output}: the name of the result must end in {', '.join(SUFFIXES)}")
+        if format and SUFFIXES[output.suffix.lower()] != format:
+            raise InvalidOption(f"{output}: its ending contradicts --format {format}")
+        jobs = [(photos[0], output)]
+    else:
+        if output.is_file() or output.suffix.lower() in SUFFIXES:
+            raise InvalidOption(f"{output}: several photos need a folder to go to")
+        suffix = {None: ".jpg", "jpeg": ".jpg"}.get(format, f".{format}")
+        jobs = [
+            (file, (output / relative).with_suffix(suffix)) for photo in photos for file, relative in photos_in(photo)
+        ]
+    if not jobs:
+        raise InvalidOption(f"no images in {photos[0]}; looked for {' '.join(READABLE)}")
+    sources = {source.resolve() for source, _ in jobs}
+    taken: dict[Path, Path] = {}
+    for source, target in jobs:
+        if target.resolve() in sources:
+            raise InvalidOption(f"{target} would overwrite a photo; choose another --output")
+        if other := taken.get(target):
+            raise InvalidOption(f"{other} and {source} would both go to {target}; convert them one by one")
+        taken[target] = source
+    return jobs
+
+
+def photos_in(path: Path) -> list[tuple[Path, Path]]:
+    """A file, or the images anywhere below a folder, each with the name it keeps in the output."""
+    if not path.is_dir():
+        return [(path, Path(path.name))]
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in READABLE and file.is_file())
+    return [(file, file.relative_to(path)) for file in files]
