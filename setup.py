@@ -53,6 +53,7 @@ setup(
         "pyyaml>=6",  # TorchServe's worker imports it without requiring it
         "rich>=13",
         "safetensors>=0.4.3",
+        "scikit-image>=0.22",
         "shtab>=1.7",
         "tensorboard>=2.14",
         "tomli>=2; python_version < '3.11'",
@@ -62,6 +63,6 @@ setup(
         "torchvision>=0.21",
     ],
     extras_require={
-        "dev": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "scikit-image>=0.22", "types-PyYAML"]
+        "dev": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "scipy>=1.11", "types-PyYAML"]
     },
 )

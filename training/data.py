@@ -29,15 +29,21 @@ def find_photos(folder: Path, split: str) -> list[Path]:
     Raises:
         TrainingError: No such folder, no images in it, or none in this split.
     """
-    if not folder.is_dir():
-        raise TrainingError(f"there is no folder {folder}; name a folder of photos with --content-dir")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not files:
-        raise TrainingError(f"no images in {folder} or the folders below it; looked for {' '.join(EXTENSIONS)}")
+    files = image_files(folder, "--content-dir")
     chosen = [path for path in files if percentile(path.name) in SPLITS[split]]
     if not chosen:
         raise TrainingError(f"none of the {len(files)} images in {folder} is of the {split} split; add more photos")
     return chosen
+
+
+def image_files(folder: Path, option: str) -> list[Path]:
+    """All image files anywhere below a folder, sorted by path. Raises TrainingError, naming the option, without any."""
+    if not folder.is_dir():
+        raise TrainingError(f"there is no folder {folder}; name a folder of photos with {option}")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not files:
+        raise TrainingError(f"no images in {folder} or the folders below it; looked for {' '.join(EXTENSIONS)}")
+    return files
 
 
 def percentile(name: str) -> int:

@@ -118,6 +118,28 @@ class SuperResolutionSettings(TrainingSettings):
     iterations: int = setting(200_000, Integer(1), "iterations in all", OPTIMIZATION)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What an evaluation of super-resolution can be told."""
+
+    model: tuple[str, ...] = setting(
+        MISSING, Several(Text("a network")), "weights files, or names of networks that ship; required"
+    )
+    data: Path = setting(MISSING, FilePath("a folder"), "folder of images of high resolution; required")
+    degradation: str = setting(
+        "paper", Choice(DEGRADATIONS), "how inputs are made: paper blurs, then reduces bicubically"
+    )
+    loss_network: str = setting(
+        "vgg16", Choice(("vgg16", "vgg19", "none")), "network whose features are compared; none leaves them out"
+    )
+    loss_weights: Path | None = setting(
+        None, FilePath("a file"), "its weights, .safetensors or .pth; default: torchvision's, downloaded once"
+    )
+    loss_weights_sha256: str | None = setting(None, Text("a SHA-256"), "expected digest of that file")
+    output: Path = setting(Path("runs/evaluation"), FilePath("a folder"), "folder of the report")
+    device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any")
+
+
 PATHS = {
     each.name
     for cls in (StyleSettings, SuperResolutionSettings)
@@ -154,7 +176,7 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
     return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
 
 
-def plain(settings: TrainingSettings) -> dict[str, Any]:
+def plain(settings: TrainingSettings | EvaluationSettings) -> dict[str, Any]:
     """Settings as plain JSON values."""
     return {name: plain_value(value) for name, value in asdict(settings).items()}
 

@@ -11,6 +11,7 @@ COMMANDS = (
     "stylize",
     "upscale",
     "train",
+    "evaluate",
     "inspect",
     "package",
     "serve",

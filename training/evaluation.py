@@ -1,0 +1,208 @@
+"""How good super-resolution is, in figures and side by side: against bicubic, on images of known high resolution.
+
+PSNR and SSIM are measured as in the literature on super-resolution: on images of 8 bits, without a border as wide as
+the factor, on the Y of ITU-R BT.601 (16 to 235), as MATLAB's ``rgb2ycbcr`` gives it, and on RGB; SSIM with the Gaussian
+window of Wang et al. 2004. The feature distance is equation 2 of Johnson et al. 2016.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from perceptual import images
+from perceptual.errors import InputError, TrainingError
+from perceptual.images import Picture
+from perceptual.networks import luma
+from perceptual.options import UpscaleOptions
+from perceptual.predictor import Predictor, load, to_uint8
+from perceptual.resampling import resize_bicubic
+from perceptual.weights import write_atomically
+
+from .data import image_files
+from .degradation import degrade
+from .loss_network import LossNetwork, load_loss_network
+from .settings import EvaluationSettings, plain
+
+LAYERS = ("relu2_2", "relu3_3")
+VARIANTS = {  # how each network's output is measured
+    "": UpscaleOptions(histogram_matching=False),
+    ", matched": UpscaleOptions(),
+    ", matched low": UpscaleOptions(low_frequencies=True),
+}
+SMALLEST = 11  # pixels; the side of SSIM's window
+CROP, ZOOM = 64, 3  # side of the contact sheet's crops in pixels, and how many times they are enlarged
+
+Row = dict[str, Any]  # image, method, degradation, and a figure for each metric
+
+
+def evaluate(settings: EvaluationSettings) -> Path:
+    """Measures networks and bicubic on every image of a folder.
+
+    Returns:
+        The report, Markdown; beside it lie the same figures as JSON, and a contact sheet for each factor.
+
+    Raises:
+        WeightsError: A network is missing or for another task.
+        TrainingError: No image can be measured, or the loss network cannot be had.
+    """
+    predictors = {name: load(name, settings.device) for name in settings.model}
+    for predictor in predictors.values():
+        predictor.require("super-resolution")
+    loss_network, origin = None, "not measured"
+    if settings.loss_network != "none":
+        loss_network, origin = load_loss_network(
+            settings.loss_network, LAYERS, settings.loss_weights, settings.loss_weights_sha256
+        )
+    targets = list(readable_images(settings.data))
+    rows: list[Row] = []
+    for scale in sorted({each.network.scale for each in predictors.values()}):
+        compared = {Path(n).stem: each for n, each in predictors.items() if each.network.scale == scale}
+        crops: list[list[Tensor]] = []
+        for name, photo in targets:
+            target = divisible(photo, scale)
+            if min(target.shape[1:]) < SMALLEST + 2 * scale:
+                raise TrainingError(f"{name} has too few pixels to be measured at ×{scale}")
+            results = enlargements(target, scale, settings.degradation, compared)
+            for method, result in results.items():
+                facts = {"image": name, "scale": scale, "degradation": settings.degradation, "method": method}
+                rows.append({**facts, **measure(result, target, scale, loss_network)})
+            crops.append([detail(each, target) for each in (*results.values(), target)])
+        picture = contact_sheet([*results, "target"], crops)
+        settings.output.mkdir(parents=True, exist_ok=True)
+        picture.save(settings.output / f"contact_sheet_x{scale}.png")
+    means = averages(rows)
+    facts = {**plain(settings), "loss_network": origin}
+    content = json.dumps({"settings": facts, "means": means, "images": rows}, indent=2, ensure_ascii=False)
+    write_atomically(settings.output / "super_resolution.json", content.encode())
+    report = settings.output / "super_resolution.md"
+    write_atomically(report, markdown(means, rows, len(targets), origin).encode())
+    return report
+
+
+def readable_images(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names and pixels, uint8 3×H×W, of a folder's images. Raises TrainingError naming one that cannot be read."""
+    for file in image_files(folder, "--data"):
+        try:
+            yield file.name, images.decode(images.read(file)).rgb
+        except InputError as error:
+            raise TrainingError(f"{file}: {error}") from error
+
+
+def divisible(image: Tensor, scale: int) -> Tensor:
+    """An image 3×H×W without the rows and columns that are left over when ``scale`` divides it."""
+    height, width = (side - side % scale for side in image.shape[1:])
+    return image[:, :height, :width]
+
+
+def enlargements(
+    target: Tensor, scale: int, degradation: str, predictors: Mapping[str, Predictor]
+) -> dict[str, Tensor]:
+    """An image's reduction, enlarged by bicubic and by every network in every variant: uint8 3×H×W, by method."""
+    low = degrade(target[None].float() / 255, scale, degradation)
+    results = {"bicubic": to_uint8(resize_bicubic(low, scale)[0])}
+    variants = list(VARIANTS.values())
+    for name, predictor in predictors.items():
+        pictures = predictor.upscale_pictures([Picture(to_uint8(low[0]))] * len(variants), variants)
+        results |= {name + suffix: picture.rgb for suffix, picture in zip(VARIANTS, pictures, strict=True)}
+    return results
+
+
+def measure(result: Tensor, target: Tensor, border: int, loss_network: LossNetwork | None = None) -> dict[str, float]:
+    """All figures for one result against its target, both uint8 3×H×W, without ``border`` pixels at every side."""
+    result, target = (each[:, border:-border, border:-border] for each in (result, target))
+    rgb, wanted = (each.permute(1, 2, 0).numpy() for each in (result, target))
+    y, wanted_y = (rgb2ycbcr(each)[..., 0] for each in (rgb, wanted))
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    figures = {
+        "PSNR Y": peak_signal_noise_ratio(wanted_y, y, data_range=255),
+        "SSIM Y": structural_similarity(wanted_y, y, **window),
+        "PSNR RGB": peak_signal_noise_ratio(wanted, rgb, data_range=255),
+        "SSIM RGB": structural_similarity(wanted, rgb, channel_axis=2, **window),
+    }
+    if loss_network:
+        with torch.inference_mode():
+            features, expected = (loss_network(each[None].float() / 255, LAYERS) for each in (result, target))
+        figures |= {layer: F.mse_loss(features[layer], expected[layer]) for layer in LAYERS}
+    return {name: float(value) for name, value in figures.items()}
+
+
+def averages(rows: Sequence[Row]) -> list[Row]:
+    """The means over all images, one row for each factor and method, in order."""
+    groups: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["scale"], row["method"]), []).append(row)
+    return [
+        {key: fmean(each[key] for each in group) if isinstance(value, float) else value for key, value in mean.items()}
+        for group in groups.values()
+        for mean in [{**group[0], "image": "mean"}]
+    ]
+
+
+def markdown(means: Sequence[Row], rows: Sequence[Row], count: int, origin: str) -> str:
+    """The report: means first, then every image."""
+    return "\n".join(
+        [
+            "# Super-resolution, measured",
+            "",
+            f"{count} images of 8 bits. Inputs are reductions of them: `paper` blurs with a Gaussian of σ = 1.0 px and "
+            "reduces bicubically, `bicubic` reduces alone. A border as wide as the factor is left out. PSNR is in dB; "
+            f"features, at relu2_2 and relu3_3, are mean squared distances (loss network: {origin}). `matched`: "
+            "histogram matching to the input; `matched low`: of low frequencies alone.",
+            "",
+            *table(means),
+            "",
+            "## Every image",
+            "",
+            *table(rows),
+            "",
+        ]
+    )
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """The lines of a Markdown table."""
+    names = list(rows[0])
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    return lines + [f"| {' | '.join(shown(name, row[name]) for name in names)} |" for row in rows]
+
+
+def shown(name: str, value: Any) -> str:
+    """A figure with as many digits as it deserves."""
+    if not isinstance(value, float):
+        return f"×{value}" if name == "scale" else str(value)
+    return f"{value:.{2 if name.startswith('PSNR') else 4 if name.startswith('SSIM') else 0}f}"
+
+
+def detail(image: Tensor, target: Tensor) -> Tensor:
+    """A square crop of an image at the place where its target, both uint8 3×H×W, has the most detail."""
+    side = min(CROP, *target.shape[1:])
+    y = luma(target[None].float() / 255)
+    energy = y.diff(dim=2)[..., 1:].square() + y.diff(dim=3)[..., 1:, :].square()
+    amounts = F.avg_pool2d(energy, side - 1, stride=1)[0, 0]
+    top, left = divmod(int(amounts.argmax()), amounts.shape[1])
+    return image[:, top : top + side, left : left + side]
+
+
+def contact_sheet(heads: Sequence[str], rows: Sequence[Sequence[Tensor]], gap: int = 6) -> Image.Image:
+    """Crops, uint8 3×S×S, enlarged with visible pixels, a row for each image under the methods' names."""
+    side, line = CROP * ZOOM, 16
+    size = len(heads) * (side + gap) + gap, len(rows) * (side + gap) + gap + line
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, head in enumerate(heads):
+        left = gap + column * (side + gap)
+        draw.text((left, 2), head[-34:], fill="black")
+        for row, crops in enumerate(rows):
+            tile = Image.fromarray(np.ascontiguousarray(crops[column].permute(1, 2, 0).numpy()))
+            sheet.paste(tile.resize((side, side), Image.Resampling.NEAREST), (left, line + row * (side + gap)))
+    return sheet
