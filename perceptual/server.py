@@ -27,6 +27,7 @@ import psutil
 from .client import ManagementClient, RunningServer
 from .errors import ServerError
 from .manifest import Archive, find_archives
+from .snapshots import begin, plan_start, snapshot_folder
 
 CONFIG = Path(__file__).with_name("config.properties")
 METRICS = Path(__file__).with_name("metrics.yaml")
@@ -42,7 +43,8 @@ class Server:
 
     Args:
         model_store: The folder of archives.
-        models: Names of those to load; by default all.
+        models: Names of the archives to load; by default what was registered when a server with this model store and
+            port last ended, and all archives that have come since.
         port: Of the inference API; management and metrics take the next two. 0 takes any free ones.
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
         progress: Is told in a few words what is going on.
@@ -83,15 +85,23 @@ class Server:
                 Then nothing is left running; the message names the log.
         """
         check_requirements()
-        self.archives = find_archives(self.model_store, self.models)
+        archives = find_archives(self.model_store, self.models)
+        # Who names models wants exactly these.
+        self.snapshots = snapshot_folder(self.model_store, self.port) if self.models is None else None
+        self.plan = plan_start(self.snapshots, archives)
+        self.archives = [*self.plan.loaded, *self.plan.added]
         ports = reserve_ports(self.port)
         with ExitStack() as cleanup:  # undoes everything if anything fails
             cleanup.enter_context(signals_exit())
             self.folder = Path(tempfile.mkdtemp(prefix="perceptual-"))
             cleanup.callback(self.remove_folder)
+            if self.snapshots:
+                begin(self.snapshots, [each.file for each in archives if each not in self.archives])
             self.process = self.launch(ports)
             cleanup.callback(end_group, self.process)
-            self.wait_until_ready()
+            self.wait_until_ready(self.plan.loaded)
+            self.register_added()
+            self.wait_until_ready(self.archives)
             cleanup.callback(self.address.announce().unlink, missing_ok=True)
             self.cleanup = cleanup.pop_all()
         self.running = True
@@ -130,7 +140,11 @@ class Server:
         logs.mkdir()
         temporary.mkdir()
         config.write_text(CONFIG.read_text() + "".join(f"{key}={value}\n" for key, value in self.settings(ports)))
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground"]
+        if self.snapshots:
+            (logs / "config").symlink_to(self.snapshots)  # where TorchServe writes them
+        else:
+            command.append("--ncs")
         command += ["--ts-config", str(config), "--model-store", str(self.model_store)]
         # Java has its temporary folder from TEMP alone; worker sockets and the PID file would collide in a shared one.
         environment = {key: value for key, value in os.environ.items() if key != "TS_CONFIG_FILE"} | {
@@ -172,16 +186,18 @@ class Server:
             ("metrics_address", f"http://127.0.0.1:{metrics}"),
             ("grpc_inference_port", grpc_inference),
             ("grpc_management_port", grpc_management),
-            ("load_models", ",".join(archive.file for archive in self.archives)),
+            ("model_snapshot", self.plan.snapshot)
+            if self.plan.snapshot
+            else ("load_models", ",".join(archive.file for archive in self.plan.loaded)),
             ("metrics_config", METRICS),
             *self.overrides.items(),
         ]
 
-    def wait_until_ready(self) -> None:
-        """Returns when all models are loaded; raises ServerError as soon as one cannot be."""
+    def wait_until_ready(self, archives: Sequence[Archive]) -> None:
+        """Returns when all these models are loaded; raises ServerError as soon as one cannot be."""
         deadline = time.monotonic() + self.timeout
         with self.address.management(timeout=5.0) as management:
-            while waiting := self.not_ready(management):
+            while waiting := self.not_ready(archives, management):
                 self.progress(f"loading {', '.join(waiting)}")
                 if self.process.poll() is not None:
                     raise ServerError(f"TorchServe did not start: {self.exit_reason()}")
@@ -189,18 +205,27 @@ class Server:
                     raise ServerError(f"not loaded within {self.timeout:g} s: {', '.join(waiting)}; {self.see_logs()}")
                 time.sleep(0.2)
 
-    def not_ready(self, management: ManagementClient) -> list[str]:
+    def not_ready(self, archives: Sequence[Archive], management: ManagementClient) -> list[str]:
         """The models without a ready worker. Raises ServerError if one has failed."""
         try:
             registered = management.models()
         except ServerError:  # still starting
-            return [archive.name for archive in self.archives] or ["TorchServe"]
-        for archive in self.archives:
+            return [archive.name for archive in archives] or ["TorchServe"]
+        for archive in archives:
             if archive.name not in registered:
                 raise ServerError(f"TorchServe did not register {archive.name}; {self.see_logs()}")
             if reason := self.load_failure(archive):
                 raise ServerError(f"{archive.name} fails to load: {reason}; {self.see_logs()}")
-        return [each.name for each in self.archives if not management.ready_workers(each.name, each.version)]
+        meant_to_work = [archive for archive in archives if archive not in self.plan.paused]
+        return [each.name for each in meant_to_work if not management.ready_workers(each.name, each.version)]
+
+    def register_added(self) -> None:
+        """Registers the archives that have come since the last start, which a snapshot does not tell of."""
+        with self.address.management() as management:
+            for archive in self.plan.added:
+                # Not management.register(): a failed archive would be unregistered, and stay so at the next start.
+                parameters = {"url": archive.file, "initial_workers": 1, "synchronous": "false"}
+                management.send("POST", "/models", params=parameters)
 
     def load_failure(self, archive: Archive) -> str | None:
         """Why a model's worker died, from the logs: TorchServe's API does not tell, and starts it again and again."""

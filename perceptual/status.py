@@ -33,13 +33,19 @@ class ModelStatus:
     wanted: int
     waiting: int
     workers: list[Worker]
+    begun: int = 0
     replies: dict[str, int] = field(default_factory=dict)
     stages: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def healthy(self) -> bool:
-        """Whether it answers. A model that was scaled to no worker is not meant to."""
+        """Whether it answers; a model that was scaled to no worker is not meant to."""
         return self.wanted == 0 or any(worker.ready for worker in self.workers)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has answered all requests that it was given."""
+        return self.waiting == 0 and self.begun <= sum(self.replies.values())
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,10 @@ class Status:
 
     models: list[ModelStatus]
     ping: str
+
+    def find(self, name: str, version: str) -> ModelStatus:
+        """One of the models. Raises StopIteration if there is none."""
+        return next(model for model in self.models if (model.name, model.version) == (name, version))
 
     @property
     def unhealthy(self) -> list[str]:
@@ -82,6 +92,7 @@ def model_status(described: Mapping[str, Any], metrics: "Metrics") -> ModelStatu
         wanted=described["minWorkers"],
         waiting=described["jobQueueStatus"]["pendingRequests"],
         workers=[worker_of(each) for each in described["workers"]],
+        begun=metrics.begun.get(model, 0),
         replies=metrics.replies.get(model, {}),
         stages={stage: (quantile(0.5, each), quantile(0.95, each)) for stage, each in buckets.items()},
     )
@@ -100,16 +111,19 @@ def worker_of(described: Mapping[str, Any]) -> Worker:
 class Metrics:
     """The handlers' metrics, by name and version of the model."""
 
+    begun: dict[tuple[str, str], int]
     replies: dict[tuple[str, str], dict[str, int]]
     buckets: dict[tuple[str, str], dict[str, Buckets]]
 
 
 def read_metrics(text: str) -> Metrics:
     """Picks the handlers' metrics out of what Prometheus would read."""
-    metrics = Metrics({}, {})
+    metrics = Metrics({}, {}, {})
     for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
         model = sample.labels.get("ModelName", ""), sample.labels.get("ModelVersion", "")
-        if sample.name == "perceptual_replies_total":
+        if sample.name == "perceptual_requests_total":
+            metrics.begun[model] = int(sample.value)
+        elif sample.name == "perceptual_replies_total":
             metrics.replies.setdefault(model, {})[sample.labels["Outcome"]] = int(sample.value)
         elif sample.name == "perceptual_stage_seconds_bucket":
             stages = metrics.buckets.setdefault(model, {})

@@ -2,16 +2,18 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 import ts
-from serving import altered
+from serving import altered, wait_for
 
 from perceptual.commands import COMMANDS
 from perceptual.errors import InputError, ServerError
-from perceptual.registration import register
+from perceptual.registration import register, unregister
 from perceptual.server import Server
 from perceptual.status import read_status
 
@@ -30,10 +32,12 @@ def management(server):
     before = set(server.model_store.iterdir())
     with server.address.management() as management:
         yield management
+        if not any(each["modelVersion"] == "1.2" for each in management.versions("tiny")):
+            management.register("tiny.mar")
+        management.set_default("tiny", "1.2")
         for name in management.models():
             for version in management.versions(name)[::-1]:
                 if (name, version["modelVersion"]) != ("tiny", "1.2"):
-                    management.set_default("tiny", "1.2")
                     management.unregister(name, version["modelVersion"])
     for file in set(server.model_store.iterdir()) - before:
         file.unlink()
@@ -110,6 +114,34 @@ def test_a_wrong_number_of_workers_or_gpus_is_refused_at_once(run):
         assert status == 2 and "expected a whole number of at least" in err
     status, _, err = run("models", "register", "x.safetensors", "--gpus", "0,a")
     assert status == 2 and "expected numbers of GPUs such as 0,1" in err
+
+
+def test_replacing_a_model_under_load_loses_no_request(server, management, weights, photo):
+    end = threading.Event()
+
+    def ask():
+        with server.address.inference(timeout=60) as client:
+            while not end.is_set():
+                client.stylize(photo, "tiny")  # raises if a request is refused, or waits for a worker that is gone
+
+    with ThreadPoolExecutor(4) as pool:
+        before = answers(server, "1.2")
+        askers = [pool.submit(ask) for _ in range(4)]
+        try:
+            wait_for(lambda: answers(server, "1.2") >= before + 8, seconds=60)
+            register(server.address, weights, version="2.0")
+            management.set_default("tiny", "2.0")
+            unregister(server.address, "tiny", "1.2")
+            wait_for(lambda: answers(server, "2.0") >= 8, seconds=60)
+        finally:
+            end.set()
+        assert [asker.result() for asker in askers] == [None] * 4
+    assert [each["modelVersion"] for each in management.versions("tiny")] == ["2.0"]
+
+
+def answers(server, version):
+    """How many requests a version of tiny has answered well."""
+    return sum(each.replies.get("ok", 0) for each in read_status(server.address).models if each.version == version)
 
 
 @pytest.mark.parametrize(

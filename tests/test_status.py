@@ -67,7 +67,9 @@ def test_the_metrics_configuration_lists_what_the_handlers_tell():
         for kind in ("counter", "histogram")
         for each in listed[kind]
     }
-    told = {name: (kind.value, unit, [*measure.MODEL, label]) for name, (kind, unit, label) in measure.METRICS.items()}
+    told = {
+        name: (kind.value, unit, [*measure.MODEL, *labels]) for name, (kind, unit, labels) in measure.METRICS.items()
+    }
     assert found == told
 
 
@@ -78,8 +80,9 @@ def test_requests_are_counted_and_timed(server, counted):
     assert buckets.keys() == {"decode", "infer", "encode"}
     assert buckets["decode"][-1][1] >= buckets["infer"][-1][1] + 1  # the bad one was not run
     assert 'perceptual_bytes_total{ModelName="tiny",ModelVersion="1.2",Direction="out"' in text
-    assert 'perceptual_pixels_total{ModelName="tiny",ModelVersion="1.2",Direction="in"' in text
+    assert 'perceptual_pixels_total{ModelName="tiny",ModelVersion="1.2",Hostname=' in text
     (model,) = read_status(server.address).models
+    assert model.idle and model.begun >= 3
     assert all(0 < p50 <= p95 for p50, p95 in model.stages.values())
 
 

@@ -157,9 +157,15 @@ def set_default(args: Namespace) -> None:
 
 
 def unregister_model(args: Namespace) -> None:
-    """Removes a model or a version."""
-    with management(args) as client:
-        client.unregister(args.name, args.version)
+    """Removes a model or a version; from a server of this machine, after it has answered what it was given."""
+    from ..client import find_server
+    from ..registration import unregister
+
+    if args.url:
+        with management(args) as client:
+            client.unregister(args.name, args.version)
+    else:
+        unregister(find_server(args.port), args.name, args.version)
     print(f"{args.name} {args.version or ''}".rstrip() + " is unregistered; its archive stays in the model store")
 
 

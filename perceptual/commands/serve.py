@@ -7,7 +7,7 @@ from .package import add_model_store
 
 DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
 
-  perceptual serve                         all archives in ./model_store
+  perceptual serve                         ./model_store, as it was when its last server ended, and what is new
   perceptual serve starry_night --port 9000
 
 Tokens are on: `perceptual token` prints one that is valid. Ctrl-C stops the server.
@@ -17,13 +17,18 @@ Tokens are on: `perceptual token` prints one that is valid. Ctrl-C stops the ser
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("serve", help="start TorchServe and keep it running", description=DESCRIPTION)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of archives; default: all in the model store")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="archives to load, and no others")
     add_model_store(parser)
     parser.add_argument(
         "--port",
         type=int,
         default=8080,
         help="of the inference API; management and metrics take the next two, 0 takes free ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-tokens",
+        action="store_true",
+        help="ask for no tokens, behind a proxy that checks who asks: every program on this machine then has access",
     )
     parser.set_defaults(run=run)
 
@@ -36,7 +41,10 @@ def run(args: Namespace) -> None:
 
     console = Console(stderr=True)
     with console.status("starting") as status:
-        server = Server(args.model_store, args.models or None, port=args.port, progress=status.update)
+        overrides = {"disable_token_authorization": "true"} if args.no_tokens else None
+        server = Server(
+            args.model_store, args.models or None, port=args.port, overrides=overrides, progress=status.update
+        )
         server.start()
     with server:
         print(how_to_use(server), flush=True)
