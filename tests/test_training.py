@@ -68,6 +68,7 @@ def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings
     provenance = metadata["provenance"]
     assert provenance["name"] == "stripes" and provenance["iterations"] == 6
     assert len(provenance["style_image_sha256"]) == 64
+    assert provenance["recipe"]["content_dir"] == "photos"  # not the whole path: weights are given to others
     assert provenance["recipe"]["lr"] == 1e-3 and provenance["versions"]["torch"] == torch.__version__
     assert set(provenance["losses"]) == {"content", "style", "total_variation"}
     with Image.open(run.sample_path / "evolution.gif") as animation:
@@ -226,7 +227,8 @@ def test_cosine_schedule_warms_up_and_ends_at_zero(settings):
     assert {lr_factor(done, settings()) for done in (0, 3, 6)} == {1.0}
 
 
-def test_ctrl_c_saves_a_checkpoint_first(photos, painting, loss_weights, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_saves_a_checkpoint_first(number, photos, painting, loss_weights, tmp_path):
     program = textwrap.dedent(f"""
         import sys
         from functools import partial
@@ -246,7 +248,7 @@ def test_ctrl_c_saves_a_checkpoint_first(photos, painting, loss_weights, tmp_pat
     )
     for line in process.stderr:
         if line.startswith("3/"):
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the data worker too
+            os.killpg(process.pid, number)  # as Ctrl-C in a terminal does: to the data worker too
             break
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 130

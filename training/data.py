@@ -133,7 +133,7 @@ def batches(
         collate_fn=collate,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # for its workers' seeds; the global one would no longer resume exactly
-        worker_init_fn=leave_interrupts_to_main,
+        worker_init_fn=leave_signals_to_main,
     )
     for crops, bad in loader:
         yield crops.to(device, non_blocking=True).float() / 255, bad
@@ -144,6 +144,7 @@ def collate(samples: Sequence[Sample]) -> Sample:
     return torch.stack([crop for crop, _ in samples]), [file for _, bad in samples for file in bad]
 
 
-def leave_interrupts_to_main(worker: int) -> None:
-    """Lets a worker live through Ctrl-C, upon which the main process saves a checkpoint and ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_main(worker: int) -> None:
+    """Lets a worker live through Ctrl-C or the end of its process group: the main process saves a checkpoint first."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -98,36 +98,41 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
         device,
     )
     unusable: set[Path] = set()
+    recent: list[Tensor] = []  # losses since the last line of the log; those of one batch say little
     with Record(run.folder, start, settings.iterations, settings.batch_size) as record, stop_signals() as stop:
         record.note(f"{len(files)} photos, {device}, {'bfloat16' if half else 'float32'}; all files in {run.folder}")
         for done, (photos, bad) in enumerate(stream, start + 1):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 losses, output = task.losses(photos)
-            objective = torch.stack(list(losses.values())).sum()
+            terms = torch.stack(list(losses.values()))
+            objective = terms.sum()
             optimizer.zero_grad(set_to_none=True)
             objective.backward()
             optimizer.step()
             scheduler.step()
 
             record.advance()
+            recent.append(terms.detach())
             unusable.update(bad)
             stopping = stop.is_set() and done < settings.iterations
             last = done == settings.iterations or stopping
             if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
                 check_health(done, objective, output, network, run)
-                values = {name: loss.item() for name, loss in losses.items()}
+                means = dict(zip(losses, torch.stack(recent).mean(dim=0).tolist(), strict=True))
             if last or done % settings.log_step == 0:
-                record.losses(done, values, optimizer.param_groups[0]["lr"])
+                record.losses(done, means, optimizer.param_groups[0]["lr"])
+                recent.clear()
             if last or done % settings.sample_step == 0:
                 record.pictures(done, task.sheet(), task.frame())
             if last or done % settings.save_step == 0:
                 save_checkpoint(run.checkpoint, done, settings, network, optimizer, scheduler)
-                facts = {"iterations": done, "photos": len(files), "losses": values}
+                facts = {"iterations": done, "photos": len(files), "losses": means}
                 save_network(run.latest, network, {**task.provenance(), **facts})
+            if last:
+                record.unusable(unusable)
             if stopping:
                 record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
                 return False
-        record.unusable(unusable)
     animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
     save_network(run.model, network, {**task.provenance(), **facts})
     return True

@@ -55,7 +55,7 @@ class Record:
         self.progress.advance(self.bar)
 
     def losses(self, done: int, losses: Mapping[str, float], lr: float) -> None:
-        """Records the losses after ``done`` iterations, with the rate since the last time and the time left."""
+        """Records mean losses since the last time, after ``done`` iterations, with the rate and the time left."""
         (before, then), now = self.marked, time.monotonic()
         self.marked = done, now
         seconds = (now - then) / max(1, done - before)

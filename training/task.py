@@ -14,10 +14,11 @@ import perceptual
 from perceptual import images
 from perceptual.errors import InputError, TrainingError
 from perceptual.networks import ImageTransformationNetwork
+from perceptual.predictor import pick_device
 
 from .data import find_photos
 from .loop import Run
-from .settings import TrainingSettings, plain
+from .settings import TrainingSettings
 
 N = TypeVar("N", bound=ImageTransformationNetwork)
 
@@ -29,8 +30,7 @@ def prepare(settings: TrainingSettings, name: str) -> tuple[Run, torch.device]:
     torch.manual_seed(settings.seed)
     folder = settings.sample_path or Path("runs", name)
     model = settings.model_path or Path("models", f"{name}.safetensors")
-    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Run(name, folder, model), device
+    return Run(name, folder, model), pick_device(settings.device)
 
 
 def build_network(cls: type[N], preset: str, **changes: Any) -> N:
@@ -49,11 +49,16 @@ def run_finished(network: ImageTransformationNetwork, photos: Tensor) -> Tensor:
 
 
 def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
-    """Facts about the weights, and what every training knows of them."""
+    """Facts about the weights, and what every training knows of them; of paths the names alone."""
+    recipe = {
+        key: value.name if isinstance(value, Path) else value
+        for key, value in vars(settings).items()
+        if value is not None
+    }
     return {
         **facts,
         "licence": settings.licence,
-        "recipe": {key: value for key, value in plain(settings).items() if value is not None},
+        "recipe": recipe,
         "versions": {
             "torchserve-perceptual": perceptual.__version__,
             "torch": torch.__version__,
