@@ -19,7 +19,7 @@ from .settings import parse
 from .tiles import run_in_tiles
 from .weights import find_weights, load_network
 
-TILE = 1024  # side of an output tile; the default super-resolution network then takes 1.2 GB of memory at most
+TILE = 1024  # side of an output tile; the default network of super-resolution then takes 1 to 1.5 GB of memory
 
 Engine = Literal["auto", "eager"]
 
