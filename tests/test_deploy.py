@@ -1,0 +1,157 @@
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from serving import wait_for
+
+from perceptual.server import METRICS, Server, end_group, reserve_ports
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+KEY = {"Authorization": "Bearer a-client-s-key", "Content-Type": "application/octet-stream"}
+
+needs_nginx = pytest.mark.skipif(
+    not (shutil.which("nginx") and shutil.which("openssl")), reason="nginx or openssl is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def instances(model_store):
+    """Two servers without tokens; tests may kill the second."""
+    overrides = {"disable_token_authorization": "true"}
+    with (
+        Server(model_store, port=0, overrides=overrides) as one,
+        Server(model_store, port=0, overrides=overrides) as two,
+    ):
+        yield one, two
+
+
+@pytest.fixture(scope="module")
+def front(instances, tmp_path_factory):
+    """A client of nginx with the configuration that ships, but for ports, paths and the rate."""
+    folder = tmp_path_factory.mktemp("nginx")
+    (port,) = reserve_ports(0)[:1]
+    one, two = (each.address.inference_url.removeprefix("http://") for each in instances)
+    shipped = (DEPLOY / "nginx.conf").read_text()
+    changes = {
+        "/etc/perceptual/": f"{folder}/",
+        "127.0.0.1:8080": one,
+        "127.0.0.1:8090": two,
+        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "rate=10r/s": "rate=1000r/s",
+    }
+    for old, new in changes.items():
+        assert old in shipped
+        shipped = shipped.replace(old, new)
+    (folder / "clients.map").write_text(f'"{KEY["Authorization"]}" tester;\n')
+    certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    files = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
+    subprocess.run([*certificate, *files], check=True, capture_output=True)
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"pid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{temporary}{shipped}\n}}\n"
+    )
+    command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, trust_env=False, timeout=60) as client:
+            wait_for(lambda: process.poll() is None and answers(client), seconds=15)
+            yield client
+    finally:
+        end_group(process)
+
+
+def answers(client):
+    try:
+        return client.get("/ping").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@needs_nginx
+def test_only_predictions_and_health_are_exposed(front, photo):
+    reply = front.post("/predictions/tiny", content=photo, headers=KEY)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "image/jpeg")
+    assert front.post("/predictions/tiny/1.2", content=photo, headers=KEY).status_code == 200
+    for method, path in (
+        ("GET", "/models"),
+        ("POST", "/models?url=tiny.mar"),
+        ("POST", "/models/tiny/invoke"),
+        ("GET", "/metrics"),
+        ("GET", "/token?type=inference"),
+        ("POST", "/workflows"),
+        ("POST", "/predictions/tiny/../../models"),
+        ("POST", "/predictions/tiny/1.2/explain"),
+        ("POST", "/explanations/tiny"),
+        ("OPTIONS", "/"),
+    ):
+        assert front.request(method, path, headers=KEY).status_code == 404, path
+    assert front.get("/predictions/tiny", headers=KEY).status_code == 403
+    assert front.delete("/ping").status_code == 403
+
+
+@needs_nginx
+def test_only_known_clients_and_bodies_within_the_limit(front, photo):
+    for key in ({}, {"Authorization": "Bearer wrong"}):
+        assert front.post("/predictions/tiny", content=photo, headers=key).status_code == 401
+    head = f"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY['Authorization']}\r\n"
+    with socket.create_connection((front.base_url.host, front.base_url.port), timeout=20) as plain:
+        insecure = ssl._create_unverified_context()
+        with insecure.wrap_socket(plain) as connection:
+            connection.sendall(f"{head}Content-Length: {2**28}\r\n\r\n".encode())  # and not a byte of it
+            assert b" 413 " in connection.recv(200)
+
+
+@needs_nginx
+def test_killing_one_of_two_servers_under_load_loses_no_request(front, instances, photo):
+    end, statuses = threading.Event(), []
+
+    def ask():
+        while not end.is_set():
+            statuses.append(front.post("/predictions/tiny", content=photo, headers=KEY).status_code)
+
+    with ThreadPoolExecutor(4) as pool:
+        askers = [pool.submit(ask) for _ in range(4)]
+        try:
+            wait_for(lambda: len(statuses) >= 20, seconds=60)
+            before = len(statuses)
+            os.killpg(instances[1].process.pid, signal.SIGKILL)
+            wait_for(lambda: len(statuses) >= before + 20, seconds=60)
+        finally:
+            end.set()
+    assert [asker.result() for asker in askers] == [None] * 4
+    assert set(statuses) == {200}
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are():
+    listed = yaml.safe_load(METRICS.read_text())
+    kinds = [group for side in ("ts_metrics", "model_metrics") for group in listed[side].values()]
+    labels = {each["name"]: {*each["dimensions"], "le"} for group in kinds for each in group}
+    panels = json.loads((DEPLOY / "grafana.json").read_text())["panels"]
+    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    metrics = {name.removesuffix("_bucket") for name in re.findall(r"\b(?:perceptual|ts)_\w+|MemoryUtilization", asked)}
+    assert metrics <= labels.keys()
+    assert {name for name in labels if name.startswith("perceptual_")} <= metrics
+    grouped = {label for group in re.findall(r"by \(([^)]*)\)", asked) for label in re.split(r",\s*", group)}
+    assert grouped <= set().union(*(labels[name] for name in metrics))
+
+
+def test_what_starts_servers_uses_options_that_there_are(run):
+    known = run("serve", "--help")[1]
+    for name in ("perceptual@.service", "Dockerfile"):
+        text = (DEPLOY / name).read_text()
+        options = set(re.findall(r"--(?:model-store|port|no-tokens)\b", text.split("serve", 1)[1]))
+        assert options and all(option in known for option in options)
