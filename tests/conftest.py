@@ -82,9 +82,11 @@ def server(model_store, without_package, tmp_path_factory):
     from perceptual.server import Server
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(without_package.values()))
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        with Server(model_store, port=0) as running:
+        with patch.context() as hidden:  # for TorchServe alone, not for what other tests start
+            hidden.setenv("PYTHONPATH", os.pathsep.join(without_package.values()))
+            running = Server(model_store, port=0).start()
+        with running:
             yield running
 
 

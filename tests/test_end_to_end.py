@@ -23,7 +23,7 @@ def environment(tmp_path):
 
 
 def test_serve_prints_commands_that_work_and_ctrl_c_ends_it(model_store, photo, weights, environment, tmp_path):
-    command = ["perceptual", "serve", "--model-store", str(model_store), "--port", "0"]
+    command = ["perceptual", "serve", "tiny", "--model-store", str(model_store), "--port", "0"]
     serving = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         lines = []
