@@ -22,6 +22,7 @@ from .errors import InputError, PerceptualError, ServerError
 
 KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
 RENEW_WITHIN = 120.0  # seconds before a token's expiry
+SETTLE = 10.0  # seconds between TorchServe's word that workers are loaded and their being ready; a moment in fact
 
 ADVICE = {
     403: "make another version the default first: perceptual models set-default",
@@ -280,13 +281,14 @@ class ManagementClient(Client):
                 with suppress(ServerError):
                     self.unregister(*failed.groups())
             raise
-        if workers is not None:
-            try:
+        try:
+            if workers is not None:
                 self.scale(registered.name, workers, registered.version)
-            except ServerError:
-                with suppress(ServerError):
-                    self.unregister(*registered)
-                raise
+            self.wait_until_ready(*registered)
+        except ServerError:
+            with suppress(ServerError):
+                self.unregister(*registered)
+            raise
         return registered
 
     def scale(self, name: str, workers: int, version: str | None = None) -> None:
@@ -297,6 +299,19 @@ class ManagementClient(Client):
         """
         parameters = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
         self.send("PUT", model_path(name, version), params=parameters)
+        self.wait_until_ready(name, version)
+
+    def wait_until_ready(self, name: str, version: str | None = None) -> None:
+        """Returns when all workers are ready: TorchServe answers a moment before they count as that.
+
+        Raises:
+            ServerError: No such model, or they are not ready within :data:`SETTLE` seconds.
+        """
+        deadline = time.monotonic() + SETTLE
+        while len(self.ready_workers(name, version)) < self.describe(name, version)["minWorkers"]:
+            if time.monotonic() > deadline:
+                raise ServerError(f"not all workers of {name} are ready; perceptual status tells more")
+            time.sleep(0.05)
 
     def set_default(self, name: str, version: str) -> None:
         """Makes a version the one that answers where a request names none.
