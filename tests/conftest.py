@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -83,9 +84,11 @@ def server(model_store, without_package, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        store = tmp_path_factory.mktemp("served") / "model_store"  # its own, as tests register what they like
+        shutil.copytree(model_store, store)
         with patch.context() as hidden:  # for TorchServe alone, not for what other tests start
             hidden.setenv("PYTHONPATH", os.pathsep.join(without_package.values()))
-            running = Server(model_store, port=0).start()
+            running = Server(store, port=0).start()
         with running:
             yield running
 

@@ -37,8 +37,9 @@ def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], b
     from .. import images
     from ..weights import write_atomically
 
+    console = Console(stderr=True)
     failures = 0
-    for source, target in track(jobs, "working", console=Console(stderr=True), transient=True):
+    for source, target in track(jobs, "working", console=console, transient=True, disable=not console.is_terminal):
         try:
             write_atomically(target, convert_one(images.read(source), SUFFIXES[target.suffix.lower()]))
         except (InputError, OSError) as error:
