@@ -45,6 +45,8 @@ class StyleTransfer:
 
     def __init__(self, settings: StyleSettings, device: torch.device) -> None:
         self.settings = settings
+        painting = load_image(settings.style_image, settings.style_size).to(device)
+        self.samples = sample_photos(settings, settings.content_image).to(device)
         # On a CPU the transformation network is faster as it is, the loss network with channels last; measured.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = build_network(
@@ -62,11 +64,9 @@ class StyleTransfer:
             settings.loss_network, [*content, *style], settings.loss_weights, settings.loss_weights_sha256
         )
         self.loss_network = loss_network.to(device).to(memory_format=torch.channels_last)
-        painting = load_image(settings.style_image, settings.style_size).to(device)
         self.content_loss = FeatureReconstructionLoss(content)
         self.style_loss = StyleReconstructionLoss(style, self.loss_network(painting, style)).to(device)
         self.total_variation = TotalVariationLoss(settings.reg_weight)
-        self.samples = sample_photos(settings, settings.content_image).to(device)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:

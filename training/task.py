@@ -69,8 +69,16 @@ def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
 
 
 def load_image(path: Path, size: int) -> Tensor:
-    """An image with its shorter side resized to ``size`` pixels, 1×3×H×W in [0, 1]."""
-    photo = images.decode(images.read(path)).rgb
+    """An image with its shorter side resized to ``size`` pixels, 1×3×H×W in [0, 1].
+
+    Raises:
+        InputError: It cannot be read; the message names it.
+    """
+    content = images.read(path)
+    try:
+        photo = images.decode(content).rgb
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
     return resize(photo[None], [size], antialias=True).float() / 255
 
 

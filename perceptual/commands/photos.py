@@ -44,7 +44,7 @@ def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], b
             write_atomically(target, convert_one(images.read(source), SUFFIXES[target.suffix.lower()]))
         except (InputError, OSError) as error:
             failures += 1
-            report(f"{source}: {error}")
+            report(str(error) if str(source) in str(error) else f"{source}: {error}")
     print(f"{len(jobs) - failures} of {len(jobs)} photos {done}")
     return 1 if failures else 0
 
