@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -53,7 +54,7 @@ class Reply:
     outcome: str = "ok"
 
 
-class ImageHandler:
+class ImageHandler(ABC):
     """Answers each request of a batch with a picture or with its own error.
 
     A subclass names the options its task takes and says how to run it. The weights are the one safetensors file of
@@ -64,9 +65,9 @@ class ImageHandler:
     predictor: Predictor
     max_pixels: int
 
+    @abstractmethod
     def run(self, pictures: Sequence[Picture], options: Sequence[Any]) -> list[Picture]:
         """The task itself: one picture for each, in order. It may fail as a whole."""
-        raise NotImplementedError
 
     def initialize(self, context: Any) -> None:
         """Loads the network, on the GPU that TorchServe assigned to this worker if there is one.

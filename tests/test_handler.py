@@ -23,6 +23,7 @@ from perceptual.errors import NotAcceptable, WeightsError
 from perceptual.handler import choose_format
 from perceptual.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.weights import save_network
+from perceptual_handlers.style_transfer import StyleTransferHandler
 
 HANDLERS = Path(__file__).parent.parent / "handlers"
 
@@ -407,7 +408,7 @@ def test_an_archive_holds_one_weights_file(tmp_path, files):
     with pytest.raises(
         WeightsError, match=f"exactly one .safetensors file; this one holds {', '.join(files) or 'none'}"
     ):
-        handler_module.ImageHandler().initialize(Context(tmp_path))
+        StyleTransferHandler().initialize(Context(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -418,7 +419,7 @@ def test_device(archive, monkeypatch, available, gpu_id, device):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     monkeypatch.setattr(handler_module, "load", lambda path, device: asked.append((path.name, device)))
-    handler_module.ImageHandler().initialize(Context(archive, gpu_id))
+    StyleTransferHandler().initialize(Context(archive, gpu_id))
     assert asked == [("tiny.safetensors", device)]
 
 
@@ -433,7 +434,7 @@ def test_workers_share_the_cores(archive, monkeypatch, cores, workers, environme
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    handler_module.ImageHandler().initialize(Context(archive, maxWorkers=workers))
+    StyleTransferHandler().initialize(Context(archive, maxWorkers=workers))
     assert threads == ([] if expected is None else [expected])
 
 
