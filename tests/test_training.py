@@ -201,20 +201,20 @@ def test_an_output_of_one_colour_stops_the_run(settings, monkeypatch):
 def test_content_targets_need_no_graph_and_style_targets_are_computed_once(settings):
     task = StyleTransfer(settings(), torch.device("cpu"))
     calls = []
-    original = task.loss_network.forward
+    original = task.objective.loss_network.forward
 
     def recording(images, layers):
         calls.append((torch.is_grad_enabled(), list(layers)))
         return original(images, layers)
 
-    task.loss_network.forward = recording
+    task.objective.loss_network.forward = recording
     task.losses(torch.rand(2, 3, 32, 32))
     assert calls == [(False, ["relu2_2"]), (True, ["relu2_2", "relu1_2", "relu2_2", "relu3_3", "relu4_3"])]
 
 
 def test_weights_are_one_for_all_layers_or_one_each(settings):
     task = StyleTransfer(settings(style_weights=[1, 2, 3, 4]), torch.device("cpu"))
-    assert task.style_loss.weights == {"relu1_2": 1, "relu2_2": 2, "relu3_3": 3, "relu4_3": 4}
+    assert task.objective.style_loss.weights == {"relu1_2": 1, "relu2_2": 2, "relu3_3": 3, "relu4_3": 4}
     with pytest.raises(InvalidOption, match="style-weights: expected 1 or 4 numbers"):
         StyleTransfer(settings(style_weights=[1, 2]), torch.device("cpu"))
 

@@ -1,10 +1,6 @@
 """The training loop, the same for every task."""
 
 import math
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +19,7 @@ from .data import Crop, RandomCrops, batches, find_photos
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
+from .signals import stop_signals
 
 WARM_UP = 50  # iterations in which the cosine schedule's learning rate rises
 CONSTANT = 0.5 / 255  # a standard deviation below which a picture is of one colour
@@ -155,25 +152,3 @@ def check_health(done: int, objective: Tensor, output: Tensor, network: nn.Modul
         raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice}")
     if output.detach().float().std(dim=(2, 3)).max() < CONSTANT:
         raise TrainingError(f"the network's output is of one colour at iteration {done}. {advice}")
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second signal acts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def on_signal(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

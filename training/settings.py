@@ -140,6 +140,35 @@ class EvaluationSettings:
     device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any")
 
 
+def as_in(cls: type, name: str) -> Any:
+    """A setting that another dataclass has too."""
+    each = next(each for each in settings_of(cls) if each.name == name)
+    return setting(each.default, each.metadata["kind"], each.metadata["help"], each.metadata["group"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationSettings:
+    """What an optimization of a picture can be told."""
+
+    style_image: Path = as_in(StyleSettings, "style_image")
+    style_size: int = as_in(StyleSettings, "style_size")
+    max_size: int = setting(512, Integer(16, 16384), "reduce the photo to this longest side, in pixels, first", DATA)
+
+    loss_network: str = as_in(StyleSettings, "loss_network")
+    loss_weights: Path | None = as_in(StyleSettings, "loss_weights")
+    loss_weights_sha256: str | None = as_in(StyleSettings, "loss_weights_sha256")
+    content_layers: tuple[str, ...] = as_in(StyleSettings, "content_layers")
+    content_weight: tuple[float, ...] = as_in(StyleSettings, "content_weight")
+    style_layers: tuple[str, ...] = as_in(StyleSettings, "style_layers")
+    style_weights: tuple[float, ...] = as_in(StyleSettings, "style_weights")
+    reg_weight: float = as_in(StyleSettings, "reg_weight")
+
+    start: str = setting("photo", Choice(("photo", "noise")), "where to begin", OPTIMIZATION)
+    iterations: int = setting(500, Integer(1), "iterations of L-BFGS", OPTIMIZATION)
+    device: str | None = as_in(StyleSettings, "device")
+    seed: int = setting(0, Integer(0), "of the noise", OPTIMIZATION)
+
+
 PATHS = {
     each.name
     for cls in (StyleSettings, SuperResolutionSettings)

@@ -13,11 +13,10 @@ from perceptual.networks import StyleNetwork
 
 from .data import resized_crops
 from .loop import train
-from .loss_network import load_loss_network
-from .losses import FeatureReconstructionLoss, StyleReconstructionLoss, TotalVariationLoss
-from .settings import StyleSettings, weights_by_layer
+from .objective import build_objective
+from .settings import StyleSettings
 from .sheets import sheet
-from .task import FRAME_SIZE, build_network, load_image, prepare, provenance, run_finished, sample_photos
+from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos
 
 
 def train_style(settings: StyleSettings, *, resume: bool = False) -> Path | None:
@@ -45,8 +44,8 @@ class StyleTransfer:
 
     def __init__(self, settings: StyleSettings, device: torch.device) -> None:
         self.settings = settings
-        painting = load_image(settings.style_image, settings.style_size).to(device)
         self.samples = sample_photos(settings, settings.content_image).to(device)
+        self.objective, self.origin, painting = build_objective(settings, device)
         # On a CPU the transformation network is faster as it is, the loss network with channels last; measured.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = build_network(
@@ -58,30 +57,12 @@ class StyleTransfer:
         )
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.crops = resized_crops(settings.image_size)
-        content = weights_by_layer(settings.content_layers, settings.content_weight, "content-weight")
-        style = weights_by_layer(settings.style_layers, settings.style_weights, "style-weights")
-        loss_network, self.origin = load_loss_network(
-            settings.loss_network, [*content, *style], settings.loss_weights, settings.loss_weights_sha256
-        )
-        self.loss_network = loss_network.to(device).to(memory_format=torch.channels_last)
-        self.content_loss = FeatureReconstructionLoss(content)
-        self.style_loss = StyleReconstructionLoss(style, self.loss_network(painting, style)).to(device)
-        self.total_variation = TotalVariationLoss(settings.reg_weight)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses by name for photos N×3×H×W in [0, 1], and the stylized photos."""
         stylized = self.network(photos.contiguous(memory_format=self.memory_format))
-        with torch.no_grad():
-            targets = self.loss_network(photos.contiguous(memory_format=torch.channels_last), self.content_loss.weights)
-        seen = stylized.contiguous(memory_format=torch.channels_last)
-        features = self.loss_network(seen, [*self.content_loss.weights, *self.style_loss.weights])
-        losses = {
-            "content": self.content_loss(features, targets),
-            "style": self.style_loss(features),
-            "total_variation": self.total_variation(stylized),
-        }
-        return losses, stylized
+        return self.objective(stylized, self.objective.targets(photos)), stylized
 
     def sheet(self) -> Image.Image:
         """Each sample photo beside the painting and the stylized photo."""

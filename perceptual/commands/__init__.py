@@ -10,6 +10,7 @@ from .arguments import Parser, report
 COMMANDS = (
     "stylize",
     "upscale",
+    "optimize",
     "train",
     "evaluate",
     "inspect",

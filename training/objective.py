@@ -1,0 +1,80 @@
+"""What stylized photos are measured by: the three losses of equation 5 of Johnson et al. 2016."""
+
+import torch
+from torch import Tensor
+
+from .loss_network import LossNetwork, load_loss_network
+from .losses import FeatureReconstructionLoss, Features, StyleReconstructionLoss, TotalVariationLoss
+from .settings import OptimizationSettings, StyleSettings, weights_by_layer
+from .task import load_image
+
+
+class StyleObjective:
+    """Content, style and total variation of images, weighted.
+
+    Args:
+        loss_network: On the device, with channels last.
+        content_loss: Compares an image with its photo.
+        style_loss: Compares it with the painting.
+        total_variation: Regularizes it.
+    """
+
+    def __init__(
+        self,
+        loss_network: LossNetwork,
+        content_loss: FeatureReconstructionLoss,
+        style_loss: StyleReconstructionLoss,
+        total_variation: TotalVariationLoss,
+    ) -> None:
+        self.loss_network = loss_network
+        self.content_loss = content_loss
+        self.style_loss = style_loss
+        self.total_variation = total_variation
+
+    @torch.no_grad()
+    def targets(self, photos: Tensor) -> Features:
+        """What the content of photos N×3×H×W in [0, 1] is compared by."""
+        return self.loss_network(photos.contiguous(memory_format=torch.channels_last), self.content_loss.weights)
+
+    def __call__(self, images: Tensor, targets: Features) -> dict[str, Tensor]:
+        """Weighted losses by name, whose sum is the objective, of images N×3×H×W with such targets."""
+        features = self.features(images)
+        return {
+            "content": self.content_loss(features, targets),
+            "style": self.style_loss(features),
+            "total_variation": self.total_variation(images),
+        }
+
+    def features(self, images: Tensor) -> Features:
+        """Features of images N×3×H×W at every layer that a loss compares."""
+        seen = images.contiguous(memory_format=torch.channels_last)
+        return self.loss_network(seen, [*self.content_loss.weights, *self.style_loss.weights])
+
+
+def build_objective(
+    settings: StyleSettings | OptimizationSettings, device: torch.device
+) -> tuple[StyleObjective, str, Tensor]:
+    """The objective that settings describe, on a device.
+
+    Returns:
+        The objective, one line saying what the loss network's weights are, and the painting, 1×3×H×W in [0, 1].
+
+    Raises:
+        TrainingError: The loss network cannot be had.
+        InputError: The style image cannot be read.
+        InvalidOption: Layers and weights do not match.
+    """
+    painting = load_image(settings.style_image, settings.style_size).to(device)
+    content = weights_by_layer(settings.content_layers, settings.content_weight, "content-weight")
+    style = weights_by_layer(settings.style_layers, settings.style_weights, "style-weights")
+    loss_network, origin = load_loss_network(
+        settings.loss_network, [*content, *style], settings.loss_weights, settings.loss_weights_sha256
+    )
+    loss_network = loss_network.to(device).to(memory_format=torch.channels_last)
+    objective = StyleObjective(
+        loss_network,
+        FeatureReconstructionLoss(content),
+        StyleReconstructionLoss(style, loss_network(painting, style)).to(device),
+        TotalVariationLoss(settings.reg_weight),
+    )
+    return objective, origin, painting

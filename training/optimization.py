@@ -1,0 +1,118 @@
+"""Style transfer by optimizing the picture itself, as Gatys et al. 2016.
+
+It needs no training, takes hundreds of passes through the loss network for one picture, and is what the paper measures
+its networks against (section 4.1 and figure 5): "we minimize Equation 5 using projected L-BFGS by clipping the image y
+to the range [0, 255] at each iteration".
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from perceptual import images
+from perceptual.errors import InvalidImage, TrainingError
+from perceptual.images import Picture
+from perceptual.predictor import open_picture, pick_device, to_uint8
+
+from .objective import build_objective
+from .settings import OptimizationSettings
+
+SMALLEST = 16  # pixels; side of an image whose features the loss network's deeper layers can still compute
+HISTORY = 10  # pairs that L-BFGS remembers, each as large as two pictures; 100 lead to losses 0.5 % lower
+
+
+class Step(NamedTuple):
+    """A picture on its way, 1×3×H×W in [0, 1], after a number of iterations, and its weighted losses by name."""
+
+    iteration: int
+    image: Tensor
+    losses: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """The objective's value."""
+        return sum(self.losses.values())
+
+
+def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, iterations: int) -> Iterator[Step]:
+    """Minimizes the sum of losses by L-BFGS, with the picture clipped to [0, 1] at each iteration.
+
+    An iteration is one evaluation of the losses and their gradient; a line search would take two or more of them for
+    the same progress.
+
+    Args:
+        losses: Gives the weighted losses of a picture by name, such as a :class:`.objective.StyleObjective` with the
+            targets filled in.
+        start: Where to begin, 1×3×H×W in [0, 1]: the photo, or noise.
+        iterations: How many.
+
+    Yields:
+        The beginning, and then the picture after every iteration, with its losses: ``iterations + 1`` steps.
+
+    Raises:
+        TrainingError: A loss or a gradient is no longer finite.
+    """
+    image = start.detach().clone().requires_grad_()
+    # One iteration a call, which keeps its curvature for the next one; tolerances would end it early.
+    optimizer = torch.optim.LBFGS([image], max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0)
+    terms: Mapping[str, Tensor] = {}
+
+    def evaluate() -> Tensor:
+        nonlocal terms
+        optimizer.zero_grad()
+        terms = losses(image)
+        total = torch.stack(list(terms.values())).sum()
+        total.backward()
+        return total
+
+    for iteration in range(iterations + 1):
+        before = image.detach().clone()
+        total = optimizer.step(evaluate)  # evaluates, then moves
+        if not torch.isfinite(total) or image.grad is None or not torch.isfinite(image.grad).all():
+            raise TrainingError(
+                f"the losses are no longer finite after {iteration} iterations; lower the weights of the losses"
+            )
+        yield Step(iteration, before, {name: float(value.detach()) for name, value in terms.items()})
+        with torch.no_grad():
+            image.clamp_(0, 1)
+            # What L-BFGS learns of the curvature belongs to the way the picture really went, not to the part beyond
+            # the bounds: of plain clipping, losses rise now and then and end higher.
+            state = optimizer.state[image]
+            state["d"] = ((image - before) / state["t"]).flatten()
+
+
+class Optimization:
+    """A photo on its way to a style.
+
+    Args:
+        settings: As given by the user.
+        photo: An image file.
+
+    Raises:
+        InputError: Photo or style image cannot be read, or the photo has too few pixels.
+        TrainingError: The loss network cannot be had.
+    """
+
+    def __init__(self, settings: OptimizationSettings, photo: Path) -> None:
+        self.settings = settings
+        self.photo = images.shrink(open_picture(photo), settings.max_size)
+        if min(self.photo.rgb.shape[1:]) < SMALLEST:
+            height, width = self.photo.rgb.shape[1:]
+            raise InvalidImage(f"{photo}: {width}×{height} pixels are too few; {SMALLEST} a side are needed")
+        self.device = pick_device(settings.device)
+        self.objective, _, _ = build_objective(settings, self.device)
+
+    def steps(self) -> Iterator[Step]:
+        """The picture from its beginning to its last iteration, as from :func:`optimize`."""
+        photo = self.photo.rgb[None].to(self.device).float() / 255
+        noise = torch.rand(photo.shape, generator=torch.Generator().manual_seed(self.settings.seed)).to(self.device)
+        start = photo if self.settings.start == "photo" else noise
+        targets = self.objective.targets(photo)
+        return optimize(lambda image: self.objective(image, targets), start, self.settings.iterations)
+
+    def picture(self, step: Step) -> Picture:
+        """A step's picture, with the photo's alpha."""
+        return Picture(to_uint8(step.image[0]), self.photo.alpha)
