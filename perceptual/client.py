@@ -4,9 +4,10 @@ import io
 import json
 import os
 import re
+import threading
 import time
-from collections.abc import Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -291,15 +292,54 @@ class ManagementClient(Client):
             raise
         return registered
 
-    def scale(self, name: str, workers: int, version: str | None = None) -> None:
+    def scale(
+        self,
+        name: str,
+        workers: int,
+        version: str | None = None,
+        progress: Callable[[str], None] = lambda message: None,
+    ) -> None:
         """Sets the number of workers of a model's version, by default of the default one, and waits for them.
 
+        :func:`perceptual.scaling.scale` also sees to it that there is memory for them.
+
         Raises:
-            ServerError: No such model, or a worker fails to start.
+            ServerError: No such model, or a worker fails to start; then there are as many as before.
         """
+        before = self.describe(name, version)["minWorkers"]
+        try:
+            with self.telling_progress(name, workers, version, progress):
+                self.set_workers(name, workers, version)
+                self.wait_until_ready(name, version)
+        except ServerError:  # TorchServe would go on starting those that fail
+            with suppress(ServerError):
+                self.set_workers(name, before, version)
+            raise
+
+    def set_workers(self, name: str, workers: int, version: str | None) -> None:
+        """Sets the number of workers, as TorchServe does it; see :meth:`scale`."""
         parameters = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
         self.send("PUT", model_path(name, version), params=parameters)
-        self.wait_until_ready(name, version)
+
+    @contextmanager
+    def telling_progress(
+        self, name: str, workers: int, version: str | None, progress: Callable[[str], None]
+    ) -> Iterator[None]:
+        """Tells several times a second how many workers are ready, while TorchServe is at it."""
+        done = threading.Event()
+
+        def tell() -> None:
+            while not done.wait(0.3):
+                with suppress(ServerError):
+                    progress(f"{len(self.ready_workers(name, version))} of {workers} workers ready")
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            teller.join()
 
     def wait_until_ready(self, name: str, version: str | None = None) -> None:
         """Returns when all workers are ready: TorchServe answers a moment before they count as that.

@@ -14,6 +14,7 @@ from .archive import DIGEST, package
 from .client import ManagementClient, Registered, RunningServer
 from .errors import InputError, PerceptualError, ServerError
 from .manifest import read_archive, read_manifest
+from .scaling import scale
 from .status import read_status
 from .weights import write_atomically
 
@@ -60,10 +61,12 @@ def register(
         check_is_new(management, archive)
         stored = into_store(archive, Path(server.model_store), undo)
         progress(f"loading {stored.name}")
-        registered = management.register(stored.name, workers=workers)
+        registered = management.register(stored.name)
         undo.callback(forget, management, registered)
         if gpus is not None:
             check_gpus(management, registered, gpus)
+        if workers is not None:
+            scale(server, registered.name, workers, registered.version, progress)
         if DIGEST in read_manifest(stored):  # only of our own is it known what they take
             progress(f"warming up {registered.name} {registered.version}")
             warm_up(server, registered)

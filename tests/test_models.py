@@ -11,15 +11,20 @@ import pytest
 import ts
 from serving import altered, wait_for
 
+from perceptual import scaling
 from perceptual.commands import COMMANDS
 from perceptual.errors import InputError, ServerError
 from perceptual.registration import register, unregister
+from perceptual.scaling import scale
 from perceptual.server import Server
 from perceptual.status import read_status
 
-# Answers as nvidia-smi does where TorchServe 0.12 asks for GPUs and for their load.
+# Answers as nvidia-smi does where TorchServe 0.12 asks for GPUs and for their load, and where we ask for memory: every
+# worker takes 1000 MiB, and there is room for one more on GPU 2.
 THREE_GPUS = """#!/bin/sh
 case "$*" in
+*query-gpu=index,memory.free*) printf '0, 9000\\n1, 10\\n2, 1999\\n' ;;
+*query-compute-apps*) pgrep -f model_service_worker | sed 's/$/, 1000/' ;;
 *query-gpu=index*) printf 'index\\n0\\n1\\n2\\n' ;;
 *) printf 'utilization.gpu [%%], utilization.memory [%%], memory.used [MiB]\\n0 %%, 0 %%, 100 MiB\\n' ;;
 esac
@@ -84,11 +89,63 @@ def test_scaling(command, management):
     assert command("scale", "tiny", "--workers", "1", "--version", "1.2") == "tiny has 1 worker\n"
 
 
+def test_scaling_says_how_far_it_is(server, management):
+    said: list[str] = []
+    scale(server.address, "tiny", 2, progress=said.append)
+    scale(server.address, "tiny", 1)
+    assert "1 of 2 workers ready" in said
+
+
+def test_auto_takes_what_memory_and_cores_hold(command, monkeypatch):
+    monkeypatch.setattr(scaling, "cores", lambda pid: 1)
+    assert command("scale", "tiny", "--workers", "auto") == "tiny has 1 worker\n"
+    monkeypatch.setattr(scaling, "cores", lambda pid: 64)
+    monkeypatch.setattr(scaling, "free_memory", lambda pid: 0)
+    assert command("scale", "tiny", "--workers", "auto") == "tiny has 1 worker\n"
+    assert "2 workers of tiny do not fit, 1 do" in command("scale", "tiny", "--workers", "2", fails=True)
+
+
+def test_a_paused_model_is_measured_with_one_worker_and_paused_again_if_more_do_not_fit(command, management):
+    command("scale", "tiny", "--workers", "0")
+    assert "9999 workers of tiny do not fit" in command("scale", "tiny", "--workers", "9999", fails=True)
+    assert management.describe("tiny")["minWorkers"] == 0
+    assert command("scale", "tiny", "--workers", "auto").startswith("tiny has ")
+    management.scale("tiny", 1)
+
+
+def test_workers_that_fail_to_start_leave_the_number_as_it_was(server, management, tmp_path):
+    flag = tmp_path / "broken"
+    handler = f"""
+import pathlib
+class H:
+    def initialize(self, context):
+        assert not pathlib.Path({str(flag)!r}).exists()
+    def handle(self, data, context):
+        return [b"x"] * len(data)
+"""
+    altered(
+        server.model_store / "tiny.mar",
+        server.model_store / "fickle.mar",
+        {"style_transfer.py": handler.encode()},
+        modelName="fickle",
+    )
+    management.register("fickle.mar")
+    flag.touch()
+    with pytest.raises(ServerError, match="Failed to start workers for model fickle"):
+        management.scale("fickle", 2)
+    assert management.describe("fickle")["minWorkers"] == 1 and len(management.ready_workers("fickle")) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("scale", "nobody", "--workers", "1"), "Model not found: nobody; package it and register it"),
         (("scale", "tiny", "--workers", "1", "--version", "7"), "Model version: 7 does not exist"),
+        (
+            ("scale", "tiny", "--workers", "9999"),
+            r"9999 workers of tiny do not fit, \d+ do: one takes \d+ MiB, and .* free",
+        ),
+        (("scale", "tiny", "--workers", "2", "--gpus", "1"), "register tiny.safetensors --version NEW --gpus 1"),
         (("set-default", "tiny", "7"), "Model version 7 does not exist"),
         (("show", "nobody"), "Model not found: nobody"),
         (("unregister", "nobody"), "Model not found: nobody"),
@@ -192,6 +249,9 @@ def test_a_server_that_was_started_otherwise(run, server, management):
     assert "second" in management.models()
     status, _, err = run("models", "register", "tiny.safetensors", *url)
     assert status == 1 and "only an archive in that server's model store" in err
+    status, _, err = run("models", "scale", "tiny", "--workers", "auto", *url)
+    assert status == 1 and "say how many workers" in err
+    assert run("models", "scale", "tiny", "--workers", "1", *url)[:2] == (0, "tiny has 1 worker\n")
     status, _, err = run("models", "list", "--url", server.address.management_url)
     assert status == 1 and "valid token" in err
 
@@ -210,9 +270,13 @@ def test_workers_go_to_the_gpus_named(weights, model_store, tmp_path, monkeypatc
         Server(store, [], port=0, overrides={"metrics_config": str(stock)}) as server,
         server.address.management() as management,
     ):
-        assert register(server.address, weights, version="2", gpus=[0, 2], workers=2) == ("tiny", "2")
+        assert register(server.address, weights, version="2", gpus=[0, 2], workers=1) == ("tiny", "2")
+        with pytest.raises(ServerError, match="9 workers of tiny do not fit, 3 do: .* 1,999 MiB are free on GPU 2"):
+            scale(server.address, "tiny", 9)
+        monkeypatch.setattr(scaling, "cores", lambda pid: 64)
+        assert scale(server.address, "tiny", None) == 3
         used = [each["gpuUsage"][: len("gpuId::0")] for each in management.describe("tiny")["workers"]]
-        assert used == ["gpuId::0", "gpuId::2"]
+        assert used == ["gpuId::0", "gpuId::2", "gpuId::0"]
         assert read_status(server.address).models[0].replies == {}
         with pytest.raises(ServerError, match="does not have all of the GPUs 0, 3"):
             register(server.address, weights, version="3", gpus=[0, 3])

@@ -13,7 +13,7 @@ DESCRIPTION = """Registers, scales and removes models while the server runs.
   perceptual models list
   perceptual models register mine.safetensors --version 2.0    package, load, warm up
   perceptual models set-default mine 2.0                       serve it at /predictions/mine
-  perceptual models scale mine --workers 2
+  perceptual models scale mine --workers 2                     or auto: as many as fit
   perceptual models unregister mine --version 1.0
 
 The server is the one that `perceptual serve` started last, or the one on --port, or at --url.
@@ -36,8 +36,15 @@ def add_to(subparsers: Any) -> None:
 
     scale = add_action(actions, "scale", "set the number of a model's workers", scale_model)
     scale.add_argument("name", metavar="NAME", help="of the model")
-    scale.add_argument("--workers", type=count(0), metavar="N", required=True, help="how many; 0 pauses the model")
+    scale.add_argument(
+        "--workers",
+        type=count_or_auto,
+        metavar="N",
+        required=True,
+        help="how many; 0 pauses the model, auto takes as many as memory and cores hold",
+    )
     scale.add_argument("--version", help="default: the default version")
+    scale.add_argument("--gpus", type=gpu_list, metavar="0,1", help="refused: GPUs are part of an archive")
 
     default = add_action(actions, "set-default", "choose the version that answers by default", set_default)
     default.add_argument("name", metavar="NAME", help="of the model")
@@ -142,11 +149,28 @@ def register_model(args: Namespace) -> None:
 
 
 def scale_model(args: Namespace) -> None:
-    """Scales and tells what has become of it."""
-    with management(args) as client:
-        client.scale(args.name, args.workers, args.version)
-        ready = len(client.ready_workers(args.name, args.version))
-    print(f"{args.name} has {ready} worker{'' if ready == 1 else 's'}")
+    """Scales and tells what has become of it: with a server of this machine within what its memory holds."""
+    from rich.console import Console
+
+    from ..client import find_server
+    from ..scaling import scale
+
+    if args.gpus:
+        numbers = ",".join(map(str, args.gpus))
+        raise InputError(
+            "the GPUs of a model are part of its archive; register its weights as a new version: "
+            f"perceptual models register {args.name}.safetensors --version NEW --gpus {numbers}"
+        )
+    with Console(stderr=True).status("starting") as status:
+        if not args.url:
+            workers = scale(find_server(args.port), args.name, args.workers, args.version, status.update)
+        elif args.workers is None:
+            raise InputError("with --url, the memory of the server's machine is not known: say how many workers")
+        else:
+            workers = args.workers
+            with management(args) as client:
+                client.scale(args.name, workers, args.version, status.update)
+    print(f"{args.name} has {workers} worker{'' if workers == 1 else 's'}")
 
 
 def set_default(args: Namespace) -> None:
@@ -178,6 +202,11 @@ def count(low: int) -> Callable[[str], int]:
         return int(text)
 
     return convert
+
+
+def count_or_auto(text: str) -> int | None:
+    """For argparse: a number of workers, or None for ``auto``."""
+    return None if text == "auto" else count(0)(text)
 
 
 def gpu_list(text: str) -> list[int]:
