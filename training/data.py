@@ -15,13 +15,18 @@ from perceptual import images
 from perceptual.errors import InputError, InvalidImage, TrainingError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 100)}  # percent of the files
+SPLITS = {  # percent of the files
+    "train": range(0, 80),
+    "validation": range(80, 90),
+    "test": range(90, 100),
+    "all": range(0, 100),
+}
 
 Sample = tuple[Tensor, list[Path]]
 Crop = Callable[[Tensor], Tensor]
 
 
-def find_photos(folder: Path, split: str) -> list[Path]:
+def find_photos(folder: Path, split: str, option: str = "--content-dir") -> list[Path]:
     """Image files anywhere below a folder that belong to a split, sorted by path.
 
     A file's split follows from its name alone, so it stays when others come or go.
@@ -29,10 +34,12 @@ def find_photos(folder: Path, split: str) -> list[Path]:
     Raises:
         TrainingError: No such folder, no images in it, or none in this split.
     """
-    files = image_files(folder, "--content-dir")
+    files = image_files(folder, option)
     chosen = [path for path in files if percentile(path.name) in SPLITS[split]]
     if not chosen:
-        raise TrainingError(f"none of the {len(files)} images in {folder} is of the {split} split; add more photos")
+        raise TrainingError(
+            f"none of the {len(files)} images in {folder} is of the {split} split; choose another --split"
+        )
     return chosen
 
 

@@ -8,13 +8,12 @@ window of Wang et al. 2004. The feature distance is equation 2 of Johnson et al.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
@@ -26,11 +25,13 @@ from perceptual.networks import luma
 from perceptual.options import UpscaleOptions
 from perceptual.predictor import Predictor, load, to_uint8
 from perceptual.resampling import resize_bicubic
+from perceptual.sheets import Tile, contact_sheet
 from perceptual.weights import write_atomically
 
 from .data import image_files
 from .degradation import degrade
 from .loss_network import LossNetwork, load_loss_network
+from .report import Row, averages, table
 from .settings import EvaluationSettings, plain
 
 LAYERS = ("relu2_2", "relu3_3")
@@ -41,8 +42,6 @@ VARIANTS = {  # how each network's output is measured
 }
 SMALLEST = 11  # pixels; the side of SSIM's window
 CROP, ZOOM = 64, 3  # side of the contact sheet's crops in pixels, and how many times they are enlarged
-
-Row = dict[str, Any]  # image, method, degradation, and a figure for each metric
 
 
 def evaluate(settings: EvaluationSettings) -> Path:
@@ -64,10 +63,10 @@ def evaluate(settings: EvaluationSettings) -> Path:
             settings.loss_network, LAYERS, settings.loss_weights, settings.loss_weights_sha256
         )
     targets = list(readable_images(settings.data))
-    rows: list[Row] = []
+    rows: list[Row] = []  # image, scale, degradation, method, and a figure for each metric
     for scale in sorted({each.network.scale for each in predictors.values()}):
         compared = {Path(n).stem: each for n, each in predictors.items() if each.network.scale == scale}
-        crops: list[list[Tensor]] = []
+        crops: list[list[Tile]] = []
         for name, photo in targets:
             target = divisible(photo, scale)
             if min(target.shape[1:]) < SMALLEST + 2 * scale:
@@ -76,11 +75,12 @@ def evaluate(settings: EvaluationSettings) -> Path:
             for method, result in results.items():
                 facts = {"image": name, "scale": scale, "degradation": settings.degradation, "method": method}
                 rows.append({**facts, **measure(result, target, scale, loss_network)})
-            crops.append([detail(each, target) for each in (*results.values(), target)])
-        picture = contact_sheet([*results, "target"], crops)
+            tiles = {name: enlarged(detail(each, target)) for name, each in {**results, "target": target}.items()}
+            crops.append([("" if crops else name, tile) for name, tile in tiles.items()])
+        picture = contact_sheet(crops)
         settings.output.mkdir(parents=True, exist_ok=True)
         picture.save(settings.output / f"contact_sheet_x{scale}.png")
-    means = averages(rows)
+    means = averages(rows, "scale", "method")
     facts = {**plain(settings), "loss_network": origin}
     content = json.dumps({"settings": facts, "means": means, "images": rows}, indent=2, ensure_ascii=False)
     write_atomically(settings.output / "super_resolution.json", content.encode())
@@ -136,18 +136,6 @@ def measure(result: Tensor, target: Tensor, border: int, loss_network: LossNetwo
     return {name: float(value) for name, value in figures.items()}
 
 
-def averages(rows: Sequence[Row]) -> list[Row]:
-    """The means over all images, one row for each factor and method, in order."""
-    groups: dict[tuple[int, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["scale"], row["method"]), []).append(row)
-    return [
-        {key: fmean(each[key] for each in group) if isinstance(value, float) else value for key, value in mean.items()}
-        for group in groups.values()
-        for mean in [{**group[0], "image": "mean"}]
-    ]
-
-
 def markdown(means: Sequence[Row], rows: Sequence[Row], count: int, origin: str) -> str:
     """The report: means first, then every image."""
     return "\n".join(
@@ -159,21 +147,14 @@ def markdown(means: Sequence[Row], rows: Sequence[Row], count: int, origin: str)
             f"features, at relu2_2 and relu3_3, are mean squared distances (loss network: {origin}). `matched`: "
             "histogram matching to the input; `matched low`: of low frequencies alone.",
             "",
-            *table(means),
+            *table(means, shown),
             "",
             "## Every image",
             "",
-            *table(rows),
+            *table(rows, shown),
             "",
         ]
     )
-
-
-def table(rows: Sequence[Row]) -> list[str]:
-    """The lines of a Markdown table."""
-    names = list(rows[0])
-    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    return lines + [f"| {' | '.join(shown(name, row[name]) for name in names)} |" for row in rows]
 
 
 def shown(name: str, value: Any) -> str:
@@ -193,16 +174,7 @@ def detail(image: Tensor, target: Tensor) -> Tensor:
     return image[:, top : top + side, left : left + side]
 
 
-def contact_sheet(heads: Sequence[str], rows: Sequence[Sequence[Tensor]], gap: int = 6) -> Image.Image:
-    """Crops, uint8 3×S×S, enlarged with visible pixels, a row for each image under the methods' names."""
-    side, line = CROP * ZOOM, 16
-    size = len(heads) * (side + gap) + gap, len(rows) * (side + gap) + gap + line
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, head in enumerate(heads):
-        left = gap + column * (side + gap)
-        draw.text((left, 2), head[-34:], fill="black")
-        for row, crops in enumerate(rows):
-            tile = Image.fromarray(np.ascontiguousarray(crops[column].permute(1, 2, 0).numpy()))
-            sheet.paste(tile.resize((side, side), Image.Resampling.NEAREST), (left, line + row * (side + gap)))
-    return sheet
+def enlarged(crop: Tensor) -> Image.Image:
+    """A crop, uint8 3×S×S, with visible pixels."""
+    image = Image.fromarray(np.ascontiguousarray(crop.permute(1, 2, 0).numpy()))
+    return image.resize((CROP * ZOOM, CROP * ZOOM), Image.Resampling.NEAREST)

@@ -18,6 +18,7 @@ from perceptual.settings import (
     settings_of,
 )
 
+from .data import SPLITS
 from .degradation import DEGRADATIONS
 
 if sys.version_info >= (3, 11):
@@ -169,6 +170,29 @@ class OptimizationSettings:
     seed: int = setting(0, Integer(0), "of the noise", OPTIMIZATION)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StyleEvaluationSettings:
+    """What an evaluation of style networks can be told."""
+
+    model: tuple[str, ...] = as_in(EvaluationSettings, "model")
+    content: Path = setting(MISSING, FilePath("a folder"), "folder of photos; required")
+    split: str = setting("test", Choice(tuple(SPLITS)), "share of them; all, if none of them was trained on")
+    photos: int = setting(5, Integer(1), "how many of these, spread over the folder")
+    sizes: tuple[int, ...] = setting((256, 512, 1024), Several(Integer(32)), "sides of the squares measured, in pixels")
+    iterations: tuple[int, ...] = setting(
+        (10, 25, 50, 100, 200, 500), Several(Integer(1)), "iterations of optimization to compare with"
+    )
+    style_image: Path | None = setting(
+        None, FilePath("an image file"), "the painting; default: the one that ships for the network"
+    )
+    loss_weights: Path | None = setting(
+        None, FilePath("a file"), "the loss network's weights, as in the training; default: torchvision's"
+    )
+    loss_weights_sha256: str | None = as_in(EvaluationSettings, "loss_weights_sha256")
+    output: Path = as_in(EvaluationSettings, "output")
+    device: str | None = as_in(EvaluationSettings, "device")
+
+
 PATHS = {
     each.name
     for cls in (StyleSettings, SuperResolutionSettings)
@@ -205,7 +229,7 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
     return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
 
 
-def plain(settings: TrainingSettings | EvaluationSettings) -> dict[str, Any]:
+def plain(settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings) -> dict[str, Any]:
     """Settings as plain JSON values."""
     return {name: plain_value(value) for name, value in asdict(settings).items()}
 

@@ -1,6 +1,7 @@
 """``perceptual evaluate``: how good networks are, in figures."""
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from ..settings import parse
@@ -15,10 +16,20 @@ distance of the loss network's features; with and without histogram matching. Th
 Markdown and as JSON, and a contact sheet of crops.
 """
 
+STYLE = """Measures style networks against optimization of the picture itself, on photos not trained on.
+
+  perceptual evaluate style --model starry_night --content photos/ --loss-weights vgg19.safetensors
+  perceptual evaluate style --model mine.safetensors --style-image painting.jpg --content holiday/ --split all
+
+Content loss, style loss by layer and total variation, weighted as in the training, of each network's output, of the
+photo, and of optimizations of it; after how many iterations these are as good; grids in flat areas, and borders. The
+folder --output gets tables as Markdown and as JSON, and contact sheets. Hours on a CPU: choose --sizes and --photos.
+"""
+
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import EvaluationSettings
+    from perceptual_training.settings import EvaluationSettings, StyleEvaluationSettings
 
     tasks = subparsers.add_parser("evaluate", help="measure networks").add_subparsers(
         title="tasks", metavar="TASK", required=True
@@ -27,14 +38,30 @@ def add_to(subparsers: Any) -> None:
         "super-resolution", help="PSNR, SSIM and feature distance against bicubic", description=SUPER_RESOLUTION
     )
     add_settings(parser, EvaluationSettings)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=evaluate_super_resolution)
+    parser = tasks.add_parser("style", help="losses, against optimization of the picture itself", description=STYLE)
+    add_settings(parser, StyleEvaluationSettings)
+    parser.set_defaults(run=evaluate_style)
 
 
-def run(args: Namespace) -> None:
-    """Measures, and prints the table of means."""
+def evaluate_super_resolution(args: Namespace) -> None:
+    """Measures networks of super-resolution."""
     from perceptual_training.evaluation import evaluate
     from perceptual_training.settings import EvaluationSettings
 
     report = evaluate(parse(EvaluationSettings, given(args, EvaluationSettings)))
+    show(report)
+
+
+def evaluate_style(args: Namespace) -> None:
+    """Measures style networks."""
+    from perceptual_training.settings import StyleEvaluationSettings
+    from perceptual_training.style_evaluation import evaluate_style
+
+    show(evaluate_style(parse(StyleEvaluationSettings, given(args, StyleEvaluationSettings))))
+
+
+def show(report: Path) -> None:
+    """Prints a report's table of means."""
     print("\n".join(line for line in report.read_text().split("\n## ")[0].splitlines() if line.startswith("|")))
-    print(f"\nin {report}, with every image; crops in {report.parent}")
+    print(f"\nin {report}, with every image; pictures in {report.parent}")

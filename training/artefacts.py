@@ -1,0 +1,72 @@
+"""Faults that networks of this kind are known for, as figures: grids in flat areas, and odd borders."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop
+
+from perceptual.predictor import Predictor
+
+SIDE = 256  # pixels; of the images measured
+PERIODS = (2, 4)  # pixels; what the last and both upsamplings would leave
+FRAME = 16  # pixels; what counts as border
+SURROUNDINGS = 64  # pixels; more than a pixel of the result depends on at each side, but for the norms
+ROUNDING = 1 / 255**2 / 12  # variance of what 8 bits lose; less than that is not seen
+
+
+def grids(predictor: Predictor) -> dict[str, float]:
+    """:func:`grid` of the output for a plain grey image, and for a gradient from dark to light."""
+    ramp = torch.linspace(0.2, 0.8, SIDE)
+    inputs = {"grey": torch.full((SIDE, SIDE), 0.5), "gradient": (ramp[:, None] + ramp) / 2}
+    return {name: grid(predictor(image.expand(1, 3, -1, -1))[0]) for name, image in inputs.items()}
+
+
+def grid(image: Tensor) -> float:
+    """How far a grid stands out of an image, 3×H×W in [0, 1] with sides that are multiples of 4.
+
+    Energy at the frequencies that upsampling by 2 and 4 can leave, 1/2 and 1/4 cycles per pixel in height, width or
+    both, relative to that of frequencies around; of all these, the highest. Around 1 there is no grid.
+    """
+    height, width = image.shape[1:]
+    window = torch.hann_window(height, periodic=True)[:, None] * torch.hann_window(width, periodic=True)
+    spectrum = torch.fft.fft2((image.cpu() - image.cpu().mean(dim=(1, 2), keepdim=True)) * window).abs().square()
+    energy = spectrum.mean(dim=0) + ROUNDING * window.square().sum()
+    down, right = ([side * k // max(PERIODS) for k in range(max(PERIODS))] for side in (height, width))
+    return max(prominence(energy, y, x) for y in down for x in right if (y, x) != (0, 0))
+
+
+def prominence(energy: Tensor, y: int, x: int, near: int = 2, far: int = 8) -> float:
+    """Energy at a frequency, which the window spreads over its neighbours, relative to the ring around it."""
+    height, width = energy.shape
+    around = energy.roll((height // 2 - y, width // 2 - x), (0, 1))
+
+    def square(reach: int) -> Tensor:
+        return around[height // 2 - reach : height // 2 + reach + 1, width // 2 - reach : width // 2 + reach + 1]
+
+    ring = square(far).sum() - square(near).sum()
+    return float(square(1).mean() / (ring / (square(far).numel() - square(near).numel())))
+
+
+def borders(predictor: Predictor, photos: Sequence[Tensor]) -> dict[str, float]:
+    """How much a result suffers where the photo ends.
+
+    Parts of photos are stylized alone, and with 64 px more around them. What that changes, as the root mean square
+    relative to the result's contrast: in the outer 16 px, where the network had to do without their surroundings, and
+    in the central quarter, which only the norms' statistics can change.
+
+    Args:
+        predictor: A style network.
+        photos: 1×3×H×W each, in [0, 1], with H and W of at least 384.
+    """
+    changes, contrasts = [], []
+    for photo in photos:
+        wide = center_crop(photo, [SIDE + 2 * SURROUNDINGS] * 2)
+        surrounded = center_crop(predictor(wide), [SIDE, SIDE])
+        changes.append((predictor(center_crop(wide, [SIDE, SIDE])) - surrounded).square().mean(dim=(0, 1)))
+        contrasts.append(surrounded.var(dim=(2, 3)).mean())
+    change, contrast = torch.stack(changes).mean(dim=0), torch.stack(contrasts).mean()
+    frame = torch.ones(SIDE, SIDE, dtype=torch.bool)
+    frame[FRAME:-FRAME, FRAME:-FRAME] = False
+    parts = {"border": change[frame], "centre": center_crop(change, [SIDE // 2, SIDE // 2])}
+    return {name: float((part.mean() / contrast).sqrt()) for name, part in parts.items()}

@@ -1,0 +1,255 @@
+"""How good style networks are, in figures and side by side: against optimization of the picture itself.
+
+On photos that were not trained on, the losses that a network was trained with: of its output, of the untouched photo,
+and of pictures optimized from the photo by the same losses. The number of iterations after which these reach the
+network's total loss is what the network is worth; figure 5 of Johnson et al. 2016 puts it at 50 to 100.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop, to_pil_image
+
+from perceptual.errors import TrainingError
+from perceptual.predictor import Predictor, load, pick_device
+from perceptual.settings import parse
+from perceptual.sheets import Tile, contact_sheet
+from perceptual.weights import write_atomically
+
+from .artefacts import SIDE, SURROUNDINGS, borders, grids
+from .data import find_photos
+from .losses import Features
+from .objective import StyleObjective, build_objective
+from .optimization import optimize
+from .report import Row, averages, table
+from .settings import OptimizationSettings, StyleEvaluationSettings, plain
+from .task import load_image
+
+STYLES = Path(__file__).parent / "styles"
+SHOWN = 256  # pixels; side of a picture on a contact sheet
+
+
+def evaluate_style(settings: StyleEvaluationSettings) -> Path:
+    """Measures style networks on photos, each with the losses of its own training.
+
+    Returns:
+        The report, Markdown, written anew after every photo; beside it lie the same figures as JSON, and a contact
+        sheet for each painting and size.
+
+    Raises:
+        WeightsError: A network is missing or for another task.
+        TrainingError: No photos, no loss network, or not those the network was trained with.
+        InputError: A photo or the style image cannot be read.
+    """
+    predictors = {Path(name).stem: load(name, settings.device) for name in settings.model}
+    for predictor in predictors.values():
+        predictor.require("style")
+    files = find_photos(settings.content, settings.split, "--content")
+    files = files[:: max(1, len(files) // settings.photos)][: settings.photos]
+    groups: dict[OptimizationSettings, dict[str, Predictor]] = {}  # networks of the same losses share optimizations
+    for name, predictor in predictors.items():
+        groups.setdefault(losses_of(name, predictor, settings), {})[name] = predictor
+    faults = [{"network": name, **artefacts(each, files)} for name, each in predictors.items()]
+    rows: list[Row] = []
+    console = Console(stderr=True)
+    report = settings.output / "style.md"
+    with console.status("measuring") as status:
+        for losses, networks in groups.items():
+            objective = checked_objective(losses, networks)
+            for size in settings.sizes:
+                sheet: list[list[Tile]] = []
+                for file in files:
+                    status.update(f"{', '.join(networks)} at {size} px: {file.name}")
+                    photo = center_crop(load_image(file, size), [size, size])
+                    facts = {"painting": losses.style_image.stem, "size": size, "image": file.name}
+                    measured, pictures = compare(objective, photo, networks, settings.iterations)
+                    rows += [{**facts, **row} for row in measured]
+                    sheet.append([("" if sheet else name, thumbnail(each)) for name, each in pictures.items()])
+                    write_report(settings, report, rows, faults)
+                    contact_sheet(sheet).save(settings.output / f"contact_sheet_{losses.style_image.stem}_{size}.png")
+    return report
+
+
+def losses_of(name: str, predictor: Predictor, settings: StyleEvaluationSettings) -> OptimizationSettings:
+    """The losses that a network was trained with, from its provenance, and the painting, after checking which it is."""
+    provenance = predictor.metadata["provenance"]
+    recipe = provenance.get("recipe", {})
+    if "style_image" not in provenance or not recipe:
+        raise TrainingError(f"{name}: its metadata does not say how it was trained, so its losses are unknown")
+    painting = settings.style_image or STYLES / provenance["style_image"]
+    if not painting.is_file():
+        raise TrainingError(f"there is no {painting}; name the painting of {name} with --style-image")
+    if hashlib.sha256(painting.read_bytes()).hexdigest() != provenance.get("style_image_sha256"):
+        raise TrainingError(f"{painting} is not the file that {name} was trained on; name that one with --style-image")
+    if recipe.get("loss_weights") and not settings.loss_weights:
+        raise TrainingError(f"{name} was trained with {provenance['loss_network']}; name that file with --loss-weights")
+    names = (
+        *("style_size", "loss_network", "content_layers", "content_weight", "style_layers", "style_weights"),
+        "reg_weight",
+    )
+    values = {
+        "style_image": painting,
+        "loss_weights": settings.loss_weights,
+        "loss_weights_sha256": settings.loss_weights_sha256,
+        "device": settings.device,
+        **{name: recipe[name] for name in names if name in recipe},
+    }
+    return parse(
+        OptimizationSettings, {name.replace("_", "-"): value for name, value in values.items() if value is not None}
+    )
+
+
+def checked_objective(losses: OptimizationSettings, networks: Mapping[str, Predictor]) -> StyleObjective:
+    """The objective that networks were trained with. Raises TrainingError if its loss network had other weights."""
+    objective, origin, _ = build_objective(losses, pick_device(losses.device))
+    for name, predictor in networks.items():
+        trained = predictor.metadata["provenance"]["loss_network"]
+        if identity(trained) != identity(origin):
+            raise TrainingError(f"{name} was trained with {trained}, not {origin}; name that with --loss-weights")
+    return objective
+
+
+def identity(origin: str) -> str:
+    """What tells a loss network's weights from others: their digest, or the name of torchvision's."""
+    return origin.rpartition("SHA-256")[2]
+
+
+def artefacts(predictor: Predictor, files: Sequence[Path]) -> Row:
+    """A network's figures for grids and borders."""
+    photos = [load_image(file, SIDE + 2 * SURROUNDINGS) for file in files]
+    return {**{f"grid, {name}": value for name, value in grids(predictor).items()}, **borders(predictor, photos)}
+
+
+def compare(
+    objective: StyleObjective, photo: Tensor, networks: Mapping[str, Predictor], iterations: Sequence[int]
+) -> tuple[list[Row], dict[str, Tensor]]:
+    """Figures and pictures, 1×3×H×W, of a photo in [0, 1]: itself, every network's output, and optimizations of it."""
+    photo = photo.to(next(objective.loss_network.parameters()).device)
+    targets = objective.targets(photo)
+    totals: list[float] = []
+    pictures = {"photo": photo, **{name: network(photo) for name, network in networks.items()}}
+    for step in optimize(lambda image: objective(image, targets), photo, max(iterations)):
+        totals.append(step.total)
+        if step.iteration in iterations:
+            pictures[f"optimization, {step.iteration}"] = step.image
+    rows: list[Row] = [{"method": name, **figures(objective, image, targets)} for name, image in pictures.items()]
+    for row in rows:
+        if row["method"] in networks:
+            row["worth"] = next((done for done, total in enumerate(totals) if total <= row["total"]), None)
+    return rows, pictures
+
+
+@torch.no_grad()
+def figures(objective: StyleObjective, image: Tensor, targets: Features) -> dict[str, float]:
+    """Weighted losses of an image 1×3×H×W in [0, 1], those of style for each layer too."""
+    features = objective.features(image)
+    weights = objective.style_loss.weights
+    by_layer = {layer: weights[layer] * loss.item() for layer, loss in objective.style_loss.layers(features).items()}
+    losses = {
+        "content": objective.content_loss(features, targets).item(),
+        "style": sum(by_layer.values()),
+        "total variation": objective.total_variation(image).item(),
+    }
+    return {**losses, "total": sum(losses.values()), **{f"style {layer}": loss for layer, loss in by_layer.items()}}
+
+
+def thumbnail(image: Tensor) -> Image.Image:
+    """An image 1×3×H×W in [0, 1] as it stands on a contact sheet."""
+    picture = to_pil_image(image[0].cpu())
+    picture.thumbnail((SHOWN, SHOWN), Image.Resampling.LANCZOS)
+    return picture
+
+
+def write_report(settings: StyleEvaluationSettings, report: Path, rows: Sequence[Row], faults: Sequence[Row]) -> None:
+    """Writes all figures so far, as Markdown and JSON."""
+    means = averages(rows, "painting", "size", "method")
+    for mean in means:
+        mean.pop("worth", None)
+    content = {"settings": plain(settings), "means": means, "artefacts": faults, "images": rows}
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    write_atomically(report.with_suffix(".json"), text.encode())
+    write_atomically(report, markdown(means, rows, faults, max(settings.iterations)).encode())
+
+
+def markdown(means: Sequence[Row], rows: Sequence[Row], faults: Sequence[Row], most: int) -> str:
+    """The report: means, style by layer, artefacts, and every image."""
+    photos = {(row["painting"], row["size"]): row["style"] for row in means if row["method"] == "photo"}
+    summary = [
+        {
+            **{name: row[name] for name in ("painting", "size", "method", "content", "style")},
+            "of the photo's": row["style"] / photos[row["painting"], row["size"]],
+            **{name: row[name] for name in ("total variation", "total")},
+            "worth iterations": worth(row, rows, most),
+        }
+        for row in means
+    ]
+    by_layer = [
+        {name: value for name, value in row.items() if name in ("painting", "size", "method") or is_layer(name)}
+        for row in means
+    ]
+    every = [{name: value for name, value in row.items() if name != "worth" and not is_layer(name)} for row in rows]
+    count = len({row["image"] for row in rows})
+    return "\n".join(
+        [
+            "# Style, measured",
+            "",
+            f"Means over {count} photos, cut to squares, of the weighted losses of each network's own training: of its "
+            "output, of the photo itself, and of pictures optimized from it by L-BFGS. `worth iterations`: after how "
+            "many of them the optimized picture's total is as low as the network's; the median, and the least and most "
+            "of one photo.",
+            "",
+            *table(summary, shown),
+            "",
+            "## Style loss by layer",
+            "",
+            *table(by_layer, shown),
+            "",
+            "## Artefacts",
+            "",
+            "Grids: energy at 1/2 and 1/4 cycles per pixel against that of frequencies around, of the output for plain "
+            "grey and for a gradient; 1 is none. Borders: what 64 px more around change, relative to the result's "
+            "contrast, in the outer 16 px and in the centre.",
+            "",
+            *table(faults, shown),
+            "",
+            "## Every image",
+            "",
+            *table(every, shown),
+            "",
+        ]
+    )
+
+
+def is_layer(name: str) -> bool:
+    """Whether a column is the style loss of one layer."""
+    return name.startswith("style ")
+
+
+def worth(mean: Row, rows: Sequence[Row], most: int) -> str:
+    """How many iterations a network is worth: the median over the photos, and the range; nothing for other methods."""
+    same = [row for row in rows if all(row[name] == mean[name] for name in ("painting", "size", "method"))]
+    if "worth" not in same[0]:
+        return ""
+    counts = [math.inf if row["worth"] is None else row["worth"] for row in same]
+    middle, least, highest = (
+        f"{count:.0f}" if count <= most else f"> {most}" for count in (median(counts), min(counts), max(counts))
+    )
+    return f"{middle} ({least} to {highest})"
+
+
+def shown(name: str, value: Any) -> str:
+    """A figure with as many digits as it deserves."""
+    if not isinstance(value, float):
+        return f"{value}²" if name == "size" else str(value)
+    if name == "of the photo's" or name in ("border", "centre"):
+        return f"{value:.1%}"
+    return f"{value:.3g}" if value < 1000 else f"{value:.2e}".replace("e+0", "e")
