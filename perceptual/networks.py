@@ -57,20 +57,34 @@ class ConvBlock(nn.Sequential):
         )
 
 
+class ResizeConvolution(nn.Conv2d):
+    """Repeats every pixel 2×2 and applies a 3×3 convolution, which leaves no checkerboard (Odena et al. 2016,
+    https://distill.pub/2016/deconv-checkerboard/); computed at once, with 4/9 of the multiplications.
+
+    Both together are a transposed convolution whose 4×4 kernel is the 3×3 one spread by a box of 2×2. The input
+    must be padded by 1.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+        super().__init__(inputs, outputs, 3, bias=bias)
+
+    def forward(self, padded: Tensor) -> Tensor:
+        """Maps N×C×(H+2)×(W+2) to N×C′×2H×2W."""
+        spread = F.avg_pool2d(F.pad(self.weight.flip(2, 3), [1] * 4), 2, stride=1, divisor_override=1)
+        return F.conv_transpose2d(padded, spread.transpose(0, 1), self.bias, stride=2, padding=3)
+
+
 class UpsampleBlock(nn.Sequential):
     """Doubles height and width, then normalisation and ReLU.
 
-    ``resize`` repeats pixels and convolves (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/), which
-    leaves no checkerboard; ``transposed`` is the paper's fractionally strided convolution.
+    ``resize`` is a resize-convolution, ``transposed`` the paper's fractionally strided convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling) -> None:
         bias = normalization == "none"
         if upsampling == "resize":
-            convolution: list[nn.Module] = [
-                nn.Upsample(scale_factor=2, mode="nearest"),
-                nn.Conv2d(inputs, outputs, 3, 1, 1, bias=bias, padding_mode="reflect"),
-            ]
+            # The edge repeated in the small image is the reflection of the enlarged one.
+            convolution: list[nn.Module] = [nn.ReplicationPad2d(1), ResizeConvolution(inputs, outputs, bias=bias)]
         else:
             convolution = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=bias)]
         super().__init__(*convolution, norm_layer(normalization, outputs), nn.ReLU(inplace=True))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceptual.networks import StyleNetwork, SuperResolutionNetwork, luma, pad_to_multiple
+from perceptual.networks import StyleNetwork, SuperResolutionNetwork, UpsampleBlock, luma, pad_to_multiple
 from perceptual.resampling import resize_bicubic
 
 # The paper's supplementary material, table 1: inputs, outputs and kernel of every convolution.
@@ -141,6 +141,22 @@ def test_scale_is_4_or_8(scale):
 
 
 # ---- Parts
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 8)])
+def test_a_resize_convolution_is_a_resize_and_a_convolution(size):
+    torch.manual_seed(0)
+    block = UpsampleBlock(3, 5, normalization="none", upsampling="resize").double()
+    reference = nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect").double()
+    reference.load_state_dict(block[1].state_dict())
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    expected = reference(nn.functional.interpolate(x, scale_factor=2)).relu()
+    torch.testing.assert_close(block(x), expected)
+    weight = [
+        torch.autograd.grad(y.square().sum(), w)[0]
+        for y, w in [(block(x), block[1].weight), (expected, reference.weight)]
+    ]
+    torch.testing.assert_close(*weight)
 
 
 def test_luma_of_white_and_primaries():
