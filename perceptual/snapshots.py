@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import javaproperties
 
-from .manifest import Archive
+from .manifest import Archive, find_archives
 from .weights import write_atomically
 
 PROPERTY = "model_snapshot"
 LEFT_OUT = "left_out.json"  # archives that are in the model store, but were not loaded at the last start
+HELD = "held.json"  # models that the supervisor has scaled to no worker, and the workers they should have
 
 
 class Start(NamedTuple):
@@ -60,6 +61,22 @@ def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
     return Start(loaded, paused, added, json.dumps(last | {"models": models, "modelCount": len(loaded)}))
 
 
+def plan_restart(folder: Path, model_store: Path, started: Sequence[Archive]) -> Start:
+    """Decides what to start again with after TorchServe died: what was registered then, and nothing else.
+
+    Args:
+        folder: Of the snapshots.
+        model_store: Of the archives.
+        started: The archives it had started with, for want of a snapshot.
+    """
+    last = newest_snapshot(folder)
+    if last is None:
+        return Start([*started], [], [], None)
+    files = [file for file in entries_of(last) if (model_store / file).exists()]
+    archives = find_archives(model_store, [Path(file).stem for file in files])
+    return plan_start(folder, archives)
+
+
 def begin(folder: Path, left_out: Sequence[str]) -> None:
     """Makes a folder ready for a new start: of the past, the newest snapshot and what was left out remain."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -68,6 +85,18 @@ def begin(folder: Path, left_out: Sequence[str]) -> None:
     for file in snapshot_files(folder):
         if file not in readable[-1:]:
             file.unlink()
+
+
+def read_held(folder: Path) -> dict[str, int]:
+    """The models that are held back, as ``name/version``, and how many workers they should have."""
+    file = folder / HELD
+    held: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    return held
+
+
+def write_held(folder: Path, held: dict[str, int]) -> None:
+    """Notes down which models are held back, beside the snapshots, in which they just have no worker."""
+    write_atomically(folder / HELD, json.dumps(held).encode())
 
 
 def newest_snapshot(folder: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from .client import Client, RunningServer
 from .errors import ServerError
+from .snapshots import read_held
 
 Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
 
@@ -80,16 +82,17 @@ def read_status(server: RunningServer) -> Status:
             ping = inference.send("GET", "/ping").json()["status"]
         except ServerError as error:
             ping = str(error)
-    return Status([model_status(each, metrics) for each in described], ping)
+    held = read_held(Path(server.logs) / "config")
+    return Status([model_status(each, metrics, held) for each in described], ping)
 
 
-def model_status(described: Mapping[str, Any], metrics: "Metrics") -> ModelStatus:
-    """What TorchServe's description of a version and the metrics tell together."""
+def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping[str, int]) -> ModelStatus:
+    """What TorchServe's description of a version, the metrics and the supervisor's notes tell together."""
     model = described["modelName"], described["modelVersion"]
     buckets = metrics.buckets.get(model, {})
     return ModelStatus(
         *model,
-        wanted=described["minWorkers"],
+        wanted=described["minWorkers"] or held.get("/".join(model), 0),
         waiting=described["jobQueueStatus"]["pendingRequests"],
         workers=[worker_of(each) for each in described["workers"]],
         begun=metrics.begun.get(model, 0),

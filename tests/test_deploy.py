@@ -153,5 +153,5 @@ def test_what_starts_servers_uses_options_that_there_are(run):
     known = run("serve", "--help")[1]
     for name in ("perceptual@.service", "Dockerfile"):
         text = (DEPLOY / name).read_text()
-        options = set(re.findall(r"--(?:model-store|port|no-tokens)\b", text.split("serve", 1)[1]))
+        options = set(re.findall(r"--(?:supervise|model-store|port|no-tokens)\b", text.split("serve", 1)[1]))
         assert options and all(option in known for option in options)

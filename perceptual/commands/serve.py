@@ -1,5 +1,6 @@
 """``perceptual serve``: a TorchServe that serves the archives until it is stopped."""
 
+import logging
 from argparse import Namespace
 from typing import Any
 
@@ -30,6 +31,11 @@ def add_to(subparsers: Any) -> None:
         action="store_true",
         help="ask for no tokens, behind a proxy that checks who asks: every program on this machine then has access",
     )
+    parser.add_argument(
+        "--supervise",
+        action="store_true",
+        help="start TorchServe again if it ends; answer 503 for a model whose workers keep dying, and try it again",
+    )
     parser.set_defaults(run=run)
 
 
@@ -38,7 +44,9 @@ def run(args: Namespace) -> None:
     from rich.console import Console
 
     from ..server import Server
+    from ..supervisor import Supervisor
 
+    logging.basicConfig(format="%(asctime)s %(message)s")
     console = Console(stderr=True)
     with console.status("starting") as status:
         overrides = {"disable_token_authorization": "true"} if args.no_tokens else None
@@ -49,7 +57,7 @@ def run(args: Namespace) -> None:
     with server:
         print(how_to_use(server), flush=True)
         try:
-            server.wait()
+            Supervisor(server).run() if args.supervise else server.wait()
         except KeyboardInterrupt:
             console.print("stopping")
 

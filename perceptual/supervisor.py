@@ -1,0 +1,151 @@
+"""Restarts what TorchServe gives up on, and refuses early where it would let requests wait for ever.
+
+While no worker of a model is ready, TorchServe lets its requests wait, without limit even after it has given up; with
+no worker at all, it answers 503 at once. So a model whose workers keep dying is scaled to none and back. What waited in
+the queue meanwhile stays there, and is answered when it is back.
+"""
+
+import logging
+import time
+from typing import Any
+
+import psutil
+
+from .client import ManagementClient
+from .errors import ServerError
+from .server import Server
+from .snapshots import read_held, write_held
+
+INTERVAL = 1.0  # seconds between two looks
+PATIENCE = 15.0  # seconds without a ready worker; TorchServe replaces one that died within three to seven
+SILENCE = 30.0  # seconds without an answer of the management API, which takes milliseconds
+SHORTEST, LONGEST = 2.0, 300.0  # seconds between two attempts; each pause is twice the one before
+
+logger = logging.getLogger(__name__)
+
+
+class Backoff:
+    """Pauses between attempts, that grow until the attempts are further apart than the longest."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.due = time.monotonic()
+
+    def next(self) -> float:
+        """Seconds until the next attempt."""
+        if time.monotonic() > self.due + LONGEST:
+            self.tries = 0
+        pause = min(LONGEST, SHORTEST * 2**self.tries)
+        self.tries += 1
+        self.due = time.monotonic() + pause
+        return pause
+
+
+class Supervisor:
+    """Looks after a server that has been started; everything it does is a line in the log."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.held = read_held(server.snapshots)
+        self.attempts = {model: Backoff() for model in self.held}
+        self.restarts = Backoff()
+        self.down_since: dict[str, float] = {}
+        self.answered = time.monotonic()
+
+    def run(self) -> None:
+        """Looks after it until the program ends."""
+        while True:
+            self.look()
+            time.sleep(INTERVAL)
+
+    def look(self) -> None:
+        """Does what there is to do just now."""
+        if self.server.process.poll() is not None:
+            self.restart(f"TorchServe ended: {self.server.exit_reason()}")
+            return
+        try:
+            with self.server.address.management(timeout=5.0) as management:
+                described = [each for name in management.models() for each in management.versions(name)]
+                self.answered = time.monotonic()
+                self.forget_all_but({model_of(each) for each in described})
+                for each in described:
+                    self.look_at(each, management)
+        except ServerError as error:  # it is busy, or someone has just unregistered a model
+            if time.monotonic() - self.answered > SILENCE:
+                self.restart(f"TorchServe does not answer: {error}")
+
+    def restart(self, reason: str) -> None:
+        """Starts TorchServe again, after a pause."""
+        pause = self.restarts.next()
+        logger.error("%s; starting it again in %g s", reason, pause)
+        time.sleep(pause)
+        try:
+            self.server.restart()
+            logger.warning("TorchServe is started again")
+        except ServerError as error:  # the next look sees that it is not running
+            logger.error("%s", error)
+        self.down_since.clear()
+        self.answered = time.monotonic()
+
+    def look_at(self, described: dict[str, Any], management: ManagementClient) -> None:
+        """Holds a model back whose workers keep dying, and tries one again that is held back."""
+        model = model_of(described)
+        workers = described["workers"]
+        if not described["minWorkers"]:
+            if model in self.held and time.monotonic() >= self.attempts[model].due:
+                self.bring_back(model)
+            return
+        self.release(model)  # if it was held back, someone has scaled it up
+        if any(worker["status"] == "READY" for worker in workers):
+            self.down_since.pop(model, None)
+            return
+        down = time.monotonic() - self.down_since.setdefault(model, time.monotonic())
+        # One that is still importing torch is alive, for as long as that takes.
+        if down >= PATIENCE and not any(psutil.pid_exists(worker["pid"]) for worker in workers):
+            self.hold(model, described["minWorkers"], management)
+
+    def hold(self, model: str, workers: int, management: ManagementClient) -> None:
+        """Has requests refused, until the model is brought back."""
+        self.held[model] = workers
+        write_held(self.server.snapshots, self.held)  # first: after a crash the model must not stay without workers
+        name, version = split(model)
+        management.set_workers(name, 0, version)
+        del self.down_since[model]
+        pause = self.attempts.setdefault(model, Backoff()).next()
+        logger.error("the workers of %s keep dying: refusing its requests, trying again in %g s", model, pause)
+
+    def bring_back(self, model: str) -> None:
+        """Tries to start a model's workers."""
+        workers = self.held[model]
+        try:
+            with self.server.address.management() as management:
+                name, version = split(model)
+                management.scale(name, workers, version)
+        except ServerError as error:
+            logger.error("%s stays refused: %s; trying again in %g s", model, error, self.attempts[model].next())
+        else:
+            self.release(model)
+            logger.warning("%s is back", model)
+
+    def release(self, *models: str) -> None:
+        """No longer holds models back, if it did."""
+        kept = {model: workers for model, workers in self.held.items() if model not in models}
+        if kept != self.held:
+            self.held = kept
+            write_held(self.server.snapshots, kept)
+
+    def forget_all_but(self, registered: set[str]) -> None:
+        """Drops what is known of models that have been unregistered."""
+        self.release(*(self.held.keys() - registered))
+        self.down_since = {model: since for model, since in self.down_since.items() if model in registered}
+
+
+def model_of(described: dict[str, Any]) -> str:
+    """A version of a model, as ``name/version``."""
+    return f"{described['modelName']}/{described['modelVersion']}"
+
+
+def split(model: str) -> tuple[str, str]:
+    """Name and version of ``name/version``."""
+    name, version = model.split("/")
+    return name, version

@@ -1,0 +1,159 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import httpx
+import psutil
+import pytest
+from serving import altered, wait_for
+
+from perceptual import supervisor
+from perceptual.client import find_server
+from perceptual.errors import ServerError
+from perceptual.server import Server, group_members
+from perceptual.snapshots import read_held
+from perceptual.status import read_status
+from perceptual.supervisor import Backoff, Supervisor
+
+FICKLE = """
+import pathlib
+class Fickle:
+    def initialize(self, context):
+        assert not pathlib.Path({flag!r}).exists()
+    def handle(self, data, context):
+        return [b"answer"] * len(data)
+"""
+
+
+@pytest.fixture
+def flag(tmp_path):
+    """While this file exists, the model ``fickle`` fails to load."""
+    return tmp_path / "broken"
+
+
+@pytest.fixture
+def supervised(model_store, tmp_path, flag, monkeypatch):
+    """A server with the models ``tiny`` and ``fickle``, and a supervisor that looks after it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(supervisor, "PATIENCE", 2.0)
+    monkeypatch.setattr(supervisor, "INTERVAL", 0.3)
+    monkeypatch.setattr(supervisor, "SHORTEST", 0.5)
+    store = tmp_path / "store"
+    shutil.copytree(model_store, store)
+    handler = FICKLE.format(flag=str(flag)).encode()
+    altered(store / "tiny.mar", store / "fickle.mar", {"style_transfer.py": handler}, modelName="fickle")
+    with Server(store, port=0) as server:
+        watcher = Supervisor(server)
+        end = threading.Event()
+
+        def run():
+            while not end.wait(supervisor.INTERVAL):
+                watcher.look()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield server
+        end.set()
+        thread.join()
+
+
+def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog, monkeypatch):
+    server = supervised
+    with server.address.inference(timeout=60) as client, server.address.management() as management:
+        # The workers of one model die and die: its requests are refused, those of the other are answered.
+        flag.touch()
+        (worker,) = management.ready_workers("fickle")
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: not management.ready_workers("fickle"), seconds=5)
+        wait_for(lambda: status_of(client, "fickle", photo) == 503, seconds=60)
+        assert client.stylize(photo, "tiny")
+        assert read_held(server.snapshots) == {"fickle/1.2": 1}
+        assert read_status(server.address).unhealthy == ["fickle 1.2"]
+        wait_for(lambda: "fickle/1.2 stays refused" in caplog.text, seconds=30)
+
+        # TorchServe itself dies: everything is there again, for the same client with its token of before.
+        management.scale("tiny", 2)
+        for process in psutil.Process(server.address.pid).children():
+            process.kill()
+        wait_for(lambda: "TorchServe is started again" in caplog.text, seconds=60)
+        wait_for(lambda: status_of(client, "tiny", photo) == 200, seconds=60)
+        assert find_server() == server.address
+        assert management.describe("tiny")["minWorkers"] == 2
+        assert management.describe("fickle")["minWorkers"] == 0
+
+        # The cause is gone.
+        flag.unlink()
+        wait_for(lambda: status_of(client, "fickle", photo) == 200, seconds=60)
+        wait_for(lambda: read_held(server.snapshots) == {}, seconds=5)
+        assert "fickle/1.2 is back" in caplog.text
+
+
+def status_of(client, model, photo):
+    """The status of a request to a model; None while there is no server, or no answer within three seconds."""
+    try:
+        return client.http.post(f"/predictions/{model}", content=photo, timeout=3).status_code
+    except httpx.TransportError:
+        return None
+
+
+def test_killing_the_program_ends_torchserve(model_store, tmp_path):
+    program = f"""
+import time
+from perceptual.server import Server
+server = Server({str(model_store)!r}, ["tiny"], port=0).start()
+print(server.address.pid, server.folder, flush=True)
+time.sleep(600)
+"""
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        group, folder = str(process.stdout and process.stdout.readline()).split()
+        assert len(group_members(int(group))) >= 3
+        process.kill()
+    wait_for(lambda: not group_members(int(group)), seconds=20)
+    shutil.rmtree(folder)
+
+
+def test_a_torchserve_that_does_not_answer_is_started_again(monkeypatch, caplog):
+    class Silent:
+        def __getattr__(self, name):  # stands for the server, its process, its address
+            return self
+
+        def __call__(self, *arguments, **options):
+            return None
+
+        def management(self, timeout):
+            raise ServerError("no answer within 5 s")
+
+        def restart(self):
+            restarts.append(clock[0])
+
+    clock, restarts = [1000.0], []
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(supervisor, "read_held", lambda folder: {})
+    watcher = Supervisor(Silent())
+    for clock[0] in (1001.0, 1029.0, 1031.0, 1032.0, 1062.0):
+        watcher.look()
+    assert restarts == [1031.0, 1062.0] and "TorchServe does not answer: no answer within 5 s" in caplog.text
+
+
+def test_pauses_grow_and_start_anew_after_a_quiet_time(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now)
+    backoff = Backoff()
+    assert [backoff.next() for _ in range(9)] == [2, 4, 8, 16, 32, 64, 128, 256, 300]
+    now = backoff.due + supervisor.LONGEST + 1
+    assert backoff.next() == 2
+
+
+def test_serve_supervises_if_told_to(run, monkeypatch):
+    class Started:
+        def __init__(self, *arguments, **options):
+            raise ServerError("far enough")
+
+    monkeypatch.setattr("perceptual.server.Server", Started)
+    assert run("serve", "--supervise")[2] == "perceptual: far enough\n"
