@@ -1,7 +1,8 @@
 # make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
 # make test   runs all tests, against a real TorchServe too
 # make serve  keeps a server running    make bench  measures speed    make lint  checks the code
-.PHONY: demo test serve bench lint archives clean
+# make gallery  makes the pictures of docs/ anew
+.PHONY: demo test serve bench gallery lint archives clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -19,6 +20,9 @@ serve: archives
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks
+
+gallery: $(READY)
+	@$(BIN)/python docs/gallery.py
 
 lint: $(READY)
 	@$(BIN)/ruff check .

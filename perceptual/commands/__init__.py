@@ -11,6 +11,7 @@ COMMANDS = (
     "stylize",
     "upscale",
     "optimize",
+    "gallery",
     "train",
     "evaluate",
     "inspect",

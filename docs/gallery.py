@@ -1,0 +1,68 @@
+"""Makes the pictures of docs/ from the weights that ship and the photos in docs/photos: ``make gallery``.
+
+Of every style network its results at the photos' own sizes, a sample sheet, and a strip for its heading; of all
+together, one sheet. Logs and animations come from trainings and stay as they are.
+"""
+
+from pathlib import Path
+
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop
+
+from perceptual import images
+from perceptual.commands.gallery import gallery, shipped_styles
+from perceptual.predictor import Predictor, load, open_picture
+from perceptual.sheets import contact_sheet
+from perceptual.weights import write_atomically
+from perceptual_training.sheets import sheet
+from perceptual_training.style_evaluation import STYLES
+from perceptual_training.task import FRAME_SIZE, load_image
+
+DOCS = Path(__file__).parent
+PHOTOS = sorted((DOCS / "photos").glob("*.jpg"))
+HEADING = ("astronaut", "rocket")  # photos of the strips
+HEIGHT = 400  # pixels; of the strips
+CELL = 256  # pixels; longest side of a picture on the sheet of all styles
+
+
+def main() -> None:
+    """Makes all pictures."""
+    predictors = {name: load(name) for name in shipped_styles()}
+    for name, predictor in track(predictors.items(), "styles"):
+        results = {photo.stem: predictor.stylize(photo) for photo in PHOTOS}
+        for photo, result in results.items():
+            save(result, f"results/{name}/{photo}.jpg")
+        save(samples(predictor), f"results/{name}/samples.jpg")
+        save(strip(results), f"pictures/{name}.jpg")
+    save(gallery([images.shrink(open_picture(photo), CELL) for photo in PHOTOS], predictors), "pictures/gallery.jpg")
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Writes a picture into docs/."""
+    write_atomically(DOCS / name, images.encode(images.from_pil(picture)))
+
+
+def samples(predictor: Predictor) -> Image.Image:
+    """Each photo, the painting if it lies in training/styles, and the result, cut to squares."""
+    painting = STYLES / predictor.metadata["provenance"]["style_image"]
+    middle = [square(painting)] if painting.is_file() else []
+    return sheet([(photo, *middle, predictor(photo[None])[0]) for photo in map(square, PHOTOS)])
+
+
+def square(file: Path) -> Tensor:
+    """The middle of an image, 3×256×256 in [0, 1]."""
+    return center_crop(load_image(file, FRAME_SIZE), [FRAME_SIZE, FRAME_SIZE])[0]
+
+
+def strip(results: dict[str, Image.Image]) -> Image.Image:
+    """Two photos, each beside its result."""
+    pictures = [each for photo in HEADING for each in (Image.open(DOCS / f"photos/{photo}.jpg"), results[photo])]
+    sizes = [(round(each.width * HEIGHT / each.height), HEIGHT) for each in pictures]
+    tiles = [each.resize(size, Image.Resampling.LANCZOS) for each, size in zip(pictures, sizes, strict=True)]
+    return contact_sheet([[("", tile) for tile in tiles]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""``perceptual gallery``: photos in every style, on one sheet."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, InvalidOption, WeightsError
+from .photos import SUFFIXES
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..images import Picture
+    from ..predictor import Predictor
+
+DESCRIPTION = """Shows photos in every style that ships, on one sheet with the styles' names.
+
+  perceptual gallery photo.jpg -o sheet.jpg
+  perceptual gallery one.jpg two.jpg -o sheet.png --models starry_night models/mine.safetensors
+
+One photo fills the sheet in rows of four; several have a row each.
+"""
+COLUMNS = 4  # of the sheet for one photo
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser("gallery", help="photos in every style, on one sheet", description=DESCRIPTION)
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="file of the sheet")
+    parser.add_argument(
+        "--models", nargs="+", metavar="MODEL", help="weights files or names; default: every style that ships"
+    )
+    parser.add_argument(
+        "--size", type=int, default=384, help="longest side of a picture, in pixels (default: %(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: a GPU if any")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Makes the sheet."""
+    if args.output.suffix.lower() not in SUFFIXES:
+        raise InvalidOption(f"{args.output}: the name of the sheet must end in {', '.join(SUFFIXES)}")
+    if args.output.resolve() in {photo.resolve() for photo in args.photos}:
+        raise InvalidOption(f"{args.output} would overwrite a photo; choose another --output")
+    if args.size < 16:
+        raise InvalidOption(f"size: expected a whole number of at least 16, got {args.size}")
+
+    from .. import images
+    from ..predictor import load, open_picture
+    from ..weights import write_atomically
+
+    photos = []
+    for file in args.photos:
+        try:
+            photos.append(images.shrink(open_picture(file), args.size))
+        except InputError as error:
+            raise type(error)(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+    names = args.models or shipped_styles()
+    if not names:
+        raise WeightsError("no style ships with this package; name weights files with --models")
+    predictors = {Path(name).stem: load(name, args.device) for name in names}
+    sheet = gallery(photos, predictors)
+    write_atomically(args.output, images.encode(images.from_pil(sheet), SUFFIXES[args.output.suffix.lower()]))
+    print(f"{args.output}: {len(photos)} photos in {len(predictors)} styles")
+
+
+def shipped_styles() -> list[str]:
+    """Names of the style networks that ship."""
+    from ..weights import read_metadata, shipped_weights
+
+    return [name for name, file in shipped_weights().items() if read_metadata(file)["task"] == "style"]
+
+
+def gallery(photos: Sequence["Picture"], predictors: Mapping[str, "Predictor"]) -> "Image.Image":
+    """A sheet of photos, each in the style of every network, by name.
+
+    Raises:
+        WeightsError: A network is for another task.
+    """
+    from ..options import StyleOptions
+    from ..sheets import contact_sheet
+
+    rows = []
+    for photo in photos:
+        styled = {name: each.stylize_pictures([photo], [StyleOptions()])[0] for name, each in predictors.items()}
+        rows.append([(name, each.to_pil().convert("RGB")) for name, each in {"photo": photo, **styled}.items()])
+    if len(rows) == 1:
+        (tiles,) = rows
+        return contact_sheet([tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)])
+    return contact_sheet([rows[0], *([("", picture) for _, picture in row] for row in rows[1:])])
