@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from PIL import Image
 
 from .archive import DIGEST, package
@@ -15,10 +16,12 @@ from .client import ManagementClient, Registered, RunningServer
 from .errors import InputError, PerceptualError, ServerError
 from .manifest import read_archive, read_manifest
 from .scaling import scale
-from .status import read_status
+from .status import Worker, read_status
 from .weights import write_atomically
 
 QUIET = 1.0  # seconds of idleness: a request on its way from the queue to the handler is not seen for a moment
+LOST = 5.0  # seconds without idleness in which nevertheless no worker has computed
+RESTING = 0.1  # seconds of the processor that a worker may take in that time
 
 
 def register(
@@ -89,14 +92,30 @@ def unregister(server: RunningServer, name: str, version: str | None = None) -> 
 
 
 def wait_until_idle(server: RunningServer, described: dict[str, Any]) -> None:
-    """Waits until a version that gets no new requests is idle, or has been silent for longer than it may be."""
+    """Waits until a version that gets no new requests has answered them, or cannot: those that died with a worker."""
     deadline = time.monotonic() + described["responseTimeout"]
-    quiet_since = time.monotonic()
-    while time.monotonic() - quiet_since < QUIET and time.monotonic() < deadline:
+    idle_since = resting_since = time.monotonic()
+    spent = 0.0
+    while time.monotonic() < deadline:
         time.sleep(0.1)
         status = read_status(server).find(described["modelName"], described["modelVersion"])
+        now = time.monotonic()
+        if status.waiting or abs(processor_time(status.workers) - spent) > RESTING:
+            idle_since, resting_since, spent = now, now, processor_time(status.workers)
         if not status.idle:
-            quiet_since = time.monotonic()
+            idle_since = now
+        if now - idle_since > QUIET or now - resting_since > LOST:
+            return
+
+
+def processor_time(workers: Sequence[Worker]) -> float:
+    """Seconds of the processor that workers have spent so far."""
+    spent = 0.0
+    for worker in workers:
+        with suppress(psutil.Error):
+            times = psutil.Process(worker.pid).cpu_times()
+            spent += times.user + times.system
+    return spent
 
 
 def as_archive(file: Path, model_store: Path, folder: Path, version: str | None, gpus: Sequence[int] | None) -> Path:

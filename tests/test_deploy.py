@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -147,6 +148,15 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     assert {name for name in labels if name.startswith("perceptual_")} <= metrics
     grouped = {label for group in re.findall(r"by \(([^)]*)\)", asked) for label in re.split(r",\s*", group)}
     assert grouped <= set().union(*(labels[name] for name in metrics))
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_understands_the_unit(tmp_path):
+    unit = tmp_path / "perceptual@8080.service"
+    shipped = (DEPLOY / "perceptual@.service").read_text()
+    unit.write_text(shipped.replace("/opt/perceptual/bin/perceptual", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_starts_servers_uses_options_that_there_are(run):

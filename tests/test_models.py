@@ -1,14 +1,18 @@
+import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 import ts
+from PIL import Image
 from serving import altered, wait_for
 
 from perceptual import scaling
@@ -194,6 +198,24 @@ def test_replacing_a_model_under_load_loses_no_request(server, management, weigh
             end.set()
         assert [asker.result() for asker in askers] == [None] * 4
     assert [each["modelVersion"] for each in management.versions("tiny")] == ["2.0"]
+
+
+def test_requests_that_died_with_their_worker_are_not_waited_for(server, management, weights):
+    register(server.address, weights, version="3.0")
+    begun = lambda: read_status(server.address).find("tiny", "3.0").begun  # noqa: E731
+    buffer = io.BytesIO()
+    Image.new("RGB", (6000, 6000)).save(buffer, "PNG", compress_level=1)
+    before = begun()
+    with ThreadPoolExecutor(1) as pool, server.address.inference() as client:
+        asked = pool.submit(client.stylize, buffer.getvalue(), "tiny/3.0")
+        wait_for(lambda: begun() > before, seconds=20)
+        (worker,) = management.ready_workers("tiny", "3.0")
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(ServerError, match="Worker died"):
+            asked.result(timeout=60)
+    start = time.monotonic()
+    unregister(server.address, "tiny", "3.0")
+    assert time.monotonic() - start < management.describe("tiny")["responseTimeout"] / 2
 
 
 def answers(server, version):
