@@ -15,7 +15,7 @@ from torch import Tensor
 from perceptual import images
 from perceptual.errors import InvalidImage, TrainingError
 from perceptual.images import Picture
-from perceptual.predictor import open_picture, pick_device, to_bytes
+from perceptual.predictor import open_picture, pick_device
 
 from .objective import build_objective
 from .settings import OptimizationSettings
@@ -115,4 +115,4 @@ class Optimization:
 
     def picture(self, step: Step) -> Picture:
         """A step's picture, with the photo's alpha."""
-        return Picture(to_bytes(step.image[0]), self.photo.alpha)
+        return Picture((step.image[0] * 255).round().to(torch.uint8).cpu(), self.photo.alpha)
