@@ -13,6 +13,7 @@ from perceptual.errors import InvalidOption, TrainingError
 from perceptual.settings import parse
 from perceptual.weights import load_network, read_metadata
 from perceptual_training.loop import lr_factor
+from perceptual_training.machine import cpu_name
 from perceptual_training.settings import StyleSettings
 from perceptual_training.style import StyleTransfer, train_style
 
@@ -99,6 +100,34 @@ def test_resuming_is_exact(settings, tmp_path, preset, schedule):
     for part in ("network", "optimizer", "scheduler", "random"):
         assert_equal(one[part], two[part])
     assert_equal(load_network(straight.model_path)[0].state_dict(), load_network(halves.model_path)[0].state_dict())
+
+
+def test_time_and_machines_add_up_over_all_runs(settings):
+    run = settings()
+    train_style(run)
+    told = read_metadata(run.model_path)["provenance"]["training"]
+    assert 0 < told["seconds"] < 60 and told["machine"] == f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+    file = run.sample_path / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({**state, "seconds": 1000.0, "machines": ("some GPU",)}, file)
+    train_style(settings(iterations=7), resume=True)
+    longer = read_metadata(run.model_path)["provenance"]["training"]
+    assert 1000 < longer["seconds"] < 1060 and longer["machine"] == f"some GPU; {told['machine']}"
+
+    del state["seconds"], state["machines"]  # as checkpoints were before
+    torch.save(state, file)
+    train_style(settings(iterations=8), resume=True)
+    assert read_metadata(run.model_path)["provenance"]["training"] == {"seconds": None, "machine": told["machine"]}
+
+
+def test_a_budget_of_time_ends_in_a_checkpoint(settings):
+    assert train_style(settings(iterations=10_000, minutes=0)) is None
+    run = settings(minutes=5)
+    file = run.sample_path / "checkpoint.pt"
+    assert torch.load(file, weights_only=True)["iteration"] == 1  # one is always done, so that many runs get there
+    assert "stopped after 1 of 10000 iterations; go on with --resume" in (run.sample_path / "train.log").read_text()
+    assert train_style(run, resume=True) == run.model_path
 
 
 def stopped_after(iterations, settings):

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,17 +16,31 @@ from perceptual.weights import write_atomically
 from .settings import FREE_ON_RESUME, TrainingSettings, plain, plain_value
 
 
+class Progress(NamedTuple):
+    """How far a training has come.
+
+    Attributes:
+        iteration: Iterations done.
+        seconds: Spent on them in all runs together; None if a checkpoint from before this was kept does not tell.
+        machines: What they ran on, in order, each once.
+    """
+
+    iteration: int = 0
+    seconds: float | None = 0.0
+    machines: tuple[str, ...] = ()
+
+
 def save_checkpoint(
     path: Path,
-    iteration: int,
+    progress: Progress,
     settings: TrainingSettings,
     network: nn.Module,
     optimizer: Optimizer,
     scheduler: LRScheduler,
 ) -> None:
-    """Writes the state after ``iteration`` iterations, atomically. The data's position follows from the iteration."""
+    """Writes the whole state, atomically. The data's position follows from the iteration."""
     state = {
-        "iteration": iteration,
+        **progress._asdict(),
         "settings": plain(settings),
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -41,8 +55,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, settings: TrainingSettings, network: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
-) -> int:
-    """Restores network, optimizer, scheduler and random state in place; returns the number of iterations done.
+) -> Progress:
+    """Restores network, optimizer, scheduler and random state in place; returns how far they had come.
 
     Raises:
         TrainingError: There is no checkpoint, it is damaged, or it was made with other settings.
@@ -60,7 +74,7 @@ def load_checkpoint(
     torch.set_rng_state(state["random"])
     if torch.cuda.is_available() and len(state["random_cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["random_cuda"])
-    return state["iteration"]
+    return Progress(state["iteration"], state.get("seconds"), tuple(state.get("machines", ())))
 
 
 def refuse_other_settings(path: Path, old: dict[str, Any], settings: TrainingSettings) -> None:

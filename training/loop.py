@@ -1,6 +1,7 @@
 """The training loop, the same for every task."""
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +15,9 @@ from perceptual.errors import TrainingError
 from perceptual.networks import ImageTransformationNetwork
 from perceptual.weights import save_network
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Crop, RandomCrops, batches, find_photos
+from .machine import machine_name
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
@@ -70,7 +72,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     """Trains a task's network and writes its weights to ``run.model``.
 
     Returns:
-        True when done; False if SIGINT or SIGTERM came first, after which a checkpoint has been saved.
+        True when done; False if SIGINT, SIGTERM or the end of ``settings.minutes`` came first, after which a
+        checkpoint has been saved.
 
     Raises:
         TrainingError: The training cannot begin, a loss is no longer finite, or the output is of one colour. The
@@ -78,12 +81,15 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     """
     if run.checkpoint.exists() and not resume:
         raise TrainingError(f"{run.folder} holds a run already: go on with --resume, or name another --sample-path")
+    begin = time.monotonic()
+    deadline = math.inf if settings.minutes is None else begin + 60 * settings.minutes
     files = find_photos(settings.content_dir, settings.split)
     network = task.network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
     scheduler = LambdaLR(optimizer, lambda done: lr_factor(done, settings))
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
-    start = load_checkpoint(run.checkpoint, settings, network, optimizer, scheduler) if resume else 0
+    before = load_checkpoint(run.checkpoint, settings, network, optimizer, scheduler) if resume else Progress()
+    start = before.iteration
     if start >= settings.iterations:
         raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
     stream = batches(
@@ -111,7 +117,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             record.advance()
             recent.append(terms.detach())
             unusable.update(bad)
-            stopping = stop.is_set() and done < settings.iterations
+            stopping = (stop.is_set() or time.monotonic() >= deadline) and done < settings.iterations
             last = done == settings.iterations or stopping
             if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
                 check_health(done, objective, output, network, run)
@@ -122,8 +128,14 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             if last or done % settings.sample_step == 0:
                 record.pictures(done, task.sheet(), task.frame())
             if last or done % settings.save_step == 0:
-                save_checkpoint(run.checkpoint, done, settings, network, optimizer, scheduler)
-                facts = {"iterations": done, "photos": len(files), "losses": means}
+                progress = advanced(before, done, time.monotonic() - begin, machine_name(device))
+                save_checkpoint(run.checkpoint, progress, settings, network, optimizer, scheduler)
+                facts = {
+                    "iterations": done,
+                    "training": {"seconds": progress.seconds, "machine": "; ".join(progress.machines)},
+                    "photos": len(files),
+                    "losses": means,
+                }
                 save_network(run.latest, network, {**task.provenance(), **facts})
             if last:
                 record.unusable(unusable)
@@ -133,6 +145,12 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
     save_network(run.model, network, {**task.provenance(), **facts})
     return True
+
+
+def advanced(before: Progress, iteration: int, seconds: float, machine: str) -> Progress:
+    """How far a training has come that went on from ``before`` for some time on a machine."""
+    machines = tuple(dict.fromkeys([*before.machines, machine]))
+    return Progress(iteration, None if before.seconds is None else round(before.seconds + seconds, 1), machines)
 
 
 def lr_factor(done: int, settings: TrainingSettings) -> float:

@@ -56,6 +56,9 @@ class TrainingSettings:
     )
 
     iterations: int = setting(40_000, Integer(1), "iterations in all", OPTIMIZATION)
+    minutes: float | None = setting(
+        None, Number(0), "stop after so many, with a checkpoint to resume from; default: when done", OPTIMIZATION
+    )
     lr: float = setting(1e-3, Number(0), "Adam's learning rate", OPTIMIZATION)
     lr_schedule: str = setting(
         "constant", Choice(("constant", "cosine")), "cosine: 50 iterations of warm-up, then falling to 0", OPTIMIZATION
@@ -200,7 +203,16 @@ PATHS = {
     if isinstance(each.metadata["kind"], FilePath)
 }
 # What may differ between a run and its continuation without changing what is computed.
-FREE_ON_RESUME = PATHS | {"num_workers", "device", "iterations", "log_step", "sample_step", "save_step", "licence"}
+FREE_ON_RESUME = PATHS | {
+    "num_workers",
+    "device",
+    "iterations",
+    "minutes",
+    "log_step",
+    "sample_step",
+    "save_step",
+    "licence",
+}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

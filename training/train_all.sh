@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Trains what is missing: every recipe that names a painting or a factor and has no weights yet, one after the other.
+#   training/train_all.sh --content-dir PHOTOS [--minutes N] [--recipes DIR] [--models DIR] [--runs DIR] [option…]
+# Interrupted or out of time, it goes on where it stopped when it is called again. Other options, such as
+# --loss-weights FILE, go to every `perceptual train`. Exit status: 0 all there, 1 some failed, 130 not finished.
+set -euo pipefail
+
+here=$(dirname "$0")
+perceptual=$here/../.venv/bin/perceptual
+[[ -x $perceptual ]] || perceptual=perceptual
+
+recipes=$here/recipes models=models runs=runs minutes= options=()
+while (($#)); do
+    case $1 in
+        --recipes | --models | --runs | --minutes)
+            (($# > 1)) || { echo "train_all.sh: $1 needs a value" >&2; exit 2; }
+            declare "${1#--}=$2"
+            shift
+            ;;
+        -h | --help) sed -n '2,5s/^# //p' "$0"; exit ;;
+        *) options+=("$1") ;;
+    esac
+    shift
+done
+[[ $minutes =~ ^([0-9]+(\.[0-9]+)?)?$ ]] || { echo "train_all.sh: --minutes: expected a number, got '$minutes'" >&2; exit 2; }
+[[ -d $recipes ]] || { echo "train_all.sh: there is no folder $recipes" >&2; exit 2; }
+
+begun= failed=()
+for recipe in "$recipes"/*.toml; do
+    name=$(basename "$recipe" .toml)
+    if grep -q '^style-image' "$recipe"; then
+        task=style
+    elif grep -q '^upscale-factor' "$recipe"; then
+        task=super-resolution
+    else
+        continue
+    fi
+    if [[ -e $models/$name.safetensors ]]; then
+        echo "$name: is there"
+        continue
+    fi
+
+    arguments=(train "$task" --recipe "$recipe" --name "$name")
+    arguments+=(--model-path "$models/$name.safetensors" --sample-path "$runs/$name")
+    [[ -e $runs/$name/checkpoint.pt ]] && arguments+=(--resume)
+    if [[ $minutes ]]; then
+        left=$(awk "BEGIN { left = $minutes - $SECONDS / 60; print (left > 0 ? left : 0) }")
+        if [[ $left == 0 && $begun ]]; then
+            echo "$name: no time left; call again to go on"
+            exit 130
+        fi
+        arguments+=(--minutes "$left")
+    fi
+
+    echo "$name: training"
+    begun=1
+    status=0
+    "$perceptual" "${arguments[@]}" "${options[@]}" || status=$?
+    case $status in
+        0) ;;
+        130)
+            echo "$name: not finished; call again to go on"
+            exit 130
+            ;;
+        *) failed+=("$name") ;;
+    esac
+done
+
+if ((${#failed[@]})); then
+    echo "train_all.sh: failed: ${failed[*]}" >&2
+    exit 1
+fi
