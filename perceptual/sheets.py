@@ -32,3 +32,8 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], gap: int = 6) -> Image.Image:
             left += width + gap
         top += line + height + gap
     return sheet
+
+
+def in_rows(tiles: Sequence[Tile], columns: int = 4) -> list[Sequence[Tile]]:
+    """Parts pictures into rows."""
+    return [tiles[i : i + columns] for i in range(0, len(tiles), columns)]

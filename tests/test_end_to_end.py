@@ -12,6 +12,7 @@ from PIL import Image
 import perceptual
 from perceptual.commands import main
 from perceptual.images import decode, encode, from_pil
+from perceptual.sheets import LINE
 
 BIN = Path(sys.executable).parent
 
@@ -74,7 +75,7 @@ def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monk
     with Image.open(output / "tiny_x4.jpg") as enlarged:
         assert enlarged.size == (4 * 64, 4 * 48)
     with Image.open(output / "contact_sheet.jpg") as sheet:  # the photo, both results, and what super-resolution got
-        assert sheet.size == (4 * 512 + 5 * 8, 384 + 2 * 8)
+        assert sheet.size == (4 * 512 + 5 * 6, 384 + LINE + 2 * 6)
 
 
 def test_benchmarks_measure_every_preset(tmp_path):

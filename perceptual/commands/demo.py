@@ -1,6 +1,5 @@
 """``perceptual demo``: one photo through every network that ships, over HTTP."""
 
-import io
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ photo reduced, so that the sheet shows the reduced photo, their enlargement of i
 """
 
 LARGE = 512  # longest side of an enlarged picture, in pixels
+HEIGHT = 384  # of the contact sheet's pictures, in pixels
 
 
 def add_to(subparsers: Any) -> None:
@@ -43,7 +43,7 @@ def run(args: Namespace) -> None:
     for weights in networks.values():
         archive, built = package(weights, args.model_store)
         print(f"{'packaged' if built else 'found'} {archive}", flush=True)
-    shown = [photo]
+    shown = [("photo", photo)]
     with Console(stderr=True).status("starting") as status:
         server = Server(args.model_store, list(networks), port=0, progress=status.update)
         with server, server.address.inference() as client:
@@ -53,12 +53,12 @@ def run(args: Namespace) -> None:
                 sent = photo if scale == 1 else images.encode(images.shrink(picture, LARGE // scale), "png")
                 begin = time.perf_counter()
                 result = client.predict(sent, name, {})
-                shown += [result] if scale == 1 else [sent, result]
+                shown += [(name, result)] if scale == 1 else [(f"sent to {name}", sent), (name, result)]
                 target = args.output / f"{name}.jpg"
                 write_atomically(target, result)
                 print(f"{target}: {time.perf_counter() - begin:.2f} s over HTTP", flush=True)
             status.update("stopping TorchServe")
-    write_atomically(args.output / "contact_sheet.jpg", contact_sheet(shown))
+    write_atomically(args.output / "contact_sheet.jpg", sheet_of(shown))
     print(f"stopped TorchServe; all pictures in one: {args.output / 'contact_sheet.jpg'}", flush=True)
     print(
         f"\nNext: perceptual stylize {args.photo} --model {next(iter(networks))} -o out.jpg   without a server\n"
@@ -67,21 +67,15 @@ def run(args: Namespace) -> None:
     )
 
 
-def contact_sheet(pictures: Sequence[bytes], height: int = 384, columns: int = 4, gap: int = 8) -> bytes:
-    """Encoded pictures of one shape side by side, as a JPEG; each ``height`` pixels high."""
+def sheet_of(pictures: Sequence[tuple[str, bytes]]) -> bytes:
+    """Encoded pictures of one shape and their names in rows of four, as a JPEG; each 384 pixels high."""
     from PIL import Image
 
     from .. import images
+    from ..sheets import contact_sheet, in_rows
 
-    tiles = [images.decode(picture).to_pil().convert("RGB") for picture in pictures]
-    width = round(tiles[0].width * height / tiles[0].height)
-    columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
-    for index, tile in enumerate(tiles):
-        row, column = divmod(index, columns)
-        place = gap + column * (width + gap), gap + row * (height + gap)
-        sheet.paste(tile.resize((width, height), Image.Resampling.LANCZOS), place)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
+    decoded = [(name, images.decode(picture).to_pil().convert("RGB")) for name, picture in pictures]
+    photo = decoded[0][1]
+    size = round(photo.width * HEIGHT / photo.height), HEIGHT
+    tiles = [(name, picture.resize(size, Image.Resampling.LANCZOS)) for name, picture in decoded]
+    return images.encode(images.from_pil(contact_sheet(in_rows(tiles))))

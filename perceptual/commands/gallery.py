@@ -21,7 +21,6 @@ DESCRIPTION = """Shows photos in every style that ships, on one sheet with the s
 
 One photo fills the sheet in rows of four; several have a row each.
 """
-COLUMNS = 4  # of the sheet for one photo
 
 
 def add_to(subparsers: Any) -> None:
@@ -81,13 +80,12 @@ def gallery(photos: Sequence["Picture"], predictors: Mapping[str, "Predictor"]) 
         WeightsError: A network is for another task.
     """
     from ..options import StyleOptions
-    from ..sheets import contact_sheet
+    from ..sheets import contact_sheet, in_rows
 
     rows = []
     for photo in photos:
         styled = {name: each.stylize_pictures([photo], [StyleOptions()])[0] for name, each in predictors.items()}
         rows.append([(name, each.to_pil().convert("RGB")) for name, each in {"photo": photo, **styled}.items()])
     if len(rows) == 1:
-        (tiles,) = rows
-        return contact_sheet([tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)])
+        return contact_sheet(in_rows(rows[0]))
     return contact_sheet([rows[0], *([("", picture) for _, picture in row] for row in rows[1:])])
