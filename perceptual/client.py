@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -112,8 +112,16 @@ class Client:
     """What both clients share: a connection that turns failures into errors of this package."""
 
     def __init__(self, url: str, auth: httpx.Auth | None = None, timeout: float = 120.0) -> None:
+        self.url = url
+        socket = url.removeprefix("unix:") if url.startswith("unix:") else None
         # No proxy from the environment: the server is on this machine or nearby.
-        self.http = httpx.Client(base_url=url, auth=auth, timeout=httpx.Timeout(timeout, connect=5.0), trust_env=False)
+        self.http = httpx.Client(
+            base_url="http://localhost" if socket else url,
+            auth=auth,
+            timeout=httpx.Timeout(timeout, connect=5.0),
+            transport=httpx.HTTPTransport(uds=socket) if socket else None,
+            trust_env=False,
+        )
 
     def __enter__(self) -> Any:
         return self
@@ -130,13 +138,13 @@ class Client:
         try:
             response = self.http.request(method, path, **arguments)
         except httpx.ConnectError as error:
-            raise ServerError(f"no server answers at {self.http.base_url}; start one: perceptual serve") from error
+            raise ServerError(f"no server answers at {self.url}; start one: perceptual serve") from error
         except httpx.TimeoutException as error:
             # TorchServe lets requests wait without limit while a worker restarts.
             limit = self.http.timeout.read
-            raise ServerError(f"no answer from {self.http.base_url} within {limit:g} s; is a worker down?") from error
+            raise ServerError(f"no answer from {self.url} within {limit:g} s; is a worker down?") from error
         except httpx.TransportError as error:
-            raise ServerError(f"the connection to {self.http.base_url} broke: {error}") from error
+            raise ServerError(f"the connection to {self.url} broke: {error}") from error
         if not response.is_success:
             raise error_of(response)
         return response
@@ -400,11 +408,11 @@ class RunningServer:
         """What signs requests to one of its APIs."""
         return Tokens(self.key_file, kind, self.management_url) if self.key_file else None
 
-    def announce(self) -> Path:
-        """Writes the file by which :func:`find_server` finds it, for this user alone to read."""
+    def announce(self, port: int) -> Path:
+        """Writes the file by which :func:`find_server` finds it under a port, for this user alone to read."""
         folder = state_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = folder / f"{urlsplit(self.inference_url).port}.json"
+        file = folder / f"{port}.json"
         draft = file.with_suffix(".tmp")
         draft.touch(mode=0o600)
         draft.write_text(json.dumps(asdict(self)))

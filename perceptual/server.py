@@ -46,6 +46,8 @@ class Server:
         models: Names of the archives to load; by default what was registered when a server with this model store and
             port last ended, and all archives that have come since.
         port: Of the inference API; management and metrics take the next two. 0 takes any free ones.
+        sockets: A folder for ``inference.sock`` and ``management.sock``, where these two APIs are then served instead
+            of at ports: the one to this user and its group, the other to this user alone.
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
         progress: Is told in a few words what is going on.
         timeout: Seconds within which every model must be loaded.
@@ -57,6 +59,7 @@ class Server:
         models: Sequence[str] | None = None,
         *,
         port: int = 8080,
+        sockets: str | Path | None = None,
         overrides: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = lambda message: None,
         timeout: float = 180.0,
@@ -64,6 +67,7 @@ class Server:
         self.model_store = Path(model_store).resolve()
         self.models = models
         self.port = port
+        self.sockets = None if sockets is None else Path(sockets).resolve()
         self.overrides = overrides or {}
         self.progress = progress
         self.timeout = timeout
@@ -104,7 +108,7 @@ class Server:
             self.wait_until_ready(self.plan.loaded)
             self.register_added()
             self.wait_until_ready(self.archives)
-            cleanup.callback(self.address.announce().unlink, missing_ok=True)
+            cleanup.callback(self.announce().unlink, missing_ok=True)
             self.cleanup = cleanup.pop_all()
         self.running = True
         atexit.register(self.stop)
@@ -126,7 +130,13 @@ class Server:
         except ServerError:
             self.end()
             raise
-        self.address.announce()
+        self.announce()
+
+    def announce(self) -> Path:
+        """Lets others find it, now that it answers; returns the file by which they do."""
+        if self.sockets:
+            (self.sockets / "inference.sock").chmod(0o660)
+        return self.address.announce(self.ports[0])
 
     def stop(self) -> None:
         """Ends TorchServe with all its workers and removes its folder. Does nothing if it is not running."""
@@ -185,6 +195,7 @@ class Server:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # the launcher passes no signal on, so they go to the group
+                umask=0o077,
             )
         self.guard = guard(self.process.pid)
         no_tokens = properties.get("disable_token_authorization", "false").lower() == "true"
@@ -207,9 +218,13 @@ class Server:
     def settings(self) -> list[tuple[str, Any]]:
         """What is added to the shipped configuration."""
         inference, management, metrics, grpc_inference, grpc_management = self.ports
+        addresses = [f"http://127.0.0.1:{port}" for port in (inference, management)]
+        if self.sockets:
+            self.sockets.mkdir(parents=True, exist_ok=True)
+            addresses = [f"unix:{self.sockets / name}.sock" for name in ("inference", "management")]
         return [
-            ("inference_address", f"http://127.0.0.1:{inference}"),
-            ("management_address", f"http://127.0.0.1:{management}"),
+            ("inference_address", addresses[0]),
+            ("management_address", addresses[1]),
             ("metrics_address", f"http://127.0.0.1:{metrics}"),
             ("grpc_inference_port", grpc_inference),
             ("grpc_management_port", grpc_management),

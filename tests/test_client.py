@@ -146,7 +146,7 @@ def test_options_become_headers():
 def test_servers_that_ended_are_not_found(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     server = RunningServer(1234, "http://127.0.0.1:8080", "m", "x", None, "logs")
-    server.announce()
+    server.announce(8080)
     monkeypatch.setattr(module.psutil, "pid_exists", lambda pid: True)
     assert find_server() == server
     monkeypatch.setattr(module.psutil, "pid_exists", lambda pid: False)

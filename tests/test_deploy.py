@@ -16,6 +16,8 @@ import pytest
 import yaml
 from serving import wait_for
 
+from perceptual.client import find_server
+from perceptual.commands.serve import how_to_use
 from perceptual.server import METRICS, Server, end_group, reserve_ports
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -27,14 +29,17 @@ needs_nginx = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def instances(model_store):
-    """Two servers without tokens; tests may kill the second."""
-    overrides = {"disable_token_authorization": "true"}
-    with (
-        Server(model_store, port=0, overrides=overrides) as one,
-        Server(model_store, port=0, overrides=overrides) as two,
-    ):
-        yield one, two
+def instances(model_store, tmp_path_factory):
+    """Two servers at sockets, without tokens; tests may kill the second."""
+    options = {"port": 0, "overrides": {"disable_token_authorization": "true"}}
+    folders = [tmp_path_factory.mktemp("sockets") for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        with (
+            Server(model_store, sockets=folders[0], **options) as one,
+            Server(model_store, sockets=folders[1], **options) as two,
+        ):
+            yield one, two
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +47,12 @@ def front(instances, tmp_path_factory):
     """A client of nginx with the configuration that ships, but for ports, paths and the rate."""
     folder = tmp_path_factory.mktemp("nginx")
     (port,) = reserve_ports(0)[:1]
-    one, two = (each.address.inference_url.removeprefix("http://") for each in instances)
+    one, two = (str(each.sockets) for each in instances)
     shipped = (DEPLOY / "nginx.conf").read_text()
     changes = {
         "/etc/perceptual/": f"{folder}/",
-        "127.0.0.1:8080": one,
-        "127.0.0.1:8090": two,
+        "/run/perceptual/8080/inference.sock": f"{one}/inference.sock",
+        "/run/perceptual/8090/inference.sock": f"{two}/inference.sock",
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "rate=10r/s": "rate=1000r/s",
     }
@@ -62,7 +67,7 @@ def front(instances, tmp_path_factory):
         f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (folder / "nginx.conf").write_text(
-        f"pid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+        f"{'user root;' if os.geteuid() == 0 else ''}\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
         f"http {{\naccess_log off;\n{temporary}{shipped}\n}}\n"
     )
     command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
@@ -80,6 +85,22 @@ def answers(client):
         return client.get("/ping").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
+    port = instances[0].ports[0]
+    modes = {file.name: file.stat().st_mode & 0o777 for file in instances[0].sockets.iterdir()}
+    assert modes["inference.sock"] == 0o660 and not modes["management.sock"] & 0o077
+    with socket.socket() as tcp:
+        assert tcp.connect_ex(("127.0.0.1", port)) != 0
+    assert run("models", "scale", "tiny", "--workers", "1", "--port", port)[1] == "tiny has 1 worker\n"
+    assert run("models", "list", "--url", f"unix:{instances[0].sockets}/management.sock")[0] == 0
+    assert run("status", "--port", port)[0] == 0
+    with find_server(port).inference() as client:
+        assert client.stylize(photo, "tiny")
+    assert f"--unix-socket {instances[0].sockets}/inference.sock http://localhost/predictions/tiny" in how_to_use(
+        instances[0]
+    )
 
 
 @needs_nginx
@@ -137,6 +158,23 @@ def test_killing_one_of_two_servers_under_load_loses_no_request(front, instances
     assert set(statuses) == {200}
 
 
+@needs_nginx
+def test_a_refusal_says_when_to_try_again(front, instances, photo):
+    with instances[0].address.management() as management:
+        management.scale("tiny", 0)  # the other server was killed above, so it may be a 502
+        reply = front.post("/predictions/tiny", content=photo, headers=KEY)
+        assert reply.status_code in (502, 503) and reply.headers["retry-after"] == "5"
+        management.scale("tiny", 1)
+    replies = []
+
+    def answered():
+        replies.append(front.post("/predictions/tiny", content=photo, headers=KEY))
+        return replies[-1].status_code == 200
+
+    wait_for(answered, seconds=30)  # nginx takes a server that has failed for dead for a moment
+    assert "retry-after" not in replies[-1].headers
+
+
 def test_the_dashboard_asks_for_metrics_that_there_are():
     listed = yaml.safe_load(METRICS.read_text())
     kinds = [group for side in ("ts_metrics", "model_metrics") for group in listed[side].values()]
@@ -163,5 +201,5 @@ def test_what_starts_servers_uses_options_that_there_are(run):
     known = run("serve", "--help")[1]
     for name in ("perceptual@.service", "Dockerfile"):
         text = (DEPLOY / name).read_text()
-        options = set(re.findall(r"--(?:supervise|model-store|port|no-tokens)\b", text.split("serve", 1)[1]))
+        options = set(re.findall(r"--(?:supervise|model-store|port|sockets|no-tokens)\b", text.split("serve", 1)[1]))
         assert options and all(option in known for option in options)

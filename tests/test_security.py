@@ -109,6 +109,16 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(server):
     assert server.healthy()
 
 
+def test_a_body_over_the_limit_that_does_not_tell_its_size_is_refused(server, photo):
+    pieces = (bytes(2**20) for _ in range(130))  # sent in chunks, without Content-Length
+    with server.address.inference() as client:
+        try:
+            assert client.http.post("/predictions/tiny", content=pieces, headers=OCTETS).status_code == 413
+        except httpx.TransportError:  # or the connection is closed in the middle
+            pass
+        assert client.stylize(photo, "tiny")
+
+
 @pytest.mark.parametrize("option", ["format", "quality", "strength", "x\r\nX-Evil: 1"])
 def test_an_option_cannot_add_headers(server, photo, option):
     evil = "png\r\nX-Evil: 1\r\n\r\nevil"

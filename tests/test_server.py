@@ -239,7 +239,7 @@ def test_sigterm_leaves_nothing_behind(model_store, photo, tmp_path):
         from perceptual.server import Server
         started = Server({str(model_store)!r}, ["tiny"], port=0).start()
         with started as server:
-            print(server.address.pid, server.folder, server.address.announce(), flush=True)
+            print(server.address.pid, server.folder, server.announce(), flush=True)
             server.wait()
     """)
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}

@@ -10,6 +10,7 @@ DESCRIPTION = """Starts TorchServe on this machine with the archives of the mode
 
   perceptual serve                         ./model_store, as it was when its last server ended, and what is new
   perceptual serve starry_night --port 9000
+  perceptual serve --supervise             for production: what gives up is started again
 
 Tokens are on: `perceptual token` prints one that is valid. Ctrl-C stops the server.
 """
@@ -25,6 +26,11 @@ def add_to(subparsers: Any) -> None:
         type=int,
         default=8080,
         help="of the inference API; management and metrics take the next two, 0 takes free ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sockets",
+        metavar="FOLDER",
+        help="serve inference and management at sockets in this folder, which file permissions guard, not at ports",
     )
     parser.add_argument(
         "--no-tokens",
@@ -51,7 +57,12 @@ def run(args: Namespace) -> None:
     with console.status("starting") as status:
         overrides = {"disable_token_authorization": "true"} if args.no_tokens else None
         server = Server(
-            args.model_store, args.models or None, port=args.port, overrides=overrides, progress=status.update
+            args.model_store,
+            args.models or None,
+            port=args.port,
+            sockets=args.sockets,
+            overrides=overrides,
+            progress=status.update,
         )
         server.start()
     with server:
@@ -65,8 +76,8 @@ def run(args: Namespace) -> None:
 def how_to_use(server: Any) -> str:
     """Addresses and ready-to-paste commands."""
     address = server.address
-    port = address.inference_url.rsplit(":", 1)[-1]
-    which = "" if port == "8080" else f" --port {port}"
+    which = "" if server.ports[0] == 8080 else f" --port {server.ports[0]}"
+    inference, management = map(for_curl, (address.inference_url, address.management_url))
     lines = [
         f"inference   {address.inference_url}",
         f"management  {address.management_url}",
@@ -75,11 +86,16 @@ def how_to_use(server: Any) -> str:
         "",
         f'TOKEN="Authorization: Bearer $(perceptual token{which})"',
         *(
-            f'curl -H "$TOKEN" -T photo.jpg {address.inference_url}/predictions/{name} -o {name}.jpg'
+            f'curl -H "$TOKEN" -T photo.jpg {inference}/predictions/{name} -o {name}.jpg'
             for name in dict.fromkeys(archive.name for archive in server.archives)
         ),
-        f'curl -H "Authorization: Bearer $(perceptual token management{which})" {address.management_url}/models',
+        f'curl -H "Authorization: Bearer $(perceptual token management{which})" {management}/models',
         "",
         "Ctrl-C stops the server.",
     ]
     return "\n".join(lines)
+
+
+def for_curl(url: str) -> str:
+    """A server's address as curl takes it."""
+    return f"--unix-socket {url.removeprefix('unix:')} http://localhost" if url.startswith("unix:") else url
