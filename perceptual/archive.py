@@ -35,6 +35,7 @@ MODULES = (
     "images",
     "histogram",
     "tiles",
+    "bands",
     "predictor",
     "measure",
     "handler",

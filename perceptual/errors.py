@@ -10,6 +10,7 @@ red line and exits with 1::
     │   ├── ImageTooLarge           413   more pixels than the limit
     │   ├── InvalidOption           422   a value out of its range, or an unknown name
     │   └── NotAcceptable           406   the client accepts no format we write
+    ├── OutOfMemory                 507   a GPU without enough free memory
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
     ├── TrainingError               500   a training that cannot start or go on
     └── ServerError                 503   TorchServe does not start, answer or do as asked
@@ -59,6 +60,12 @@ class NotAcceptable(InputError):
     """The ``Accept`` header names no format that is written here."""
 
     status = 406
+
+
+class OutOfMemory(PerceptualError):
+    """A GPU has too little free memory even for a small part of the picture."""
+
+    status = 507
 
 
 class WeightsError(PerceptualError):

@@ -6,6 +6,7 @@ size the layers can take, and cropping back happen inside. Layers follow the pap
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -30,10 +31,12 @@ class ImageTransformationNetwork(nn.Module):
         config: The arguments it was built with; enough to build it anew.
         scale: How many times higher and wider than the input the output is.
         reach: How many input pixels around it an output pixel depends on; None if on the whole image.
+        tile: Side, in output pixels, of the square that is worked on at once: about 1.5 GiB by the default preset.
     """
 
     task: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]]
+    tile: ClassVar[int]
     scale = 1
     reach: int | None = None
 
@@ -58,11 +61,11 @@ class ConvBlock(nn.Sequential):
 
 
 class ResizeConvolution(nn.Conv2d):
-    """Repeats every pixel 2×2 and applies a 3×3 convolution, which leaves no checkerboard (Odena et al. 2016,
-    https://distill.pub/2016/deconv-checkerboard/); computed at once, with 4/9 of the multiplications.
+    """Repeats every pixel 2×2 and applies a 3×3 convolution, at once, with 4/9 of the multiplications.
 
-    Both together are a transposed convolution whose 4×4 kernel is the 3×3 one spread by a box of 2×2. The input
-    must be padded by 1.
+    Both together are a transposed convolution whose 4×4 kernel is the 3×3 one spread by a box of 2×2; unlike one with
+    free weights, it leaves no checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). The
+    input must be padded by 1.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
@@ -134,6 +137,7 @@ class StyleNetwork(ImageTransformationNetwork):
     """
 
     task = "style"
+    tile = 2048
     presets: ClassVar = {
         "paper": {"normalization": "batch", "padding": "border", "upsampling": "transposed", "output": "tanh"},
         "default": {},
@@ -167,7 +171,10 @@ class StyleNetwork(ImageTransformationNetwork):
         # Each unpadded residual block eats 2 px on each side of a feature map that is a quarter of the input's size.
         self.border = 8 * num_residuals if padding == "border" else 0
         self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads
+        if normalization != "instance":
+            self.reach = 8 * num_residuals + 16  # residual blocks, all else; a multiple of 4, as the strides ask for
         few, some, many = init_features, 2 * init_features, 4 * init_features
+        self.features = many
         self.layers = nn.Sequential(
             ConvBlock(in_channels, few, 9, normalization=normalization),
             ConvBlock(few, some, 3, stride=2, normalization=normalization),
@@ -187,16 +194,22 @@ class StyleNetwork(ImageTransformationNetwork):
         In training mode, a leaky output may leave [0, 1] a little.
         """
         height, width = images.shape[-2:]
-        x = pad_to_multiple(images, 4, self.minimum_size)
-        x = 2 * x - 1
-        if self.config["in_channels"] == 1:
-            x = luma(x)
+        x = self.prepare(pad_to_multiple(images, 4, self.minimum_size))
         if self.border:
             x = F.pad(x, [self.border] * 4, mode="reflect")
-        x = self.layers(x).float()
+        return self.complete(self.layers(x))[..., :height, :width]
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What the layers take: images in [-1, 1], N×3×H×W, or their luma, N×1×H×W."""
+        x = 2 * images - 1
+        return luma(x) if self.config["in_channels"] == 1 else x
+
+    def complete(self, x: Tensor) -> Tensor:
+        """Images of what the layers make, N×3×H×W."""
+        x = x.float()
         leak = x / 20 if self.config["output"] == "leaky" else 0
         x = (torch.tanh(x) + leak + 1) / 2
-        return (x if self.training else x.clamp(0, 1))[..., :height, :width]
+        return x if self.training else x.clamp(0, 1)
 
 
 class SuperResolutionNetwork(ImageTransformationNetwork):
@@ -214,6 +227,7 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
     """
 
     task = "super-resolution"
+    tile = 1024
     presets: ClassVar = {
         "paper": {"normalization": "batch", "upsampling": "transposed", "output": "tanh"},
         "default": {},
@@ -292,5 +306,10 @@ def norm_layer(kind: Normalization, features: int) -> nn.Module:
 
 def pad_to_multiple(images: Tensor, multiple: int, minimum: int) -> Tensor:
     """Repeats the right and bottom edge until height and width are multiples of ``multiple``, ``minimum`` at least."""
-    height, width = (max(minimum, math.ceil(size / multiple) * multiple) for size in images.shape[-2:])
+    height, width = padded_size(images.shape[-2:], multiple, minimum)
     return F.pad(images, [0, width - images.shape[-1], 0, height - images.shape[-2]], mode="replicate")
+
+
+def padded_size(size: Sequence[int], multiple: int, minimum: int) -> list[int]:
+    """Height and width as :func:`pad_to_multiple` makes them."""
+    return [max(minimum, math.ceil(side / multiple) * multiple) for side in size]

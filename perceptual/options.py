@@ -15,6 +15,12 @@ class PictureOptions:
         None, Choice(FORMATS), "format of the result; default: what Accept or the result's name asks for, else jpeg"
     )
     quality: int = setting(90, Integer(1, 100), "quality of jpeg and webp")
+    tile: int | None = setting(
+        None,
+        Integer(128, 16384),
+        "side, in pixels of the result, of the square that is worked on at once: larger ones take more memory; "
+        "default: 2048 for style, 1024 for super-resolution, about 1.5 GiB",
+    )
 
 
 @dataclass(frozen=True)

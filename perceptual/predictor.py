@@ -1,7 +1,9 @@
 """A trained network, ready to use: tensors in, tensors out; or pictures in, pictures out."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from . import histogram, images
-from .errors import InvalidOption, WeightsError
+from .bands import run_in_bands, to_float
+from .errors import InvalidOption, OutOfMemory, WeightsError
 from .images import Picture
-from .networks import ImageTransformationNetwork, luma
-from .options import StyleOptions, UpscaleOptions
+from .networks import ImageTransformationNetwork, StyleNetwork, luma
+from .options import PictureOptions, StyleOptions, UpscaleOptions
 from .resampling import resize_bicubic
 from .settings import parse
 from .tiles import run_in_tiles
 from .weights import find_weights, load_network
 
-TILE = 1024  # side of an output tile; the default network of super-resolution then takes 1 to 1.5 GB of memory
+LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause than the picture's size
 
 Engine = Literal["auto", "eager"]
 
@@ -59,24 +62,25 @@ class Predictor:
         self.metadata = metadata
 
     @torch.inference_mode()
-    def __call__(self, batch: Tensor) -> Tensor:
+    def __call__(self, batch: Tensor, *, tile: int | None = None) -> Tensor:
         """Runs the network on RGB images in [0, 1], float, N×3×H×W.
+
+        Args:
+            batch: The images.
+            tile: Side, in pixels of the result, of the square that is worked on at once; by default the network's.
 
         Returns:
             The same type on the same device, in the same form; of super-resolution, larger by ``network.scale``.
 
         Raises:
             ValueError: The tensor has another shape or type.
+            OutOfMemory: A GPU's memory does not even hold a small tile.
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
-        x = batch.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
-        if self.network.reach is not None:
-            scale = self.network.scale
-            y = run_in_tiles(self.network, x, TILE // scale, self.network.reach, scale)
-        else:
-            y = self.network(x)
-        return y.to(batch.device, batch.dtype)
+        parts = batch.float().split(self.at_once(batch.shape[-2:], tile))
+        outputs = [self.run(part, lambda originals, outputs: outputs, tile) for part in parts]
+        return torch.cat(outputs).to(batch.dtype)
 
     def stylize(
         self,
@@ -85,6 +89,7 @@ class Predictor:
         strength: float = 1.0,
         keep_colors: bool = False,
         max_size: int | None = None,
+        tile: int | None = None,
     ) -> Image.Image:
         """Stylizes one photo: a path, an encoded image, or a PIL image.
 
@@ -94,7 +99,7 @@ class Predictor:
             InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
             WeightsError: The network is for another task.
         """
-        wishes = {"strength": strength, "keep-colors": keep_colors, "max-size": max_size}
+        wishes = {"strength": strength, "keep-colors": keep_colors, "max-size": max_size, "tile": tile}
         options = parse(StyleOptions, {name: value for name, value in wishes.items() if value is not None})
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
 
@@ -107,8 +112,11 @@ class Predictor:
         self.require("style")
         photos = [images.shrink(picture, wish.max_size) for picture, wish in zip(pictures, options, strict=True)]
         results = list(photos)
-        for i, original, styled in self.run_by_size(photos):
-            results[i] = Picture(to_uint8(steer(original, styled, options[i])), photos[i].alpha)
+        for indices, batch in self.batches(photos, options):
+            wishes = [options[i] for i in indices]
+            styled = self.run(batch, partial(steer, options=wishes), wishes[0].tile).cpu()
+            for i, rgb in zip(indices, styled, strict=True):
+                results[i] = Picture(rgb, photos[i].alpha)
         return results
 
     def upscale(
@@ -117,6 +125,7 @@ class Predictor:
         *,
         histogram_matching: bool = True,
         low_frequencies: bool = False,
+        tile: int | None = None,
     ) -> Image.Image:
         """Enlarges one photo by ``network.scale``: a path, an encoded image, or a PIL image.
 
@@ -126,18 +135,20 @@ class Predictor:
             InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
             WeightsError: The network is for another task.
         """
-        wishes = {"histogram-matching": histogram_matching, "low-frequencies": low_frequencies}
-        return self.upscale_pictures([open_picture(photo)], [parse(UpscaleOptions, wishes)])[0].to_pil()
+        wishes = {"histogram-matching": histogram_matching, "low-frequencies": low_frequencies, "tile": tile}
+        options = parse(UpscaleOptions, {name: value for name, value in wishes.items() if value is not None})
+        return self.upscale_pictures([open_picture(photo)], [options])[0].to_pil()
 
     def upscale_pictures(self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions]) -> list[Picture]:
         """Enlarges decoded pictures, each with its own options, in order; alpha bicubically."""
         self.require("super-resolution")
         results = list(pictures)
-        for i, original, output in self.run_by_size(pictures):
-            if options[i].histogram_matching:
-                matched = histogram.match(output[None], original[None], low_frequencies=options[i].low_frequencies)
-                output = matched[0]
-            results[i] = Picture(to_uint8(output), enlarged(pictures[i].alpha, self.network.scale))
+        for indices, batch in self.batches(pictures, options):
+            outputs = self.run(batch, lambda originals, outputs: to_bytes(outputs), options[indices[0]].tile)
+            for i, original, output in zip(indices, batch, outputs, strict=True):
+                if options[i].histogram_matching:
+                    output = match_channels(output, original, low_frequencies=options[i].low_frequencies)
+                results[i] = Picture(output.cpu(), enlarged(pictures[i].alpha, self.network.scale))
         return results
 
     def require(self, task: str) -> None:
@@ -145,32 +156,97 @@ class Predictor:
         if self.network.task != task:
             raise WeightsError(f"these weights are for {self.network.task}, not for {task}")
 
-    def run_by_size(self, pictures: Sequence[Picture]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Runs pictures of one size as one batch: yields each one's index, itself and its output, in [0, 1]."""
+    def batches(
+        self, pictures: Sequence[Picture], options: Sequence[PictureOptions]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Batches of pictures that can be run at once: their indices, and their pixels on the device."""
         groups = defaultdict(list)
-        for index, picture in enumerate(pictures):
-            groups[picture.rgb.shape].append(index)
-        for indices in groups.values():
-            originals = torch.stack([pictures[i].rgb for i in indices]).to(self.device).float() / 255
-            yield from zip(indices, originals, self(originals), strict=True)
+        for index, (picture, wish) in enumerate(zip(pictures, options, strict=True)):
+            groups[picture.rgb.shape[-2:], wish.tile].append(index)
+        for (size, tile), indices in groups.items():
+            count = self.at_once(size, tile)
+            for part in (indices[place : place + count] for place in range(0, len(indices), count)):
+                images = [pictures[i].rgb.to(self.device) for i in part]
+                yield part, images[0][None] if len(images) == 1 else torch.stack(images)
+
+    def at_once(self, size: Sequence[int], tile: int | None) -> int:
+        """How many images of a size the network takes at once; of the largest, one, and that in parts."""
+        return max(1, (tile or self.network.tile) ** 2 // (math.prod(size) * self.network.scale**2))
+
+    def run(self, images: Tensor, finish: Callable[[Tensor, Tensor], Tensor], tile: int | None) -> Tensor:
+        """Runs the network on images of one size; in parts if they are large, in smaller ones if memory lacks.
+
+        Args:
+            images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
+            finish: Makes of images and the network's outputs, floats in [0, 1] on the device, what is to be kept.
+            tile: As for :meth:`__call__`.
+
+        Returns:
+            What was kept, of the images' type and on their device: N×3×(scale·H)×(scale·W).
+
+        Raises:
+            OutOfMemory: See :meth:`__call__`.
+        """
+        side = (tile or self.network.tile) // 4 * 4  # the style network's strides ask for it
+        while True:
+            try:
+                return self.run_in_parts(images, finish, side)
+            except torch.OutOfMemoryError as error:
+                if side <= LEAST_TILE:
+                    raise OutOfMemory(
+                        f"{self.device} has too little memory left: send a smaller picture (max-size) or try again; "
+                        "whoever runs the server, fewer workers for each GPU"
+                    ) from error
+            side //= 2
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def run_in_parts(self, images: Tensor, finish: Callable[[Tensor, Tensor], Tensor], side: int) -> Tensor:
+        """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result."""
+        network, scale = self.network, self.network.scale
+
+        def function(part: Tensor) -> Tensor:
+            originals = to_float(part, self.device)
+            return finish(originals, network(originals.contiguous(memory_format=torch.channels_last)))
+
+        if network.reach is not None:
+            return run_in_tiles(function, images, side // scale, network.reach, scale)
+        if isinstance(network, StyleNetwork) and images.shape[0] * math.prod(images.shape[-2:]) > side**2:
+            # Besides the band, the features of the whole image are kept.
+            return run_in_bands(network, images, side**2 // 4, self.device, finish)
+        return function(images).to(images.device)
 
 
-def steer(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor:
-    """Applies ``keep_colors`` and ``strength`` to one stylized image, 3×H×W in [0, 1]."""
+def steer(originals: Tensor, styled: Tensor, options: Sequence[StyleOptions]) -> Tensor:
+    """Applies ``keep_colors`` and ``strength`` to stylized images, N×3×H×W in [0, 1], and rounds them to bytes."""
+    return torch.stack([steer_one(*each) for each in zip(originals, styled, options, strict=True)])
+
+
+def steer_one(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor:
+    """:func:`steer` for one image, 3×H×W."""
     if options.keep_colors:
         # In YCbCr the chroma planes are differences to the luma, so exchanging the luma is adding its difference.
         styled = original + luma((styled - original)[None])[0]
-    return torch.lerp(original, styled.clamp(0, 1), options.strength)
+    return to_bytes(torch.lerp(original, styled.clamp(0, 1), options.strength))
+
+
+def match_channels(output: Tensor, original: Tensor, *, low_frequencies: bool) -> Tensor:
+    """Histogram matching of bytes, 3×H×W; channel by channel, as floats take four times the memory."""
+    matched = (
+        histogram.match(channel[None, None] / 255, reference[None, None] / 255, low_frequencies=low_frequencies)
+        for channel, reference in zip(output, original, strict=True)
+    )
+    return torch.stack([to_bytes(channel)[0, 0] for channel in matched])
 
 
 def enlarged(alpha: Tensor | None, scale: int) -> Tensor | None:
     """Opacity, uint8 1×H×W, ``scale`` times larger."""
-    return None if alpha is None else to_uint8(resize_bicubic(alpha[None].float() / 255, scale)[0])
+    return None if alpha is None else to_bytes(resize_bicubic(alpha[None].float() / 255, scale)[0])
 
 
-def to_uint8(image: Tensor) -> Tensor:
-    """Rounds an image in [0, 1] to bytes on the CPU."""
-    return (image * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+def to_bytes(images: Tensor) -> Tensor:
+    """Rounds images in [0, 1] to bytes."""
+    return (images * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def open_picture(photo: str | Path | bytes | Image.Image) -> Picture:

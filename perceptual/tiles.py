@@ -9,8 +9,8 @@ def run_in_tiles(function: Callable[[Tensor], Tensor], images: Tensor, side: int
     """Runs a function on overlapping tiles: the memory it needs no longer grows with the image.
 
     Args:
-        function: Maps N×C×H×W to N×C×(scale·H)×(scale·W).
-        images: N×C×H×W.
+        function: Maps N×C×H×W to N×C×(scale·H)×(scale·W), on any device.
+        images: N×C×H×W. The result is of their type and on their device.
         side: Of the square tiles, in input pixels, without the margin.
         margin: How far around it an output pixel looks, in input pixels; with so much of their surroundings, tiles
             give what the whole image would.

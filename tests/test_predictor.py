@@ -5,7 +5,7 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 
 import perceptual
-from perceptual.errors import InvalidImage, InvalidOption, WeightsError
+from perceptual.errors import InvalidImage, InvalidOption, OutOfMemory, WeightsError
 from perceptual.images import Picture, decode
 from perceptual.networks import SuperResolutionNetwork
 from perceptual.options import StyleOptions, UpscaleOptions
@@ -64,6 +64,49 @@ def test_keep_colors_takes_brightness_alone_from_the_style(predictor):
     assert inside.mean() > 0.5
     assert np.abs(after - before)[inside][:, 1:].max() < 1.5  # chroma of the photo
     assert np.abs(after - full)[inside][:, 0].max() < 1.5  # luma of the style
+
+
+def test_large_photos_are_stylized_in_bands(predictor):
+    torch.manual_seed(0)
+    picture = Picture(torch.randint(0, 256, (3, 301, 250), dtype=torch.uint8))
+    picture.rgb[:, :150] //= 4
+    whole, parts = (
+        predictor.stylize_pictures([picture], [StyleOptions(strength=0.8, tile=tile)])[0].rgb.int()
+        for tile in (None, 128)
+    )
+    assert (whole - parts).abs().max() <= 1
+    batch = torch.rand(2, 3, 301, 250)
+    torch.testing.assert_close(predictor(batch, tile=128), predictor(batch), atol=2e-3, rtol=0)
+
+
+def test_a_batch_takes_no_more_at_once_than_a_large_photo(predictor, monkeypatch):
+    seen = []
+    monkeypatch.setattr(predictor.network, "forward", lambda x: seen.append(len(x)) or x)
+    pictures = [Picture(torch.zeros(3, 64, 128, dtype=torch.uint8))] * 5
+    predictor.stylize_pictures(pictures, [StyleOptions(tile=128)] * 5)
+    assert seen == [2, 2, 1]
+
+
+def test_a_gpu_without_enough_memory_gets_smaller_parts(predictor, monkeypatch):
+    """A simulated one: it cannot hold more than a number of pixels."""
+    sides = []
+    within = predictor.run_in_parts
+
+    def run_in_parts(images, finish, side):
+        sides.append(side)
+        if side > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return within(images, finish, side)
+
+    monkeypatch.setattr(predictor, "run_in_parts", run_in_parts)
+    photo, room = Image.effect_noise((200, 160), 80), 300
+    small = predictor.stylize(photo)
+    assert sides == [2048, 1024, 512, 256]
+    room = 4096
+    assert np.abs(as_array(predictor.stylize(photo)) - as_array(small)).max() <= 1
+    room = 100
+    with pytest.raises(OutOfMemory, match="cpu has too little memory left: send a smaller picture"):
+        predictor.stylize(photo)
 
 
 def test_alpha_and_size_are_kept_and_max_size_reduces(predictor):
@@ -137,6 +180,11 @@ def test_alpha_is_enlarged_too(enlarging):
     assert result.mode == "RGBA" and result.size == (36, 28)
     alpha = resize_bicubic(torch.from_numpy(pixels[..., 3])[None, None].double(), 4)[0, 0].clamp(0, 255)
     assert np.abs(as_array(result)[..., 3] - alpha.numpy()).max() <= 0.5 + 1e-3
+
+
+def test_tiles_make_the_same_enlargement(enlarging, photo):
+    whole, tiles = (enlarging.upscale(photo, tile=tile, histogram_matching=False) for tile in (None, 128))
+    assert np.abs(as_array(whole) - as_array(tiles)).max() <= 1
 
 
 def test_a_single_pixel_becomes_scale_times_scale(enlarging):

@@ -23,7 +23,7 @@ from perceptual.errors import InputError, TrainingError
 from perceptual.images import Picture
 from perceptual.networks import luma
 from perceptual.options import UpscaleOptions
-from perceptual.predictor import Predictor, load, to_uint8
+from perceptual.predictor import Predictor, load, to_bytes
 from perceptual.resampling import resize_bicubic
 from perceptual.sheets import Tile, contact_sheet
 from perceptual.weights import write_atomically
@@ -109,10 +109,10 @@ def enlargements(
 ) -> dict[str, Tensor]:
     """An image's reduction, enlarged by bicubic and by every network in every variant: uint8 3×H×W, by method."""
     low = degrade(target[None].float() / 255, scale, degradation)
-    results = {"bicubic": to_uint8(resize_bicubic(low, scale)[0])}
+    results = {"bicubic": to_bytes(resize_bicubic(low, scale)[0])}
     variants = list(VARIANTS.values())
     for name, predictor in predictors.items():
-        pictures = predictor.upscale_pictures([Picture(to_uint8(low[0]))] * len(variants), variants)
+        pictures = predictor.upscale_pictures([Picture(to_bytes(low[0]))] * len(variants), variants)
         results |= {name + suffix: picture.rgb for suffix, picture in zip(VARIANTS, pictures, strict=True)}
     return results
 

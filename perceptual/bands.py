@@ -1,0 +1,199 @@
+"""Style transfer of images too large to be run at once: band by band, and exact.
+
+Instance norm takes its statistics over the whole image, so no part of an image can be run on its own. Here the network
+is run up to a norm layer, band by band, to measure what the layer is given; then the layer is fixed, and the next one's
+turn comes. What lies between the reductions and the enlargements, the residual blocks' features at a sixteenth of the
+image's size, is kept for the whole image, in half precision: 16 bytes for each pixel of the image by the default
+network. All else is computed anew for each layer, about two and a half times the work of running the image at once.
+
+Estimating the statistics instead, from spread crops or a reduced image, changes the picture visibly: small errors add
+up along the residual blocks.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .networks import StyleNetwork, padded_size
+
+REDUCTION = 4  # of the features that are kept; bands begin at multiples of it
+LEAST_ROWS = 16  # of a band, in pixels of the image
+# How far a row's result depends on its neighbours: 4 + 1 + 2 pixels of the image, then two of the features, then one
+# of the features, half of one, and the last convolution's four pixels. Rounded up to what bands can begin at.
+ENCODER_MARGIN, BLOCK_MARGIN, DECODER_MARGIN = 8, 2, 3
+
+
+def run_in_bands(
+    network: StyleNetwork, image: Tensor, pixels: int, device: torch.device, finish: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Runs a network with instance norm, of padding ``layer``, on an image of any size.
+
+    Args:
+        network: On the device.
+        image: 1×3×H×W, floats in [0, 1] or bytes, on any device.
+        pixels: Of a band; at least 16 rows are taken.
+        device: Where to compute; the features are kept there.
+        finish: Makes of a band and what the network makes of it, both 1×3×h×W in [0, 1] on the device, what is to be
+            kept.
+
+    Returns:
+        1×3×H×W, of the image's type and on its device.
+    """
+    frozen = with_fixed_statistics(network)
+    height, width = padded_size(image.shape[-2:], REDUCTION, network.minimum_size)
+    rows = max(LEAST_ROWS, pixels // width // REDUCTION * REDUCTION)
+
+    def read_image(top: int, bottom: int) -> Tensor:
+        return frozen.prepare(read_rows(image, top, bottom, width, device))
+
+    def read_features(top: int, bottom: int) -> Tensor:
+        return features[..., top:bottom, :].float()
+
+    encoder = Stretch(frozen.layers[:3], read_image, height, rows, ENCODER_MARGIN)
+    encoder.fix_statistics()
+    features = torch.empty(
+        (1, frozen.features, height // REDUCTION, width // REDUCTION),
+        dtype=torch.float16,
+        device=device,
+        memory_format=torch.channels_last,
+    )
+    for top, made in encoder.outputs():
+        place = top // REDUCTION
+        features[..., place : place + made.shape[2], :] = made
+    few = features.shape[2], rows // REDUCTION
+    for block in frozen.layers[3:-3]:
+        stretch = Stretch(block, read_features, *few, BLOCK_MARGIN)
+        stretch.fix_statistics()
+        replace_rows(features, stretch.outputs())
+    decoder = Stretch(frozen.layers[-3:], read_features, *few, DECODER_MARGIN)
+    decoder.fix_statistics()
+    output = torch.empty_like(image)
+    for place, made in decoder.outputs():
+        band = slice(REDUCTION * place, REDUCTION * place + made.shape[2])
+        original = to_float(image[..., band, :], device)
+        styled = frozen.complete(made)[..., : original.shape[2], : original.shape[3]]
+        output[..., band, :] = finish(original, styled)
+    return output
+
+
+def with_fixed_statistics(network: StyleNetwork) -> StyleNetwork:
+    """A copy whose norm layers take their statistics as given: instance norm becomes batch norm in evaluation mode."""
+    copy = StyleNetwork(**{**network.config, "normalization": "batch"})
+    copy.load_state_dict(network.state_dict(), strict=False)
+    device = next(network.parameters()).device
+    return copy.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+
+@dataclass
+class Stretch:
+    """A part of a network, to be run band by band.
+
+    Attributes:
+        layers: Of the network.
+        read: Rows of their input, from one to before another: 1×C×h×W.
+        height: Number of these rows.
+        rows: Of a band.
+        margin: Rows to be added above and below for the band to be exact.
+    """
+
+    layers: nn.Module
+    read: Callable[[int, int], Tensor]
+    height: int
+    rows: int
+    margin: int
+
+    def outputs(self) -> Iterator[tuple[int, Tensor]]:
+        """What the layers make of each band, after the band's first row."""
+        return self.run(self.layers)
+
+    def fix_statistics(self) -> None:
+        """Gives each norm layer, in turn, the statistics that its input has in the whole image."""
+        for norm in (each for each in self.layers.modules() if isinstance(each, nn.BatchNorm2d)):
+            moments = Moments()
+            for _, given in self.run(partial(input_of, norm, self.layers)):
+                moments.add(given)
+            norm.load_state_dict({"running_mean": moments.mean, "running_var": moments.variance}, strict=False)
+
+    def run(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """The first row of each band and what a function makes of it, which may have any number of rows for one."""
+        for top in range(0, self.height, self.rows):
+            bottom = min(top + self.rows, self.height)
+            above, below = min(self.margin, top), min(self.margin, self.height - bottom)
+            made = function(self.read(top - above, bottom + below))
+            height = bottom + below - top + above
+            first, last = (made.shape[2] * place // height for place in (above, height - below))
+            yield top, made[..., first:last, :]
+
+
+class Moments:
+    """Mean and variance of every channel over all that is added, in double precision."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.deviations = torch.zeros((), dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """Adds N×C×H×W (Chan et al. 1983, updating formulae for variances)."""
+        variance, mean = (each.double().cpu() for each in torch.var_mean(x, dim=(0, 2, 3), correction=0))
+        count = x.numel() // x.shape[1]
+        total, step = self.count + count, mean - self.mean
+        self.deviations = self.deviations + count * variance + step**2 * (self.count * count / total)
+        self.mean = self.mean + step * (count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """As instance norm has it, with the count as divisor."""
+        return self.deviations / self.count
+
+
+class Reached(Exception):
+    """Carries what a layer was given out of a network that need not be run further."""
+
+
+def input_of(layer: nn.Module, network: nn.Module, x: Tensor) -> Tensor:
+    """What a layer of a network is given when the network is given ``x``."""
+
+    def stop(module: nn.Module, arguments: tuple[Tensor]) -> None:
+        raise Reached(arguments[0])
+
+    hook = layer.register_forward_pre_hook(stop)
+    try:
+        network(x)
+    except Reached as reached:
+        return reached.args[0]
+    finally:
+        hook.remove()
+    raise ValueError("the layer is not part of the network")
+
+
+def replace_rows(features: Tensor, outputs: Iterator[tuple[int, Tensor]]) -> None:
+    """Writes bands over what they were made of. Each waits until the next, which still needs its old rows, is made."""
+    waiting: tuple[int, Tensor] | None = None
+    for output in outputs:
+        if waiting:
+            write_rows(features, *waiting)
+        waiting = output
+    if waiting:
+        write_rows(features, *waiting)
+
+
+def write_rows(features: Tensor, top: int, made: Tensor) -> None:
+    """Writes a band at its place."""
+    features[..., top : top + made.shape[2], :] = made
+
+
+def read_rows(image: Tensor, top: int, bottom: int, width: int, device: torch.device) -> Tensor:
+    """Rows of an image as floats; below and right of it its edge is repeated, as the network pads."""
+    rows = torch.arange(top, bottom, device=image.device).clamp_max(image.shape[2] - 1)
+    columns = torch.arange(width, device=image.device).clamp_max(image.shape[3] - 1)
+    return to_float(image[..., rows[:, None], columns], device)
+
+
+def to_float(image: Tensor, device: torch.device) -> Tensor:
+    """Floats in [0, 1] on a device, of bytes or floats."""
+    moved = image.to(device)
+    return moved if moved.is_floating_point() else moved.float() / 255
