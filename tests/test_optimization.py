@@ -86,6 +86,11 @@ def test_it_does_as_well_as_scipy_s_bounded_optimizer(settings, file):
     assert last.total < 1.1 * result.fun
 
 
+def test_nothing_to_improve_changes_nothing(settings, file):
+    steps = list(Optimization(settings(style_weights=[0], reg_weight=0), file).steps())
+    assert len(steps) == 11 and all(torch.equal(step.image, steps[0].image) and step.total == 0 for step in steps)
+
+
 def test_noise_is_another_beginning_and_reproducible(settings, file):
     first, second, other = (next(Optimization(settings(start="noise", seed=s), file).steps()) for s in (0, 0, 1))
     assert torch.equal(first.image, second.image) and not torch.equal(first.image, other.image)

@@ -81,7 +81,8 @@ def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, it
             # What L-BFGS learns of the curvature belongs to the way the picture really went, not to the part beyond
             # the bounds: of plain clipping, losses rise now and then and end higher.
             state = optimizer.state[image]
-            state["d"] = ((image - before) / state["t"]).flatten()
+            if "t" in state:  # a gradient of zero has moved nothing
+                state["d"] = ((image - before) / state["t"]).flatten()
 
 
 class Optimization:
