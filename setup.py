@@ -39,6 +39,7 @@ setup(
         "perceptual": ["config.properties", "metrics.yaml"],
         "perceptual_handlers": ["*.yaml"],
         "perceptual_models": ["*.safetensors"],
+        "perceptual_training": ["styles/*.jpg"],
         "perceptual_training.recipes": ["*.toml"],
     },
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
