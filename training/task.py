@@ -53,7 +53,7 @@ def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
     recipe = {
         key: value.name if isinstance(value, Path) else value
         for key, value in vars(settings).items()
-        if value is not None
+        if value is not None and key != "minutes"  # each run's own
     }
     return {
         **facts,
