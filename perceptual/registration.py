@@ -112,7 +112,7 @@ def processor_time(workers: Sequence[Worker]) -> float:
     """Seconds of the processor that workers have spent so far."""
     spent = 0.0
     for worker in workers:
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, ValueError):  # ValueError: TorchServe gives -1 while there is no process
             times = psutil.Process(worker.pid).cpu_times()
             spent += times.user + times.system
     return spent

@@ -104,7 +104,7 @@ def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping
 def worker_of(described: Mapping[str, Any]) -> Worker:
     """A worker. TorchServe tells its GPU only among the figures of nvidia-smi, and its memory a minute late."""
     memory = None
-    with suppress(psutil.Error):
+    with suppress(psutil.Error, ValueError):  # ValueError: TorchServe gives -1 while there is no process
         memory = psutil.Process(described["pid"]).memory_info().rss
     device = described["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if described["gpu"] else "CPU"
     return Worker(described["pid"], described["status"] == "READY", device, memory)

@@ -12,7 +12,7 @@ from serving import wait_for
 from perceptual import measure
 from perceptual import server as server_module
 from perceptual.commands import status as command
-from perceptual.status import ModelStatus, Worker, quantile, read_metrics, read_status
+from perceptual.status import ModelStatus, Worker, quantile, read_metrics, read_status, worker_of
 
 BUCKETS = [(0.1, 10.0), (0.5, 10.0), (1.0, 20.0), (math.inf, 20.0)]
 
@@ -58,6 +58,14 @@ def test_a_model_is_healthy_if_a_worker_is_ready_or_none_is_wanted():
     assert ModelStatus("m", "1", wanted=0, waiting=0, workers=[]).healthy
     assert not ModelStatus("m", "1", wanted=2, waiting=0, workers=[down]).healthy
     assert not ModelStatus("m", "1", wanted=1, waiting=0, workers=[]).healthy
+
+
+def test_a_worker_without_a_process_is_told_as_such():
+    told = {"pid": -1, "status": "UNLOADING", "gpu": False, "gpuUsage": "N/A"}
+    worker = worker_of(told)
+    assert worker == Worker(-1, False, "CPU", None)
+    model = ModelStatus("m", "1", wanted=1, waiting=0, workers=[worker])
+    assert command.worker_row(model, worker) == ["none", "m", "1", "loading or down", "CPU", "?"]
 
 
 def test_the_metrics_configuration_lists_what_the_handlers_tell():

@@ -90,4 +90,5 @@ def worker_row(model: Any, worker: Any) -> list[str]:
     """What the second table tells of a worker."""
     memory = "?" if worker.memory is None else f"{worker.memory / 2**20:.0f} MiB"
     state = "ready" if worker.ready else "loading or down"
-    return [str(worker.pid), model.name, model.version, state, worker.device, memory]
+    pid = str(worker.pid) if worker.pid > 0 else "none"
+    return [pid, model.name, model.version, state, worker.device, memory]
