@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceptual.errors import InvalidOption, TrainingError
+from perceptual.errors import InvalidOption, TrainingError, WeightsError
 from perceptual.settings import parse
 from perceptual.weights import load_network, read_metadata
 from perceptual_training.loop import lr_factor
@@ -168,6 +168,25 @@ def test_a_second_run_does_not_overwrite_the_first(settings):
         train_style(run, resume=True)
     train_style(settings(iterations=7), resume=True)
     assert read_metadata(run.model_path)["provenance"]["iterations"] == 7
+
+
+def test_a_training_can_begin_with_another_s_weights(settings, tmp_path):
+    first = train_style(settings(iterations=5))
+    folders = {"sample_path": tmp_path / "second", "model_path": tmp_path / "second.safetensors"}
+    # At a learning rate of nothing, the second ends where it began.
+    second = train_style(settings(iterations=1, lr=0, initial_weights=first, **folders))
+    (one, _), (other, metadata) = load_network(first), load_network(second)
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    assert metadata["provenance"]["recipe"]["initial_weights"] == first.name
+
+
+def test_initial_weights_of_other_layers_are_refused(settings, tmp_path):
+    first = train_style(settings(iterations=1))
+    with pytest.raises(InvalidOption, match=r"initial-weights: .* holds another network \(style .*this training's is"):
+        train_style(settings(initial_weights=first, num_residuals=3, sample_path=tmp_path / "second"))
+    with pytest.raises(WeightsError, match=r"none\.safetensors"):
+        train_style(settings(initial_weights=tmp_path / "none.safetensors", sample_path=tmp_path / "second"))
 
 
 def test_resuming_needs_a_checkpoint_and_the_same_settings(settings):

@@ -44,6 +44,12 @@ class TrainingSettings:
     )
     init_features: int | None = setting(None, Integer(1), "channels of the first layer; default: the preset's", NETWORK)
     num_residuals: int | None = setting(None, Integer(0), "residual blocks; default: the preset's", NETWORK)
+    initial_weights: Path | None = setting(
+        None,
+        FilePath("a weights file"),
+        "begin with the network of this file, which must have the same layers: quicker than from scratch",
+        NETWORK,
+    )
 
     loss_network: str = setting("vgg16", Choice(("vgg16", "vgg19")), "network whose features are compared", LOSSES)
     loss_weights: Path | None = setting(

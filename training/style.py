@@ -48,13 +48,7 @@ class StyleTransfer:
         self.objective, self.origin, painting = build_objective(settings, device)
         # On a CPU the transformation network is faster as it is, the loss network with channels last; measured.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        network = build_network(
-            StyleNetwork,
-            settings.preset,
-            in_channels=settings.in_channels,
-            init_features=settings.init_features,
-            num_residuals=settings.num_residuals,
-        )
+        network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.crops = resized_crops(settings.image_size)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]

@@ -56,13 +56,7 @@ class SuperResolution:
             raise InvalidOption(
                 f"image-size: expected a multiple of --upscale-factor {self.scale}, got {settings.image_size}"
             )
-        network = build_network(
-            SuperResolutionNetwork,
-            settings.preset,
-            scale=self.scale,
-            init_features=settings.init_features,
-            num_residuals=settings.num_residuals,
-        )
+        network = build_network(SuperResolutionNetwork, settings, scale=self.scale)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.crops = plain_crops(settings.image_size)
         self.pixel_loss = PixelLoss(settings.pixel_weight)

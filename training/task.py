@@ -12,9 +12,10 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 import perceptual
 from perceptual import images
-from perceptual.errors import InputError, TrainingError
+from perceptual.errors import InputError, InvalidOption, TrainingError
 from perceptual.networks import ImageTransformationNetwork
 from perceptual.predictor import pick_device
+from perceptual.weights import load_network
 
 from .data import find_photos
 from .loop import Run
@@ -33,10 +34,25 @@ def prepare(settings: TrainingSettings, name: str) -> tuple[Run, torch.device]:
     return Run(name, folder, model), pick_device(settings.device)
 
 
-def build_network(cls: type[N], preset: str, **changes: Any) -> N:
-    """The preset's network, with those changes that are not None."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    return cls(**{**cls.presets[preset], **given})
+def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:
+    """The preset's network, with those changes that are not None; with random weights or those it shall begin with.
+
+    Raises:
+        WeightsError: The file cannot be read.
+        InvalidOption: It holds a network of other layers.
+    """
+    wanted = {"init_features": settings.init_features, "num_residuals": settings.num_residuals, **changes}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    network = cls(**{**cls.presets[settings.preset], **given})
+    if settings.initial_weights:
+        initial, _ = load_network(settings.initial_weights)
+        if (initial.task, initial.config) != (network.task, network.config):
+            raise InvalidOption(
+                f"initial-weights: {settings.initial_weights} holds another network ({initial.task} {initial.config}); "
+                f"this training's is {network.task} {network.config}"
+            )
+        network.load_state_dict(initial.state_dict())
+    return network
 
 
 @torch.no_grad()
