@@ -8,7 +8,7 @@ from perceptual.settings import parse
 from perceptual.weights import load_network
 from perceptual_training import super_resolution
 from perceptual_training.settings import SuperResolutionSettings
-from perceptual_training.super_resolution import SuperResolution, train_super_resolution
+from perceptual_training.super_resolution import SuperResolution, shifted_alike, train_super_resolution
 
 CPU = torch.device("cpu")
 
@@ -94,7 +94,11 @@ def test_losses_are_weighted_and_compare_with_the_target(settings, loss, names):
         SuperResolution(settings(loss=loss, pixel_weight=w, content_weight=w, reg_weight=w), CPU) for w in (1, 2)
     )
     twice.network.load_state_dict(once.network.state_dict())
-    (one, output), (two, _) = once.losses(photos), twice.losses(photos)
+    results = []
+    for task in (once, twice):
+        torch.manual_seed(0)  # the same shift for both
+        results.append(task.losses(photos))
+    (one, output), (two, _) = results
     assert list(one) == [*names, "total_variation"]
     assert output.shape == photos.shape
     for name in one:
@@ -103,6 +107,18 @@ def test_losses_are_weighted_and_compare_with_the_target(settings, loss, names):
     monkey.forward = lambda inputs: photos  # a perfect network
     perfect, _ = once.losses(photos)
     assert all(perfect[name].item() == 0 for name in names)
+
+
+def test_images_are_shifted_by_up_to_three_pixels_and_alike():
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    places = torch.stack([rows, columns, rows])[None]
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(200):
+        one, other = shifted_alike(places, places + 100)
+        assert torch.equal(one + 100, other) and torch.equal(one[..., -1, -1], places[..., -1, -1])
+        seen.add((one[0, 0, 0, 0].item(), one[0, 1, 0, 0].item()))
+    assert seen == {(down, right) for down in range(4) for right in range(4)}
 
 
 def test_the_network_sees_reduced_photos(settings):

@@ -78,9 +78,10 @@ class SuperResolution:
         outputs = self.network(inputs)
         losses = {}
         if self.settings.loss != "pixel":
+            seen, wanted = shifted_alike(outputs, targets)
             with torch.no_grad():
-                wanted = self.loss_network(targets, self.feature_loss.weights)
-            losses["feature"] = self.feature_loss(self.loss_network(outputs, self.feature_loss.weights), wanted)
+                features = self.loss_network(wanted, self.feature_loss.weights)
+            losses["feature"] = self.feature_loss(self.loss_network(seen, self.feature_loss.weights), features)
         if self.settings.loss != "feature":
             losses["pixel"] = self.pixel_loss(outputs, targets)
         return {**losses, "total_variation": self.total_variation(outputs)}, outputs
@@ -113,6 +114,16 @@ class SuperResolution:
             degradation=self.settings.degradation,
             loss_network=self.origin,
         )
+
+
+def shifted_alike(*images: Tensor) -> list[Tensor]:
+    """Several images N×3×H×W without their first 0 to 3 rows and columns, at random.
+
+    The loss network pools pixels 2×2, and again. If it always pooled the same ones, a network that enlarges could learn
+    a grid with these periods, which then costs nothing and stands for the detail it does not know.
+    """
+    down, right = torch.randint(4, (2,)).tolist()
+    return [each[..., down:, right:] for each in images]
 
 
 def name_of(settings: SuperResolutionSettings) -> str:
