@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from perceptual.handler import ImageHandler
 from perceptual.images import Picture
+from perceptual.measure import Watch
 from perceptual.options import StyleOptions
 
 
@@ -12,6 +13,6 @@ class StyleTransferHandler(ImageHandler):
 
     options = StyleOptions
 
-    def run(self, pictures: Sequence[Picture], options: Sequence[StyleOptions]) -> list[Picture]:
+    def run(self, pictures: Sequence[Picture], options: Sequence[StyleOptions], watch: Watch) -> list[Picture]:
         """As :meth:`perceptual.predictor.Predictor.stylize_pictures`."""
-        return self.predictor.stylize_pictures(pictures, options)
+        return self.predictor.stylize_pictures(pictures, options, watch)

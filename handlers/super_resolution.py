@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from perceptual.handler import ImageHandler
 from perceptual.images import Picture
+from perceptual.measure import Watch
 from perceptual.options import UpscaleOptions
 
 
@@ -12,6 +13,6 @@ class SuperResolutionHandler(ImageHandler):
 
     options = UpscaleOptions
 
-    def run(self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions]) -> list[Picture]:
+    def run(self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions], watch: Watch) -> list[Picture]:
         """As :meth:`perceptual.predictor.Predictor.upscale_pictures`."""
-        return self.predictor.upscale_pictures(pictures, options)
+        return self.predictor.upscale_pictures(pictures, options, watch)

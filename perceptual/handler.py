@@ -19,16 +19,17 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from . import images
-from .errors import InvalidImage, NotAcceptable, PerceptualError, WeightsError
+from .errors import ImageTooLarge, InvalidImage, InvalidOption, NotAcceptable, PerceptualError, WeightsError
 from .images import Picture
-from .measure import Meter, Record, stage
+from .measure import Meter, Record, Watch, waited
 from .options import FORMATS
-from .predictor import Predictor, load
-from .settings import option_name, parse, settings_of
+from .predictor import LEAST_TILE, Predictor, load
+from .settings import Integer, option_name, parse, settings_of
 
 T = TypeVar("T")
 
 IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
+MAX_REPLY = 200_000_000  # bytes; a little below the max_response_size of config.properties
 HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
 
 logger = logging.getLogger(__name__)
@@ -58,15 +59,15 @@ class ImageHandler(ABC):
     """Answers each request of a batch with a picture or with its own error.
 
     A subclass names the options its task takes and says how to run it. The weights are the one safetensors file of
-    the archive; of the model's yaml configuration it reads ``max_pixels`` and ``maxWorkers``.
+    the archive; of the model's yaml configuration it reads ``max_pixels``, ``max_tile``, ``max_reply``, ``warm_up`` and
+    ``maxWorkers``.
     """
 
     options: ClassVar[type[Any]]
     predictor: Predictor
-    max_pixels: int
 
     @abstractmethod
-    def run(self, pictures: Sequence[Picture], options: Sequence[Any]) -> list[Picture]:
+    def run(self, pictures: Sequence[Picture], options: Sequence[Any], watch: Watch) -> list[Picture]:
         """The task itself: one picture for each, in order. It may fail as a whole."""
 
     def initialize(self, context: Any) -> None:
@@ -79,11 +80,15 @@ class ImageHandler(ABC):
         properties = context.system_properties
         config = context.model_yaml_config or {}
         self.max_pixels = int(config.get("max_pixels", images.MAX_PIXELS))
+        self.max_reply = int(config.get("max_reply", MAX_REPLY))
         gpu = properties.get("gpu_id")
         on_gpu = gpu is not None and torch.cuda.is_available()
         if not on_gpu:
             share_cores(config.get("maxWorkers", 1))
         self.predictor = load(find_archived_weights(properties["model_dir"]), device=f"cuda:{gpu}" if on_gpu else "cpu")
+        self.max_tile = int(config.get("max_tile", self.predictor.network.tile))
+        for width, height in map(parse_size, config.get("warm_up", ())):
+            self.run([Picture(torch.zeros(3, height, width, dtype=torch.uint8))], [self.options()], Watch())
 
     def handle(self, data: Sequence[Any] | None, context: Any) -> list[bytes]:
         """Answers a batch, as TorchServe calls it.
@@ -102,7 +107,9 @@ class ImageHandler(ABC):
             for index, (row, record) in enumerate(zip(rows, records, strict=True))
         ]
         results = iter(self.run_all([request for request in requests if isinstance(request, Request)]))
-        replies = [request if isinstance(request, Reply) else answer(request, next(results)) for request in requests]
+        replies = [
+            request if isinstance(request, Reply) else self.answer(request, next(results)) for request in requests
+        ]
         for index, (record, reply) in enumerate(zip(records, replies, strict=True)):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, idx=index)
             context.set_response_content_type(index, reply.media_type)
@@ -116,11 +123,14 @@ class ImageHandler(ABC):
             InputError: Whatever is wrong with it.
         """
         headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
+        record.stages.update(waited(headers.get("x-request-start")))
         data = find_image(row)
         options = parse(self.options, option_values(self.options, headers, row))
+        if options.tile and options.tile > self.max_tile:
+            raise InvalidOption(f"tile: expected {Integer(LEAST_TILE, self.max_tile)}, got '{options.tile}'")
         format = options.format or choose_format(headers.get("accept", ""))
         record.bytes = len(data)
-        with stage("decode", record):
+        with Watch(record).stage("decode"):
             picture = images.decode(data, self.max_pixels, self.predictor.network.scale, format)
         record.pixels = picture.rgb.shape[-2] * picture.rgb.shape[-1]
         return Request(picture, options, format, record)
@@ -129,16 +139,31 @@ class ImageHandler(ABC):
         """Runs requests as one batch or, if that fails, one by one, so that only those at fault fail."""
         if len(requests) > 1:
             try:
-                with stage("infer", *(r.record for r in requests)):
-                    return list(self.run([r.picture for r in requests], [r.options for r in requests]))
-            except Exception:
+                watch = Watch(*(each.record for each in requests))
+                return list(self.run([each.picture for each in requests], [each.options for each in requests], watch))
+            except Exception as error:
+                end_if_gpu_is_lost(error)
                 logger.exception("a batch of %d failed; running its requests one by one", len(requests))
         return [attempt(self.run_one, request) for request in requests]
 
     def run_one(self, request: Request) -> Picture:
         """Runs a batch of one."""
-        with stage("infer", request.record):
-            return self.run([request.picture], [request.options])[0]
+        return self.run([request.picture], [request.options], Watch(request.record))[0]
+
+    def answer(self, request: Request, result: Picture | Reply) -> Reply:
+        """The reply to a request that was run."""
+        return result if isinstance(result, Reply) else attempt(self.picture_reply, request, result)
+
+    def picture_reply(self, request: Request, picture: Picture) -> Reply:
+        """The encoded picture. Raises ImageTooLarge if it is more than the server may send."""
+        with Watch(request.record).stage("encode"):
+            body = images.encode(picture, request.format, request.options.quality)
+        if len(body) > self.max_reply:
+            raise ImageTooLarge(
+                f"the result has {len(body):,} bytes as {request.format}, and the server sends {self.max_reply:,} at "
+                f"most: {'send a smaller picture' if request.format == 'jpeg' else 'ask for jpeg'}"
+            )
+        return Reply(200, f"image/{request.format}", body)
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | Reply:
@@ -147,7 +172,8 @@ def attempt(function: Callable[..., T], *arguments: Any) -> T | Reply:
         return function(*arguments)
     except PerceptualError as error:
         return error_reply(error.status, error.name, str(error))
-    except Exception:
+    except Exception as error:
+        end_if_gpu_is_lost(error)
         logger.exception("a request failed")
         return error_reply(500, "InternalError", "the server failed over this request; its log says why")
 
@@ -157,16 +183,18 @@ def error_reply(status: int, error: str, detail: str) -> Reply:
     return Reply(status, "application/json", json.dumps({"error": error, "detail": detail}).encode(), error)
 
 
-def answer(request: Request, result: Picture | Reply) -> Reply:
-    """The reply to a request that was run."""
-    return result if isinstance(result, Reply) else attempt(picture_reply, request, result)
+def end_if_gpu_is_lost(error: Exception) -> None:
+    """Ends the worker over an error after which CUDA fails every call of the process; TorchServe starts another."""
+    if "CUDA error" in str(error):
+        logger.critical("the GPU fails; ending this worker", exc_info=error)
+        logging.shutdown()
+        os._exit(1)
 
 
-def picture_reply(request: Request, picture: Picture) -> Reply:
-    """The encoded picture."""
-    with stage("encode", request.record):
-        body = images.encode(picture, request.format, request.options.quality)
-    return Reply(200, f"image/{request.format}", body)
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height of ``640x480``. Raises ValueError for anything else."""
+    width, height = map(int, str(text).split("x"))
+    return width, height
 
 
 def find_image(row: Any) -> bytes | bytearray:

@@ -6,6 +6,7 @@ has another one, they are passed over.
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,16 @@ from typing import Any
 
 from ts.metrics.metric_type_enum import MetricTypes
 
+from .predictor import Observer
+
 # Each with kind, unit, and what tells its series apart besides the model's name and version, as in metrics.yaml.
 METRICS = {
     "perceptual_requests_total": (MetricTypes.COUNTER, "count", []),  # begun; without the replies: being worked on
     "perceptual_replies_total": (MetricTypes.COUNTER, "count", ["Outcome"]),  # ok, or the name of the error
     "perceptual_bytes_total": (MetricTypes.COUNTER, "bytes", ["Direction"]),  # in, out
     "perceptual_pixels_total": (MetricTypes.COUNTER, "count", []),  # of the photos that came
-    "perceptual_stage_seconds": (MetricTypes.HISTOGRAM, "s", ["Stage"]),  # decode, infer, encode
+    "perceptual_tiles_total": (MetricTypes.COUNTER, "count", []),  # parts in which results were made
+    "perceptual_stage_seconds": (MetricTypes.HISTOGRAM, "s", ["Stage"]),  # wait, decode, infer, match, encode
 }
 MODEL = ["ModelName", "ModelVersion"]
 
@@ -35,17 +39,45 @@ class Record:
     stages: dict[str, float] = field(default_factory=dict)
     bytes: int = 0
     pixels: int = 0
+    tiles: int = 0
 
 
-@contextmanager
-def stage(name: str, *records: Record) -> Iterator[None]:
-    """Times a stage that one request, or a batch of them, goes through."""
-    begin = time.perf_counter()
-    try:
-        yield
-    finally:
-        for record in records:
-            record.stages[name] = time.perf_counter() - begin
+class Watch(Observer):
+    """Notes in the records of a batch what it goes through together: each request takes as long as its batch.
+
+    Args:
+        records: Of the batch's requests.
+    """
+
+    def __init__(self, *records: Record) -> None:
+        self.records = records
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage; what the stage has taken before is added."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            for record in self.records:
+                record.stages[name] = record.stages.get(name, 0.0) + time.perf_counter() - begin
+
+    def tile(self) -> None:
+        """Counts it."""
+        for record in self.records:
+            record.tiles += 1
+
+
+def waited(request_start: str | None) -> dict[str, float]:
+    """The stage ``wait``: seconds since a request reached the front, if its header ``X-Request-Start`` tells.
+
+    Args:
+        request_start: ``t=`` and seconds since 1970 with a fraction, as nginx's ``t=${msec}``; anything else is passed
+            over, as are times in the future.
+    """
+    found = re.fullmatch(r"t=(\d{1,12}(?:\.\d{1,9})?)", request_start or "")
+    seconds = time.time() - float(found[1]) if found else -1.0
+    return {"wait": seconds} if seconds >= 0 else {}
 
 
 class Meter:
@@ -82,10 +114,11 @@ class Meter:
         self.add("perceptual_bytes_total", record.bytes, "in")
         self.add("perceptual_bytes_total", size, "out")
         self.add("perceptual_pixels_total", record.pixels)
+        self.add("perceptual_tiles_total", record.tiles)
         for name, seconds in record.stages.items():
             self.add("perceptual_stage_seconds", seconds, name)
         stages = {f"{name}_ms": round(seconds * 1000, 2) for name, seconds in record.stages.items()}
-        known = {"bytes_in": record.bytes, "bytes_out": size, "pixels": record.pixels}
+        known = {"bytes_in": record.bytes, "bytes_out": size, "pixels": record.pixels, "tiles": record.tiles}
         told = {"request_id": record.request_id, "status": status, "outcome": outcome, **known, **stages}
         logger.info("%s", json.dumps(told))
 

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,20 @@ def load(name_or_path: str | Path, device: str | None = None, engine: Engine = "
     return Predictor(network, metadata, device=device)
 
 
+class Observer:
+    """Is told what a predictor does; this one takes no notice."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Surrounds a stage: ``infer``, or ``match`` for histogram matching."""
+        return nullcontext()
+
+    def tile(self) -> None:
+        """Another part of the result is done, or the whole, if it is made at once."""
+
+
+UNOBSERVED = Observer()
+
+
 class Predictor:
     """A network on a device. Calls are independent of each other.
 
@@ -79,7 +94,7 @@ class Predictor:
         if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
         parts = batch.float().split(self.at_once(batch.shape[-2:], tile))
-        outputs = [self.run(part, lambda originals, outputs: outputs, tile) for part in parts]
+        outputs = [self.run(part, lambda originals, outputs: outputs, tile, UNOBSERVED) for part in parts]
         return torch.cat(outputs).to(batch.dtype)
 
     def stylize(
@@ -103,7 +118,9 @@ class Predictor:
         options = parse(StyleOptions, {name: value for name, value in wishes.items() if value is not None})
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
 
-    def stylize_pictures(self, pictures: Sequence[Picture], options: Sequence[StyleOptions]) -> list[Picture]:
+    def stylize_pictures(
+        self, pictures: Sequence[Picture], options: Sequence[StyleOptions], observer: Observer = UNOBSERVED
+    ) -> list[Picture]:
         """Stylizes decoded pictures, each with its own options, in order.
 
         Pictures of one size run as one batch; padding to a common size would change the statistics that instance
@@ -114,7 +131,8 @@ class Predictor:
         results = list(photos)
         for indices, batch in self.batches(photos, options):
             wishes = [options[i] for i in indices]
-            styled = self.run(batch, partial(steer, options=wishes), wishes[0].tile).cpu()
+            with observer.stage("infer"):
+                styled = self.run(batch, partial(steer, options=wishes), wishes[0].tile, observer).cpu()
             for i, rgb in zip(indices, styled, strict=True):
                 results[i] = Picture(rgb, photos[i].alpha)
         return results
@@ -139,15 +157,21 @@ class Predictor:
         options = parse(UpscaleOptions, {name: value for name, value in wishes.items() if value is not None})
         return self.upscale_pictures([open_picture(photo)], [options])[0].to_pil()
 
-    def upscale_pictures(self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions]) -> list[Picture]:
+    def upscale_pictures(
+        self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions], observer: Observer = UNOBSERVED
+    ) -> list[Picture]:
         """Enlarges decoded pictures, each with its own options, in order; alpha bicubically."""
         self.require("super-resolution")
         results = list(pictures)
         for indices, batch in self.batches(pictures, options):
-            outputs = self.run(batch, lambda originals, outputs: to_bytes(outputs), options[indices[0]].tile)
+            with observer.stage("infer"):
+                outputs = self.run(
+                    batch, lambda originals, outputs: to_bytes(outputs), options[indices[0]].tile, observer
+                )
             for i, original, output in zip(indices, batch, outputs, strict=True):
                 if options[i].histogram_matching:
-                    output = match_channels(output, original, low_frequencies=options[i].low_frequencies)
+                    with observer.stage("match"):
+                        output = match_channels(output, original, low_frequencies=options[i].low_frequencies)
                 results[i] = Picture(output.cpu(), enlarged(pictures[i].alpha, self.network.scale))
         return results
 
@@ -173,13 +197,16 @@ class Predictor:
         """How many images of a size the network takes at once; of the largest, one, and that in parts."""
         return max(1, (tile or self.network.tile) ** 2 // (math.prod(size) * self.network.scale**2))
 
-    def run(self, images: Tensor, finish: Callable[[Tensor, Tensor], Tensor], tile: int | None) -> Tensor:
+    def run(
+        self, images: Tensor, finish: Callable[[Tensor, Tensor], Tensor], tile: int | None, observer: Observer
+    ) -> Tensor:
         """Runs the network on images of one size; in parts if they are large, in smaller ones if memory lacks.
 
         Args:
             images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
             finish: Makes of images and the network's outputs, floats in [0, 1] on the device, what is to be kept.
             tile: As for :meth:`__call__`.
+            observer: Is told of every part.
 
         Returns:
             What was kept, of the images' type and on their device: N×3×(scale·H)×(scale·W).
@@ -188,9 +215,14 @@ class Predictor:
             OutOfMemory: See :meth:`__call__`.
         """
         side = (tile or self.network.tile) // 4 * 4  # the style network's strides ask for it
+
+        def finish_and_tell(originals: Tensor, outputs: Tensor) -> Tensor:
+            observer.tile()
+            return finish(originals, outputs)
+
         while True:
             try:
-                return self.run_in_parts(images, finish, side)
+                return self.run_in_parts(images, finish_and_tell, side)
             except torch.OutOfMemoryError as error:
                 if side <= LEAST_TILE:
                     raise OutOfMemory(

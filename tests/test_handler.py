@@ -3,6 +3,7 @@ import logging
 import shutil
 import struct
 import sys
+import time
 import zlib
 from http import HTTPStatus
 from io import BytesIO
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import ts
+import yaml
 from PIL import Image
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import ModelLoaderFactory
@@ -253,13 +255,18 @@ BAD = {
         (422, "InvalidOption"),
         "strength: expected a number from 0 to 1",
     ),
+    "larger tile": (
+        raw(PHOTO, ("X-Tile", "4096")),
+        (422, "InvalidOption"),
+        "tile: expected a whole number from 128 to 2048, got '4096'",
+    ),
     "empty header": (raw(PHOTO, ("X-Strength", "")), (422, "InvalidOption"), "strength: expected a number"),
     "no text": (form(data=PHOTO, strength=b"\xff"), (422, "InvalidOption"), "strength: expected a number"),
     "json field": (form(data=PHOTO, strength={"a": 1}), (422, "InvalidOption"), "strength: expected a number"),
     "unknown field": (
         form(data=PHOTO, strenght="1"),
         (422, "InvalidOption"),
-        "unknown option strenght; the options are format, quality, strength, keep-colors, max-size",
+        "unknown option strenght; the options are format, quality, tile, strength, keep-colors, max-size",
     ),
     "unacceptable": (raw(PHOTO, ("Accept", "text/html")), (406, "NotAcceptable"), "image/jpeg, image/png, image/webp"),
 }
@@ -300,7 +307,7 @@ def test_no_rows(served, data):
 
 @pytest.mark.parametrize("message", ["CUDA out of memory", "naïve\nmessage ✗"])
 def test_an_unexpected_failure_is_a_500_without_details(served, monkeypatch, caplog, message):
-    def fail(pictures, options):
+    def fail(pictures, options, watch):
         raise RuntimeError(message)
 
     monkeypatch.setattr(served.handler, "run", fail)
@@ -315,11 +322,11 @@ def test_an_unexpected_failure_is_a_500_without_details(served, monkeypatch, cap
 def test_neighbours_survive_a_batch_that_fails(served, monkeypatch, caplog):
     run, batches = served.handler.run, []
 
-    def fail_on_wide(pictures, options):
+    def fail_on_wide(pictures, options, watch):
         batches.append(len(pictures))
         if any(picture.rgb.shape[2] > 30 for picture in pictures):
             raise RuntimeError("too wide")
-        return run(pictures, options)
+        return run(pictures, options, watch)
 
     monkeypatch.setattr(served.handler, "run", fail_on_wide)
     responses = served(raw(PHOTO), raw(encoded(noise(32, 8))), raw(bytearray(b"bad")), raw(PHOTO))
@@ -387,6 +394,80 @@ def test_configuration(served):
     assert {"minWorkers", "maxWorkers", "responseTimeout", "startupTimeout"} <= config.keys()  # or TorchServe's own
 
 
+def test_a_reply_over_the_limit_is_refused(served, monkeypatch):
+    monkeypatch.setattr(served.handler, "max_reply", 1000)
+    png, jpeg = served(raw(PHOTO, AS_PNG), raw(encoded(noise(8, 8)), ("X-Quality", "1")))
+    assert (png.error, jpeg.status) == ((413, "ImageTooLarge"), 200)
+    assert "bytes as png, and the server sends 1,000 at most: ask for jpeg" in png.detail
+
+
+def test_the_limit_of_a_reply_is_below_the_server_s(served):
+    lines = (Path(handler_module.__file__).parent / "config.properties").read_text().splitlines()
+    limit = next(int(line.split("=")[1]) for line in lines if line.startswith("max_response_size="))
+    for file in HANDLERS.glob("*.yaml"):
+        assert yaml.safe_load(file.read_text())["max_reply"] < limit
+
+
+def test_a_tile_makes_no_difference_but_in_memory(served, predictor):
+    photo = encoded(noise(200, 150))
+    (response,) = served(raw(photo, AS_PNG, ("X-Tile", "128")))
+    assert np.abs(np.array(response.image) - np.array(predictor.stylize(bytes(photo))).astype(int)).max() <= 1
+
+
+def test_warm_up_runs_the_sizes_of_the_configuration(archive, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(StyleTransferHandler, "run", lambda self, pictures, options, watch: sizes.extend(pictures))
+    StyleTransferHandler().initialize(Context(archive, warm_up=["64x48", "32x32"]))
+    assert [tuple(picture.rgb.shape) for picture in sizes] == [(3, 48, 64), (3, 32, 32)]
+    with pytest.raises(ValueError, match="invalid literal"):
+        StyleTransferHandler().initialize(Context(archive, warm_up=["large"]))
+
+
+def test_a_lost_gpu_ends_the_worker(served, monkeypatch, caplog):
+    ends = []
+
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        ends.append(status)
+        raise Ended
+
+    def fail(pictures, options, watch):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(served.handler, "run", fail)
+    monkeypatch.setattr(handler_module.os, "_exit", end)
+    for requests in ([raw(PHOTO)], [raw(PHOTO), raw(PHOTO)]):
+        with pytest.raises(Ended):
+            served(*requests)
+    assert ends == [1, 1]
+    assert "the GPU fails; ending this worker" in caplog.text
+
+
+def test_a_gpu_short_of_memory_is_a_507(served, monkeypatch):
+    def fail(images, finish, side):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(served.handler.predictor, "run_in_parts", fail)
+    (response,) = served(raw(PHOTO))
+    assert response.error == (507, "OutOfMemory")
+    assert "send a smaller picture (max-size)" in response.detail
+
+
+def test_a_log_line_tells_stages_and_tiles(enlarging, caplog):
+    with caplog.at_level(logging.INFO):
+        enlarging(
+            raw(PHOTO, ("X-Request-Start", f"t={time.time() - 1.5:.3f}")), raw(PHOTO, ("X-Request-Start", "soon"))
+        )
+    first, second = (json.loads(message) for message in caplog.messages if message.startswith("{"))
+    stages = {"decode_ms", "infer_ms", "match_ms", "encode_ms"}
+    assert stages | {"wait_ms"} == {name for name in first if name.endswith("_ms")}
+    assert stages == {name for name in second if name.endswith("_ms")}
+    assert 1490 < first["wait_ms"] < 5000
+    assert first["tiles"] == 1
+
+
 def test_pixel_limit_of_the_configuration(served, monkeypatch):
     monkeypatch.setattr(served.handler, "max_pixels", 24 * 20 - 1)
     (response,) = served(raw(PHOTO))
@@ -418,7 +499,9 @@ def test_an_archive_holds_one_weights_file(tmp_path, files):
 def test_device(archive, monkeypatch, available, gpu_id, device):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    monkeypatch.setattr(handler_module, "load", lambda path, device: asked.append((path.name, device)))
+    monkeypatch.setattr(
+        handler_module, "load", lambda path, device: asked.append((path.name, device)) or perceptual.load(path, "cpu")
+    )
     StyleTransferHandler().initialize(Context(archive, gpu_id))
     assert asked == [("tiny.safetensors", device)]
 
@@ -486,7 +569,7 @@ def test_super_resolution_enlarges_alpha_and_a_single_pixel(enlarging):
 def test_super_resolution_takes_its_own_options(enlarging):
     wrong, bad = enlarging(form(data=PHOTO, strength="1"), form(data=PHOTO, histogram_matching="maybe"))
     assert wrong.error == bad.error == (422, "InvalidOption")
-    assert "the options are format, quality, histogram-matching, low-frequencies" in wrong.detail
+    assert "the options are format, quality, tile, histogram-matching, low-frequencies" in wrong.detail
     assert bad.detail == "histogram-matching: expected on or off, got 'maybe'"
 
 
