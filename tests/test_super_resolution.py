@@ -8,7 +8,8 @@ from perceptual.settings import parse
 from perceptual.weights import load_network
 from perceptual_training import super_resolution
 from perceptual_training.settings import SuperResolutionSettings
-from perceptual_training.super_resolution import SuperResolution, shifted_alike, train_super_resolution
+from perceptual_training.super_resolution import SuperResolution, train_super_resolution
+from perceptual_training.task import shifted_alike
 
 CPU = torch.device("cpu")
 
@@ -109,13 +110,13 @@ def test_losses_are_weighted_and_compare_with_the_target(settings, loss, names):
     assert all(perfect[name].item() == 0 for name in names)
 
 
-def test_images_are_shifted_by_up_to_three_pixels_and_alike():
+def test_images_are_shifted_by_less_than_a_period_and_alike():
     rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     places = torch.stack([rows, columns, rows])[None]
     torch.manual_seed(0)
     seen = set()
     for _ in range(200):
-        one, other = shifted_alike(places, places + 100)
+        one, other = shifted_alike(4, places, places + 100)
         assert torch.equal(one + 100, other) and torch.equal(one[..., -1, -1], places[..., -1, -1])
         seen.add((one[0, 0, 0, 0].item(), one[0, 1, 0, 0].item()))
     assert seen == {(down, right) for down in range(4) for right in range(4)}

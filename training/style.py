@@ -16,7 +16,9 @@ from .loop import train
 from .objective import build_objective
 from .settings import StyleSettings
 from .sheets import sheet
-from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos
+from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
+
+POOLED = 8  # pixels; the period of the loss network's third pooling, the last before relu4_3
 
 
 def train_style(settings: StyleSettings, *, resume: bool = False) -> Path | None:
@@ -56,7 +58,8 @@ class StyleTransfer:
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses by name for photos N×3×H×W in [0, 1], and the stylized photos."""
         stylized = self.network(photos.contiguous(memory_format=self.memory_format))
-        return self.objective(stylized, self.objective.targets(photos)), stylized
+        seen, content = shifted_alike(POOLED, stylized, photos)
+        return self.objective(seen, self.objective.targets(content)), stylized
 
     def sheet(self) -> Image.Image:
         """Each sample photo beside the painting and the stylized photo."""

@@ -20,7 +20,9 @@ from .loss_network import load_loss_network
 from .losses import FeatureReconstructionLoss, PixelLoss, TotalVariationLoss
 from .settings import SuperResolutionSettings, weights_by_layer
 from .sheets import sheet
-from .task import build_network, prepare, provenance, run_finished, sample_photos
+from .task import build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
+
+POOLED = 4  # pixels; the period of the loss network's second pooling, one more than the default layer has behind it
 
 
 def train_super_resolution(settings: SuperResolutionSettings, *, resume: bool = False) -> Path | None:
@@ -78,7 +80,7 @@ class SuperResolution:
         outputs = self.network(inputs)
         losses = {}
         if self.settings.loss != "pixel":
-            seen, wanted = shifted_alike(outputs, targets)
+            seen, wanted = shifted_alike(POOLED, outputs, targets)
             with torch.no_grad():
                 features = self.loss_network(wanted, self.feature_loss.weights)
             losses["feature"] = self.feature_loss(self.loss_network(seen, self.feature_loss.weights), features)
@@ -114,16 +116,6 @@ class SuperResolution:
             degradation=self.settings.degradation,
             loss_network=self.origin,
         )
-
-
-def shifted_alike(*images: Tensor) -> list[Tensor]:
-    """Several images N×3×H×W without their first 0 to 3 rows and columns, at random.
-
-    The loss network pools pixels 2×2, and again. If it always pooled the same ones, a network that enlarges could learn
-    a grid with these periods, which then costs nothing and stands for the detail it does not know.
-    """
-    down, right = torch.randint(4, (2,)).tolist()
-    return [each[..., down:, right:] for each in images]
 
 
 def name_of(settings: SuperResolutionSettings) -> str:

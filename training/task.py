@@ -55,6 +55,16 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
     return network
 
 
+def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:
+    """Several images N×3×H×W without their first rows and columns, fewer than ``period`` of each, at random.
+
+    The loss network pools pixels 2×2, again and again. If it always pooled the same ones, a network could learn a grid
+    with these periods, which then costs nothing and stands for detail that it does not know.
+    """
+    down, right = torch.randint(period, (2,)).tolist()
+    return [each[..., down:, right:] for each in images]
+
+
 @torch.no_grad()
 def run_finished(network: ImageTransformationNetwork, photos: Tensor) -> Tensor:
     """The photos through a network as it will be used: in evaluation mode, in float32, one by one."""
