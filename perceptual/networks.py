@@ -61,11 +61,12 @@ class ConvBlock(nn.Sequential):
 
 
 class ResizeConvolution(nn.Conv2d):
-    """Repeats every pixel 2×2 and applies a 3×3 convolution, at once, with 4/9 of the multiplications.
+    """Enlarges twice, bilinearly, and applies a 3×3 convolution, both at once and without the enlarged copy.
 
-    Both together are a transposed convolution whose 4×4 kernel is the 3×3 one spread by a box of 2×2; unlike one with
-    free weights, it leaves no checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). The
-    input must be padded by 1.
+    Together they are a transposed convolution whose 6×6 kernel is the 3×3 one spread by a tent. Unlike one with free
+    weights, it leaves no checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). Repeating
+    pixels, their other proposal, makes stairs of every gradient, and losses on the features of a network that pools
+    keep them as a grid. The input must be padded by 1.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
@@ -73,8 +74,10 @@ class ResizeConvolution(nn.Conv2d):
 
     def forward(self, padded: Tensor) -> Tensor:
         """Maps N×C×(H+2)×(W+2) to N×C′×2H×2W."""
-        spread = F.avg_pool2d(F.pad(self.weight.flip(2, 3), [1] * 4), 2, stride=1, divisor_override=1)
-        return F.conv_transpose2d(padded, spread.transpose(0, 1), self.bias, stride=2, padding=3)
+        sides = self.weight.new_tensor([1, 3, 3, 1]) / 4
+        kernels = F.pad(self.weight.flip(2, 3).flatten(0, 1)[:, None], [3] * 4)
+        spread = F.conv2d(kernels, torch.outer(sides, sides)[None, None]).view(*self.weight.shape[:2], 6, 6)
+        return F.conv_transpose2d(padded, spread.transpose(0, 1), self.bias, stride=2, padding=4)
 
 
 class UpsampleBlock(nn.Sequential):
@@ -86,7 +89,6 @@ class UpsampleBlock(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling) -> None:
         bias = normalization == "none"
         if upsampling == "resize":
-            # The edge repeated in the small image is the reflection of the enlarged one.
             convolution: list[nn.Module] = [nn.ReplicationPad2d(1), ResizeConvolution(inputs, outputs, bias=bias)]
         else:
             convolution = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=bias)]

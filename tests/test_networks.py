@@ -147,16 +147,25 @@ def test_scale_is_4_or_8(scale):
 def test_a_resize_convolution_is_a_resize_and_a_convolution(size):
     torch.manual_seed(0)
     block = UpsampleBlock(3, 5, normalization="none", upsampling="resize").double()
-    reference = nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect").double()
+    reference = nn.Conv2d(3, 5, 3).double()
     reference.load_state_dict(block[1].state_dict())
-    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
-    expected = reference(nn.functional.interpolate(x, scale_factor=2)).relu()
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    edged = nn.functional.pad(x, [1] * 4, mode="replicate")
+    enlarged = nn.functional.interpolate(edged, scale_factor=2, mode="bilinear")[..., 1:-1, 1:-1]
+    expected = reference(enlarged).relu()
     torch.testing.assert_close(block(x), expected)
-    weight = [
-        torch.autograd.grad(y.square().sum(), w)[0]
-        for y, w in [(block(x), block[1].weight), (expected, reference.weight)]
-    ]
-    torch.testing.assert_close(*weight)
+    weights = block[1].weight, reference.weight
+    found, wanted = (
+        torch.autograd.grad(y.square().sum(), w)[0] for y, w in zip((block(x), expected), weights, strict=True)
+    )
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_resize_convolution_makes_no_stairs_of_a_gradient():
+    block = nn.Sequential(*list(UpsampleBlock(1, 4, normalization="none", upsampling="resize"))[:2])
+    ramp = torch.arange(12.0).expand(1, 1, 12, 12)
+    steps = block(ramp).diff(dim=3)[..., 4:-4, 4:-4]
+    torch.testing.assert_close(steps, steps[..., :1, :1].expand_as(steps), atol=1e-4, rtol=0)
 
 
 def test_luma_of_white_and_primaries():
