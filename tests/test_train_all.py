@@ -14,6 +14,8 @@ from perceptual.weights import read_metadata
 SCRIPT = Path(__file__).parents[1] / "training/train_all.sh"
 COMMON = "init-features = 4\nnum-residuals = 0\nbatch-size = 1\nnum-workers = 0\nsamples = 1\nimage-size = 32\n"
 RECIPES = {
+    "a_begins_with_b": "upscale-factor = 4\nloss = 'pixel'\niterations = 1\n"
+    "initial-weights = '../models/b_factor.safetensors'\n",
     "a_broken": "upscale-factor = 3\n",
     "b_factor": "upscale-factor = 4\nloss = 'pixel'\niterations = 3\n",
     "c_painting": "style-image = '../stripes.png'\nstyle-size = 32\ncontent-layers = ['relu1_2']\n"
@@ -65,10 +67,11 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
     assert status == 0 and [line for line in lines if "training" in line] == [
         "b_factor: training",
         "c_painting: training",
+        "a_begins_with_b: training",
     ]
     for name in ("b_factor", "c_painting"):
         assert read_metadata(folder / f"models/{name}.safetensors")["provenance"]["iterations"] == 3
-    assert train_all()[:2] == (0, ["b_factor: is there", "c_painting: is there"])
+    assert train_all()[:2] == (0, [f"{name}: is there" for name in ("b_factor", "c_painting", "a_begins_with_b")])
 
 
 def test_bad_input_is_one_line(train_all):

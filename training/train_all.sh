@@ -25,8 +25,11 @@ done
 [[ $minutes =~ ^([0-9]+(\.[0-9]+)?)?$ ]] || { echo "train_all.sh: --minutes: expected a number, got '$minutes'" >&2; exit 2; }
 [[ -d $recipes ]] || { echo "train_all.sh: there is no folder $recipes" >&2; exit 2; }
 
+# Those that begin with the weights of another come after it.
+mapfile -t ordered < <(grep -L '^initial-weights' "$recipes"/*.toml; grep -l '^initial-weights' "$recipes"/*.toml)
+
 begun= failed=()
-for recipe in "$recipes"/*.toml; do
+for recipe in "${ordered[@]}"; do
     name=$(basename "$recipe" .toml)
     if grep -q '^style-image' "$recipe"; then
         task=style
