@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import ServerError
+from .errors import ServerError, WeightsError
 from .manifest import MANIFEST, checked_name, read_manifest
 from .weights import read_metadata, write_atomically
 
@@ -42,6 +41,7 @@ MODULES = (
 )
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
+COLLECTION = "collection"  # the handler of several networks
 DIGEST = "inputsDigest"  # our key in the manifest; TorchServe passes over keys it does not know
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can tell
 
@@ -79,30 +79,70 @@ def package(
     metadata = read_metadata(weights)
     name = checked_name(weights.stem, f"{weights}: rename the file")
     version = checked_name(version or str(metadata["provenance"].get("version") or "1.0"), f"{weights}: version")
-    handler = HANDLERS[metadata["task"]]
-    contents = gather(weights, handler)
-    if device_ids is not None:  # only here can TorchServe be told; no request can change it
-        contents[f"{handler}.yaml"] += f"\ndeviceIds: {[*device_ids]}\n".encode()
-    manifest = {"description": str(metadata["provenance"].get("description") or "")}
-    manifest[DIGEST] = digest(contents, [name, version, manifest["description"], archiver_version()])
+    description = str(metadata["provenance"].get("description") or "")
+    contents = gather([weights], HANDLERS[metadata["task"]], device_ids)
+    return build(Path(model_store), name, version, description, HANDLERS[metadata["task"]], contents)
 
-    archive = Path(model_store) / f"{name}.mar"
+
+def package_collection(
+    name: str,
+    weights: Sequence[str | Path],
+    model_store: str | Path,
+    *,
+    version: str | None = None,
+    device_ids: Sequence[int] | None = None,
+) -> Packaged:
+    """Builds ``model_store/NAME.mar`` of several networks, which one pool of workers serves, as :func:`package`.
+
+    Args:
+        name: Of the model.
+        weights: Style networks of different names, and at most one of super-resolution for each factor.
+        model_store: As for :func:`package`.
+        version: By default 1.0.
+        device_ids: As for :func:`package`.
+
+    Raises:
+        WeightsError: As :func:`package`, or there are two networks of one name or factor.
+        InputError: Its name or version cannot be served.
+        ServerError: As :func:`package`.
+    """
+    files = [Path(each) for each in weights]
+    networks = {file.stem: read_metadata(file) for file in files}
+    # What a request would choose a network by.
+    keys = [each["config"].get("scale") or name for name, each in networks.items()]
+    if len(networks) < len(files) or len(set(keys)) < len(keys):
+        raise WeightsError("a collection holds one network for each name, and for each factor of super-resolution")
+    name = checked_name(name, "--collection")
+    description = f"Collection of {', '.join(networks)}"
+    contents = gather(files, COLLECTION, device_ids)
+    return build(Path(model_store), name, checked_name(version or "1.0", "version"), description, COLLECTION, contents)
+
+
+def build(
+    model_store: Path, name: str, version: str, description: str, handler: str, contents: dict[str, bytes]
+) -> Packaged:
+    """Writes the archive of a handler and contents as from :func:`gather`, unless it is there."""
+    archive = model_store / f"{name}.mar"
+    manifest = {"description": description}
+    manifest[DIGEST] = digest(contents, [name, version, description, archiver_version()])
     if is_current(archive, manifest[DIGEST]):
         return Packaged(archive, built=False)
     # Private, because the archiver deletes $TMPDIR/<model name> and copies what it packs.
     with tempfile.TemporaryDirectory(prefix="perceptual-") as folder:
-        draft = run_archiver(Path(folder), name, version, weights.name, handler, contents)
+        draft = run_archiver(Path(folder), name, version, handler, contents)
         write_atomically(archive, reproducible(draft, manifest))
     return Packaged(archive, built=True)
 
 
-def gather(weights: Path, handler: str) -> dict[str, bytes]:
+def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
     """Everything an archive holds besides the manifest, by path in the archive."""
     modules = {f"perceptual/{name}.py": Path(__file__).with_name(f"{name}.py") for name in MODULES}
     handlers = package_files("perceptual_handlers")
     contents = {path: file.read_bytes() for path, file in modules.items()}
     contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}
-    return contents | {weights.name: weights.read_bytes()}
+    if device_ids is not None:  # only here can TorchServe be told; no request can change it
+        contents[f"{handler}.yaml"] += f"\ndeviceIds: {[*device_ids]}\n".encode()
+    return contents | {file.name: file.read_bytes() for file in weights}
 
 
 def digest(contents: dict[str, bytes], facts: list[str]) -> str:
@@ -119,19 +159,18 @@ def is_current(archive: Path, expected: str) -> bool:
         return False
 
 
-def run_archiver(folder: Path, name: str, version: str, weights: str, handler: str, contents: dict[str, bytes]) -> Path:
+def run_archiver(folder: Path, name: str, version: str, handler: str, contents: dict[str, bytes]) -> Path:
     """Lays the contents out in an empty folder and runs torch-model-archiver there."""
-    inputs, temporary = folder / "inputs", folder / "tmp"
+    own, extra, temporary = folder / "own", folder / "extra", folder / "tmp"
     temporary.mkdir()
+    named = f"{handler}.py", f"{handler}.yaml"  # the archiver copies all else that is in the folder of extra files
     for path, content in contents.items():
-        (inputs / path).parent.mkdir(parents=True, exist_ok=True)
-        (inputs / path).write_bytes(content)
-    extra = folder / "extra"  # the archiver copies what is in this folder, not the folder
-    extra.mkdir()
-    shutil.move(inputs / "perceptual", extra)
+        file = (own if path in named else extra) / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     command = [sys.executable, "-m", "model_archiver.model_packaging"]
-    command += ["--model-name", name, "--version", version, "--serialized-file", str(inputs / weights)]
-    command += ["--handler", str(inputs / f"{handler}.py"), "--config-file", str(inputs / f"{handler}.yaml")]
+    command += ["--model-name", name, "--version", version]
+    command += ["--handler", str(own / f"{handler}.py"), "--config-file", str(own / f"{handler}.yaml")]
     command += ["--extra-files", str(extra), "--export-path", str(folder)]
     environment = os.environ | {"TMPDIR": str(temporary)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

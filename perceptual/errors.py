@@ -9,6 +9,7 @@ red line and exits with 1::
     │   ├── UnsupportedFormat       415   an image, but of a format we do not read
     │   ├── ImageTooLarge           413   more pixels than the limit
     │   ├── InvalidOption           422   a value out of its range, or an unknown name
+    │   ├── UnknownStyle            404   a style that a collection does not hold
     │   └── NotAcceptable           406   the client accepts no format we write
     ├── OutOfMemory                 507   a GPU without enough free memory
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
@@ -54,6 +55,12 @@ class InvalidOption(InputError):
     """An option with an unknown name or a value out of its range."""
 
     status = 422
+
+
+class UnknownStyle(InputError):
+    """A collection holds no style of that name; the message lists those it holds."""
+
+    status = 404
 
 
 class NotAcceptable(InputError):

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -29,6 +29,7 @@ from .settings import Integer, option_name, parse, settings_of
 T = TypeVar("T")
 
 IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
+MAX_TILE = 2048  # pixels
 MAX_REPLY = 200_000_000  # bytes; a little below the max_response_size of config.properties
 HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
 
@@ -58,9 +59,9 @@ class Reply:
 class ImageHandler(ABC):
     """Answers each request of a batch with a picture or with its own error.
 
-    A subclass names the options its task takes and says how to run it. The weights are the one safetensors file of
-    the archive; of the model's yaml configuration it reads ``max_pixels``, ``max_tile``, ``max_reply``, ``warm_up`` and
-    ``maxWorkers``.
+    A subclass names the options its task takes and says how to run it. Unless it loads others, the weights are the one
+    safetensors file of the archive. Of the model's yaml configuration it reads ``max_pixels``, ``max_tile``,
+    ``max_reply``, ``warm_up`` and ``maxWorkers``.
     """
 
     options: ClassVar[type[Any]]
@@ -71,10 +72,10 @@ class ImageHandler(ABC):
         """The task itself: one picture for each, in order. It may fail as a whole."""
 
     def initialize(self, context: Any) -> None:
-        """Loads the network, on the GPU that TorchServe assigned to this worker if there is one.
+        """Loads what the archive holds, on the GPU that TorchServe assigned to this worker if there is one.
 
         Raises:
-            WeightsError: The archive has no weights, several, or damaged ones.
+            WeightsError: The archive's weights are damaged, or not as many as expected.
         """
         self.meter = Meter(context)
         properties = context.system_properties
@@ -85,10 +86,23 @@ class ImageHandler(ABC):
         on_gpu = gpu is not None and torch.cuda.is_available()
         if not on_gpu:
             share_cores(config.get("maxWorkers", 1))
-        self.predictor = load(find_archived_weights(properties["model_dir"]), device=f"cuda:{gpu}" if on_gpu else "cpu")
-        self.max_tile = int(config.get("max_tile", self.predictor.network.tile))
+        self.load(Path(properties["model_dir"]), f"cuda:{gpu}" if on_gpu else "cpu")
+        self.max_tile = int(config.get("max_tile", MAX_TILE))
         for width, height in map(parse_size, config.get("warm_up", ())):
-            self.run([Picture(torch.zeros(3, height, width, dtype=torch.uint8))], [self.options()], Watch())
+            for options in self.warm_up_options():
+                self.run([Picture(torch.zeros(3, height, width, dtype=torch.uint8))], [options], Watch())
+
+    def load(self, folder: Path, device: str) -> None:
+        """Loads what the unpacked archive holds."""
+        self.predictor = load(find_archived_weights(folder), device=device)
+
+    def warm_up_options(self) -> Iterable[Any]:
+        """Options that together make every network run."""
+        return [self.options()]
+
+    def scale_of(self, options: Any) -> int:
+        """How many times larger the result of a request will be. Raises InputError if there is no network for it."""
+        return self.predictor.network.scale
 
     def handle(self, data: Sequence[Any] | None, context: Any) -> list[bytes]:
         """Answers a batch, as TorchServe calls it.
@@ -128,10 +142,11 @@ class ImageHandler(ABC):
         options = parse(self.options, option_values(self.options, headers, row))
         if options.tile and options.tile > self.max_tile:
             raise InvalidOption(f"tile: expected {Integer(LEAST_TILE, self.max_tile)}, got '{options.tile}'")
+        scale = self.scale_of(options)
         format = options.format or choose_format(headers.get("accept", ""))
         record.bytes = len(data)
         with Watch(record).stage("decode"):
-            picture = images.decode(data, self.max_pixels, self.predictor.network.scale, format)
+            picture = images.decode(data, self.max_pixels, scale, format)
         record.pixels = picture.rgb.shape[-2] * picture.rgb.shape[-1]
         return Request(picture, options, format, record)
 
@@ -261,9 +276,9 @@ def parse_range(text: str) -> tuple[str, float]:
     return name, float(quality) if re.fullmatch(r"\d+\.?\d*", quality) else 0.0
 
 
-def find_archived_weights(folder: str) -> Path:
+def find_archived_weights(folder: Path) -> Path:
     """The one weights file of an unpacked archive. Raises WeightsError if there is none, or several."""
-    files = sorted(Path(folder).glob("*.safetensors"))
+    files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
         raise WeightsError(f"an archive holds exactly one .safetensors file; this one holds {names}")

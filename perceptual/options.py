@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .settings import Choice, Integer, Number, Switch, setting
+from .settings import Choice, Integer, Number, OneOf, Switch, Text, setting
 
 FORMATS = ("jpeg", "png", "webp")
 
@@ -38,3 +38,13 @@ class UpscaleOptions(PictureOptions):
 
     histogram_matching: bool = setting(True, Switch(), "give the result the photo's own distribution of colours")
     low_frequencies: bool = setting(False, Switch(), "match the histogram of low frequencies alone, not of fine detail")
+
+
+@dataclass(frozen=True)
+class CollectionOptions(StyleOptions, UpscaleOptions):
+    """Options of an archive of several networks: which style, and how many times larger afterwards."""
+
+    style: str | None = setting(None, Text("a style's name"), "which style of a collection; without, only scale")
+    scale: int | None = setting(
+        None, OneOf((4, 8)), "how many times larger a collection makes the result; default: not"
+    )

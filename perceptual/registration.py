@@ -13,7 +13,7 @@ from PIL import Image
 
 from .archive import DIGEST, package
 from .client import ManagementClient, Registered, RunningServer
-from .errors import InputError, PerceptualError, ServerError
+from .errors import InputError, InvalidOption, PerceptualError, ServerError
 from .manifest import read_archive, read_manifest
 from .scaling import scale
 from .status import Worker, read_status
@@ -179,6 +179,8 @@ def warm_up(server: RunningServer, model: Registered) -> None:
             headers = {"Content-Type": "application/octet-stream"}
             path = f"/predictions/{model.name}/{model.version}"
             inference.send("POST", path, content=buffer.getvalue(), headers=headers)
+        except InvalidOption:
+            pass  # a collection, which wants to be told a style; it has run every network as it loaded
         except PerceptualError as error:
             raise ServerError(f"{model.name} {model.version} loads but does not answer: {error}") from error
 

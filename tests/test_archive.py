@@ -6,10 +6,10 @@ import zipfile
 
 import pytest
 
-from perceptual.archive import HANDLERS, MODULES, package
+from perceptual.archive import HANDLERS, MODULES, package, package_collection
 from perceptual.errors import InputError, ServerError, WeightsError
 from perceptual.manifest import read_manifest
-from perceptual.networks import StyleNetwork
+from perceptual.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.weights import NETWORKS, save_network
 
 # Loads an unpacked archive as TorchServe's worker does, from the folder it stands in, and answers one request.
@@ -54,7 +54,6 @@ def test_manifest_tells_name_version_and_description(model_store):
         "modelName": "tiny",
         "modelVersion": "1.2",
         "handler": "style_transfer.py",
-        "serializedFile": "tiny.safetensors",
         "configFile": "style_transfer.yaml",
     }
 
@@ -173,3 +172,34 @@ def test_damaged_archives_are_told(model_store, tmp_path, damage, message):
     (tmp_path / "bad.mar").write_bytes(damage((model_store / "tiny.mar").read_bytes()))
     with pytest.raises(ServerError, match=message):
         read_manifest(tmp_path / "bad.mar")
+
+
+# ---- Collections
+
+
+@pytest.fixture
+def two_styles_and_a_factor(copy, tmp_path):
+    save_network(tmp_path / "larger.safetensors", SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1), {})
+    return [copy("one.safetensors"), copy("other.safetensors"), tmp_path / "larger.safetensors"]
+
+
+def test_a_collection_is_one_archive(two_styles_and_a_factor, tmp_path):
+    first = package_collection("several", two_styles_and_a_factor, tmp_path / "store")
+    assert first == (tmp_path / "store/several.mar", True)
+    assert not package_collection("several", two_styles_and_a_factor, tmp_path / "store").built
+    assert package_collection("several", two_styles_and_a_factor[:2], tmp_path / "store").built
+    manifest = read_manifest(first.path)
+    assert manifest["description"] == "Collection of one, other"
+    with zipfile.ZipFile(first.path) as archive:
+        assert {"one.safetensors", "other.safetensors", "collection.py"} <= set(archive.namelist())
+
+
+def test_a_collection_must_be_able_to_choose(two_styles_and_a_factor, tmp_path):
+    one, other, larger = two_styles_and_a_factor
+    (tmp_path / "again.safetensors").write_bytes(larger.read_bytes())
+    for files in ([one, other, one], [larger, tmp_path / "again.safetensors"]):
+        with pytest.raises(WeightsError, match="one network for each name, and for each factor"):
+            package_collection("several", files, tmp_path)
+    with pytest.raises(InputError, match="--collection"):
+        package_collection("se/veral", [one], tmp_path)
+    assert not list(tmp_path.glob("*.mar"))

@@ -596,3 +596,76 @@ def test_a_side_too_long_for_the_format_is_refused_before_the_work(enlarging, mo
     (response,) = enlarging(raw(encoded(noise(4100, 3)), ("Accept", "image/webp")))
     assert response.error == (413, "ImageTooLarge")
     assert response.detail.endswith("the limit is 16383 a side in webp: send 4095×2 at most")
+
+
+# ---- Collections
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection")
+    for seed, name in enumerate(("dots", "lines")):
+        torch.manual_seed(seed)
+        save_network(folder / f"{name}.safetensors", StyleNetwork(init_features=4, num_residuals=1), {})
+    network = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1, output="tanh")
+    save_network(folder / "larger.safetensors", network, {})
+    for name in ("collection.py", "collection.yaml"):
+        shutil.copy(HANDLERS / name, folder)
+    manifest = {"model": {"modelName": "several", "configFile": "collection.yaml"}}
+    (folder / "MAR-INF").mkdir()
+    (folder / "MAR-INF/MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder, Served(folder, "collection.py")
+    sys.modules.pop("collection")
+
+
+def test_each_request_of_a_batch_names_its_style_and_factor(collection):
+    folder, served = collection
+    dots, lines, larger = (perceptual.load(folder / f"{n}.safetensors", "cpu") for n in ("dots", "lines", "larger"))
+    responses = served(
+        raw(PHOTO, AS_PNG, ("X-Style", "dots")),
+        form(AS_PNG, data=PHOTO, style="lines", strength="0.5"),
+        raw(PHOTO, AS_PNG, ("X-Scale", "4"), ("X-Histogram-Matching", "off")),
+        raw(PHOTO, AS_PNG, ("X-Scale", "4"), ("X-Style", "dots")),
+        raw(PHOTO, AS_PNG, ("X-Style", "dots"), ("X-Strength", "0")),
+    )
+    photo = bytes(PHOTO)
+    expected = [
+        dots.stylize(photo),
+        lines.stylize(photo, strength=0.5),
+        larger.upscale(photo, histogram_matching=False),
+        larger.upscale(dots.stylize(photo)),  # one after the other, in one request
+        Image.open(BytesIO(photo)),
+    ]
+    for response, picture in zip(responses, expected, strict=True):
+        assert response.image.size == picture.size
+        assert np.abs(np.array(response.image).astype(int) - np.array(picture)).mean() <= 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "error", "detail"),
+    [
+        ([], (422, "InvalidOption"), "say which style: dots, lines; or scale: 4"),
+        ([("X-Style", "waves")], (404, "UnknownStyle"), "there is no style 'waves' here; the styles are: dots, lines"),
+        ([("X-Style", "larger")], (404, "UnknownStyle"), "there is no style 'larger'"),
+        ([("X-Style", "dots"), ("X-Scale", "8")], (422, "InvalidOption"), "scale: this collection enlarges 4 times"),
+        ([("X-Scale", "3")], (422, "InvalidOption"), "scale: expected 4 or 8, got '3'"),
+    ],
+)
+def test_what_a_collection_does_not_hold(collection, headers, error, detail):
+    wrong, right = collection[1](raw(PHOTO, *headers), raw(PHOTO, ("X-Style", "dots")))
+    assert wrong.error == error
+    assert detail in wrong.detail
+    assert right.status == 200
+
+
+def test_the_limit_counts_what_a_factor_makes(collection, monkeypatch):
+    monkeypatch.setattr(collection[1].handler, "max_pixels", 24 * 20 * 4)
+    plain, enlarged = collection[1](raw(PHOTO, ("X-Style", "dots")), raw(PHOTO, ("X-Style", "dots"), ("X-Scale", "4")))
+    assert (plain.status, enlarged.error) == (200, (413, "ImageTooLarge"))
+
+
+def test_warm_up_runs_every_network_of_a_collection(collection):
+    options = list(collection[1].handler.warm_up_options())
+    assert [(each.style, each.scale) for each in options] == [("dots", None), ("lines", None), (None, 4)]

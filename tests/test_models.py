@@ -87,6 +87,18 @@ def test_versions_side_by_side(command, management, server, weights, photo):
     assert [each["modelVersion"] for each in management.versions("tiny")] == ["1.2"]
 
 
+def test_a_collection_is_registered_and_asked_for_a_style(command, run, server, weights, photo, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(weights.read_bytes())
+    assert run("package", weights, other, "--collection", "several", "--model-store", tmp_path)[0] == 0
+    assert command("register", tmp_path / "several.mar").startswith("several 1.0 is ready")
+    with server.address.inference() as client:
+        asked = client.stylize(photo, "several", style="other", format="png")
+        assert asked == client.stylize(photo, "tiny", format="png")
+        with pytest.raises(InputError, match="there is no style 'waves' here; the styles are: other, tiny"):
+            client.stylize(photo, "several", style="waves")
+
+
 def test_scaling(command, management):
     assert command("scale", "tiny", "--workers", "2") == "tiny has 2 workers\n"
     assert len(management.ready_workers("tiny")) == 2

@@ -8,8 +8,11 @@ DESCRIPTION = """Packages networks as TorchServe archives (.mar), where somethin
 
   perceptual package                       all networks that ship
   perceptual package starry_night mine.safetensors --model-store model_store
+  perceptual package --collection styles starry_night mine super_resolution_x4_feature
 
-An archive is self-contained: a TorchServe that has torch, numpy, Pillow and safetensors serves it.
+An archive is self-contained: a TorchServe that has torch, numpy, Pillow and safetensors serves it. A collection is one
+archive of several networks, which share its workers: requests name a style (X-Style: mine), a factor of
+super-resolution (X-Scale: 4), or both. As many archives of one style take a worker of half a gigabyte each.
 """
 
 
@@ -17,6 +20,7 @@ def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("package", help="package networks as TorchServe archives", description=DESCRIPTION)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="weights files or names; default: all that ship")
+    parser.add_argument("--collection", metavar="NAME", help="one archive of this name for all of them")
     add_model_store(parser)
     parser.set_defaults(run=run)
 
@@ -34,9 +38,13 @@ def add_model_store(parser: Any) -> None:
 
 def run(args: Namespace) -> None:
     """Packages every network named and says which archives are new."""
-    from ..archive import package
+    from ..archive import package, package_collection
     from ..weights import find_weights, shipped_weights
 
-    for model in args.models or shipped_weights():
-        archive, built = package(find_weights(model), args.model_store)
+    files = [find_weights(model) for model in args.models or shipped_weights()]
+    if args.collection:
+        archives = [package_collection(args.collection, files, args.model_store)]
+    else:
+        archives = [package(file, args.model_store) for file in files]
+    for archive, built in archives:
         print(f"{archive} {'built' if built else 'is up to date'}", flush=True)

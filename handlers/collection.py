@@ -1,0 +1,80 @@
+"""The worker of collections: many styles, and super-resolution, from one pool of workers."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from perceptual.errors import InvalidOption, UnknownStyle, WeightsError
+from perceptual.handler import ImageHandler
+from perceptual.images import Picture
+from perceptual.measure import Watch
+from perceptual.options import CollectionOptions
+from perceptual.predictor import Predictor, load
+
+
+class CollectionHandler(ImageHandler):
+    """Stylizes pictures in the style that each asks for, then enlarges those that ask for it.
+
+    Attributes:
+        styles: By name of the weights file.
+        upscalers: By factor.
+    """
+
+    options = CollectionOptions
+    styles: dict[str, Predictor]
+    upscalers: dict[int, Predictor]
+
+    def load(self, folder: Path, device: str) -> None:
+        """Loads all networks. Raises WeightsError if two enlarge by the same factor, of which none could be chosen."""
+        networks = {file.stem: load(file, device) for file in sorted(folder.glob("*.safetensors"))}
+        self.styles = {name: each for name, each in networks.items() if each.network.task == "style"}
+        enlarging = [each for each in networks.values() if each.network.task == "super-resolution"]
+        self.upscalers = {each.network.scale: each for each in enlarging}
+        if len(self.upscalers) < len(enlarging):
+            raise WeightsError("a collection holds at most one network of super-resolution for each factor")
+
+    def warm_up_options(self) -> Iterable[CollectionOptions]:
+        """Every style and every factor, each alone."""
+        yield from (CollectionOptions(style=name) for name in self.styles)
+        yield from (CollectionOptions(scale=factor) for factor in self.upscalers)
+
+    def scale_of(self, options: CollectionOptions) -> int:
+        """The factor asked for, or 1.
+
+        Raises:
+            UnknownStyle: The style is none of the collection's.
+            InvalidOption: Neither a style nor a factor is given, or no network has that factor.
+        """
+        styles = ", ".join(self.styles) or "none"
+        factors = " or ".join(map(str, self.upscalers))
+        if options.style is None and options.scale is None:
+            raise InvalidOption(f"say which style: {styles}{f'; or scale: {factors}' if factors else ''}")
+        if options.style is not None and options.style not in self.styles:
+            raise UnknownStyle(f"there is no style {options.style[:80]!r} here; the styles are: {styles}")
+        if options.scale is not None and options.scale not in self.upscalers:
+            raise InvalidOption(f"scale: this collection enlarges {f'{factors} times' if factors else 'nothing'}")
+        return options.scale or 1
+
+    def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
+        """Each network takes all the pictures that ask for it at once; the styles first."""
+        results = list(pictures)
+
+        def run_each(run: Callable[..., list[Picture]], indices: list[int]) -> None:
+            made = run([results[i] for i in indices], [options[i] for i in indices], watch)
+            for i, picture in zip(indices, made, strict=True):
+                results[i] = picture
+
+        for style, indices in grouped([each.style for each in options]).items():
+            run_each(self.styles[style].stylize_pictures, indices)
+        for factor, indices in grouped([each.scale for each in options]).items():
+            run_each(self.upscalers[factor].upscale_pictures, indices)
+        return results
+
+
+def grouped(keys: Sequence) -> dict:
+    """The indices at which each key stands; None is no key."""
+    groups = defaultdict(list)
+    for index, key in enumerate(keys):
+        if key is not None:
+            groups[key].append(index)
+    return groups
