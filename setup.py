@@ -59,6 +59,7 @@ setup(
         "tensorboard>=2.14",
         "tomli>=2; python_version < '3.11'",
         "torch>=2.6",
+        "torchmetrics>=1.4",
         "torch-model-archiver==0.12.0",
         "torchserve==0.12.0",
         "torchvision>=0.21",

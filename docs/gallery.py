@@ -1,11 +1,13 @@
 """Makes the pictures of docs/ from the weights that ship and the photos in docs/photos: ``make gallery``.
 
 Of every style network its results at the photos' own sizes, a sample sheet, and a strip for its heading; of all
-together, one sheet. Logs and animations come from trainings and stay as they are.
+together, one sheet. Of super-resolution, for each factor the photos' most detailed places beside bicubic and the truth.
+Logs and animations come from trainings and stay as they are.
 """
 
 from pathlib import Path
 
+import torch.nn.functional as F
 from PIL import Image
 from rich.progress import track
 from torch import Tensor
@@ -13,9 +15,14 @@ from torchvision.transforms.v2.functional import center_crop
 
 from perceptual import images
 from perceptual.commands.gallery import gallery, shipped_styles
-from perceptual.predictor import Predictor, load, open_picture
+from perceptual.images import Picture
+from perceptual.options import UpscaleOptions
+from perceptual.predictor import Predictor, load, open_picture, to_bytes
+from perceptual.resampling import resize_bicubic
 from perceptual.sheets import contact_sheet
 from perceptual.weights import write_atomically
+from perceptual_training.degradation import degrade
+from perceptual_training.evaluation import detail, divisible, enlarged
 from perceptual_training.sheets import sheet
 from perceptual_training.style_evaluation import STYLES
 from perceptual_training.task import FRAME_SIZE, load_image
@@ -36,12 +43,34 @@ def main() -> None:
             save(result, f"results/{name}/{photo}.jpg")
         save(samples(predictor), f"results/{name}/samples.jpg")
         save(strip(results), f"pictures/{name}.jpg")
+    for scale in (4, 8):
+        save(enlargements_sheet(scale), f"pictures/super_resolution_x{scale}.jpg")
     save(gallery([images.shrink(open_picture(photo), CELL) for photo in PHOTOS], predictors), "pictures/gallery.jpg")
 
 
 def save(picture: Image.Image, name: str) -> None:
     """Writes a picture into docs/."""
     write_atomically(DOCS / name, images.encode(images.from_pil(picture)))
+
+
+def enlargements_sheet(scale: int) -> Image.Image:
+    """Of each photo, reduced, enlarged and itself, 64 px square crops, three times larger."""
+    loaded = {loss: load(f"super_resolution_x{scale}_{loss}") for loss in ("pixel", "feature")}
+    rows = []
+    for photo in PHOTOS:
+        target = divisible(open_picture(photo).rgb, scale)
+        low = degrade(target[None].float() / 255, scale, "paper")
+        made = {
+            "input": to_bytes(F.interpolate(low, scale_factor=scale)[0]),
+            "bicubic": to_bytes(resize_bicubic(low, scale)[0]),
+            **{
+                loss: each.upscale_pictures([Picture(to_bytes(low[0]))], [UpscaleOptions()])[0].rgb
+                for loss, each in loaded.items()
+            },
+            "photo": target,
+        }
+        rows.append([(name, enlarged(detail(each, target))) for name, each in made.items()])
+    return contact_sheet(rows)
 
 
 def samples(predictor: Predictor) -> Image.Image:

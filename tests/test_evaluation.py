@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import AlexNet_Weights, alexnet
 from training_fixtures import make_photos
 
 from perceptual.errors import InvalidOption, TrainingError, WeightsError
 from perceptual.networks import SuperResolutionNetwork
 from perceptual.settings import parse
 from perceptual.weights import save_network
-from perceptual_training.evaluation import detail, divisible, enlargements, evaluate, measure, readable_images
+from perceptual_training.evaluation import detail, divisible, enlargements, evaluate, lpips, measure, readable_images
 from perceptual_training.settings import EvaluationSettings
 
 STANDARD = Path(os.environ.get("SR_EVAL", "sr_eval"))
@@ -75,6 +76,19 @@ def test_figures_of_known_differences():
     assert figures["PSNR RGB"] == pytest.approx(20 * np.log10(255 / 10))
     assert figures["PSNR Y"] == pytest.approx(20 * np.log10(255 / (10 * 219 / 255)))  # Y spans 16 to 235
     assert figures["SSIM Y"] < 1 and measure(target, target + 1, 8)["SSIM RGB"] > 0.99
+
+
+def test_lpips_is_measured_where_its_weights_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert lpips() is None
+    torch.manual_seed(0)
+    file = tmp_path / "hub/checkpoints" / AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save(alexnet(weights=None).state_dict(), file)
+    target = torch.randint(0, 256, (3, 80, 80), dtype=torch.uint8)
+    near, far = ((target.float() + shift * torch.randn(3, 80, 80)).clamp(0, 255).byte() for shift in (5, 100))
+    small, large = (measure(each, target, 4, None, lpips())["LPIPS"] for each in (near, far))
+    assert 0 < small < large
 
 
 def test_the_detail_shown_is_the_target_s():

@@ -2,7 +2,8 @@
 
 PSNR and SSIM are measured as in the literature on super-resolution: on images of 8 bits, without a border as wide as
 the factor, on the Y of ITU-R BT.601 (16 to 235), as MATLAB's ``rgb2ycbcr`` gives it, and on RGB; SSIM with the Gaussian
-window of Wang et al. 2004. The feature distance is equation 2 of Johnson et al. 2016.
+window of Wang et al. 2004. The feature distance is equation 2 of Johnson et al. 2016. LPIPS (Zhang et al. 2018) is
+measured where torchvision's AlexNet lies in PyTorch's cache.
 """
 
 import json
@@ -17,6 +18,9 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from torchvision.models import AlexNet_Weights
 
 from perceptual import images
 from perceptual.errors import InputError, TrainingError
@@ -62,6 +66,7 @@ def evaluate(settings: EvaluationSettings) -> Path:
         loss_network, origin = load_loss_network(
             settings.loss_network, LAYERS, settings.loss_weights, settings.loss_weights_sha256
         )
+    perceptual_metric = lpips()
     targets = list(readable_images(settings.data))
     rows: list[Row] = []  # image, scale, degradation, method, and a figure for each metric
     for scale in sorted({each.network.scale for each in predictors.values()}):
@@ -74,7 +79,7 @@ def evaluate(settings: EvaluationSettings) -> Path:
             results = enlargements(target, scale, settings.degradation, compared)
             for method, result in results.items():
                 facts = {"image": name, "scale": scale, "degradation": settings.degradation, "method": method}
-                rows.append({**facts, **measure(result, target, scale, loss_network)})
+                rows.append({**facts, **measure(result, target, scale, loss_network, perceptual_metric)})
             tiles = {name: enlarged(detail(each, target)) for name, each in {**results, "target": target}.items()}
             crops.append([("" if crops else name, tile) for name, tile in tiles.items()])
         picture = contact_sheet(crops)
@@ -117,7 +122,21 @@ def enlargements(
     return results
 
 
-def measure(result: Tensor, target: Tensor, border: int, loss_network: LossNetwork | None = None) -> dict[str, float]:
+def lpips() -> Metric | None:
+    """LPIPS by AlexNet, of images in [0, 1]; None where its weights are not at hand."""
+    file = AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
+    if not Path(torch.hub.get_dir(), "checkpoints", file).is_file():
+        return None
+    return LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
+
+
+def measure(
+    result: Tensor,
+    target: Tensor,
+    border: int,
+    loss_network: LossNetwork | None = None,
+    perceptual_metric: Metric | None = None,
+) -> dict[str, float]:
     """All figures for one result against its target, both uint8 3×H×W, without ``border`` pixels at every side."""
     result, target = (each[:, border:-border, border:-border] for each in (result, target))
     rgb, wanted = (each.permute(1, 2, 0).numpy() for each in (result, target))
@@ -129,10 +148,13 @@ def measure(result: Tensor, target: Tensor, border: int, loss_network: LossNetwo
         "PSNR RGB": peak_signal_noise_ratio(wanted, rgb, data_range=255),
         "SSIM RGB": structural_similarity(wanted, rgb, channel_axis=2, **window),
     }
-    if loss_network:
-        with torch.inference_mode():
-            features, expected = (loss_network(each[None].float() / 255, LAYERS) for each in (result, target))
-        figures |= {layer: F.mse_loss(features[layer], expected[layer]) for layer in LAYERS}
+    pair = [each[None].float() / 255 for each in (result, target)]
+    with torch.inference_mode():
+        if perceptual_metric:
+            figures["LPIPS"] = perceptual_metric(*pair)
+        if loss_network:
+            features, expected = (loss_network(each, LAYERS) for each in pair)
+            figures |= {layer: F.mse_loss(features[layer], expected[layer]) for layer in LAYERS}
     return {name: float(value) for name, value in figures.items()}
 
 
@@ -161,7 +183,8 @@ def shown(name: str, value: Any) -> str:
     """A figure with as many digits as it deserves."""
     if not isinstance(value, float):
         return f"×{value}" if name == "scale" else str(value)
-    return f"{value:.{2 if name.startswith('PSNR') else 4 if name.startswith('SSIM') else 0}f}"
+    digits = {"PSNR": 2, "SSIM": 4, "LPIP": 4}
+    return f"{value:.{digits.get(name[:4], 0)}f}"
 
 
 def detail(image: Tensor, target: Tensor) -> Tensor:
