@@ -84,3 +84,11 @@ def test_benchmarks_measure_every_preset(tmp_path):
     table = (tmp_path / "inference.md").read_text()
     assert all(f"| style, {preset} | 32² |" in table for preset in perceptual.StyleNetwork.presets)
     assert (tmp_path / "inference.json").exists()
+
+
+def test_memory_is_measured_in_a_process_of_its_own(weights):
+    command = [sys.executable, "-m", "benchmarks.memory", str(weights), "64", "300", "--tile", "128"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if "²" in line]
+    assert [row[1] for row in rows] == ["64²", "300²"]
+    assert all(0.1 < float(row[3]) <= float(row[4]) < 2 for row in rows)
