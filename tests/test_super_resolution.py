@@ -158,11 +158,11 @@ def test_photos_smaller_than_the_crops_are_skipped_and_named(settings, photos):
     assert named and last.startswith(f"{len(named)} image files were skipped, damaged or too small for a crop: ")
 
 
-def test_only_small_photos_are_one_clear_error(settings):
-    with pytest.raises(
-        TrainingError, match=r"not one of the \d+ image files can be used; .*: 60×48 pixels are too few"
-    ):
-        train_super_resolution(settings(image_size=64, loss="pixel"))
+@pytest.mark.parametrize("workers", [0, 1])
+def test_only_small_photos_are_one_clear_error(settings, workers):
+    message = r"^not one of the \d+ image files can be used; .*: 60×48 pixels are too few for a crop of 64×64$"
+    with pytest.raises(TrainingError, match=message):
+        train_super_resolution(settings(image_size=64, loss="pixel", num_workers=workers))
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def batches(
 ) -> Iterator[Sample]:
     """Batches ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, with unusable files."""
     loader = DataLoader(
-        dataset,
+        ErrorsAsValues(dataset),
         batch_size,
         sampler=range(start * batch_size, stop * batch_size),
         num_workers=workers,
@@ -142,13 +142,39 @@ def batches(
         generator=torch.Generator(),  # for its workers' seeds; the global one would no longer resume exactly
         worker_init_fn=leave_signals_to_main,
     )
-    for crops, bad in loader:
+    for batch in loader:
+        if isinstance(batch, TrainingError):
+            raise batch
+        crops, bad = batch
         yield crops.to(device, non_blocking=True).float() / 255, bad
 
 
-def collate(samples: Sequence[Sample]) -> Sample:
-    """Stacks the crops and joins the lists of unusable files."""
-    return torch.stack([crop for crop, _ in samples]), [file for _, bad in samples for file in bad]
+class ErrorsAsValues(Dataset[Sample | TrainingError]):
+    """A dataset that returns its errors.
+
+    Raised in a worker, they would reach the user with its traceback, and keep the workers from ending.
+    """
+
+    def __init__(self, dataset: RandomCrops) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, position: int) -> Sample | TrainingError:
+        """A sample, or why there is none."""
+        try:
+            return self.dataset[position]
+        except TrainingError as error:
+            return error
+
+
+def collate(samples: Sequence[Sample | TrainingError]) -> Sample | TrainingError:
+    """Stacks the crops and joins the lists of unusable files, unless there is an error among them."""
+    crops, unusable = [], []
+    for sample in samples:
+        if isinstance(sample, TrainingError):
+            return sample
+        crops.append(sample[0])
+        unusable += sample[1]
+    return torch.stack(crops), unusable
 
 
 def leave_signals_to_main(worker: int) -> None:
