@@ -22,6 +22,7 @@ from .settings import SuperResolutionSettings, weights_by_layer
 from .sheets import sheet
 from .task import build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
 
+LOSSES = {"feature": "feature loss", "pixel": "pixel loss", "both": "feature and pixel loss"}
 POOLED = 4  # pixels; the period of the loss network's second pooling, one more than the default layer has behind it
 
 
@@ -112,7 +113,7 @@ class SuperResolution:
         return provenance(
             self.settings,
             name=name_of(self.settings),
-            description=f"Super-resolution ×{self.scale}, {self.settings.loss} loss",
+            description=f"Super-resolution ×{self.scale}, {LOSSES[self.settings.loss]}",
             degradation=self.settings.degradation,
             loss_network=self.origin,
         )
