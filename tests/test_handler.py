@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import ts
-import yaml
 from PIL import Image
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import ModelLoaderFactory
@@ -399,13 +398,6 @@ def test_a_reply_over_the_limit_is_refused(served, monkeypatch):
     png, jpeg = served(raw(PHOTO, AS_PNG), raw(encoded(noise(8, 8)), ("X-Quality", "1")))
     assert (png.error, jpeg.status) == ((413, "ImageTooLarge"), 200)
     assert "bytes as png, and the server sends 1,000 at most: ask for jpeg" in png.detail
-
-
-def test_the_limit_of_a_reply_is_below_the_server_s(served):
-    lines = (Path(handler_module.__file__).parent / "config.properties").read_text().splitlines()
-    limit = next(int(line.split("=")[1]) for line in lines if line.startswith("max_response_size="))
-    for file in HANDLERS.glob("*.yaml"):
-        assert yaml.safe_load(file.read_text())["max_reply"] < limit
 
 
 def test_a_tile_makes_no_difference_but_in_memory(served, predictor):
