@@ -44,7 +44,11 @@ def test_values(kind, value, parsed):
         ("format", "gif", "format: expected jpeg, png or webp, got 'gif'"),
         ("keep-colors", "maybe", "keep-colors: expected on or off, got 'maybe'"),
         ("max-size", "9" * 5000, "max-size: expected a whole number from 16 to 16384"),
-        ("colour", "red", "unknown option colour; the options are format, quality, strength, keep-colors, max-size"),
+        (
+            "colour",
+            "red",
+            "unknown option colour; the options are format, quality, tile, strength, keep-colors, max-size",
+        ),
     ],
 )
 def test_errors_tell_what_was_expected_and_came(name, value, message):
