@@ -89,11 +89,14 @@ def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(st
     monkeypatch.setattr(module, "DOCS", tmp_path)
     monkeypatch.setattr(module, "PHOTOS", small)
     monkeypatch.setattr(module, "shipped_styles", lambda: ["starry_night"])
-    monkeypatch.setattr(module, "load", lambda name: perceptual.load(styles[0], "cpu"))
+    monkeypatch.setattr(
+        module, "load", lambda name: perceptual.load(styles[0] if name == "starry_night" else name, "cpu")
+    )
     module.main()
     made = {
         file.relative_to(tmp_path) for folder in ("pictures", "results") for file in (tmp_path / folder).rglob("*.*")
     }
-    tracked = {Path("pictures/gallery.jpg"), Path("pictures/starry_night.jpg")}
+    names = ("gallery", "starry_night", "super_resolution_x4", "super_resolution_x8")
+    tracked = {Path(f"pictures/{name}.jpg") for name in names}
     tracked |= {file.relative_to(ROOT / "docs") for file in (ROOT / "docs/results/starry_night").glob("*.jpg")}
     assert made == tracked and all((ROOT / "docs" / file).is_file() for file in made)
