@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,10 @@ def environment(tmp_path):
 
 def test_serve_prints_commands_that_work_and_ctrl_c_ends_it(model_store, photo, weights, environment, tmp_path):
     command = ["perceptual", "serve", "tiny", "--model-store", str(model_store), "--port", "0"]
-    serving = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    heed_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    serving = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    )
     try:
         lines = []
         for line in serving.stdout:
