@@ -82,7 +82,8 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         wait_for(lambda: status_of(client, "tiny", photo) == 200, seconds=60)
         assert find_server() == server.address
         assert management.describe("tiny")["minWorkers"] == 2
-        assert management.describe("fickle")["minWorkers"] == 0
+        # Killed in the middle of an attempt, it comes back with a worker to be, which is then held back again.
+        wait_for(lambda: management.describe("fickle")["minWorkers"] == 0, seconds=60)
 
         # The cause is gone.
         flag.unlink()
