@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from perceptual.errors import InvalidOption, UnknownStyle, WeightsError
+from perceptual.errors import InvalidOption, UnknownStyle
 from perceptual.handler import ImageHandler
 from perceptual.images import Picture
 from perceptual.measure import Watch
@@ -25,13 +25,10 @@ class CollectionHandler(ImageHandler):
     upscalers: dict[int, Predictor]
 
     def load(self, folder: Path, device: str) -> None:
-        """Loads all networks. Raises WeightsError if two enlarge by the same factor, of which none could be chosen."""
+        """Loads all networks; of one factor there is one, as :func:`perceptual.archive.package_collection` sees to."""
         networks = {file.stem: load(file, device) for file in sorted(folder.glob("*.safetensors"))}
         self.styles = {name: each for name, each in networks.items() if each.network.task == "style"}
-        enlarging = [each for each in networks.values() if each.network.task == "super-resolution"]
-        self.upscalers = {each.network.scale: each for each in enlarging}
-        if len(self.upscalers) < len(enlarging):
-            raise WeightsError("a collection holds at most one network of super-resolution for each factor")
+        self.upscalers = {each.network.scale: each for name, each in networks.items() if name not in self.styles}
 
     def warm_up_options(self) -> Iterable[CollectionOptions]:
         """Every style and every factor, each alone."""

@@ -25,6 +25,7 @@ from .weights import find_weights, load_network
 
 LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause than the picture's size
 
+Finish = Callable[[slice, Tensor, Tensor], Tensor]
 Engine = Literal["auto", "eager"]
 
 
@@ -94,8 +95,8 @@ class Predictor:
         if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
         parts = batch.float().split(self.at_once(batch.shape[-2:], tile))
-        outputs = [self.run(part, lambda originals, outputs: outputs, tile, UNOBSERVED) for part in parts]
-        return torch.cat(outputs).to(batch.dtype)
+        outputs = [self.run(part, lambda place, originals, outputs: outputs, tile, UNOBSERVED) for part in parts]
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).to(batch.dtype)
 
     def stylize(
         self,
@@ -132,7 +133,7 @@ class Predictor:
         for indices, batch in self.batches(photos, options):
             wishes = [options[i] for i in indices]
             with observer.stage("infer"):
-                styled = self.run(batch, partial(steer, options=wishes), wishes[0].tile, observer).cpu()
+                styled = self.run(batch, partial(steer, wishes), wishes[0].tile, observer).cpu()
             for i, rgb in zip(indices, styled, strict=True):
                 results[i] = Picture(rgb, photos[i].alpha)
         return results
@@ -166,7 +167,7 @@ class Predictor:
         for indices, batch in self.batches(pictures, options):
             with observer.stage("infer"):
                 outputs = self.run(
-                    batch, lambda originals, outputs: to_bytes(outputs), options[indices[0]].tile, observer
+                    batch, lambda place, originals, outputs: to_bytes(outputs), options[indices[0]].tile, observer
                 )
             for i, original, output in zip(indices, batch, outputs, strict=True):
                 if options[i].histogram_matching:
@@ -197,14 +198,13 @@ class Predictor:
         """How many images of a size the network takes at once; of the largest, one, and that in parts."""
         return max(1, (tile or self.network.tile) ** 2 // (math.prod(size) * self.network.scale**2))
 
-    def run(
-        self, images: Tensor, finish: Callable[[Tensor, Tensor], Tensor], tile: int | None, observer: Observer
-    ) -> Tensor:
+    def run(self, images: Tensor, finish: Finish, tile: int | None, observer: Observer) -> Tensor:
         """Runs the network on images of one size; in parts if they are large, in smaller ones if memory lacks.
 
         Args:
             images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
-            finish: Makes of images and the network's outputs, floats in [0, 1] on the device, what is to be kept.
+            finish: Makes of images, told by their place in the batch, and the network's outputs, floats in [0, 1] on
+                the device, what is to be kept.
             tile: As for :meth:`__call__`.
             observer: Is told of every part.
 
@@ -216,9 +216,9 @@ class Predictor:
         """
         side = (tile or self.network.tile) // 4 * 4  # the style network's strides ask for it
 
-        def finish_and_tell(originals: Tensor, outputs: Tensor) -> Tensor:
+        def finish_and_tell(place: slice, originals: Tensor, outputs: Tensor) -> Tensor:
             observer.tile()
-            return finish(originals, outputs)
+            return finish(place, originals, outputs)
 
         while True:
             try:
@@ -233,25 +233,38 @@ class Predictor:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def run_in_parts(self, images: Tensor, finish: Callable[[Tensor, Tensor], Tensor], side: int) -> Tensor:
+    def run_in_parts(self, images: Tensor, finish: Finish, side: int) -> Tensor:
         """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result."""
         network, scale = self.network, self.network.scale
+        count, _, height, width = images.shape
 
         def function(part: Tensor) -> Tensor:
             originals = to_float(part, self.device)
-            return finish(originals, network(originals.contiguous(memory_format=torch.channels_last)))
+            outputs = network(originals.contiguous(memory_format=torch.channels_last))
+            return finish(slice(count), originals, outputs)
 
         if network.reach is not None:
             return run_in_tiles(function, images, side // scale, network.reach, scale)
-        if isinstance(network, StyleNetwork) and images.shape[0] * math.prod(images.shape[-2:]) > side**2:
+        if isinstance(network, StyleNetwork) and count * height * width > side**2:
             # Besides the band, the features of the whole image are kept.
-            return run_in_bands(network, images, side**2 // 4, self.device, finish)
+            places = [slice(i, i + 1) for i in range(count)]
+            results = [
+                run_in_bands(network, images[each], side**2 // 4, self.device, partial(finish, each)) for each in places
+            ]
+            return results[0] if count == 1 else torch.cat(results)
         return function(images).to(images.device)
 
 
-def steer(originals: Tensor, styled: Tensor, options: Sequence[StyleOptions]) -> Tensor:
-    """Applies ``keep_colors`` and ``strength`` to stylized images, N×3×H×W in [0, 1], and rounds them to bytes."""
-    return torch.stack([steer_one(*each) for each in zip(originals, styled, options, strict=True)])
+def steer(options: Sequence[StyleOptions], place: slice, originals: Tensor, styled: Tensor) -> Tensor:
+    """Applies ``keep_colors`` and ``strength`` to stylized images, N×3×H×W in [0, 1], and rounds them to bytes.
+
+    Args:
+        options: Of a whole batch.
+        place: Where in the batch the images stand.
+        originals: The photos.
+        styled: What the network made of them.
+    """
+    return torch.stack([steer_one(*each) for each in zip(originals, styled, options[place], strict=True)])
 
 
 def steer_one(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor:

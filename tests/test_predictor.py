@@ -104,6 +104,13 @@ def test_a_gpu_without_enough_memory_gets_smaller_parts(predictor, monkeypatch):
     assert sides == [2048, 1024, 512, 256]
     room = 4096
     assert np.abs(as_array(predictor.stylize(photo)) - as_array(small)).max() <= 1
+    room = 300  # and a batch, each photo with its own options
+    pictures = [Picture(torch.randint(0, 256, (3, 200, 160), dtype=torch.uint8)) for _ in range(2)]
+    wishes = [StyleOptions(strength=1), StyleOptions(strength=0.3)]
+    shrunk = predictor.stylize_pictures(pictures, wishes)
+    room = 4096
+    for one, other in zip(shrunk, predictor.stylize_pictures(pictures, wishes), strict=True):
+        assert (one.rgb.int() - other.rgb.int()).abs().max() <= 1
     room = 100
     with pytest.raises(OutOfMemory, match="cpu has too little memory left: send a smaller picture"):
         predictor.stylize(photo)
