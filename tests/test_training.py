@@ -131,6 +131,28 @@ def test_a_budget_of_time_ends_in_a_checkpoint(settings):
     assert "minutes" not in read_metadata(run.model_path)["provenance"]["recipe"]
 
 
+SLOW = "this processor has no instructions for bfloat16; --precision float32 would be quicker"
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "used", "warned"),
+    [
+        ("fpu avx512_vnni", "auto", "float32", 0),
+        ("fpu avx512_bf16", "auto", "bfloat16", 0),
+        ("fpu amx_bf16", "auto", "bfloat16", 0),
+        ("fpu avx512_bf16", "float32", "float32", 0),
+        ("fpu avx512_bf16", "bfloat16", "bfloat16", 0),
+        ("fpu avx512_vnni", "bfloat16", "bfloat16", 1),
+    ],
+)
+def test_bfloat16_is_chosen_where_it_is_quick(settings, monkeypatch, flags, precision, used, warned):
+    monkeypatch.setattr("perceptual_training.machine.cpu_info", {"flags": flags, "model name": "a CPU"}.get)
+    run = settings(precision=precision, iterations=1)
+    train_style(run)
+    log = (run.sample_path / "train.log").read_text()
+    assert f"photos, cpu, {used};" in log and log.count(SLOW) == warned
+
+
 def stopped_after(iterations, settings):
     """Trains until a SIGTERM at an iteration."""
     count = 0

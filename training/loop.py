@@ -17,7 +17,7 @@ from perceptual.weights import save_network
 
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Crop, RandomCrops, batches, find_photos
-from .machine import machine_name
+from .machine import machine_name, quick_in_bfloat16
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
@@ -87,7 +87,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     network = task.network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
     scheduler = LambdaLR(optimizer, lambda done: lr_factor(done, settings))
-    half = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
+    quick = quick_in_bfloat16(device)
+    half = settings.precision == "bfloat16" or (settings.precision == "auto" and quick)
     before = load_checkpoint(run.checkpoint, settings, network, optimizer, scheduler) if resume else Progress()
     start = before.iteration
     if start >= settings.iterations:
@@ -104,6 +105,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     recent: list[Tensor] = []  # losses since the last line of the log; those of one batch say little
     with Record(run.folder, start, settings.iterations, settings.batch_size) as record, stop_signals() as stop:
         record.note(f"{len(files)} photos, {device}, {'bfloat16' if half else 'float32'}; all files in {run.folder}")
+        if half and not quick:
+            record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
         for done, (photos, bad) in enumerate(stream, start + 1):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 losses, output = task.losses(photos)

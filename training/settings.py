@@ -72,7 +72,7 @@ class TrainingSettings:
     precision: str = setting(
         "auto",
         Choice(("auto", "float32", "bfloat16")),
-        "of features and activations; auto: bfloat16 on a GPU, float32 on a CPU",
+        "of features and activations; auto: bfloat16 where it is quick, on GPUs and CPUs with AVX-512 BF16 or AMX",
         OPTIMIZATION,
     )
     device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any", OPTIMIZATION)
