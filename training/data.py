@@ -14,6 +14,8 @@ from torchvision.transforms import v2
 from perceptual import images
 from perceptual.errors import InputError, InvalidImage, TrainingError
 
+from . import parallel
+
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SPLITS = {  # percent of the files
     "train": range(0, 80),
@@ -131,11 +133,15 @@ def mixed_seed(*parts: int) -> int:
 def batches(
     dataset: RandomCrops, batch_size: int, start: int, stop: int, workers: int, device: torch.device
 ) -> Iterator[Sample]:
-    """Batches ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, with unusable files."""
+    """Batches ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, with unusable files.
+
+    Of several processes each gets its part of every batch.
+    """
+    share = batch_size // parallel.world_size()
+    first = parallel.rank() * share
     loader = DataLoader(
         ErrorsAsValues(dataset),
-        batch_size,
-        sampler=range(start * batch_size, stop * batch_size),
+        batch_sampler=[list(range(i * batch_size + first, i * batch_size + first + share)) for i in range(start, stop)],
         num_workers=workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",

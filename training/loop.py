@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from perceptual.errors import TrainingError
 from perceptual.networks import ImageTransformationNetwork
 from perceptual.weights import save_network
 
+from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Crop, RandomCrops, batches, find_photos
 from .machine import machine_name, quick_in_bfloat16
@@ -101,15 +103,24 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
         settings.num_workers,
         device,
     )
+    losses_of = parallel.synchronized(network, task.losses)
+    recording: AbstractContextManager[Record | None] = nullcontext()
+    if parallel.rank() == 0:
+        recording = Record(run.folder, start, settings.iterations, settings.batch_size)
     unusable: set[Path] = set()
     recent: list[Tensor] = []  # losses since the last line of the log; those of one batch say little
-    with Record(run.folder, start, settings.iterations, settings.batch_size) as record, stop_signals() as stop:
-        record.note(f"{len(files)} photos, {device}, {'bfloat16' if half else 'float32'}; all files in {run.folder}")
-        if half and not quick:
-            record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
+    with recording as record, stop_signals() as stop:
+        machine = machine_name(device)
+        if parallel.world_size() > 1:
+            machine = f"{parallel.world_size()} × {machine}"
+        if record:
+            kind = "bfloat16" if half else "float32"
+            record.note(f"{len(files)} photos, {device}, {kind}; all files in {run.folder}")
+            if half and not quick:
+                record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
         for done, (photos, bad) in enumerate(stream, start + 1):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                losses, output = task.losses(photos)
+                losses, output = losses_of(photos)
             terms = torch.stack(list(losses.values()))
             objective = terms.sum()
             optimizer.zero_grad(set_to_none=True)
@@ -117,21 +128,28 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             optimizer.step()
             scheduler.step()
 
-            record.advance()
             recent.append(terms.detach())
             unusable.update(bad)
-            stopping = (stop.is_set() or time.monotonic() >= deadline) and done < settings.iterations
+            stopping = parallel.any_of(stop.is_set() or time.monotonic() >= deadline) and done < settings.iterations
             last = done == settings.iterations or stopping
             if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
-                check_health(done, objective, output, network, run)
-                means = dict(zip(losses, torch.stack(recent).mean(dim=0).tolist(), strict=True))
+                check_health(done, parallel.mean(objective), output, network, run)
+                means = dict(zip(losses, parallel.mean(torch.stack(recent).mean(dim=0)).tolist(), strict=True))
+            if last or done % settings.log_step == 0:
+                recent.clear()
+            if last:
+                unusable = parallel.union(unusable)
+            if record is None:  # the first process writes for all
+                if stopping:
+                    return False
+                continue
+            record.advance()
             if last or done % settings.log_step == 0:
                 record.losses(done, means, optimizer.param_groups[0]["lr"])
-                recent.clear()
             if last or done % settings.sample_step == 0:
                 record.pictures(done, task.sheet(), task.frame())
             if last or done % settings.save_step == 0:
-                progress = advanced(before, done, time.monotonic() - begin, machine_name(device))
+                progress = advanced(before, done, time.monotonic() - begin, machine)
                 save_checkpoint(run.checkpoint, progress, settings, network, optimizer, scheduler)
                 facts = {
                     "iterations": done,
@@ -145,6 +163,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             if stopping:
                 record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
                 return False
+    if parallel.rank() > 0:
+        return True
     animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
     save_network(run.model, network, {**task.provenance(), **facts})
     return True
@@ -171,5 +191,5 @@ def check_health(done: int, objective: Tensor, output: Tensor, network: nn.Modul
     advice = f"{kept}; try a lower --lr, lower weights of the losses, or --precision float32"
     if not torch.isfinite(objective) or not all(torch.isfinite(p).all() for p in network.parameters()):
         raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice}")
-    if output.detach().float().std(dim=(2, 3)).max() < CONSTANT:
+    if not parallel.any_of(bool(output.detach().float().std(dim=(2, 3)).max() >= CONSTANT)):
         raise TrainingError(f"the network's output is of one colour at iteration {done}. {advice}")

@@ -17,6 +17,7 @@ from perceptual.networks import ImageTransformationNetwork
 from perceptual.predictor import pick_device
 from perceptual.weights import load_network
 
+from . import parallel
 from .data import find_photos
 from .loop import Run
 from .settings import TrainingSettings
@@ -31,7 +32,7 @@ def prepare(settings: TrainingSettings, name: str) -> tuple[Run, torch.device]:
     torch.manual_seed(settings.seed)
     folder = settings.sample_path or Path("runs", name)
     model = settings.model_path or Path("models", f"{name}.safetensors")
-    return Run(name, folder, model), pick_device(settings.device)
+    return Run(name, folder, model), parallel.join(pick_device(settings.device), settings.batch_size)
 
 
 def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:

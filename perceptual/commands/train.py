@@ -85,7 +85,12 @@ def merged(args: Namespace, settings: type[T]) -> T:
 
 def finish(weights: Path | None, command: str, result: str) -> int:
     """Says how to use the weights; the exit status is 130 if a signal or --minutes ended it before."""
+    from perceptual_training import parallel
+
+    first = parallel.rank() == 0
+    parallel.leave()
     if weights is None:
         return 130
-    print(f"{weights} is trained. Try it: perceptual {command} PHOTO --model {weights} -o {result}.jpg")
+    if first:
+        print(f"{weights} is trained. Try it: perceptual {command} PHOTO --model {weights} -o {result}.jpg")
     return 0

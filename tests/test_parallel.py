@@ -1,0 +1,100 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from perceptual.errors import InvalidOption
+from perceptual_training import parallel
+
+PROGRAM = f"""
+import sys
+from functools import partial
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from training_fixtures import narrow_vgg
+from perceptual_training import loss_network
+loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)
+from perceptual.commands import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def start(photos, painting, loss_weights, tmp_path):
+    """Starts a training of a name on the CPU, in so many processes."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+
+    def start_training(processes, name, options):
+        command = f"""-m torch.distributed.run --standalone --nproc-per-node {processes} {program} train style
+            --content-dir {photos} --style-image {painting} --loss-weights {loss_weights} --init-features 4
+            --num-residuals 1 --image-size 32 --style-size 32 --batch-size 4 --num-workers 1 --samples 1 --log-step 1
+            --sample-path {tmp_path / name} --model-path {tmp_path / name}.safetensors --device cpu {options}"""
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, *command.split()], stderr=subprocess.PIPE, text=True, env=environment)
+
+    return start_training
+
+
+@pytest.fixture
+def finish(start):
+    """Runs such a training to its end."""
+
+    def finish_training(*arguments):
+        process = start(*arguments)
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 0, errors
+
+    return finish_training
+
+
+def checkpoint(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def losses(folder):
+    lines = (folder / "train.log").read_text().splitlines()
+    return [line.split("total ")[1].split()[0] for line in lines if re.match(r"\d+/", line)]
+
+
+def test_two_processes_train_as_one_does_and_each_goes_on_with_the_other_s_run(finish, tmp_path):
+    finish(1, "alone", "--iterations 4")
+    finish(2, "mixed", "--iterations 2")
+    finish(1, "mixed", "--iterations 3 --resume")
+    finish(2, "mixed", "--iterations 4 --resume")
+    alone, mixed = checkpoint(tmp_path / "alone"), checkpoint(tmp_path / "mixed")
+    compared = 0
+    for index, (name, weights) in enumerate(alone["network"].items()):
+        gradient, other = (run["optimizer"]["state"][index]["exp_avg"] for run in (alone, mixed))
+        torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-2)
+        if gradient.abs().max() > 1e-2:  # a bias that the next norm takes away has rounding errors for gradients
+            torch.testing.assert_close(mixed["network"][name], weights, rtol=1e-4, atol=1e-5)
+            compared += 1
+    assert compared >= len(alone["network"]) - 1
+    assert torch.equal(alone["random"], mixed["random"])
+    assert losses(tmp_path / "mixed") == losses(tmp_path / "alone")  # four digits of the means over all processes
+    assert len(list((tmp_path / "mixed").glob("events.out.tfevents*"))) == 3  # one for each of the three runs
+
+
+def test_a_signal_stops_all_processes_with_one_checkpoint(start, tmp_path):
+    process = start(2, "run", "--iterations 100000")
+    for line in process.stderr:
+        if line.startswith("3/"):
+            process.send_signal(signal.SIGTERM)
+            break
+    _, rest = process.communicate(timeout=60)
+    done = checkpoint(tmp_path / "run")["iteration"]
+    log = (tmp_path / "run/train.log").read_text()
+    assert log.count(f"stopped after {done} of 100000 iterations; go on with --resume") == 1, rest
+    assert not (tmp_path / "run.safetensors").exists()
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InvalidOption, match="batch-size: expected a multiple of the 3 processes, got 4"):
+        parallel.join(torch.device("cpu"), 4)

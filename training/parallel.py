@@ -1,0 +1,98 @@
+"""One training on several GPUs or machines: processes started by ``torchrun``, each with a part of every batch.
+
+All processes draw the same random numbers and hold the same weights; what they compute is what one would, but for the
+rounding of sums. The first one, rank 0, alone writes files. Every function here also serves a training of one process.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from perceptual.errors import InvalidOption
+
+Losses = Callable[[Tensor], tuple[dict[str, Tensor], Tensor]]
+
+
+def join(device: torch.device, batch_size: int) -> torch.device:
+    """Joins the other processes, if ``torchrun`` started this one; returns its own device.
+
+    Raises:
+        InvalidOption: The processes cannot share a batch evenly.
+    """
+    if not dist.is_torchelastic_launched():
+        return device
+    processes = int(os.environ["WORLD_SIZE"])
+    if batch_size % processes:
+        raise InvalidOption(f"batch-size: expected a multiple of the {processes} processes, got {batch_size}")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group()  # NCCL for tensors on GPUs, Gloo for those on CPUs
+    return device
+
+
+def leave() -> None:
+    """Parts from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number among all."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+class Step(nn.Module):
+    """A network's losses as a module's forward pass, which is where DistributedDataParallel begins."""
+
+    def __init__(self, network: nn.Module, losses: Losses) -> None:
+        super().__init__()
+        self.network = network
+        self.losses = losses
+
+    def forward(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of this process's photos."""
+        return self.losses(photos)
+
+
+def synchronized(network: nn.Module, losses: Losses) -> Losses:
+    """The same losses, such that backpropagation leaves the network gradients averaged over all processes."""
+    return losses if world_size() == 1 else DistributedDataParallel(Step(network, losses))
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over all processes."""
+    return total(values) / world_size()
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes."""
+    values = values.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it holds in any process."""
+    return bool(total(torch.tensor(int(flag))))
+
+
+def union(items: set[Any]) -> set[Any]:
+    """The items of all processes."""
+    if world_size() == 1:
+        return items
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, items)
+    return set().union(*gathered)
