@@ -249,7 +249,7 @@ class Predictor:
             # Besides the band, the features of the whole image are kept.
             places = [slice(i, i + 1) for i in range(count)]
             results = [
-                run_in_bands(network, images[each], side**2 // 4, self.device, partial(finish, each)) for each in places
+                run_in_bands(network, images[each], side**2 // 8, self.device, partial(finish, each)) for each in places
             ]
             return results[0] if count == 1 else torch.cat(results)
         return function(images).to(images.device)

@@ -33,7 +33,8 @@ def start(photos, painting, loss_weights, tmp_path):
         command = f"""-m torch.distributed.run --standalone --nproc-per-node {processes} {program} train style
             --content-dir {photos} --style-image {painting} --loss-weights {loss_weights} --init-features 4
             --num-residuals 1 --image-size 32 --style-size 32 --batch-size 4 --num-workers 1 --samples 1 --log-step 1
-            --sample-path {tmp_path / name} --model-path {tmp_path / name}.safetensors --device cpu {options}"""
+            --sample-path {tmp_path / name} --model-path {tmp_path / name}.safetensors --device cpu
+            --precision float32 {options}"""
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen([sys.executable, *command.split()], stderr=subprocess.PIPE, text=True, env=environment)
 
