@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 256  # of a channel, as in the files that images come from and go to
+AT_ONCE = 2**20  # pixels of a channel; their levels as indices take much more memory than themselves
 
 
 def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) -> Tensor:
@@ -28,20 +29,29 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
         shift = F.interpolate(shift, images.shape[-2:], mode="bilinear", antialias=True)
         return (images + shift).clamp(0, 1)
     table = lookup_table(quantiles(images), quantiles(references)).to(images.dtype) / (LEVELS - 1)
-    levels = images.clamp(0, 1).flatten(2) * (LEVELS - 1)
+    pixels = images.flatten(2).split(AT_ONCE, dim=2)
+    return torch.cat([look_up(table, each) for each in pixels], dim=2).view_as(images)
+
+
+def look_up(table: Tensor, pixels: Tensor) -> Tensor:
+    """What a table, N×C×256, makes of pixels in [0, 1], N×C×P; between two levels it is interpolated."""
+    levels = pixels.clamp(0, 1) * (LEVELS - 1)
     below = levels.floor()
     place = below.long()
     low, high = table.gather(2, place), table.gather(2, (place + 1).clamp_max(LEVELS - 1))
-    return torch.lerp(low, high, levels - below).view_as(images)
+    return torch.lerp(low, high, levels - below)
 
 
 def quantiles(images: Tensor) -> Tensor:
     """Share of pixels that are no brighter than each of 256 levels: float64, N×C×256."""
     n, c = images.shape[:2]
-    levels = (images.clamp(0, 1) * (LEVELS - 1)).round().long().flatten(2)
+    pixels = images.flatten(2)
     channel = torch.arange(n * c, device=images.device).view(n, c, 1)
-    counts = torch.bincount((channel * LEVELS + levels).flatten(), minlength=n * c * LEVELS)
-    return counts.view(n, c, LEVELS).cumsum(2).double() / levels.shape[2]
+    counts = torch.zeros(n * c * LEVELS, dtype=torch.long, device=images.device)
+    for each in pixels.split(AT_ONCE, dim=2):
+        levels = (each.clamp(0, 1) * (LEVELS - 1)).round().long()
+        counts += torch.bincount((channel * LEVELS + levels).flatten(), minlength=n * c * LEVELS)
+    return counts.view(n, c, LEVELS).cumsum(2).double() / pixels.shape[2]
 
 
 def lookup_table(source: Tensor, target: Tensor) -> Tensor:

@@ -57,6 +57,13 @@ def test_every_image_of_a_batch_has_its_own_reference():
     assert torch.equal(histogram.match(images, references), torch.cat(alone))
 
 
+def test_pixels_worked_on_in_parts_are_those_worked_on_at_once(monkeypatch):
+    images, references = torch.rand(2, 3, 40, 30), torch.rand(2, 3, 20, 25) ** 2
+    at_once = histogram.match(images, references)
+    monkeypatch.setattr(histogram, "AT_ONCE", 97)
+    assert torch.equal(histogram.match(images, references), at_once)
+
+
 def test_an_image_matched_to_itself_stays():
     image = to_tensor(smooth_picture(np.random.default_rng(2), (30, 40)))
     torch.testing.assert_close(histogram.match(image, image), image, atol=1e-6, rtol=0)
