@@ -9,6 +9,7 @@ from perceptual_training.losses import (
     TotalVariationLoss,
     gram_matrix,
 )
+from perceptual_training.machine import bfloat16
 
 A = {"one": torch.randn(2, 3, 4, 5, dtype=torch.float64), "two": torch.randn(2, 6, 2, 2, dtype=torch.float64)}
 B = {layer: torch.randn_like(value) for layer, value in A.items()}
@@ -40,6 +41,30 @@ def test_gram_matrix_is_not_computed_in_half_precision():
     with torch.autocast("cpu", torch.bfloat16):
         assert gram_matrix(features).dtype == torch.float32
         assert gram_matrix(features)[0, 0, 1].item() == 300.0**2 / 2
+
+
+def test_gram_matrix_of_bfloat16_features_loses_nothing_to_the_processor():
+    features = torch.randn(2, 64, 96, 97).relu().bfloat16()
+    expected = reference_products(features.double())
+    with bfloat16(torch.device("cpu"), enabled=True):
+        found = gram_matrix(features)
+    assert found.dtype == torch.float32
+    assert torch.get_float32_matmul_precision() == "highest"
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+
+
+def reference_products(features):
+    """Equation 3 of the paper as a sum of products, in the features' own type."""
+    return torch.einsum("nahw,nbhw->nab", features, features) / features[0].numel()
+
+
+def test_gradient_of_the_gram_matrix():
+    assert torch.autograd.gradcheck(gram_matrix, A["two"].clone().requires_grad_())
+    features = torch.randn(2, 8, 6, 7, requires_grad=True)
+    weights = torch.randn(2, 8, 8)  # not symmetric
+    (gram_matrix(features) * weights).sum().backward()
+    (expected,) = torch.autograd.grad((reference_products(features) * weights).sum(), features)
+    torch.testing.assert_close(features.grad, expected)
 
 
 def test_gram_matrix_does_not_depend_on_the_memory_format():

@@ -19,7 +19,7 @@ from perceptual.weights import save_network
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Crop, RandomCrops, batches, find_photos
-from .machine import machine_name, quick_in_bfloat16
+from .machine import bfloat16, machine_name, quick_in_bfloat16
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
@@ -119,7 +119,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             if half and not quick:
                 record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
         for done, (photos, bad) in enumerate(stream, start + 1):
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            with bfloat16(device, enabled=half):
                 losses, output = losses_of(photos)
             terms = torch.stack(list(losses.values()))
             objective = terms.sum()

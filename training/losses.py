@@ -4,9 +4,11 @@ All take features or images in batches and give the mean over the batch, as a sc
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Features = Mapping[str, Tensor]
 
@@ -22,9 +24,26 @@ def gram_matrix(features: Tensor) -> Tensor:
     """
     n, c, h, w = features.shape
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.reshape(n, c, h * w)
-        flat = flat if flat.dtype == torch.float64 else flat.float()
-        return flat @ flat.transpose(1, 2) / (c * h * w)
+        flat = features.permute(0, 2, 3, 1).reshape(n, h * w, c)  # with channels last a view
+        product: Tensor = SelfProduct.apply(flat)
+        return product / (c * h * w)
+
+
+class SelfProduct(torch.autograd.Function):
+    """XᵀX of N×P×C as N×C×C, in float32 at least, with a gradient by one product instead of two and their sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Multiplies."""
+        ctx.save_for_backward(x)
+        return wide(x).mT @ wide(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """X(G + Gᵀ), in the type of X."""
+        (x,) = ctx.saved_tensors
+        return x @ (gradient + gradient.mT).to(x.dtype)
 
 
 class FeatureReconstructionLoss(nn.Module):

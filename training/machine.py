@@ -1,6 +1,8 @@
 """The machine that computes, by name."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,3 +30,22 @@ def cpu_info(key: str) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith(key)), "")
+
+
+@contextmanager
+def bfloat16(device: torch.device, *, enabled: bool) -> Iterator[None]:
+    """Computes in bfloat16 what tolerates it.
+
+    Products of float32 matrices may take bfloat16 factors with sums in float32: the only such products in a training
+    are Gram matrices, whose factors are bfloat16 numbers already, so that nothing is lost.
+    """
+    if not enabled:
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
