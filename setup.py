@@ -13,6 +13,8 @@ from setuptools import setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
+OPENVINO = ["openvino>=2025.0"]  # the engine of that name
+
 setup(
     name="torchserve-perceptual",
     version=VERSION,
@@ -66,6 +68,15 @@ setup(
     ],
     extras_require={
         # The checkers exactly, as each of their releases finds something new.
-        "dev": ["mypy==2.4.1", "pytest>=8", "pytest-timeout>=2.3", "ruff==0.17.6", "scipy>=1.11", "types-PyYAML"]
+        "dev": [
+            "mypy==2.4.1",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff==0.17.6",
+            "scipy>=1.11",
+            "types-PyYAML",
+            *OPENVINO,
+        ],
+        "openvino": OPENVINO,
     },
 )

@@ -24,9 +24,9 @@ class CollectionHandler(ImageHandler):
     styles: dict[str, Predictor]
     upscalers: dict[int, Predictor]
 
-    def load(self, folder: Path, device: str) -> None:
+    def load(self, folder: Path, device: str, engine: str) -> None:
         """Loads all networks; of one factor there is one, as :func:`perceptual.archive.package_collection` sees to."""
-        networks = {file.stem: load(file, device) for file in sorted(folder.glob("*.safetensors"))}
+        networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
         self.styles = {name: each for name, each in networks.items() if each.network.task == "style"}
         self.upscalers = {each.network.scale: each for name, each in networks.items() if name not in self.styles}
 

@@ -35,6 +35,7 @@ MODULES = (
     "histogram",
     "tiles",
     "bands",
+    "engines",
     "predictor",
     "measure",
     "handler",

@@ -61,7 +61,7 @@ class ImageHandler(ABC):
 
     A subclass names the options its task takes and says how to run it. Unless it loads others, the weights are the one
     safetensors file of the archive. Of the model's yaml configuration it reads ``max_pixels``, ``max_tile``,
-    ``max_reply``, ``warm_up`` and ``maxWorkers``.
+    ``max_reply``, ``warm_up``, ``engine`` and ``maxWorkers``.
     """
 
     options: ClassVar[type[Any]]
@@ -86,15 +86,16 @@ class ImageHandler(ABC):
         on_gpu = gpu is not None and torch.cuda.is_available()
         if not on_gpu:
             share_cores(config.get("maxWorkers", 1))
-        self.load(Path(properties["model_dir"]), f"cuda:{gpu}" if on_gpu else "cpu")
+        engine = str(config.get("engine", "auto"))
+        self.load(Path(properties["model_dir"]), f"cuda:{gpu}" if on_gpu else "cpu", engine)
         self.max_tile = int(config.get("max_tile", MAX_TILE))
         for width, height in map(parse_size, config.get("warm_up", ())):
             for options in self.warm_up_options():
                 self.run([Picture(torch.zeros(3, height, width, dtype=torch.uint8))], [options], Watch())
 
-    def load(self, folder: Path, device: str) -> None:
+    def load(self, folder: Path, device: str, engine: str) -> None:
         """Loads what the unpacked archive holds."""
-        self.predictor = load(find_archived_weights(folder), device=device)
+        self.predictor = load(find_archived_weights(folder), device, engine)
 
     def warm_up_options(self) -> Iterable[Any]:
         """Options that together make every network run."""

@@ -6,7 +6,7 @@ size the layers can take, and cropping back happen inside. Layers follow the pap
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -39,6 +39,8 @@ class ImageTransformationNetwork(nn.Module):
     tile: ClassVar[int]
     scale = 1
     reach: int | None = None
+
+    layers: nn.Sequential
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -190,16 +192,17 @@ class StyleNetwork(ImageTransformationNetwork):
             nn.Conv2d(few, 3, 9, 1, 4, padding_mode="reflect"),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, layers: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Maps RGB images in [0, 1], N×3×H×W, to stylized ones of the same form.
 
-        In training mode, a leaky output may leave [0, 1] a little.
+        In training mode, a leaky output may leave [0, 1] a little. ``layers`` are instead of the network's own, as
+        :func:`perceptual.engines.build` makes them.
         """
         height, width = images.shape[-2:]
         x = self.prepare(pad_to_multiple(images, 4, self.minimum_size))
         if self.border:
             x = F.pad(x, [self.border] * 4, mode="reflect")
-        return self.complete(self.layers(x))[..., :height, :width]
+        return self.complete((layers or self.layers)(x))[..., :height, :width]
 
     def prepare(self, images: Tensor) -> Tensor:
         """What the layers take: images in [-1, 1], N×3×H×W, or their luma, N×1×H×W."""
@@ -275,14 +278,14 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
             last,
         )
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, layers: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Maps RGB images in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W).
 
-        In training mode, a residual output may leave [0, 1] a little.
+        In training mode, a residual output may leave [0, 1] a little. ``layers`` as for the style network.
         """
         height, width = (self.scale * side for side in images.shape[-2:])
         x = pad_to_multiple(images, 1, 8)  # reflection needs more pixels than it pads
-        x = self.layers(2 * x - 1)[..., :height, :width].float()
+        x = (layers or self.layers)(2 * x - 1)[..., :height, :width].float()
         if self.config["output"] == "tanh":
             return (torch.tanh(x) + 1) / 2
         x = resize_bicubic(images, self.scale) + x

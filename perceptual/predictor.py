@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from . import histogram, images
+from . import engines, histogram, images
 from .bands import run_in_bands, to_float
 from .errors import InvalidOption, OutOfMemory, WeightsError
 from .images import Picture
@@ -26,25 +26,22 @@ from .weights import find_weights, load_network
 LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause than the picture's size
 
 Finish = Callable[[slice, Tensor, Tensor], Tensor]
-Engine = Literal["auto", "eager"]
 
 
-def load(name_or_path: str | Path, device: str | None = None, engine: Engine = "auto") -> "Predictor":
+def load(name_or_path: str | Path, device: str | None = None, engine: str = "auto") -> "Predictor":
     """Loads a trained network.
 
     Args:
         name_or_path: A weights file, or the name of a network that ships, such as ``starry_night``.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
-        engine: How the network is run; ``eager`` is PyTorch as it is, ``auto`` the fastest that is safe.
+        engine: How the network is run, as for :func:`perceptual.engines.build`; ``auto`` is the fastest that is safe.
 
     Raises:
         WeightsError: No such file or name, or the file is damaged.
-        InvalidOption: No such device or engine.
+        InvalidOption: No such device or engine, or the engine is not installed.
     """
-    if engine not in ("auto", "eager"):
-        raise InvalidOption(f"engine: expected auto or eager, got {engine!r}")
     network, metadata = load_network(find_weights(name_or_path))
-    return Predictor(network, metadata, device=device)
+    return Predictor(network, metadata, device=device, engine=engine)
 
 
 class Observer:
@@ -68,13 +65,20 @@ class Predictor:
         network: In ``eval`` mode; moved to the device.
         metadata: As from :func:`perceptual.weights.read_metadata`; kept for the caller.
         device: As in :func:`load`.
+        engine: As in :func:`load`.
     """
 
     def __init__(
-        self, network: ImageTransformationNetwork, metadata: dict[str, Any], *, device: str | None = None
+        self,
+        network: ImageTransformationNetwork,
+        metadata: dict[str, Any],
+        *,
+        device: str | None = None,
+        engine: str = "eager",
     ) -> None:
         self.device = pick_device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.layers = engines.build(engine, self.network.layers, self.device)
         self.metadata = metadata
 
     @torch.inference_mode()
@@ -240,7 +244,7 @@ class Predictor:
 
         def function(part: Tensor) -> Tensor:
             originals = to_float(part, self.device)
-            outputs = network(originals.contiguous(memory_format=torch.channels_last))
+            outputs = network(originals, self.layers)
             return finish(slice(count), originals, outputs)
 
         if network.reach is not None:

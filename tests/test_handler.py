@@ -492,10 +492,12 @@ def test_device(archive, monkeypatch, available, gpu_id, device):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     monkeypatch.setattr(
-        handler_module, "load", lambda path, device: asked.append((path.name, device)) or perceptual.load(path, "cpu")
+        handler_module,
+        "load",
+        lambda path, device, engine: asked.append((path.name, device, engine)) or perceptual.load(path, "cpu"),
     )
     StyleTransferHandler().initialize(Context(archive, gpu_id))
-    assert asked == [("tiny.safetensors", device)]
+    assert asked == [("tiny.safetensors", device, "auto")]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InvalidOption, WeightsError
-from .photos import SUFFIXES
+from .photos import SUFFIXES, add_machine
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,7 +34,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--size", type=int, default=384, help="longest side of a picture, in pixels (default: %(default)s)"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: a GPU if any")
+    add_machine(parser)
     parser.set_defaults(run=run)
 
 
@@ -60,7 +60,7 @@ def run(args: Namespace) -> None:
     names = args.models or shipped_styles()
     if not names:
         raise WeightsError("no style ships with this package; name weights files with --models")
-    predictors = {Path(name).stem: load(name, args.device) for name in names}
+    predictors = {Path(name).stem: load(name, args.device, args.engine) for name in names}
     sheet = gallery(photos, predictors)
     write_atomically(args.output, images.encode(images.from_pil(sheet), SUFFIXES[args.output.suffix.lower()]))
     print(f"{args.output}: {len(photos)} photos in {len(predictors)} styles")

@@ -17,7 +17,18 @@ def add_photos(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="a file for one photo, else a folder"
     )
+    add_machine(parser)
+
+
+def add_machine(parser: ArgumentParser) -> None:
+    """Adds the arguments that say where and how networks run."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: a GPU if any")
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        metavar="{auto,eager,compile,openvino}",
+        help="how the network is run; default: the fastest that is safe, %(default)s",
+    )
 
 
 def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], bytes], done: str) -> int:

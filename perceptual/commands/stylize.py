@@ -34,7 +34,7 @@ def run(args: Namespace) -> int:
     from .. import images
     from ..predictor import load
 
-    predictor = load(args.model, args.device)
+    predictor = load(args.model, args.device, args.engine)
 
     def stylize(photo: bytes, format: str) -> bytes:
         (picture,) = predictor.stylize_pictures([images.decode(photo)], [options])

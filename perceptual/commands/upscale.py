@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
     from .. import images
     from ..predictor import load
 
-    predictor = load(args.model or f"super_resolution_x{args.scale or 4}_feature", args.device)
+    predictor = load(args.model or f"super_resolution_x{args.scale or 4}_feature", args.device, args.engine)
     predictor.require("super-resolution")
     scale = predictor.network.scale
     if args.scale not in (None, scale):

@@ -1,0 +1,186 @@
+"""How a network's layers are run: by PyTorch as it is, compiled by it, or by OpenVINO.
+
+An engine maps what the layers take to what they make, for any size. It runs images one by one: on a CPU, a batch is no
+faster, and a picture's result does not depend on its neighbours then. All but ``eager`` compute in bfloat16 where the
+processor has instructions for it: results differ by less than one level of 255 in the mean, and where bfloat16
+overflows, the picture is run again in float32.
+"""
+
+import copy
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InvalidOption
+
+Layers = Callable[[Tensor], Tensor]
+
+ENGINES = ("auto", "eager", "compile", "openvino")
+COMPILE_SECONDS = 90  # after which PyTorch's compiler is given up; below the time a worker has to start
+EXAMPLE = 64, 96  # height and width; different, so that compilers do not take all images for squares
+
+logger = logging.getLogger(__name__)
+
+
+def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
+    """Makes a network's layers ready to be run.
+
+    Args:
+        engine: ``eager`` is PyTorch as it is, in float32; ``compile`` is ``torch.compile``, which takes up to a minute
+            at first, or else ``eager``; ``openvino`` is OpenVINO, on a CPU. ``auto`` is OpenVINO on a CPU if it is
+            installed, else PyTorch as it is.
+        layers: Of a network in evaluation mode, on the device.
+        device: Where they run.
+
+    Raises:
+        InvalidOption: No such engine; or OpenVINO is not installed, or asked for on a GPU.
+    """
+    if engine not in ENGINES:
+        raise InvalidOption(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
+    if engine == "eager" or (engine == "auto" and device.type != "cpu"):
+        return Eager(layers, device)
+    quick = (
+        Checked(Eager(layers, device, bfloat16=True), layers) if quick_in_bfloat16(device) else Eager(layers, device)
+    )
+    if engine == "compile":
+        return compiled(layers, device) or quick
+    if engine == "openvino":
+        if device.type != "cpu":
+            raise InvalidOption(f"engine: openvino runs on the CPU, and the device is {device}")
+        if not find_spec("openvino"):
+            raise InvalidOption("engine: openvino is not installed: pip install 'torchserve-perceptual[openvino]'")
+        return openvino(layers)
+    if find_spec("openvino"):
+        try:
+            return openvino(layers)
+        except Exception as error:
+            logger.warning("OpenVINO fails; running PyTorch as it is: %s", first_line(error))
+    return quick
+
+
+class Eager:
+    """PyTorch as it is.
+
+    Args:
+        layers: On the device.
+        device: Its kind decides what autocast does.
+        bfloat16: Whether autocast takes bfloat16 for what bears it.
+    """
+
+    def __init__(self, layers: Layers, device: torch.device, *, bfloat16: bool = False) -> None:
+        self.layers = layers
+        self.device = device
+        self.bfloat16 = bfloat16
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Runs a batch, N×C×H×W; the layout is the one in which PyTorch's convolutions are fastest."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.layers(x)
+
+
+class Checked:
+    """An engine of less range than float32, and float32 where its result is not finite.
+
+    Args:
+        engine: To be tried first, image by image.
+        layers: As they are.
+    """
+
+    def __init__(self, engine: Layers, layers: nn.Module) -> None:
+        self.engine = engine
+        self.layers = layers
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Runs a batch, N×C×H×W."""
+        made = [self.run(each) for each in x.split(1)]
+        return made[0] if len(made) == 1 else torch.cat(made)
+
+    def run(self, x: Tensor) -> Tensor:
+        """Runs an image, 1×C×H×W."""
+        made = self.engine(x).float()
+        return made if made.sum().isfinite() else Eager(self.layers, x.device)(x)
+
+
+def compiled(layers: nn.Sequential, device: torch.device) -> Layers | None:
+    """The layers compiled by PyTorch for all sizes; None, and a line in the log, if that fails or takes too long."""
+    engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=quick_in_bfloat16(device))
+    example = torch.zeros(1, next(layers.parameters()).shape[1], *EXAMPLE, device=device)
+    failures: list[str] = []
+
+    def run() -> None:
+        try:
+            with torch.inference_mode():
+                engine(example)
+        except Exception as error:
+            failures.append(first_line(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(COMPILE_SECONDS)
+    if thread.is_alive():
+        failures.append(f"not done after {COMPILE_SECONDS} s")
+    if failures:
+        logger.warning("torch.compile fails; running PyTorch as it is: %s", failures[0])
+        return None
+    return Checked(engine, layers)
+
+
+def openvino(layers: nn.Sequential) -> Layers:
+    """The layers compiled by OpenVINO for all sizes, on as many threads as PyTorch has."""
+    # Otherwise the import alone tells Google Analytics of this machine; OpenVINO does without the package.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    from openvino import Core, convert_model
+
+    channels = next(layers.parameters()).shape[1]
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and warns of what it makes constant
+        example = torch.zeros(1, channels, *EXAMPLE)
+        model = convert_model(with_instance_norm(layers), example_input=example, input=[-1, channels, -1, -1])
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if quick_in_bfloat16(torch.device("cpu")) else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    network = Core().compile_model(model, "CPU", settings)
+
+    def run(x: Tensor) -> Tensor:
+        # A request of its own for each call: they may come from several threads, and it frees its memory.
+        request = network.create_infer_request()
+        return torch.from_numpy(request.infer([x.contiguous().numpy()], share_inputs=True)[0])
+
+    return Checked(run, layers)
+
+
+def with_instance_norm(layers: nn.Sequential) -> nn.Sequential:
+    """A copy with PyTorch's own instance norm, which OpenVINO runs faster than group norm."""
+    copied = copy.deepcopy(layers).to(memory_format=torch.contiguous_format)
+    for parent in list(copied.modules()):
+        for name, norm in parent.named_children():
+            if isinstance(norm, nn.GroupNorm):
+                same = nn.InstanceNorm2d(norm.num_channels, norm.eps, affine=True).eval()
+                same.load_state_dict(norm.state_dict())
+                setattr(parent, name, same)
+    return copied
+
+
+def quick_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 saves time on a device: on GPUs, and on processors with instructions for it, AVX-512 or AMX."""
+    if device.type != "cpu":
+        return True
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text().split() if info.exists() else []
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
