@@ -1,0 +1,249 @@
+"""Seconds for one iteration of a style training, by part, and of pytorch/examples' loop in the same run.
+
+python -m benchmarks.training
+python -m benchmarks.training --peer examples/fast_neural_style --batch-size 4 --size 256
+"""
+
+import argparse
+import hashlib
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from perceptual.predictor import pick_device
+from perceptual.settings import parse
+from perceptual_training.data import RandomCrops, batches, find_photos
+from perceptual_training.machine import bfloat16, quick_in_bfloat16
+from perceptual_training.settings import StyleSettings
+from perceptual_training.style import StyleTransfer
+
+from .report import machine, markdown
+
+ROOT = Path(__file__).parent.parent
+PHOTOS = ROOT / "docs" / "photos"
+PAINTING = ROOT / "training" / "styles" / "starry_night.jpg"
+WARM_UP = 2  # iterations that do not count
+LR = 1e-3
+
+
+def main() -> None:
+    """Prints a row for each way of training."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peer", type=Path, help="a checkout of pytorch/examples' fast_neural_style")
+    parser.add_argument("--size", type=int, default=256, help="side of the photos, px (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=4, help="photos at once (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=9, help="iterations that count (default: %(default)s)")
+    args = parser.parse_args()
+    print(machine(), "\n")
+    print(markdown(measure(args.peer, args.size, args.batch_size, args.repeats)))
+
+
+class Clock:
+    """Adds up the seconds of the parts of an iteration."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Surrounds a part."""
+        begin = self.now()
+        yield
+        self.seconds[name] += self.now() - begin
+
+    def now(self) -> float:
+        """The time at which all work given to the device so far is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+Iteration = Callable[[Clock], None]
+
+
+def measure(peer: Path | None, size: int, batch_size: int, repeats: int) -> list[dict[str, Any]]:
+    """Runs the ways in turn, iteration by iteration, on the same photos with the same loss network.
+
+    Its weights do not change how long it takes, so they are random, and nothing need be downloaded.
+    """
+    device = pick_device(None)
+    vgg = torchvision.models.vgg16()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = many_photos(Path(scratch), batch_size * (WARM_UP + repeats))
+        weights = Path(scratch, "vgg16.pth")
+        torch.save({name: value for name, value in vgg.state_dict().items() if name.startswith("features")}, weights)
+        ways: dict[str, Iteration] = {}
+        if peer:
+            ways["pytorch/examples"] = peers(peer, vgg, folder, size, batch_size, device)
+        ways["float32"] = ours(weights, folder, size, batch_size, device, half=False)
+        if quick_in_bfloat16(device):
+            ways["bfloat16"] = ours(weights, folder, size, batch_size, device, half=True)
+        taken: dict[str, list[Clock]] = {name: [] for name in ways}
+        for number in range(WARM_UP + repeats):
+            print(f"iteration {number + 1} of {WARM_UP + repeats}", file=sys.stderr)
+            for name, iterate in ways.items():
+                clock = Clock(device)
+                iterate(clock)
+                if number >= WARM_UP:
+                    taken[name].append(clock)
+    return [row(name, clocks, next(iter(taken.values())), batch_size) for name, clocks in taken.items()]
+
+
+def row(name: str, clocks: list[Clock], first: list[Clock], batch_size: int) -> dict[str, Any]:
+    """The figures of one way: of the whole iteration, against the first way, and of its parts."""
+    totals = [sum(clock.seconds.values()) for clock in clocks]
+    ratios = [sum(a.seconds.values()) / total for a, total in zip(first, totals, strict=True)]
+    median = statistics.median(totals)
+    return {
+        "training": name,
+        "seconds": round(median, 3),
+        "range": f"{min(totals):.3f} to {max(totals):.3f}",
+        "images/s": round(batch_size / median, 2),
+        "times as fast": round(statistics.median(ratios), 2),
+        **{part: round(statistics.median(clock.seconds[part] for clock in clocks), 3) for part in clocks[0].seconds},
+    }
+
+
+def many_photos(scratch: Path, count: int) -> Path:
+    """A folder with a folder of that many photos, each of the documentation's own again and again."""
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    folder = scratch / "photos" / "all"
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / f"{number}.jpg").symlink_to(photos[number % len(photos)])
+    return folder.parent
+
+
+def ours(weights: Path, folder: Path, size: int, batch_size: int, device: torch.device, *, half: bool) -> Iteration:
+    """An iteration of ``perceptual train style``, with photos read when they are needed, as the peer does."""
+    settings = parse(
+        StyleSettings,
+        {
+            "style-image": PAINTING,
+            "content-dir": folder,
+            "style-size": size,
+            "image-size": size,
+            "content-layers": ["relu2_2"],
+            "style-layers": ["relu1_2", "relu2_2", "relu3_3", "relu4_3"],
+            "loss-network": "vgg16",
+            "loss-weights": weights,
+            "loss-weights-sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "device": str(device),
+        },
+    )
+    task = StyleTransfer(settings, device)
+    network = task.network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR)
+    photos = find_photos(folder, "all")
+    stream = batches(RandomCrops(photos, task.crops, 0), batch_size, 0, len(photos) // batch_size, 0, device)
+    timed = Timed(network)
+    task.network = timed
+
+    def iterate(clock: Clock) -> None:
+        with clock.part("data"):
+            batch, _ = next(stream)
+        timed.clock = clock
+        with clock.part("losses"), bfloat16(device, enabled=half):
+            losses, _ = task.losses(batch)
+            total = torch.stack(list(losses.values())).sum()
+        clock.seconds["losses"] -= clock.seconds["network"]
+        with clock.part("backward"):
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+        with clock.part("optimizer"):
+            optimizer.step()
+
+    return iterate
+
+
+class Timed(nn.Module):
+    """A network whose forward pass is a part of its own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.clock = Clock(torch.device("cpu"))
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """As the network."""
+        with self.clock.part("network"):
+            return self.network(photos)
+
+
+def peers(peer: Path, vgg: nn.Module, folder: Path, size: int, batch_size: int, device: torch.device) -> Iteration:
+    """An iteration as that of pytorch/examples: its network, its loss network, its functions, in its order."""
+    theirs = modules(peer, vgg)
+    network = theirs.transformer_net.TransformerNet().to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), LR)
+    mse = nn.MSELoss()
+    loss_network = theirs.vgg.Vgg16(requires_grad=False).to(device)
+    to_pixels = transforms.Lambda(lambda x: x.mul(255))
+    painting = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor(), to_pixels])
+    style = painting(torchvision.datasets.folder.default_loader(str(PAINTING))).repeat(batch_size, 1, 1, 1).to(device)
+    with torch.no_grad():
+        grams = [theirs.utils.gram_matrix(each) for each in loss_network(theirs.utils.normalize_batch(style))]
+    reading = transforms.Compose(
+        [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor(), to_pixels]
+    )
+    stream = iter(DataLoader(ImageFolder(str(folder), reading), batch_size=batch_size))
+
+    def iterate(clock: Clock) -> None:
+        with clock.part("data"):
+            batch = next(stream)[0].to(device)
+        optimizer.zero_grad()
+        with clock.part("network"):
+            stylized = network(batch)
+        with clock.part("losses"):
+            found = loss_network(theirs.utils.normalize_batch(stylized))
+            wanted = loss_network(theirs.utils.normalize_batch(batch))
+            content = mse(found.relu2_2, wanted.relu2_2)
+            styles = [mse(theirs.utils.gram_matrix(each), gram) for each, gram in zip(found, grams, strict=True)]
+            total = 1e5 * content + 1e10 * sum(styles)
+        with clock.part("backward"):
+            total.backward()
+        with clock.part("optimizer"):
+            optimizer.step()
+            total.item()  # it logs the losses of every iteration
+
+    return iterate
+
+
+def modules(peer: Path, vgg: nn.Module) -> SimpleNamespace:
+    """Modules of a checkout, whose loss network gets this VGG in place of one from the internet."""
+    folder = peer / "neural_style"
+    if not (folder / "transformer_net.py").is_file():
+        raise SystemExit(f"{peer} is no checkout of pytorch/examples' fast_neural_style: it has no neural_style folder")
+    sys.path.insert(0, str(folder))
+    import transformer_net
+    import utils
+    import vgg as its_vgg
+
+    constructor = its_vgg.Vgg16
+
+    def build(**options: Any) -> nn.Module:
+        with patch("torchvision.models.vgg16", lambda weights: vgg):
+            return constructor(**options)
+
+    return SimpleNamespace(transformer_net=transformer_net, utils=utils, vgg=SimpleNamespace(Vgg16=build))
+
+
+if __name__ == "__main__":
+    main()
