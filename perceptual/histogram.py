@@ -29,8 +29,11 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
         shift = F.interpolate(shift, images.shape[-2:], mode="bilinear", antialias=True)
         return (images + shift).clamp(0, 1)
     table = lookup_table(quantiles(images), quantiles(references)).to(images.dtype) / (LEVELS - 1)
-    pixels = images.flatten(2).split(AT_ONCE, dim=2)
-    return torch.cat([look_up(table, each) for each in pixels], dim=2).view_as(images)
+    pixels = images.flatten(2)
+    matched = torch.empty_like(pixels)
+    for source, target in zip(pixels.split(AT_ONCE, dim=2), matched.split(AT_ONCE, dim=2), strict=True):
+        target.copy_(look_up(table, source))
+    return matched.view_as(images)
 
 
 def look_up(table: Tensor, pixels: Tensor) -> Tensor:
