@@ -17,6 +17,13 @@ def test_every_model_keeps_its_replies_below_the_server_s_limit():
     assert all(model["max_reply"] < limit for model in models.values())
 
 
+def test_no_worker_is_given_up(server):
+    retried = [yaml.safe_load(file.read_text())["maxRetryTimeoutInSec"] for file in ROOT.glob("handlers/*.yaml")]
+    with server.address.management() as management:
+        told = management.describe("tiny")["maxRetryTimeoutInSec"]  # it counts milliseconds in 31 bits
+    assert {told, *retried} == {2_000_000}
+
+
 def test_the_largest_stylized_photo_fits_into_a_reply():
     noise = torch.randint(0, 256, (4, 500, 500), dtype=torch.uint8)
     bytes_per_pixel = len(encode(Picture(noise[:3], noise[3:]), "png")) / 500**2
