@@ -99,6 +99,7 @@ class Server:
             cleanup.enter_context(signals_exit())
             self.folder = Path(tempfile.mkdtemp(prefix="perceptual-"))
             cleanup.callback(self.remove_folder)
+            check_sockets(self.folder)
             self.logs.mkdir()
             self.snapshots = kept or self.folder / "snapshots"
             begin(self.snapshots, [each.file for each in archives if each not in self.archives])
@@ -286,7 +287,8 @@ class Server:
         """Why TorchServe ended, from what it printed."""
         lines = [line.strip() for line in self.read_log("console.log").splitlines() if line.strip()]
         telling = [line for line in lines if re.match(r"[\w.]+(Exception|Error)\b|Invalid configuration", line)]
-        return f"{(telling or lines[-1:] or ['it printed nothing'])[0]}; {self.see_logs()}"
+        last = [line for line in lines[-1:] if "[INFO ]" not in line]  # killed, it ends on any request
+        return f"{(telling or last or ['it did not say why'])[0]}; {self.see_logs()}"
 
     def see_logs(self) -> str:
         """Where the logs are; whoever is told so finds them even after the end."""
@@ -311,6 +313,16 @@ def check_requirements() -> None:
     """Raises ServerError if a package that TorchServe needs is missing: without PyYAML, requests would just hang."""
     if missing := [package for module, package in REQUIREMENTS.items() if find_spec(module) is None]:
         raise ServerError(f"serving needs packages that are not installed: pip install {' '.join(missing)}")
+
+
+def check_sockets(folder: Path) -> None:
+    """Raises ServerError if Java cannot have UNIX sockets, as it unpacks a library for them in its temporary folder.
+
+    TorchServe would talk with its workers at ports from 9000 then: those of other servers too, and open to every user
+    of the machine, who could have a worker run any code.
+    """
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise ServerError(f"{folder.parent} is mounted noexec, so TorchServe cannot have sockets there: set TMPDIR")
 
 
 def reserve_ports(port: int) -> list[int]:

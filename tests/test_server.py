@@ -260,7 +260,7 @@ def test_an_end_by_itself_is_told(model_store):
     with Server(model_store, [], port=0) as server:
         for process in psutil.Process(server.address.pid).children():
             process.kill()
-        with pytest.raises(ServerError, match=f"TorchServe stopped: .*{server.folder}/logs"):
+        with pytest.raises(ServerError, match=f"TorchServe stopped: it did not say why; .*{server.folder}/logs"):
             server.wait()
         assert not server.healthy()
     assert (server.folder / "logs" / "ts_log.log").exists()
@@ -292,6 +292,16 @@ def test_missing_packages_are_told(model_store, monkeypatch):
     monkeypatch.setattr("perceptual.server.REQUIREMENTS", {"no_such_module": "PyYAML"})
     with pytest.raises(ServerError, match="pip install PyYAML"):
         Server(model_store).start()
+
+
+def test_a_temporary_folder_without_programs_is_told(model_store, monkeypatch):
+    before = os.statvfs("/")
+    told = os.statvfs_result([*before[:8], before.f_flag | os.ST_NOEXEC, *before[9:]])
+    monkeypatch.setattr(os, "statvfs", lambda path: told)
+    server = Server(model_store, port=0)
+    with pytest.raises(ServerError, match=r"is mounted noexec.*TMPDIR"):
+        server.start()
+    assert not server.folder.exists()
 
 
 def test_a_bad_configuration_is_told(model_store):
