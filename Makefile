@@ -1,6 +1,7 @@
 # make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
 # make test   runs all tests, against a real TorchServe too
-# make serve  keeps a server running    make bench  measures speed    make lint  checks the code
+# make serve  keeps a server running    make lint  checks the code
+# make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help tells of more
 # make gallery  makes the pictures of docs/ anew
 .PHONY: demo test serve bench gallery lint archives clean
 .DELETE_ON_ERROR:
@@ -19,7 +20,11 @@ serve: archives
 	@$(BIN)/perceptual serve
 
 bench: $(READY)
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks inference --sizes 256 512 1024 --batch 1
+	@$(BIN)/python -m benchmarks memory --sizes 512 2048
+	@$(BIN)/python -m benchmarks training --repeats 5
+	@$(BIN)/python -m benchmarks serving --requests 24
+	@$(BIN)/python -m benchmarks collection --styles 4 --repeats 2
 
 gallery: $(READY)
 	@$(BIN)/python docs/gallery.py

@@ -1,37 +1,69 @@
-"""Runs the benchmarks and writes Markdown and JSON.
+"""How fast the networks, their training and their server are on this machine.
 
-python -m benchmarks
-python -m benchmarks --sizes 256 512 --repeats 9 -o results/
+  python -m benchmarks inference
+  python -m benchmarks serving --concurrency 1 4
+  python -m benchmarks training --peer examples/fast_neural_style
+  python -m benchmarks NAME --help
+
+Each prints how far it is, then its tables, and writes them as NAME.md and NAME.json into the folder --output, with
+machine and versions. What is compared takes turns within one run. A figure with a range is the median, and in
+parentheses the least and the most. Networks whose weights do not matter have random ones; nothing is downloaded.
 """
 
-import argparse
-import json
+import shlex
+import sys
+from importlib import import_module
 from pathlib import Path
 
-from perceptual.weights import write_atomically
+from perceptual.commands.arguments import Parser, report
+from perceptual.errors import InvalidOption, PerceptualError
 
-from .inference import measure
-from .report import machine, markdown
+NAMES = ("inference", "memory", "training", "optimization", "serving", "collection")
 
 
-def main() -> None:
-    """Runs what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024], help="sides of the square images, px")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements, of which the median counts (default: 5)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/bench"), help="folder (default: %(default)s)")
-    args = parser.parse_args()
-    facts = machine()
-    print(facts, "\n", sep="")
-    rows = list(measure(args.sizes, args.repeats))
-    table = markdown(rows)
-    print("\n", table, sep="")
-    write_atomically(args.output / "inference.md", f"{facts}\n\n{table}\n".encode())
-    write_atomically(args.output / "inference.json", json.dumps({"machine": facts, "rows": rows}, indent=2).encode())
-    print(f"\nwritten to {args.output}/inference.md and .json")
+def build_parser() -> Parser:
+    """The parser of the whole command line; each benchmark's help is its module's docstring."""
+    parser = Parser(prog="python -m benchmarks", description=__doc__)
+    subparsers = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
+    for name in NAMES:
+        module = import_module(f".{name}", __package__)
+        summary, _, _ = str(module.__doc__).partition("\n")
+        each = subparsers.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(each)
+        each.add_argument(
+            *("-o", "--output"), type=Path, default=Path("runs/bench"), help="folder (default: %(default)s)"
+        )
+        each.set_defaults(name=name, run=module.run)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line, by default the program's own, and returns its exit status."""
+    from .report import machine, write
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = build_parser().parse_args(arguments)
+    try:
+        make_folder(args.output)
+        facts = machine()
+        tables = args.run(args)
+    except PerceptualError as error:
+        report(f"{args.name}: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(write(args.output, args.name, f"python -m benchmarks {shlex.join(arguments)}", facts, tables))
+    print(f"in {args.output}/{args.name}.md and .json")
+    return 0
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder before the work. Raises InvalidOption if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidOption(f"--output {folder}: {error.strerror}") from error
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,57 +1,58 @@
-"""Several styles, each in an archive of its own, or all of them in one collection: memory and throughput.
+"""What several styles take, each as an archive of its own or all as one collection: memory and throughput.
 
-python -m benchmarks.collection
-python -m benchmarks.collection --styles 4 --size 256 --concurrency 1
+  python -m benchmarks collection
+  python -m benchmarks collection --styles 4 --size 256 --concurrency 1
+
+TorchServe serves networks of the default preset as archives with a worker each, then as one collection with one worker.
+Clients ask for the styles in turn. `GiB` is what the workers alone hold, without what they share.
 """
 
-import argparse
-import io
-import statistics
-import sys
 import tempfile
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import psutil
-from PIL import Image
 
 from perceptual.archive import package, package_collection
 from perceptual.networks import StyleNetwork
 from perceptual.server import Server
 from perceptual.weights import save_network
 
-from .report import machine, markdown
+from .arguments import count
+from .photos import noise
+from .process import GIB
+from .report import Row, Tables, say
+from .timing import Spread
 
 COLLECTION = "gallery"
 
 
-def main() -> None:
-    """Prints a row for each way."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.collection",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the benchmark's options."""
+    parser.add_argument("--styles", type=count, default=10, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument("--size", type=count, default=512, help="side of the square photo, px (default: %(default)s)")
+    parser.add_argument(
+        "--concurrency", type=count, default=4, metavar="N", help="requests at once (default: %(default)s)"
     )
-    parser.add_argument("--styles", type=int, default=10, help="how many (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=512, help="side of the square photo, px (default: %(default)s)")
-    parser.add_argument("--concurrency", type=int, default=4, help="requests at once (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=4, help="requests for each style (default: %(default)s)")
-    args = parser.parse_args()
-    print(machine(), "\n")
-    print(markdown(list(measure(args.styles, args.size, args.concurrency, args.repeats))))
+    parser.add_argument(
+        "--repeats", type=count, default=4, metavar="N", help="requests for each style (default: %(default)s)"
+    )
 
 
-def measure(styles: int, size: int, concurrency: int, repeats: int) -> Iterator[dict[str, Any]]:
+def run(args: Namespace) -> Tables:
+    """Serves the styles both ways."""
+    return {"Several styles": list(measure(args.styles, args.size, args.concurrency, args.repeats))}
+
+
+def measure(styles: int, size: int, concurrency: int, repeats: int) -> Iterator[Row]:
     """Serves the styles both ways, one after the other, and asks for them in turn.
 
     What a network takes does not depend on its weights, so they are random.
     """
-    photo = io.BytesIO()
-    Image.effect_noise((size, size), 64).convert("RGB").save(photo, "JPEG")
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch, f"style_{number}.safetensors") for number in range(styles)]
         for file in files:
@@ -65,14 +66,14 @@ def measure(styles: int, size: int, concurrency: int, repeats: int) -> Iterator[
             "a collection": (together, [(COLLECTION, {"style": file.stem}) for file in files]),
         }
         for name, (model_store, requests) in ways.items():
-            print(name, file=sys.stderr)
-            figures = serve(model_store, requests, photo.getvalue(), concurrency, repeats)
+            say(name)
+            figures = serve(model_store, requests, noise(size), concurrency, repeats)
             yield {"served as": name, "photo": f"{size}²", "concurrency": concurrency} | figures
 
 
 def serve(
     model_store: Path, requests: list[tuple[str, dict[str, str]]], photo: bytes, concurrency: int, repeats: int
-) -> dict[str, Any]:
+) -> Row:
     """Figures of a server of these archives, given each of the requests ``repeats`` times, after once unmeasured."""
     begin = time.perf_counter()
     with Server(model_store, port=0) as server, ThreadPoolExecutor(concurrency) as pool:
@@ -92,13 +93,8 @@ def serve(
         memory = sum(psutil.Process(pid).memory_full_info().uss for pid in pids)
     return {
         "workers": len(pids),
-        "GiB": round(memory / 2**30, 2),
-        "seconds to start": round(ready, 1),
-        "requests/s": round(len(seconds) / taken, 2),
-        "seconds, median": round(statistics.median(seconds), 2),
-        "at most": round(max(seconds), 2),
+        "GiB": memory / GIB,
+        "seconds to start": ready,
+        "requests/s": len(seconds) / taken,
+        "seconds": Spread.of(seconds),
     }
-
-
-if __name__ == "__main__":
-    main()

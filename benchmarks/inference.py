@@ -1,48 +1,179 @@
-"""How long a network takes for one image."""
+"""How long the networks take for an image, how close to the machine's limits they come, and what memory they need.
 
-import statistics
-import sys
-import time
-from collections.abc import Iterator
+  python -m benchmarks inference
+  python -m benchmarks inference --networks style-default --sizes 512 1024 --engine eager openvino
+  python -m benchmarks inference --networks style-default style-fast --peer examples/fast_neural_style
+
+Every network is run with every engine, from tensor to tensor. `GFLOP/s` is the arithmetic of the network's
+convolutions, as they are defined, over the median time; it stands against the best that large convolutions reach in
+PyTorch on this machine, in float32 and in bfloat16. Engines choose their precision: eager takes float32, the others
+bfloat16 where the machine is quick in it.
+
+`GiB` is the most memory of a process of its own that runs the batch once, and `GiB added` what came on top of the
+loaded network (on a GPU, both are of the GPU). For super-resolution, the size is the result's.
+
+--peer measures the network of pytorch/examples too, in its own way: float32, eager, on tensors of 0 to 255, without
+gradients. `times as fast`, `of its GiB` and `of its GiB added` compare with it.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import to_tensor
 
-from perceptual.networks import StyleNetwork
-from perceptual.predictor import Predictor
+from perceptual.engines import ENGINES
+from perceptual.predictor import Predictor, pick_device
+
+from .arguments import Size, count, size
+from .arithmetic import ceilings, count_flops
+from .catalog import CATALOG, build, scale_of, task_of
+from .peer import NAME as PEER
+from .peer import add_peer, peer_module
+from .process import held, in_own_process, peak
+from .report import Row, Tables, say
+from .timing import Spread, alternate
+
+TITLES = {"style": "Style", "super-resolution": "Super-resolution"}
+
+Run = Callable[[Tensor], Tensor]
 
 
-def measure(sizes: list[int], repeats: int) -> Iterator[dict[str, Any]]:
-    """Times every preset of the style network at every size, batch 1, on the best device.
+@dataclass(frozen=True)
+class Way:
+    """A network of the catalog, or the peer's, and how it is run."""
 
-    The presets take turns, so that a machine that slows down in between slows them all. What a network takes does not
-    depend on its weights, so they are random.
+    network: str
+    engine: str
+    peer: Path | None = None
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the benchmark's options."""
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=CATALOG,
+        metavar="NETWORK",
+        default=["style-default", "style-fast", "x4-default", "x8-default"],
+        help=f"{', '.join(CATALOG)} (default: style-default style-fast x4-default x8-default)",
+    )
+    parser.add_argument(
+        "--engine", nargs="+", choices=ENGINES, default=["auto"], help="how they are run (default: auto)"
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=size,
+        metavar="SIZE",
+        default=[Size(256, 256), Size(512, 512), Size(1024, 1024), Size(1920, 1080), Size(2048, 2048)],
+        help="such as 512 or 1920x1080, px (default: 256 512 1024 1920x1080 2048)",
+    )
+    parser.add_argument(
+        "--batch", nargs="+", type=count, metavar="N", default=[1, 4], help="images at once (default: 1 4)"
+    )
+    parser.add_argument("--repeats", type=count, default=5, metavar="N", help="runs that count (default: %(default)s)")
+    add_peer(parser)
+
+
+def run(args: Namespace) -> Tables:
+    """Measures the ceilings, then the style networks, then those of super-resolution."""
+    device = pick_device(None)
+    groups = {
+        task: [Way(name, engine) for name in args.networks if task_of(name) == task for engine in args.engine]
+        for task in TITLES
+    }
+    if args.peer:
+        groups["style"].insert(0, Way(PEER, "eager", args.peer))
+    prepared = {task: {way: prepare(way, device) for way in ways} for task, ways in groups.items() if ways}
+    say("large convolutions")
+    limits = ceilings(device)
+    tables = {"Ceilings": [{"precision": name, "GFLOP/s": rate} for name, rate in limits.items()]}
+    for task, runs in prepared.items():
+        rows = (measure(runs, each, n, args.repeats, device) for each in args.sizes for n in args.batch)
+        tables[TITLES[task]] = [against(limits, row) for each in rows for row in each]
+    return tables
+
+
+def prepare(way: Way, device: torch.device) -> Run:
+    """What turns tensors into tensors.
+
+    Raises:
+        InvalidOption: The engine is not installed, or the peer's folder is not a checkout of it.
     """
-    predictors = {name: Predictor(StyleNetwork(**config).eval(), {}) for name, config in StyleNetwork.presets.items()}
-    for size in sizes:
-        photo = torch.rand(1, 3, size, size)
-        for predictor in predictors.values():
-            predictor(photo)  # the first call allocates and picks algorithms
-        seconds: dict[str, list[float]] = {name: [] for name in predictors}
-        for _ in range(repeats):
-            for name, predictor in predictors.items():
-                seconds[name].append(timed(predictor, photo))
-        for name, taken in seconds.items():
-            median = statistics.median(taken)
-            print(f"{name} at {size}²: {median:.3f} s", file=sys.stderr)
-            yield {
-                "network": f"style, {name}",
-                "image": f"{size}²",
-                "seconds": round(median, 4),
-                "from": round(min(taken), 4),
-                "to": round(max(taken), 4),
-                "images/s": round(1 / median, 2),
-            }
+    if not way.peer:
+        return Predictor(build(way.network), {}, device=str(device), engine=way.engine)
+    return torch.no_grad()(peer_module(way.peer, "transformer_net").TransformerNet().to(device).eval())
 
 
-def timed(predictor: Predictor, photo: Tensor) -> float:
-    """Seconds for a photo on the CPU to come back as a picture on the CPU."""
-    begin = time.perf_counter()
-    predictor(photo)
-    return time.perf_counter() - begin
+def photos(way: Way, size: Size, batch: int, device: torch.device) -> Tensor:
+    """A batch as the network takes it, of which the result has this size."""
+    reduced = 1 if way.peer else scale_of(way.network)
+    noise = Image.effect_noise((size.width // reduced, size.height // reduced), 64).convert("RGB")
+    batches = to_tensor(noise).repeat(batch, 1, 1, 1).to(device)
+    return batches.mul(255) if way.peer else batches
+
+
+def measure(runs: dict[Way, Run], size: Size, batch: int, repeats: int, device: torch.device) -> Iterator[Row]:
+    """A row for each way, of images of one size and number; the first is what others compare with, if it is the peer.
+
+    Args:
+        runs: What to run, ready.
+        size: Of the results.
+        batch: How many at once.
+        repeats: Runs that count.
+        device: Where they run.
+    """
+    ways = list(runs)
+    say(f"{batch} × {size}: {', '.join(f'{way.network} ({way.engine})' for way in ways)}")
+    inputs = {way: photos(way, size, batch, device) for way in ways}
+    seconds = alternate({way: partial(runs[way], inputs[way]) for way in ways}, repeats, device)
+    memory = {way: in_own_process(memory_of, way, size, batch) for way in ways}
+    for way in ways:
+        taken = Spread.of(seconds[way])
+        most, added = memory[way]
+        row = {
+            "network": way.network,
+            "engine": way.engine,
+            "image": str(size),
+            "batch": batch,
+            "seconds": taken,
+            "images/s": batch / taken.median,
+            "GFLOP/s": flops(way, inputs[way].shape) / taken.median / 1e9,
+            "GiB": most,
+            "GiB added": added,
+        }
+        if ways[0].peer:
+            its_most, its_added = memory[ways[0]]
+            row["times as fast"] = Spread.of_ratios(seconds[ways[0]], seconds[way])
+            row |= {"of its GiB": most / its_most, "of its GiB added": added / its_added}
+        yield row
+
+
+def against(limits: dict[str, float], row: Row) -> Row:
+    """A row with its rate in per cent of the ceilings, beside the rate."""
+    shares = {f"% of {name}": 100 * row["GFLOP/s"] / rate for name, rate in limits.items()}
+    names = list(row)
+    place = names.index("GFLOP/s") + 1
+    return {name: row[name] for name in names[:place]} | shares | {name: row[name] for name in names[place:]}
+
+
+def flops(way: Way, shape: Sequence[int]) -> int:
+    """Floating-point operations for a batch."""
+    network: Any = peer_module(way.peer, "transformer_net").TransformerNet() if way.peer else build(way.network)
+    return count_flops(network, shape)
+
+
+def memory_of(way: Way, size: Size, batch: int) -> tuple[float, float]:
+    """The most memory of this process for one run, in GiB, and what of it came on top of the loaded network."""
+    device = pick_device(None)
+    run = prepare(way, device)
+    before = held(device)
+    run(photos(way, size, batch, device))
+    return peak(device), peak(device) - before

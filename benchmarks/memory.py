@@ -1,79 +1,76 @@
-"""How much memory and time a large picture takes, each in a process of its own.
+"""How much memory and time a large picture takes, from its file to that of the result.
 
-python -m benchmarks.memory starry_night 1024 2048 4096 8192
-python -m benchmarks.memory super_resolution_x4_feature 512 2048
+  python -m benchmarks memory
+  python -m benchmarks memory --model starry_night mine.safetensors --sizes 1024 2048 4096 8192
+
+A photo of noise is decoded, stylized or enlarged, and encoded, on the CPU, once, in a process of its own for each size.
+`GiB at most` is the most that process held, `GiB before` what it held before the photo came.
 """
 
-import argparse
-import json
-import re
-import subprocess
-import sys
 import time
-from io import BytesIO
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 
 import torch
-from PIL import Image
 
 from perceptual import images
 from perceptual.options import StyleOptions, UpscaleOptions
 from perceptual.predictor import load
 
-from .report import machine, markdown
+from .arguments import count
+from .photos import noise
+from .process import held, in_own_process, peak
+from .report import Row, Tables, say
 
 
-def main() -> None:
-    """Prints a row for each size."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the benchmark's options."""
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=["starry_night"],
+        help="weights files, or names of networks that ship (default: starry_night)",
     )
-    parser.add_argument("model", help="a weights file, or the name of a network that ships")
-    parser.add_argument("sizes", type=int, nargs="+", help="sides of the square photos, px")
-    parser.add_argument("--tile", type=int, help="as the option of a picture")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.here:
-        print(json.dumps(measure(args.model, args.sizes[0], args.tile)))
-        return
-    print(machine(), "\n")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=count,
+        metavar="SIZE",
+        default=[512, 1024, 2048, 4096],
+        help="sides of the square photos, px (default: 512 1024 2048 4096)",
+    )
+    parser.add_argument("--tile", type=count, help="as the option of a picture")
+
+
+def run(args: Namespace) -> Tables:
+    """Measures every network at every size."""
     rows = []
-    for size in args.sizes:
-        command = [sys.executable, "-m", "benchmarks.memory", args.model, str(size), "--here"]
-        command += ["--tile", str(args.tile)] if args.tile else []
-        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
-        print(rows[-1], file=sys.stderr)
-    print(markdown(rows))
+    for model in args.model:
+        load(model, "cpu")  # finds out at once whether it can be had
+        for size in args.sizes:
+            say(f"{model} at {size}²")
+            rows.append(in_own_process(measure, model, size, args.tile))
+    return {"Large pictures": rows}
 
 
-def measure(model: str, size: int, tile: int | None) -> dict[str, object]:
+def measure(model: str, size: int, tile: int | None) -> Row:
     """Decodes, runs and encodes a photo; the peak is of the whole process, what it takes before included."""
+    cpu = torch.device("cpu")
     predictor = load(model, "cpu")
-    before = peak()
-    buffer = BytesIO()
-    Image.effect_noise((size, size), 64).convert("RGB").save(buffer, "JPEG")
+    photo = noise(size)
+    before = held(cpu)
     begin = time.perf_counter()
-    picture = images.decode(buffer.getvalue(), max_pixels=size * size)
+    picture = images.decode(photo, max_pixels=size * size)
     if predictor.network.task == "style":
         (result,) = predictor.stylize_pictures([picture], [StyleOptions(tile=tile)])
     else:
         (result,) = predictor.upscale_pictures([picture], [UpscaleOptions(tile=tile)])
     images.encode(result, "jpeg")
+    seconds = time.perf_counter() - begin
     return {
         "network": model,
         "photo": f"{size}²",
-        "seconds": round(time.perf_counter() - begin, 1),
+        "seconds": seconds,
         "GiB before": before,
-        "GiB at most": peak(),
+        "GiB at most": peak(cpu),
         "threads": torch.get_num_threads(),
     }
-
-
-def peak() -> float:
-    """The most memory this process has held so far, in GiB; getrusage would tell the parent's, were that more."""
-    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return round(int(kib) / 2**20, 2)
-
-
-if __name__ == "__main__":
-    main()

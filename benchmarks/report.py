@@ -1,20 +1,78 @@
-"""Tables, and the machine they were measured on."""
+"""What a benchmark leaves behind: tables as Markdown and JSON, and the machine they were measured on."""
 
+import json
+import os
 import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-import torch
-
 from perceptual.predictor import pick_device
+from perceptual.weights import write_atomically
 from perceptual_training.machine import machine_name
+from perceptual_training.report import table
+
+from .timing import Spread
+
+Row = dict[str, Any]
+Tables = dict[str, list[Row]]  # by title; the rows of a table have the same columns
+
+PACKAGES = ("torchserve-perceptual", "torch", "torchvision", "openvino", "torchserve", "pillow")
 
 
-def machine() -> str:
-    """Processor or GPU, threads, and versions, in one line."""
-    return f"{machine_name(pick_device(None))}; torch {torch.__version__}, Python {platform.python_version()}"
+def say(message: str) -> None:
+    """Tells how far a benchmark is."""
+    print(message, file=sys.stderr, flush=True)
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as a Markdown table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def machine() -> dict[str, str]:
+    """Processor or GPU, threads, how busy it is with other work, and versions."""
+    return {
+        "machine": machine_name(pick_device(None)),
+        "load average before": f"{os.getloadavg()[0]:.1f}",
+        "Python": platform.python_version(),
+        **installed(PACKAGES),
+    }
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are there."""
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def write(folder: Path, name: str, command: str, facts: dict[str, str], tables: Tables) -> str:
+    """Writes ``NAME.md`` and ``NAME.json`` into a folder; returns the former."""
+    text = markdown(name, command, facts, tables)
+    content = {"benchmark": name, "command": command, "machine": facts, "tables": tables}
+    write_atomically(folder / f"{name}.md", text.encode())
+    # Infinity, of a figure that has no limit, is no JSON; no table has one.
+    described = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=asdict)
+    write_atomically(folder / f"{name}.json", described.encode())
+    return text
+
+
+def markdown(name: str, command: str, facts: dict[str, str], tables: Tables) -> str:
+    """A report to read."""
+    circumstances = "; ".join(f"{key} {value}" for key, value in facts.items())
+    lines = [f"# Benchmark: {name}", "", f"`{command}`", "", circumstances]
+    for title, rows in tables.items():
+        lines += ["", f"## {title}", "", *table(rows, lambda column, value: shown(value))]
+    return "\n".join(lines) + "\n"
+
+
+def shown(value: Any) -> str:
+    """A figure with as many digits as it deserves; of a spread, the median (least to most)."""
+    if isinstance(value, Spread):
+        return f"{shown(value.median)} ({shown(value.least)} to {shown(value.most)})"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)

@@ -1,21 +1,23 @@
-"""Seconds for one iteration of a style training, by part, and of pytorch/examples' loop in the same run.
+"""How long an iteration of a style training takes, by part.
 
-python -m benchmarks.training
-python -m benchmarks.training --peer examples/fast_neural_style --batch-size 4 --size 256
+  python -m benchmarks training
+  python -m benchmarks training --peer examples/fast_neural_style --batch-size 4 --size 256
+
+Iterations as those of `perceptual train style`, of the default network, in float32 and, where the machine is quick in
+it, bfloat16. They take turns on the same photos, which are read and cropped in the iteration.
+
+--peer measures the loop of pytorch/examples too: its network, its loss network, its functions, in its order, with the
+same layers of the same VGG-16. `times as fast` compares with the first row. The loss network has random weights.
 """
 
-import argparse
 import hashlib
-import statistics
-import sys
 import tempfile
-import time
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from statistics import median
 from unittest.mock import patch
 
 import torch
@@ -32,27 +34,34 @@ from perceptual_training.machine import bfloat16, quick_in_bfloat16
 from perceptual_training.settings import StyleSettings
 from perceptual_training.style import StyleTransfer
 
-from .report import machine, markdown
+from .arguments import count
+from .peer import NAME as PEER
+from .peer import add_peer, peer_module
+from .photos import PHOTOS
+from .report import Row, Tables, say
+from .timing import Spread, now
 
-ROOT = Path(__file__).parent.parent
-PHOTOS = ROOT / "docs" / "photos"
-PAINTING = ROOT / "training" / "styles" / "starry_night.jpg"
+PAINTING = PHOTOS.parents[1] / "training" / "styles" / "starry_night.jpg"
 WARM_UP = 2  # iterations that do not count
 LR = 1e-3
+PARTS = ("data", "network", "losses", "backward", "optimizer")
 
 
-def main() -> None:
-    """Prints a row for each way of training."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the benchmark's options."""
+    parser.add_argument("--size", type=count, default=256, help="side of the photos, px (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=count, default=4, metavar="N", help="photos at once (default: %(default)s)"
     )
-    parser.add_argument("--peer", type=Path, help="a checkout of pytorch/examples' fast_neural_style")
-    parser.add_argument("--size", type=int, default=256, help="side of the photos, px (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=4, help="photos at once (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=9, help="iterations that count (default: %(default)s)")
-    args = parser.parse_args()
-    print(machine(), "\n")
-    print(markdown(measure(args.peer, args.size, args.batch_size, args.repeats)))
+    parser.add_argument(
+        "--repeats", type=count, default=9, metavar="N", help="iterations that count (default: %(default)s)"
+    )
+    add_peer(parser)
+
+
+def run(args: Namespace) -> Tables:
+    """Measures every way of training."""
+    return {"An iteration": measure(args.peer, args.size, args.batch_size, args.repeats)}
 
 
 class Clock:
@@ -65,21 +74,20 @@ class Clock:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Surrounds a part."""
-        begin = self.now()
+        begin = now(self.device)
         yield
-        self.seconds[name] += self.now() - begin
+        self.seconds[name] += now(self.device) - begin
 
-    def now(self) -> float:
-        """The time at which all work given to the device so far is done."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+    @property
+    def total(self) -> float:
+        """Seconds of the whole iteration."""
+        return sum(self.seconds.values())
 
 
 Iteration = Callable[[Clock], None]
 
 
-def measure(peer: Path | None, size: int, batch_size: int, repeats: int) -> list[dict[str, Any]]:
+def measure(peer: Path | None, size: int, batch_size: int, repeats: int) -> list[Row]:
     """Runs the ways in turn, iteration by iteration, on the same photos with the same loss network.
 
     Its weights do not change how long it takes, so they are random, and nothing need be downloaded.
@@ -92,13 +100,13 @@ def measure(peer: Path | None, size: int, batch_size: int, repeats: int) -> list
         torch.save({name: value for name, value in vgg.state_dict().items() if name.startswith("features")}, weights)
         ways: dict[str, Iteration] = {}
         if peer:
-            ways["pytorch/examples"] = peers(peer, vgg, folder, size, batch_size, device)
+            ways[PEER] = peers(peer, vgg, folder, size, batch_size, device)
         ways["float32"] = ours(weights, folder, size, batch_size, device, half=False)
         if quick_in_bfloat16(device):
             ways["bfloat16"] = ours(weights, folder, size, batch_size, device, half=True)
         taken: dict[str, list[Clock]] = {name: [] for name in ways}
         for number in range(WARM_UP + repeats):
-            print(f"iteration {number + 1} of {WARM_UP + repeats}", file=sys.stderr)
+            say(f"iteration {number + 1} of {WARM_UP + repeats}")
             for name, iterate in ways.items():
                 clock = Clock(device)
                 iterate(clock)
@@ -107,18 +115,15 @@ def measure(peer: Path | None, size: int, batch_size: int, repeats: int) -> list
     return [row(name, clocks, next(iter(taken.values())), batch_size) for name, clocks in taken.items()]
 
 
-def row(name: str, clocks: list[Clock], first: list[Clock], batch_size: int) -> dict[str, Any]:
-    """The figures of one way: of the whole iteration, against the first way, and of its parts."""
-    totals = [sum(clock.seconds.values()) for clock in clocks]
-    ratios = [sum(a.seconds.values()) / total for a, total in zip(first, totals, strict=True)]
-    median = statistics.median(totals)
+def row(name: str, clocks: list[Clock], first: list[Clock], batch_size: int) -> Row:
+    """The figures of one way: of the whole iteration, against the first way, and the medians of its parts."""
+    seconds = Spread.of(clock.total for clock in clocks)
     return {
         "training": name,
-        "seconds": round(median, 3),
-        "range": f"{min(totals):.3f} to {max(totals):.3f}",
-        "images/s": round(batch_size / median, 2),
-        "times as fast": round(statistics.median(ratios), 2),
-        **{part: round(statistics.median(clock.seconds[part] for clock in clocks), 3) for part in clocks[0].seconds},
+        "seconds": seconds,
+        "images/s": batch_size / seconds.median,
+        "times as fast": Spread.of_ratios((clock.total for clock in first), (clock.total for clock in clocks)),
+        **{part: median(clock.seconds[part] for clock in clocks) for part in PARTS},
     }
 
 
@@ -190,16 +195,17 @@ class Timed(nn.Module):
 
 def peers(peer: Path, vgg: nn.Module, folder: Path, size: int, batch_size: int, device: torch.device) -> Iteration:
     """An iteration as that of pytorch/examples: its network, its loss network, its functions, in its order."""
-    theirs = modules(peer, vgg)
-    network = theirs.transformer_net.TransformerNet().to(device).train()
+    utils = peer_module(peer, "utils")
+    network = peer_module(peer, "transformer_net").TransformerNet().to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), LR)
     mse = nn.MSELoss()
-    loss_network = theirs.vgg.Vgg16(requires_grad=False).to(device)
+    with patch("torchvision.models.vgg16", lambda weights: vgg):  # in place of one from the internet
+        loss_network = peer_module(peer, "vgg").Vgg16(requires_grad=False).to(device)
     to_pixels = transforms.Lambda(lambda x: x.mul(255))
     painting = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor(), to_pixels])
     style = painting(torchvision.datasets.folder.default_loader(str(PAINTING))).repeat(batch_size, 1, 1, 1).to(device)
     with torch.no_grad():
-        grams = [theirs.utils.gram_matrix(each) for each in loss_network(theirs.utils.normalize_batch(style))]
+        grams = [utils.gram_matrix(each) for each in loss_network(utils.normalize_batch(style))]
     reading = transforms.Compose(
         [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor(), to_pixels]
     )
@@ -212,10 +218,10 @@ def peers(peer: Path, vgg: nn.Module, folder: Path, size: int, batch_size: int, 
         with clock.part("network"):
             stylized = network(batch)
         with clock.part("losses"):
-            found = loss_network(theirs.utils.normalize_batch(stylized))
-            wanted = loss_network(theirs.utils.normalize_batch(batch))
+            found = loss_network(utils.normalize_batch(stylized))
+            wanted = loss_network(utils.normalize_batch(batch))
             content = mse(found.relu2_2, wanted.relu2_2)
-            styles = [mse(theirs.utils.gram_matrix(each), gram) for each, gram in zip(found, grams, strict=True)]
+            styles = [mse(utils.gram_matrix(each), gram) for each, gram in zip(found, grams, strict=True)]
             total = 1e5 * content + 1e10 * sum(styles)
         with clock.part("backward"):
             total.backward()
@@ -224,26 +230,3 @@ def peers(peer: Path, vgg: nn.Module, folder: Path, size: int, batch_size: int, 
             total.item()  # it logs the losses of every iteration
 
     return iterate
-
-
-def modules(peer: Path, vgg: nn.Module) -> SimpleNamespace:
-    """Modules of a checkout, whose loss network gets this VGG in place of one from the internet."""
-    folder = peer / "neural_style"
-    if not (folder / "transformer_net.py").is_file():
-        raise SystemExit(f"{peer} is no checkout of pytorch/examples' fast_neural_style: it has no neural_style folder")
-    sys.path.insert(0, str(folder))
-    import transformer_net
-    import utils
-    import vgg as its_vgg
-
-    constructor = its_vgg.Vgg16
-
-    def build(**options: Any) -> nn.Module:
-        with patch("torchvision.models.vgg16", lambda weights: vgg):
-            return constructor(**options)
-
-    return SimpleNamespace(transformer_net=transformer_net, utils=utils, vgg=SimpleNamespace(Vgg16=build))
-
-
-if __name__ == "__main__":
-    main()

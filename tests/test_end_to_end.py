@@ -80,19 +80,3 @@ def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monk
         assert enlarged.size == (4 * 64, 4 * 48)
     with Image.open(output / "contact_sheet.jpg") as sheet:  # the photo, both results, and what super-resolution got
         assert sheet.size == (4 * 512 + 5 * 6, 384 + LINE + 2 * 6)
-
-
-def test_benchmarks_measure_every_preset(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "--sizes", "32", "--repeats", "2", "-o", str(tmp_path)]
-    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
-    table = (tmp_path / "inference.md").read_text()
-    assert all(f"| style, {preset} | 32² |" in table for preset in perceptual.StyleNetwork.presets)
-    assert (tmp_path / "inference.json").exists()
-
-
-def test_memory_is_measured_in_a_process_of_its_own(weights):
-    command = [sys.executable, "-m", "benchmarks.memory", str(weights), "64", "300", "--tile", "128"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    rows = [line.split(" | ") for line in done.stdout.splitlines() if "²" in line]
-    assert [row[1] for row in rows] == ["64²", "300²"]
-    assert all(0.1 < float(row[3]) <= float(row[4]) < 2 for row in rows)

@@ -1,0 +1,36 @@
+"""The networks that are measured, by name: every preset of every task."""
+
+from typing import Any
+
+import torch
+
+from perceptual.networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
+
+# Class and arguments. Typed Any, as each class takes arguments of its own.
+CATALOG: dict[str, tuple[Any, dict[str, Any]]] = {
+    **{f"style-{name}": (StyleNetwork, config) for name, config in StyleNetwork.presets.items()},
+    **{
+        f"x{scale}-{name}": (SuperResolutionNetwork, {"scale": scale, **config})
+        for scale in (4, 8)
+        for name, config in SuperResolutionNetwork.presets.items()
+    },
+}
+
+
+def build(name: str) -> ImageTransformationNetwork:
+    """A network with random weights: what it takes does not depend on them."""
+    kind, config = CATALOG[name]
+    network = kind(**config).eval()
+    # Those of super-resolution begin with zeros in the last layer, which an engine might leave out.
+    torch.nn.init.normal_(network.layers[-1].weight, std=0.01)
+    return network
+
+
+def task_of(name: str) -> str:
+    """What a network does."""
+    return CATALOG[name][0].task
+
+
+def scale_of(name: str) -> int:
+    """How many times larger a network's result is."""
+    return CATALOG[name][1].get("scale", 1)

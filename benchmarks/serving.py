@@ -1,0 +1,173 @@
+"""How many pictures a second a server gives over HTTP, how long each takes, and where the time goes.
+
+  python -m benchmarks serving
+  python -m benchmarks serving --concurrency 4 --requests 100 --repeats 5
+
+TorchServe serves an archive of the default style network, with the one worker an archive asks for. Clients in a
+process of their own send a JPEG photo of noise, --concurrency of them at once. In turn with them, this process decodes,
+stylizes and encodes the same photo as often, one after the other, on as many threads as the worker has; `of in process`
+is the server's part of its rate.
+
+`p50`, `p95` and `p99` are seconds from request to reply. `queued` are seconds of it, in the mean, in TorchServe's
+queue. `% decode`, `% infer` and `% encode` are shares of the rest, as the worker measures them; `% server` is what they
+leave: HTTP, TorchServe, the client.
+"""
+
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from perceptual import images
+from perceptual.archive import package
+from perceptual.client import Client, RunningServer
+from perceptual.errors import ServerError
+from perceptual.networks import StyleNetwork
+from perceptual.options import StyleOptions
+from perceptual.predictor import Predictor, load
+from perceptual.server import Server
+from perceptual.weights import save_network
+
+from .arguments import count
+from .load import Load, generate
+from .photos import noise
+from .process import in_own_process
+from .report import Row, Tables, say
+from .timing import Spread
+
+MODEL = "style"
+STAGES = ("decode", "infer", "encode")
+PERCENTILES = (50, 95, 99)
+SETTLE = 10.0  # seconds within which the metrics of a reply are told; they take their way through a log
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a server is to bear: a photo, how many requests in a round and for how many seconds at most, and rounds."""
+
+    photo: bytes
+    requests: int
+    longest: float
+    repeats: int
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the benchmark's options."""
+    parser.add_argument("--size", type=count, default=512, help="side of the square photo, px (default: %(default)s)")
+    parser.add_argument(
+        "--concurrency",
+        nargs="+",
+        type=count,
+        metavar="N",
+        default=[1, 4, 16],
+        help="requests at once (default: 1 4 16)",
+    )
+    parser.add_argument(
+        "--requests", type=count, default=48, metavar="N", help="in a round, at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=count, default=60, metavar="N", help="of a round, at most (default: %(default)s)"
+    )
+    parser.add_argument("--repeats", type=count, default=3, metavar="N", help="rounds (default: %(default)s)")
+
+
+def run(args: Namespace) -> Tables:
+    """Serves the network and measures it at every concurrency."""
+    plan = Plan(noise(args.size), args.requests, args.seconds, args.repeats)
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch, f"{MODEL}.safetensors")
+        save_network(weights, StyleNetwork(), {})
+        package(weights, scratch)
+        predictor = load(weights)
+        say("starting TorchServe")
+        with Server(scratch, port=0) as server:
+            rows = [measure(server.address, MODEL, predictor, plan, each) for each in args.concurrency]
+    return {f"Serving, {args.size}² JPEG": rows}
+
+
+def measure(address: RunningServer, model: str, predictor: Predictor, plan: Plan, concurrency: int) -> Row:
+    """The figures of one concurrency.
+
+    Args:
+        address: Where the server is.
+        model: The model that is asked.
+        predictor: Of the same network.
+        plan: What the server is to bear.
+        concurrency: Requests at once.
+    """
+    warm_up = replace(plan, requests=concurrency)
+    over_http(address, model, warm_up, concurrency)
+    in_process(predictor, replace(plan, requests=1))
+    served, called = [], []
+    before = read_times(address, model)
+    for number in range(plan.repeats):
+        say(f"{concurrency} at once: round {number + 1} of {plan.repeats}")
+        served.append(over_http(address, model, plan, concurrency))
+        called.append(in_process(predictor, plan))
+    latencies = [seconds for load in served for seconds in load.latencies]
+    after = times_after(address, model, before, len(latencies))
+    spent = {name: (after[name][0] - before.get(name, (0.0, 0))[0]) / len(latencies) for name in after}
+    return {
+        "at once": concurrency,
+        "requests/s": Spread.of(load.rate for load in served),
+        **{f"p{rank}": float(np.percentile(latencies, rank)) for rank in PERCENTILES},
+        "in process/s": Spread.of(load.rate for load in called),
+        "of in process": Spread.of_ratios((each.rate for each in served), (each.rate for each in called)),
+        "queued": spent["queue"],
+        **shares(spent, float(np.mean(latencies)) - spent["queue"]),
+    }
+
+
+def over_http(address: RunningServer, model: str, plan: Plan, concurrency: int) -> Load:
+    """A round over HTTP."""
+    return in_own_process(generate, address, model, plan.photo, concurrency, plan.requests, plan.longest)
+
+
+def in_process(predictor: Predictor, plan: Plan) -> Load:
+    """A round without a server: a worker's work, one photo after the other."""
+    times = [time.perf_counter()]
+    while len(times) <= plan.requests and times[-1] - times[0] < plan.longest:
+        (picture,) = predictor.stylize_pictures([images.decode(plan.photo)], [StyleOptions()])
+        images.encode(picture)
+        times.append(time.perf_counter())
+    return Load(times[-1] - times[0], np.diff(times).tolist())
+
+
+def shares(spent: Mapping[str, float], mean: float) -> Row:
+    """What each stage takes of a request's mean time, in per cent, and what they all leave to the server."""
+    parts = {f"% {stage}": 100 * spent[stage] / mean for stage in STAGES}
+    return parts | {"% server": 100 - sum(parts.values())}
+
+
+def times_after(
+    address: RunningServer, model: str, before: Mapping[str, tuple[float, int]], replies: int
+) -> dict[str, tuple[float, int]]:
+    """The same as :func:`read_times`, once it tells of so many more replies. Raises ServerError if it does not."""
+    deadline = time.monotonic() + SETTLE
+    wanted = before.get("encode", (0.0, 0))[1] + replies
+    while (times := read_times(address, model)).get("encode", (0.0, 0))[1] < wanted:
+        if time.monotonic() > deadline:
+            raise ServerError(f"the server's metrics do not tell of all replies of {model}; see {address.logs}")
+        time.sleep(0.1)
+    return times
+
+
+def read_times(address: RunningServer, model: str) -> dict[str, tuple[float, int]]:
+    """Seconds that requests have spent in each stage and in the queue, and how many did, since the server began."""
+    with Client(address.metrics_url) as client:
+        families = text_string_to_metric_families(client.send("GET", "/metrics").text)
+    seconds, counts = {"queue": 0.0}, {"queue": 0}
+    for sample in (sample for family in families for sample in family.samples):
+        if sample.labels.get("ModelName") == model:
+            if sample.name == "perceptual_stage_seconds_sum":
+                seconds[sample.labels["Stage"]] = sample.value
+            elif sample.name == "perceptual_stage_seconds_count":
+                counts[sample.labels["Stage"]] = int(sample.value)
+        elif sample.labels.get("model_name") == model and sample.name.startswith("ts_queue_latency_microseconds"):
+            seconds["queue"] = sample.value / 1e6
+    return {name: (each, counts[name]) for name, each in seconds.items()}

@@ -1,0 +1,62 @@
+"""Times of several ways to do the same, taken in turn, and what to say of them."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+Way = TypeVar("Way")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of several measurements, the least and the most of them."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """The spread of these values, of which there is at least one."""
+        known = list(values)
+        return cls(statistics.median(known), min(known), max(known))
+
+    @classmethod
+    def of_ratios(cls, above: Iterable[float], below: Iterable[float]) -> "Spread":
+        """The spread of ratios, each of two measurements of the same round."""
+        return cls.of(a / b for a, b in zip(above, below, strict=True))
+
+
+def alternate(
+    ways: Mapping[Way, Callable[[], object]], repeats: int, device: torch.device, warm_up: int = 1
+) -> dict[Way, list[float]]:
+    """Seconds that each way takes, round by round.
+
+    The ways take turns, so that a machine that slows down in between slows them all.
+
+    Args:
+        ways: What to time, by name.
+        repeats: Rounds that count.
+        device: Its work is waited for.
+        warm_up: Rounds before these, in which memory is allocated and algorithms are picked.
+    """
+    seconds: dict[Way, list[float]] = {name: [] for name in ways}
+    for number in range(warm_up + repeats):
+        for name, run in ways.items():
+            begin = now(device)
+            run()
+            taken = now(device) - begin
+            if number >= warm_up:
+                seconds[name].append(taken)
+    return seconds
+
+
+def now(device: torch.device) -> float:
+    """The time at which all work given to the device so far is done, in seconds."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
