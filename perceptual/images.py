@@ -32,7 +32,7 @@ from torch import Tensor
 from .errors import ImageTooLarge, InvalidImage, UnsupportedFormat
 
 READABLE = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 8192**2
 MAX_SIDES = {"jpeg": 65500, "webp": 16383}  # libjpeg's and libwebp's own limits, in pixels
 
 # How images that are not read begin: Pillow knows some of them, but its parsers for them stay out of a server's reach.

@@ -130,10 +130,10 @@ def test_upscale_one_photo(run, upscaler, photo, tmp_path):
 
 
 def test_upscale_goes_on_past_photos_that_are_broken_or_too_large(run, upscaler, folder, tmp_path):
-    Image.new("RGB", (5000, 600)).save(folder / "wide.png")
+    Image.new("RGB", (5000, 900)).save(folder / "wide.png")
     status, out, err = run("upscale", folder, "--model", upscaler, "-o", tmp_path / "out")
     assert status == 1 and "2 of 4 photos enlarged 4 times" in out and err.count("\n") == 2
-    assert "20000×2400; the limit is 40000000 pixels in all: send 4564×547 at most" in err
+    assert "20000×3600; the limit is 67108864 pixels in all: send 4827×868 at most" in err
 
 
 def test_upscale_takes_the_network_that_ships_for_a_factor(run, upscaler, photo, tmp_path, monkeypatch):

@@ -32,5 +32,6 @@ def test_the_largest_stylized_photo_fits_into_a_reply():
     assert model["max_pixels"] * bytes_per_pixel < model["max_reply"]
 
 
-def test_style_accepts_in_the_server_what_it_does_without():
-    assert yaml.safe_load((ROOT / "handlers/style_transfer.yaml").read_text())["max_pixels"] == MAX_PIXELS
+def test_no_more_pixels_are_accepted_in_the_server_than_without():
+    limits = {file.stem: yaml.safe_load(file.read_text())["max_pixels"] for file in ROOT.glob("handlers/*.yaml")}
+    assert limits["style_transfer"] < limits["super_resolution"] == MAX_PIXELS == 8192**2
