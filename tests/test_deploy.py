@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -42,19 +43,17 @@ def instances(model_store, tmp_path_factory):
             yield one, two
 
 
-@pytest.fixture(scope="module")
-def front(instances, tmp_path_factory):
-    """A client of nginx with the configuration that ships, but for ports, paths and the rate."""
-    folder = tmp_path_factory.mktemp("nginx")
+@contextmanager
+def nginx(folder, sockets, **changes):
+    """A client of nginx with the configuration that ships, but for port, paths and changes."""
     (port,) = reserve_ports(0)[:1]
-    one, two = (str(each.sockets) for each in instances)
+    one, two = sockets
     shipped = (DEPLOY / "nginx.conf").read_text()
-    changes = {
+    changes |= {
         "/etc/perceptual/": f"{folder}/",
         "/run/perceptual/8080/inference.sock": f"{one}/inference.sock",
         "/run/perceptual/8090/inference.sock": f"{two}/inference.sock",
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
-        "rate=10r/s": "rate=1000r/s",
     }
     for old, new in changes.items():
         assert old in shipped
@@ -82,9 +81,17 @@ def front(instances, tmp_path_factory):
 
 def answers(client):
     try:
-        return client.get("/ping").status_code == 200
+        return client.get("/").status_code == 404
     except httpx.TransportError:
         return False
+
+
+@pytest.fixture(scope="module")
+def front(instances, tmp_path_factory):
+    """A client of nginx in front of two servers, which lets through as many requests as come."""
+    sockets = [each.sockets for each in instances]
+    with nginx(tmp_path_factory.mktemp("nginx"), sockets, **{"rate=10r/s": "rate=1000r/s"}) as client:
+        yield client
 
 
 def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
@@ -126,6 +133,16 @@ def test_only_predictions_and_health_are_exposed(front, photo):
 
 
 @needs_nginx
+def test_what_a_photo_is_called_does_not_matter(front, photo):
+    for kind in ("application/x-www-form-urlencoded", "image/png", ""):
+        reply = front.post("/predictions/tiny", content=photo, headers=KEY | {"Content-Type": kind})
+        assert reply.status_code == 200, kind
+    form = {"files": {"data": ("photo.png", photo)}, "data": {"strength": "7"}}
+    key = {"Authorization": KEY["Authorization"]}
+    assert front.post("/predictions/tiny", headers=key, **form).json()["error"] == "InvalidOption"
+
+
+@needs_nginx
 def test_only_known_clients_and_bodies_within_the_limit(front, photo):
     for key in ({}, {"Authorization": "Bearer wrong"}):
         assert front.post("/predictions/tiny", content=photo, headers=key).status_code == 401
@@ -135,6 +152,16 @@ def test_only_known_clients_and_bodies_within_the_limit(front, photo):
         with insecure.wrap_socket(plain) as connection:
             connection.sendall(f"{head}Content-Length: {2**28}\r\n\r\n".encode())  # and not a byte of it
             assert b" 413 " in connection.recv(200)
+
+
+@needs_nginx
+def test_a_client_that_asks_too_often_is_refused(tmp_path):
+    with nginx(tmp_path, [tmp_path, tmp_path]) as client:  # no server behind it
+        replies = [client.post("/predictions/tiny", headers=KEY) for _ in range(60)]
+        refused = [reply for reply in replies if reply.status_code == 429]
+        assert [reply.status_code for reply in replies[:20]] == [502] * 20
+        assert len(refused) >= 20 and {reply.headers["retry-after"] for reply in refused} == {"1"}
+        assert client.get("/ping").status_code == 502  # is not counted
 
 
 @needs_nginx
