@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,8 @@ def compiled(layers: nn.Sequential, device: torch.device) -> Layers | None:
 
 def openvino(layers: nn.Sequential) -> Layers:
     """The layers compiled by OpenVINO for all sizes, on as many threads as PyTorch has."""
-    # Otherwise the import alone tells Google Analytics of this machine; OpenVINO does without the package.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    from openvino import Core, convert_model
+    core = openvino_core()
+    from openvino import convert_model
 
     channels = next(layers.parameters()).shape[1]
     with warnings.catch_warnings(), torch.inference_mode():
@@ -150,7 +150,7 @@ def openvino(layers: nn.Sequential) -> Layers:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    network = Core().compile_model(model, "CPU", settings)
+    network = core.compile_model(model, "CPU", settings)
 
     def run(x: Tensor) -> Tensor:
         # A request of its own for each call: they may come from several threads, and it frees its memory.
@@ -158,6 +158,20 @@ def openvino(layers: nn.Sequential) -> Layers:
         return torch.from_numpy(request.infer([x.contiguous().numpy()], share_inputs=True)[0])
 
     return Checked(run, layers)
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO, once for the whole process.
+
+    Each ``Core`` sets aside a stack for signals, and unmaps it when it ends, though a later one may have noted it as
+    the stack to go back to: the next signal would then kill the process.
+    """
+    # Otherwise the import alone tells Google Analytics of this machine; OpenVINO does without the package.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    from openvino import Core
+
+    return Core()
 
 
 def with_instance_norm(layers: nn.Sequential) -> nn.Sequential:

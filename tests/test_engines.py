@@ -137,3 +137,23 @@ def test_engine_is_an_option_of_commands(weights, photo, tmp_path):
     command = ["stylize", str(tmp_path / "photo.png"), "--model", str(weights), "-o", str(tmp_path / "out.png")]
     assert main([*command, "--engine", "eager"]) == 0
     assert main([*command, "--engine", "steam"]) == 1
+
+
+@needs_openvino
+def test_signals_are_survived_after_engines_have_ended():
+    program = """
+        import faulthandler, gc, os, signal
+        from perceptual import engines
+        from perceptual.networks import StyleNetwork
+        faulthandler.enable()  # as signal handlers of Python, runs on the stack that is set aside for signals
+        signal.signal(signal.SIGUSR1, lambda *arguments: print("survived"))
+        layers = StyleNetwork(init_features=4, num_residuals=0).layers
+        first, second = engines.openvino(layers), engines.openvino(layers)
+        del first
+        gc.collect()
+        del second
+        gc.collect()
+        os.kill(os.getpid(), signal.SIGUSR1)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "survived\n")
