@@ -36,7 +36,8 @@ class SelfProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """Multiplies."""
         ctx.save_for_backward(x)
-        return wide(x).mT @ wide(x)
+        factor = wide(x)
+        return factor.mT @ factor
 
     @staticmethod
     @once_differentiable
