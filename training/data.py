@@ -106,16 +106,21 @@ def resized_crops(size: int, scale: tuple[float, float] = (0.35, 1.0)) -> Crop:
 
 
 def plain_crops(size: int) -> Crop:
-    """Random crops of ``size`` × ``size`` pixels as they are, flipped every other time."""
-    transform = v2.Compose([v2.RandomCrop(size), v2.RandomHorizontalFlip()])
+    """Random crops of ``size`` × ``size`` pixels as they are, in one of a square's eight orientations.
 
-    def crop(photo: Tensor) -> Tensor:
+    All eight, as Lim et al. 2017 (https://arxiv.org/abs/1707.02921) take them: how edges are enlarged does not depend
+    on which way is up, and it makes eight photos of one.
+    """
+    transform = v2.Compose([v2.RandomCrop(size), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
+
+    def oriented(photo: Tensor) -> Tensor:
         height, width = photo.shape[1:]
         if min(height, width) < size:
             raise InvalidImage(f"{width}×{height} pixels are too few for a crop of {size}×{size}")
-        return transform(photo)
+        crop = transform(photo)
+        return crop.mT if torch.rand(()) < 0.5 else crop
 
-    return crop
+    return oriented
 
 
 @lru_cache(maxsize=2)
