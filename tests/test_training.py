@@ -203,6 +203,22 @@ def test_a_training_can_begin_with_another_s_weights(settings, tmp_path):
     assert metadata["provenance"]["recipe"]["initial_weights"] == first.name
 
 
+def test_what_is_written_may_keep_a_share_of_the_initial_weights(settings, tmp_path):
+    first = train_style(settings(iterations=2))
+
+    def train_on(name, **changes):
+        folders = {"sample_path": tmp_path / name, "model_path": tmp_path / f"{name}.safetensors"}
+        return load_network(train_style(settings(iterations=3, initial_weights=first, **folders, **changes)))[0]
+
+    begun = load_network(first)[0].state_dict()
+    ended, mixed = train_on("whole").state_dict(), train_on("mixed", initial_share=0.25, save_step=1).state_dict()
+    for key, value in mixed.items():
+        torch.testing.assert_close(value, ended[key].lerp(begun[key], 0.25), rtol=1e-2, atol=1e-4)  # of float16
+    assert any(not torch.equal(begun[key], ended[key]) for key in begun)
+    with pytest.raises(InvalidOption, match="there are no --initial-weights to take a share of"):
+        train_style(settings(initial_share=0.5, sample_path=tmp_path / "none"))
+
+
 def test_initial_weights_of_other_layers_are_refused(settings, tmp_path):
     first = train_style(settings(iterations=1))
     with pytest.raises(InvalidOption, match=r"initial-weights: .* holds another network \(style .*this training's is"):

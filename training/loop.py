@@ -20,6 +20,7 @@ from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Crop, RandomCrops, batches, find_photos
 from .machine import bfloat16, machine_name, quick_in_bfloat16
+from .mixing import mixed_with_initial
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
@@ -147,7 +148,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             if last or done % settings.log_step == 0:
                 record.losses(done, means, optimizer.param_groups[0]["lr"])
             if last or done % settings.sample_step == 0:
-                record.pictures(done, task.sheet(), task.frame())
+                with mixed_with_initial(network, settings):
+                    record.pictures(done, task.sheet(), task.frame())
             if last or done % settings.save_step == 0:
                 progress = advanced(before, done, time.monotonic() - begin, machine)
                 save_checkpoint(run.checkpoint, progress, settings, network, optimizer, scheduler)
@@ -157,7 +159,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                     "photos": len(files),
                     "losses": means,
                 }
-                save_network(run.latest, network, {**task.provenance(), **facts})
+                with mixed_with_initial(network, settings):
+                    save_network(run.latest, network, {**task.provenance(), **facts})
             if last:
                 record.unusable(unusable)
             if stopping:
@@ -166,7 +169,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     if parallel.rank() > 0:
         return True
     animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
-    save_network(run.model, network, {**task.provenance(), **facts})
+    with mixed_with_initial(network, settings):
+        save_network(run.model, network, {**task.provenance(), **facts})
     return True
 
 

@@ -50,6 +50,12 @@ class TrainingSettings:
         "begin with the network of this file, which must have the same layers: quicker than from scratch",
         NETWORK,
     )
+    initial_share: float = setting(
+        0.0,
+        Number(0, 1),
+        "share of these initial weights in those that are written; about 0.25 calms patterns that a loss adds",
+        NETWORK,
+    )
 
     loss_network: str = setting("vgg16", Choice(("vgg16", "vgg19")), "network whose features are compared", LOSSES)
     loss_weights: Path | None = setting(
@@ -210,6 +216,7 @@ PATHS = {
 }
 # What may differ between a run and its continuation without changing what is computed.
 FREE_ON_RESUME = PATHS | {
+    "initial_share",
     "num_workers",
     "device",
     "iterations",

@@ -40,8 +40,10 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
 
     Raises:
         WeightsError: The file cannot be read.
-        InvalidOption: It holds a network of other layers.
+        InvalidOption: It holds a network of other layers, or a share of it is asked for and there is none.
     """
+    if settings.initial_share and not settings.initial_weights:
+        raise InvalidOption("initial-share: there are no --initial-weights to take a share of")
     wanted = {"init_features": settings.init_features, "num_residuals": settings.num_residuals, **changes}
     given = {name: value for name, value in wanted.items() if value is not None}
     network = cls(**{**cls.presets[settings.preset], **given})
