@@ -14,21 +14,23 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
     Johnson et al. 2016 (section 4.2) match the outputs of super-resolution to their low-resolution inputs.
 
     Args:
-        images: Float in [0, 1], N×C×H×W.
+        images: Float in [0, 1] or bytes, N×C×H×W.
         references: The same, N×C×H′×W′ of any size, on the same device.
         low_frequencies: Match the images reduced to the references' size and add the difference, enlarged: colours
             shift as a whole, and detail, which a small reference knows nothing of, stays as it is.
 
     Returns:
-        N×C×H×W in [0, 1]. At multiples of 1/255 it is what ``skimage.exposure.match_histograms`` gives; values
-        between them are interpolated.
+        N×C×H×W of the images' type. At multiples of 1/255 it is what ``skimage.exposure.match_histograms`` gives;
+        values between them are interpolated, and bytes rounded.
     """
+    if low_frequencies and images.dtype == torch.uint8:
+        return (255 * match(images / 255, references / 255, low_frequencies=True)).round().to(torch.uint8)
     if low_frequencies:
         low = F.interpolate(images, references.shape[-2:], mode="bilinear", antialias=True)
         shift = match(low, references) - low
         shift = F.interpolate(shift, images.shape[-2:], mode="bilinear", antialias=True)
         return (images + shift).clamp(0, 1)
-    table = lookup_table(quantiles(images), quantiles(references)).to(images.dtype) / (LEVELS - 1)
+    table = lookup_table(quantiles(images), quantiles(references))
     pixels = images.flatten(2)
     matched = torch.empty_like(pixels)
     for source, target in zip(pixels.split(AT_ONCE, dim=2), matched.split(AT_ONCE, dim=2), strict=True):
@@ -37,7 +39,10 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
 
 
 def look_up(table: Tensor, pixels: Tensor) -> Tensor:
-    """What a table, N×C×256, makes of pixels in [0, 1], N×C×P; between two levels it is interpolated."""
+    """What a table of levels, N×C×256, makes of pixels, N×C×P; between two levels it is interpolated."""
+    if pixels.dtype == torch.uint8:
+        return table.round().to(torch.uint8).gather(2, pixels.long())
+    table = table.to(pixels.dtype) / (LEVELS - 1)
     levels = pixels.clamp(0, 1) * (LEVELS - 1)
     below = levels.floor()
     place = below.long()
@@ -52,7 +57,7 @@ def quantiles(images: Tensor) -> Tensor:
     channel = torch.arange(n * c, device=images.device).view(n, c, 1)
     counts = torch.zeros(n * c * LEVELS, dtype=torch.long, device=images.device)
     for each in pixels.split(AT_ONCE, dim=2):
-        levels = (each.clamp(0, 1) * (LEVELS - 1)).round().long()
+        levels = each if each.dtype == torch.uint8 else (each.clamp(0, 1) * (LEVELS - 1)).round().long()
         counts += torch.bincount((channel * LEVELS + levels).flatten(), minlength=n * c * LEVELS)
     return counts.view(n, c, LEVELS).cumsum(2).double() / pixels.shape[2]
 

@@ -49,6 +49,15 @@ def test_agrees_with_scikit_image(name):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("low_frequencies", [False, True])
+def test_bytes_are_matched_as_floats_are_but_rounded(low_frequencies):
+    image, reference = (torch.from_numpy(each.copy()).permute(2, 0, 1)[None] for each in PAIRS["pictures"])
+    found = histogram.match(image, reference, low_frequencies=low_frequencies)
+    floats = histogram.match(image / 255, reference / 255, low_frequencies=low_frequencies)
+    assert found.dtype == torch.uint8
+    torch.testing.assert_close(found.float(), floats * 255, atol=0.501, rtol=0)
+
+
 def test_every_image_of_a_batch_has_its_own_reference():
     rng = np.random.default_rng(1)
     images = torch.cat([to_tensor(noise(rng, 12, 9)) for _ in range(3)])
