@@ -149,6 +149,7 @@ def openvino(layers: nn.Sequential) -> Layers:
         "INFERENCE_PRECISION_HINT": "bf16" if quick_in_bfloat16(torch.device("cpu")) else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
+        "CPU_RUNTIME_CACHE_CAPACITY": "0",  # it would keep what it prepared for every size of picture that ever came
     }
     network = core.compile_model(model, "CPU", settings)
 

@@ -5,6 +5,7 @@ is not ASCII, a header with a newline, a list of the wrong length). So here ever
 nothing that a client wrote goes into a status or header.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ T = TypeVar("T")
 IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
 MAX_TILE = 2048  # pixels
 MAX_REPLY = 200_000_000  # bytes; a little below the max_response_size of config.properties
+TRIM_AFTER = 50  # requests; it takes milliseconds
 HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class ImageHandler(ABC):
 
     options: ClassVar[type[Any]]
     predictor: Predictor
+    answered = 0  # requests since memory was trimmed
 
     @abstractmethod
     def run(self, pictures: Sequence[Picture], options: Sequence[Any], watch: Watch) -> list[Picture]:
@@ -129,6 +132,10 @@ class ImageHandler(ABC):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, idx=index)
             context.set_response_content_type(index, reply.media_type)
             self.meter.tell(record, reply.status, reply.outcome, len(reply.body))
+        self.answered += len(replies)
+        if self.answered >= TRIM_AFTER:
+            self.answered = 0
+            trim_memory()
         return [reply.body for reply in replies]
 
     def understand(self, row: Any, context: Any, index: int, record: Record) -> Request:
@@ -205,6 +212,13 @@ def end_if_gpu_is_lost(error: Exception) -> None:
         logger.critical("the GPU fails; ending this worker", exc_info=error)
         logging.shutdown()
         os._exit(1)
+
+
+def trim_memory() -> None:
+    """Gives memory that is free back to the system; pictures of ever new sizes leave it in ever more pieces."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim:
+        trim(0)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
 
 import httpx
 import numpy as np
@@ -223,28 +224,23 @@ def test_no_upload_does_harm(server, management, ask, photo):
 
 @pytest.mark.slow
 def test_a_worker_takes_no_more_after_2000_requests(management, ask):
-    """Memory, files and threads of the worker, over a mix of sizes, formats, options and mistakes."""
-    sizes = ((24, 20), (40, 24), (64, 48), (33, 65))
-    good = [encoded(size, format) for size in sizes for format in FORMATS]
-    mix = [(data, {}) for data in good]
-    mix += [(data, {"X-Strength": "0.5", "X-Keep-Colors": "on", "Accept": "image/png"}) for data in good]
-    mix += [
-        (good[0][:200], {}),
-        (b"no picture", {}),
-        (good[0], {"X-Strength": "7"}),
-        (good[0], {"Accept": "text/html"}),
-    ]
+    """Memory, files and threads of the worker, over a mix of formats, options, mistakes and ever new sizes."""
+    chance = random.Random(0)
     (pid,) = management.ready_workers("tiny")
     worker = psutil.Process(pid)
 
     def load(requests):
         with ThreadPoolExecutor(4) as pool:
-            return Counter(pool.map(lambda index: ask_mixed(*mix[index % len(mix)]), range(requests)))
+            return Counter(pool.map(lambda each: ask("tiny", each[0], **each[1])[0], islice(mix(), requests)))
 
-    def ask_mixed(data, headers):
-        return ask("tiny", data, **headers)[0]
+    def mix():
+        for format in cycle(FORMATS):
+            good = encoded((chance.randint(16, 160), chance.randint(16, 160)), format)
+            yield good, {}
+            yield good, {"X-Strength": "0.5", "X-Keep-Colors": "on", "Accept": "image/png"}
+            yield chance.choice([(good[:200], {}), (good, {"X-Strength": "7"}), (good, {"Accept": "text/html"})])
 
-    load(4 * len(mix))
+    load(500)
     before = worker.memory_info().rss, worker.num_fds(), worker.num_threads()
     statuses = load(2000)
     memory, files, threads = worker.memory_info().rss, worker.num_fds(), worker.num_threads()
