@@ -27,10 +27,11 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from perceptual.engines import quick_in_bfloat16
 from perceptual.predictor import pick_device
 from perceptual.settings import parse
 from perceptual_training.data import RandomCrops, batches, find_photos
-from perceptual_training.machine import bfloat16, quick_in_bfloat16
+from perceptual_training.machine import bfloat16
 from perceptual_training.settings import StyleSettings
 from perceptual_training.style import StyleTransfer
 

@@ -23,9 +23,9 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
         N×C×H×W of the images' type. At multiples of 1/255 it is what ``skimage.exposure.match_histograms`` gives;
         values between them are interpolated, and bytes rounded.
     """
-    if low_frequencies and images.dtype == torch.uint8:
-        return (255 * match(images / 255, references / 255, low_frequencies=True)).round().to(torch.uint8)
     if low_frequencies:
+        if images.dtype == torch.uint8:
+            return (255 * match(images / 255, references / 255, low_frequencies=True)).round().to(torch.uint8)
         low = F.interpolate(images, references.shape[-2:], mode="bilinear", antialias=True)
         shift = match(low, references) - low
         shift = F.interpolate(shift, images.shape[-2:], mode="bilinear", antialias=True)

@@ -146,7 +146,7 @@ SLOW = "this processor has no instructions for bfloat16; --precision float32 wou
     ],
 )
 def test_bfloat16_is_chosen_where_it_is_quick(settings, monkeypatch, flags, precision, used, warned):
-    monkeypatch.setattr("perceptual_training.machine.cpu_info", {"flags": flags, "model name": "a CPU"}.get)
+    monkeypatch.setattr("perceptual.engines.cpu_flags", flags.split)
     run = settings(precision=precision, iterations=1)
     train_style(run)
     log = (run.sample_path / "train.log").read_text()

@@ -12,14 +12,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from perceptual.engines import quick_in_bfloat16
 from perceptual.errors import TrainingError
 from perceptual.networks import ImageTransformationNetwork
-from perceptual.weights import save_network
+from perceptual.weights import save_network, write_atomically
 
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .data import Crop, RandomCrops, batches, find_photos
-from .machine import bfloat16, machine_name, quick_in_bfloat16
+from .machine import bfloat16, machine_name
 from .mixing import mixed_with_initial
 from .record import Record
 from .settings import TrainingSettings
@@ -169,8 +170,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     if parallel.rank() > 0:
         return True
     animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
-    with mixed_with_initial(network, settings):
-        save_network(run.model, network, {**task.provenance(), **facts})
+    write_atomically(run.model, run.latest.read_bytes())
     return True
 
 
