@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import ServerError, WeightsError
+from .errors import InputError, ServerError, WeightsError
 from .manifest import MANIFEST, checked_name, read_manifest
 from .weights import read_metadata, write_atomically
 
@@ -119,6 +120,34 @@ def package_collection(
     return build(Path(model_store), name, checked_name(version or "1.0", "version"), description, COLLECTION, contents)
 
 
+def repackage(
+    archive: str | Path, folder: str | Path, *, version: str | None = None, device_ids: Sequence[int] | None = None
+) -> Packaged:
+    """Builds ``folder/NAME.mar`` from an archive of this package, with the code and the weights that it holds.
+
+    Args:
+        archive: As :func:`package` and :func:`package_collection` make them.
+        folder: Of the new archive; not the one of the old.
+        version: Instead of its version.
+        device_ids: Instead of its GPUs, as for :func:`package`.
+
+    Raises:
+        InputError: The archive is another's, or the version cannot be served.
+        ServerError: It is missing or damaged, the archiver is not installed, or fails.
+    """
+    manifest = read_manifest(archive)
+    model = manifest["model"]
+    if DIGEST not in manifest:
+        raise InputError(f"{archive} was not made by perceptual package, so its version and GPUs cannot be changed")
+    with zipfile.ZipFile(archive) as file:
+        contents = {name: file.read(name) for name in file.namelist() if name != MANIFEST}
+    handler = Path(model["handler"]).stem
+    if device_ids is not None:
+        contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
+    version = checked_name(version or model["modelVersion"], "version")
+    return build(Path(folder), model["modelName"], version, manifest["description"], handler, contents)
+
+
 def build(
     model_store: Path, name: str, version: str, description: str, handler: str, contents: dict[str, bytes]
 ) -> Packaged:
@@ -141,9 +170,15 @@ def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | No
     handlers = package_files("perceptual_handlers")
     contents = {path: file.read_bytes() for path, file in modules.items()}
     contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}
-    if device_ids is not None:  # only here can TorchServe be told; no request can change it
-        contents[f"{handler}.yaml"] += f"\ndeviceIds: {[*device_ids]}\n".encode()
+    if device_ids is not None:
+        contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
     return contents | {file.name: file.read_bytes() for file in weights}
+
+
+def with_devices(config: bytes, device_ids: Sequence[int]) -> bytes:
+    """A model's yaml that names its GPUs. Only here can TorchServe be told; no request can change it."""
+    others = re.sub(rb"\ndeviceIds: .*\n", b"", config)
+    return others + f"\ndeviceIds: {[*device_ids]}\n".encode()
 
 
 def digest(contents: dict[str, bytes], facts: list[str]) -> str:

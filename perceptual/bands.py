@@ -27,7 +27,13 @@ ENCODER_MARGIN, BLOCK_MARGIN, DECODER_MARGIN = 8, 2, 3
 
 
 def run_in_bands(
-    network: StyleNetwork, image: Tensor, pixels: int, device: torch.device, finish: Callable[[Tensor, Tensor], Tensor]
+    network: StyleNetwork,
+    image: Tensor,
+    pixels: int,
+    device: torch.device,
+    finish: Callable[[Tensor, Tensor], Tensor],
+    *,
+    bfloat16: bool = False,
 ) -> Tensor:
     """Runs a network with instance norm, of padding ``layer``, on an image of any size.
 
@@ -38,6 +44,7 @@ def run_in_bands(
         device: Where to compute; the features are kept there.
         finish: Makes of a band and what the network makes of it, both 1×3×h×W in [0, 1] on the device, what is to be
             kept.
+        bfloat16: Whether autocast takes bfloat16 for what bears it; the statistics are taken in float32 all the same.
 
     Returns:
         1×3×H×W, of the image's type and on its device.
@@ -52,7 +59,8 @@ def run_in_bands(
     def read_features(top: int, bottom: int) -> Tensor:
         return features[..., top:bottom, :].float()
 
-    encoder = Stretch(frozen.layers[:3], read_image, height, rows, ENCODER_MARGIN)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+    encoder = Stretch(frozen.layers[:3], read_image, height, rows, ENCODER_MARGIN, autocast)
     encoder.fix_statistics()
     features = torch.empty(
         (1, frozen.features, height // REDUCTION, width // REDUCTION),
@@ -65,16 +73,16 @@ def run_in_bands(
         features[..., place : place + made.shape[2], :] = made
     few = features.shape[2], rows // REDUCTION
     for block in frozen.layers[3:-3]:
-        stretch = Stretch(block, read_features, *few, BLOCK_MARGIN)
+        stretch = Stretch(block, read_features, *few, BLOCK_MARGIN, autocast)
         stretch.fix_statistics()
         replace_rows(features, stretch.outputs())
-    decoder = Stretch(frozen.layers[-3:], read_features, *few, DECODER_MARGIN)
+    decoder = Stretch(frozen.layers[-3:], read_features, *few, DECODER_MARGIN, autocast)
     decoder.fix_statistics()
     output = torch.empty_like(image)
     for place, made in decoder.outputs():
         band = slice(REDUCTION * place, REDUCTION * place + made.shape[2])
         original = to_float(image[..., band, :], device)
-        styled = frozen.complete(made)[..., : original.shape[2], : original.shape[3]]
+        styled = frozen.complete(made.float())[..., : original.shape[2], : original.shape[3]]
         output[..., band, :] = finish(original, styled)
     return output
 
@@ -97,6 +105,7 @@ class Stretch:
         height: Number of these rows.
         rows: Of a band.
         margin: Rows to be added above and below for the band to be exact.
+        autocast: In which the layers are run.
     """
 
     layers: nn.Module
@@ -104,6 +113,7 @@ class Stretch:
     height: int
     rows: int
     margin: int
+    autocast: torch.autocast
 
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
         """What the layers make of each band, after the band's first row."""
@@ -122,7 +132,9 @@ class Stretch:
         for top in range(0, self.height, self.rows):
             bottom = min(top + self.rows, self.height)
             above, below = min(self.margin, top), min(self.margin, self.height - bottom)
-            made = function(self.read(top - above, bottom + below))
+            given = self.read(top - above, bottom + below)
+            with self.autocast:
+                made = function(given)
             height = bottom + below - top + above
             first, last = (made.shape[2] * place // height for place in (above, height - below))
             yield top, made[..., first:last, :]
@@ -137,7 +149,7 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Adds N×C×H×W (Chan et al. 1983, updating formulae for variances)."""
-        variance, mean = (each.double().cpu() for each in torch.var_mean(x, dim=(0, 2, 3), correction=0))
+        variance, mean = (each.double().cpu() for each in torch.var_mean(x.float(), dim=(0, 2, 3), correction=0))
         count = x.numel() // x.shape[1]
         total, step = self.count + count, mean - self.mean
         self.deviations = self.deviations + count * variance + step**2 * (self.count * count / total)

@@ -46,11 +46,10 @@ def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
     """
     if engine not in ENGINES:
         raise InvalidOption(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
-    if engine == "eager" or (engine == "auto" and device.type != "cpu"):
+    if is_plain(engine, device):
         return Eager(layers, device)
-    quick = (
-        Checked(Eager(layers, device, bfloat16=True), layers) if quick_in_bfloat16(device) else Eager(layers, device)
-    )
+    bfloat16 = in_bfloat16(engine, device)
+    quick = Checked(Eager(layers, device, bfloat16=True), layers) if bfloat16 else Eager(layers, device)
     if engine == "compile":
         return compiled(layers, device) or quick
     if engine == "openvino":
@@ -65,6 +64,16 @@ def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
         except Exception as error:
             logger.warning("OpenVINO fails; running PyTorch as it is: %s", first_line(error))
     return quick
+
+
+def is_plain(engine: str, device: torch.device) -> bool:
+    """Whether an engine is PyTorch as it is, in float32."""
+    return engine == "eager" or (engine == "auto" and device.type != "cpu")
+
+
+def in_bfloat16(engine: str, device: torch.device) -> bool:
+    """Whether an engine computes in bfloat16 on a device."""
+    return not is_plain(engine, device) and quick_in_bfloat16(device)
 
 
 class Eager:

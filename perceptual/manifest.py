@@ -4,7 +4,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +24,18 @@ class Archive(NamedTuple):
     version: str
 
 
-def find_archives(model_store: Path, names: Sequence[str] | None) -> list[Archive]:
+def find_archives(
+    model_store: Path, names: Sequence[str] | None, pass_over: Callable[[str], None] | None = None
+) -> list[Archive]:
     """The archives of a model store, or those of some file names (without ``.mar``).
 
     Of several versions of a model the newest goes first, which TorchServe makes the default.
+
+    Args:
+        model_store: The folder.
+        names: Of files; None for all.
+        pass_over: Is told of each that is missing, damaged, or has a name that TorchServe cannot take, which is then
+            left out; by default, that is an error.
 
     Raises:
         ServerError: There is none, one is missing or damaged, or two hold the same version of a model.
@@ -37,8 +45,15 @@ def find_archives(model_store: Path, names: Sequence[str] | None) -> list[Archiv
         names = [file.stem for file in model_store.glob("*.mar")]
         if not names:
             raise ServerError(f"there are no archives in {model_store}; build them with: perceptual package")
-    files = [model_store / f"{checked_name(name, 'the name of an archive')}.mar" for name in names]
-    archives = sorted(map(read_archive, files), key=lambda each: (each.name, each.version))
+    archives = []
+    for name in names:
+        try:
+            archives.append(read_archive(model_store / f"{checked_name(name, 'the name of an archive')}.mar"))
+        except (InputError, ServerError) as error:
+            if pass_over is None:
+                raise
+            pass_over(str(error))
+    archives.sort(key=lambda each: (each.name, each.version))
     for one, other in pairwise(archives):
         if one[1:] == other[1:]:
             raise ServerError(f"{one.file} and {other.file} both hold {one.name} {one.version}; remove one of them")

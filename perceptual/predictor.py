@@ -79,6 +79,7 @@ class Predictor:
         self.device = pick_device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.layers = engines.build(engine, self.network.layers, self.device)
+        self.bfloat16 = engines.in_bfloat16(engine, self.device)
         self.metadata = metadata
 
     @torch.inference_mode()
@@ -252,9 +253,8 @@ class Predictor:
         if isinstance(network, StyleNetwork) and count * height * width > side**2:
             # Besides the band, the features of the whole image are kept.
             places = [slice(i, i + 1) for i in range(count)]
-            results = [
-                run_in_bands(network, images[each], side**2 // 8, self.device, partial(finish, each)) for each in places
-            ]
+            in_bands = partial(run_in_bands, network, pixels=side**2 // 8, device=self.device, bfloat16=self.bfloat16)
+            results = [in_bands(image=images[each], finish=partial(finish, each)) for each in places]
             return results[0] if count == 1 else torch.cat(results)
         return function(images).to(images.device)
 

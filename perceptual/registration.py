@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from PIL import Image
 
-from .archive import DIGEST, package
+from .archive import DIGEST, package, repackage
 from .client import ManagementClient, Registered, RunningServer
 from .errors import InputError, InvalidOption, PerceptualError, ServerError
 from .manifest import read_archive, read_manifest
@@ -41,9 +41,9 @@ def register(
     Args:
         server: As from :func:`perceptual.find_server`.
         file: Weights (``.safetensors``) or an archive (``.mar``); the latter may also be just its name in the store.
-        version: Of weights, instead of the one in their provenance.
+        version: Instead of the one in the weights' provenance or the archive.
         workers: How many; by default what the archive says.
-        gpus: Of weights, the GPUs over which the workers are spread in turn; by default all of them.
+        gpus: Over which the workers are spread in turn; by default all of them, or those of the archive.
         progress: Is told in a few words what is going on.
 
     Returns:
@@ -51,7 +51,8 @@ def register(
 
     Raises:
         WeightsError: The weights file is missing or damaged.
-        InputError: It is neither weights nor an archive, or cannot be served under its name.
+        InputError: It is neither weights nor an archive, cannot be served under its name, or is another's archive, whose
+            version and GPUs cannot be changed.
         ServerError: That version is registered already, or the model fails to load or to answer.
     """
     with (
@@ -124,9 +125,9 @@ def as_archive(file: Path, model_store: Path, folder: Path, version: str | None,
         return package(file, folder, version=version, device_ids=gpus).path
     if file.suffix != ".mar":
         raise InputError(f"{file} is neither weights (.safetensors) nor an archive (.mar)")
-    if version is not None or gpus is not None:
-        raise InputError(f"{file}: version and GPUs are part of an archive; package its weights anew to change them")
-    return file if file.exists() else model_store / file.name
+    archive = file if file.exists() else model_store / file.name
+    changed = version is not None or gpus is not None
+    return repackage(archive, folder, version=version, device_ids=gpus).path if changed else archive
 
 
 def check_is_new(management: ManagementClient, file: Path) -> None:

@@ -51,6 +51,8 @@ class Server:
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
         progress: Is told in a few words what is going on.
         timeout: Seconds within which every model must be loaded.
+        pass_over: Is told of each archive that is damaged or fails to load; the others are served all the same. By
+            default, that is an error.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Server:
         overrides: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = lambda message: None,
         timeout: float = 180.0,
+        pass_over: Callable[[str], None] | None = None,
     ) -> None:
         self.model_store = Path(model_store).resolve()
         self.models = models
@@ -71,6 +74,8 @@ class Server:
         self.overrides = overrides or {}
         self.progress = progress
         self.timeout = timeout
+        self.pass_over = pass_over
+        self.failed: set[Archive] = set()
         self.running = False
         self.keep_logs = False
         self.cleanup = ExitStack()
@@ -89,7 +94,7 @@ class Server:
                 Then nothing is left running; the message names the log.
         """
         check_requirements()
-        archives = find_archives(self.model_store, self.models)
+        archives = find_archives(self.model_store, self.models, self.pass_over)
         # Who names models wants exactly these.
         kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
         self.plan = plan_start(kept, archives)
@@ -124,7 +129,7 @@ class Server:
             ServerError: It does not start.
         """
         self.end()
-        self.plan = plan_restart(self.snapshots, self.model_store, self.archives)
+        self.plan = plan_restart(self.snapshots, self.model_store, self.archives, self.pass_over)
         self.launch()
         try:
             self.wait_until_ready([])
@@ -249,18 +254,26 @@ class Server:
                 time.sleep(0.2)
 
     def not_ready(self, archives: Sequence[Archive], management: ManagementClient) -> list[str]:
-        """The models without a ready worker. Raises ServerError if one has failed."""
+        """The models without a ready worker, but for those passed over."""
         try:
             registered = management.models()
         except ServerError:  # still starting
             return [archive.name for archive in archives] or ["TorchServe"]
         for archive in archives:
             if archive.name not in registered:
-                raise ServerError(f"TorchServe did not register {archive.name}; {self.see_logs()}")
-            if reason := self.load_failure(archive):
-                raise ServerError(f"{archive.name} fails to load: {reason}; {self.see_logs()}")
-        meant_to_work = [archive for archive in archives if archive not in self.plan.paused]
+                self.fail(archive, f"TorchServe did not register {archive.name}; {self.see_logs()}")
+            elif archive not in self.failed and (reason := self.load_failure(archive)):
+                self.fail(archive, f"{archive.name} fails to load: {reason}; {self.see_logs()}")
+        meant_to_work = [each for each in archives if each not in self.plan.paused and each not in self.failed]
         return [each.name for each in meant_to_work if not management.ready_workers(each.name, each.version)]
+
+    def fail(self, archive: Archive, reason: str) -> None:
+        """Raises ServerError, or tells that an archive is passed over."""
+        if self.pass_over is None:
+            raise ServerError(reason)
+        if archive not in self.failed:
+            self.failed.add(archive)
+            self.pass_over(reason)
 
     def register_added(self) -> None:
         """Registers the archives that have come since the last start, which a snapshot does not tell of."""

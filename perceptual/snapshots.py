@@ -7,7 +7,7 @@ of the time, and would not start at all if an archive is missing. So here the ne
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,19 +61,22 @@ def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
     return Start(loaded, paused, added, json.dumps(last | {"models": models, "modelCount": len(loaded)}))
 
 
-def plan_restart(folder: Path, model_store: Path, started: Sequence[Archive]) -> Start:
+def plan_restart(
+    folder: Path, model_store: Path, started: Sequence[Archive], pass_over: Callable[[str], None] | None = None
+) -> Start:
     """Decides what to start again with after TorchServe died: what was registered then, and nothing else.
 
     Args:
         folder: Of the snapshots.
         model_store: Of the archives.
         started: The archives it had started with, for want of a snapshot.
+        pass_over: As for :func:`perceptual.manifest.find_archives`.
     """
     last = newest_snapshot(folder)
     if last is None:
         return Start([*started], [], [], None)
     files = [file for file in entries_of(last) if (model_store / file).exists()]
-    archives = find_archives(model_store, [Path(file).stem for file in files])
+    archives = find_archives(model_store, [Path(file).stem for file in files], pass_over)
     return plan_start(folder, archives)
 
 

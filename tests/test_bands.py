@@ -1,7 +1,9 @@
 import pytest
 import torch
+from skimage.data import astronaut
 from torch import nn
 
+from perceptual import load
 from perceptual.bands import Moments, run_in_bands
 from perceptual.networks import StyleNetwork
 
@@ -17,8 +19,8 @@ def network_of(preset, **changes):
     return network.eval().requires_grad_(False)
 
 
-def in_bands(network, image, pixels):
-    return run_in_bands(network, image, pixels, torch.device("cpu"), lambda originals, outputs: outputs)
+def in_bands(network, image, pixels, **options):
+    return run_in_bands(network, image, pixels, torch.device("cpu"), lambda originals, outputs: outputs, **options)
 
 
 @pytest.mark.parametrize("changes", [{}, {"in_channels": 1}, {"output": "tanh"}])
@@ -31,6 +33,17 @@ def test_bands_make_the_same_picture(changes, size):
         found, whole = in_bands(network, image, 16 * size[1]), network(image)
     assert (found - whole).abs().max() < 2e-3  # the features are kept in half precision
     assert (found - whole).abs().mean() < 2e-4
+
+
+def test_bands_in_bfloat16_make_the_same_picture():
+    network = load("starry_night", "cpu", engine="eager").network
+    image = torch.from_numpy(astronaut()).movedim(2, 0)[None, :, :300, :256] / 255
+    with torch.inference_mode():
+        found, whole = in_bands(network, image, 40 * 256, bfloat16=True), network(image)
+    assert found.dtype == torch.float32
+    assert (found - whole).abs().mean() * 255 < 1  # as of the whole image in bfloat16
+    borders = (found - whole).abs().mean((0, 1, 3))[39:-1:40] * 255
+    assert borders.max() < 2
 
 
 def test_bytes_in_bytes_out():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from PIL import Image
 from serving import altered, wait_for
 
 from perceptual import scaling
+from perceptual.archive import DIGEST, package
 from perceptual.commands import COMMANDS
 from perceptual.errors import InputError, ServerError
+from perceptual.placement import place
 from perceptual.registration import register, unregister
 from perceptual.scaling import scale
 from perceptual.server import Server
@@ -161,14 +164,13 @@ class H:
             ("scale", "tiny", "--workers", "9999"),
             r"9999 workers of tiny do not fit, \d+ do: one takes \d+ MiB, and .* free",
         ),
-        (("scale", "tiny", "--workers", "2", "--gpus", "1"), "register tiny.safetensors --version NEW --gpus 1"),
+        (("scale", "tiny", "--workers", "2", "--gpus", "1"), "does not have all of the GPUs 1"),
         (("set-default", "tiny", "7"), "Model version 7 does not exist"),
         (("show", "nobody"), "Model not found: nobody"),
         (("unregister", "nobody"), "Model not found: nobody"),
         (("register", "nowhere.mar"), "there is no archive .*nowhere.mar; build it"),
         (("register", "nowhere.safetensors"), "there is no weights file"),
         (("register", "photo.jpg"), r"neither weights \(.safetensors\) nor an archive"),
-        (("register", "tiny.mar", "--version", "3"), "package its weights anew"),
         (("register", "tiny.mar"), "tiny 1.2 is already registered; give the new one another --version"),
     ],
 )
@@ -290,7 +292,9 @@ def test_a_server_that_was_started_otherwise(run, server, management):
     assert status == 1 and "valid token" in err
 
 
-def test_workers_go_to_the_gpus_named(weights, model_store, tmp_path, monkeypatch):
+@pytest.fixture
+def gpu_server(model_store, tmp_path, monkeypatch):
+    """A server without models, which takes this machine for one with three GPUs; and its management."""
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
     smi.write_text(THREE_GPUS)
@@ -304,22 +308,63 @@ def test_workers_go_to_the_gpus_named(weights, model_store, tmp_path, monkeypatc
         Server(store, [], port=0, overrides={"metrics_config": str(stock)}) as server,
         server.address.management() as management,
     ):
-        assert register(server.address, weights, version="2", gpus=[0, 2], workers=1) == ("tiny", "2")
-        with pytest.raises(ServerError, match="9 workers of tiny do not fit, 3 do: .* 1,999 MiB are free on GPU 2"):
-            scale(server.address, "tiny", 9)
-        monkeypatch.setattr(scaling, "cores", lambda pid: 64)
-        assert scale(server.address, "tiny", None) == 3
-        used = [each["gpuUsage"][: len("gpuId::0")] for each in management.describe("tiny")["workers"]]
-        assert used == ["gpuId::0", "gpuId::2", "gpuId::0"]
-        assert read_status(server.address).models[0].replies == {}
-        with pytest.raises(ServerError, match="does not have all of the GPUs 0, 3"):
-            register(server.address, weights, version="3", gpus=[0, 3])
-        assert [each["modelVersion"] for each in management.versions("tiny")] == ["2"]
+        yield server, management
 
 
-def test_gpus_of_an_archive_are_fixed(server):
-    with pytest.raises(InputError, match="package its weights anew"):
-        register(server.address, "tiny.mar", gpus=[0])
+def test_workers_go_to_the_gpus_named(gpu_server, weights, monkeypatch):
+    server, management = gpu_server
+    assert register(server.address, weights, version="2", gpus=[0, 2], workers=1) == ("tiny", "2")
+    with pytest.raises(ServerError, match="9 workers of tiny do not fit, 3 do: .* 1,999 MiB are free on GPU 2"):
+        scale(server.address, "tiny", 9)
+    monkeypatch.setattr(scaling, "cores", lambda pid: 64)
+    assert scale(server.address, "tiny", None) == 3
+    used = [each["gpuUsage"][: len("gpuId::0")] for each in management.describe("tiny")["workers"]]
+    assert used == ["gpuId::0", "gpuId::2", "gpuId::0"]
+    assert read_status(server.address).models[0].replies == {}
+    with pytest.raises(ServerError, match="does not have all of the GPUs 0, 3"):
+        register(server.address, weights, version="3", gpus=[0, 3])
+    assert [each["modelVersion"] for each in management.versions("tiny")] == ["2"]
+
+
+def test_version_and_gpus_of_another_s_archive_are_fixed(server, weights, tmp_path):
+    stranger = package(weights, tmp_path).path
+    with zipfile.ZipFile(stranger) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(stranger, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content.replace(DIGEST.encode(), b"other"))
+    with pytest.raises(InputError, match="was not made by perceptual package"):
+        register(server.address, stranger, version="3")
+
+
+def test_a_model_moves_to_other_gpus_without_losing_a_request(gpu_server, weights, photo, run):
+    server, management = gpu_server
+    register(server.address, weights, workers=1)
+    end = threading.Event()
+
+    def ask():
+        with server.address.inference(timeout=60) as client:
+            while not end.is_set():
+                client.stylize(photo, "tiny")  # raises if a request is refused, or waits for a worker that is gone
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            told = run("models", "scale", "tiny", "--workers", "2", "--gpus", "0,2", "--port", server.ports[0])
+            again = place(server.address, "tiny", [0], 1)
+        finally:
+            end.set()
+        for each in asking:
+            each.result()
+    assert told[:2] == (0, "tiny 1.2-gpus-0-2 has 2 workers\n")
+    assert again == (("tiny", "1.2-gpus-0"), 1)
+    assert [(each["modelVersion"], each["deviceIds"]) for each in management.versions("tiny")] == [("1.2-gpus-0", [0])]
+    assert place(server.address, "tiny", [0], 2) == (("tiny", "1.2-gpus-0"), 2)  # it is there already
+    with pytest.raises(ServerError, match="does not have all of the GPUs 0, 3"):
+        place(server.address, "tiny", [0, 3], 1)
+    with pytest.raises(ServerError, match="999 workers of tiny do not fit"):
+        place(server.address, "tiny", [1], 999)
+    assert [each["modelVersion"] for each in management.versions("tiny")] == ["1.2-gpus-0"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -234,6 +234,25 @@ def test_a_model_that_fails_to_load_is_told_and_nothing_is_left(model_store, tmp
     shutil.rmtree(server.folder)
 
 
+def test_archives_that_fail_do_not_keep_the_others_away_if_told_so(model_store, photo, tmp_path):
+    shutil.copy(model_store / "tiny.mar", tmp_path)
+    altered(model_store / "tiny.mar", tmp_path / "broken.mar", {"tiny.safetensors": b"junk"}, modelName="broken")
+    (tmp_path / "bad.mar").write_bytes(b"junk")
+    passed_over = []
+    with Server(tmp_path, port=0, pass_over=passed_over.append) as server, server.address.inference() as client:
+        assert client.stylize(photo, "tiny")
+        damaged, failed = passed_over
+        assert "bad.mar is not a model archive" in damaged
+        assert "broken fails to load: " in failed and "WeightsError: " in failed
+        (tmp_path / "bad.mar").unlink()
+        (tmp_path / "broken.mar").write_bytes(b"junk")
+        server.restart()
+        wait_for(server.healthy, seconds=60)
+        assert client.stylize(photo, "tiny")
+    assert "broken.mar is not a model archive" in passed_over[2] and len(passed_over) == 3
+    shutil.rmtree(server.folder)
+
+
 def test_sigterm_leaves_nothing_behind(model_store, photo, tmp_path):
     program = textwrap.dedent(f"""
         from perceptual.server import Server

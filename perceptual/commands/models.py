@@ -30,9 +30,9 @@ def add_to(subparsers: Any) -> None:
 
     register = add_action(actions, "register", "load weights or an archive", register_model)
     register.add_argument("file", metavar="FILE", help="weights (.safetensors), an archive, or its name in the store")
-    register.add_argument("--version", help="of weights; default: the one in their provenance, else 1.0")
+    register.add_argument("--version", help="default: the archive's, or the one in the weights' provenance, else 1.0")
     register.add_argument("--workers", type=count(1), metavar="N", help="default: what the archive says")
-    register.add_argument("--gpus", type=gpu_list, metavar="0,1", help="of weights: GPUs that the workers use in turn")
+    register.add_argument("--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: all")
 
     scale = add_action(actions, "scale", "set the number of a model's workers", scale_model)
     scale.add_argument("name", metavar="NAME", help="of the model")
@@ -44,7 +44,7 @@ def add_to(subparsers: Any) -> None:
         help="how many; 0 pauses the model, auto takes as many as memory and cores hold",
     )
     scale.add_argument("--version", help="default: the default version")
-    scale.add_argument("--gpus", type=gpu_list, metavar="0,1", help="refused: GPUs are part of an archive")
+    scale.add_argument("--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: as before")
 
     default = add_action(actions, "set-default", "choose the version that answers by default", set_default)
     default.add_argument("name", metavar="NAME", help="of the model")
@@ -153,16 +153,18 @@ def scale_model(args: Namespace) -> None:
     from rich.console import Console
 
     from ..client import find_server
+    from ..placement import place
     from ..scaling import scale
 
-    if args.gpus:
-        numbers = ",".join(map(str, args.gpus))
-        raise InputError(
-            "the GPUs of a model are part of its archive; register its weights as a new version: "
-            f"perceptual models register {args.name}.safetensors --version NEW --gpus {numbers}"
-        )
+    if args.url and args.gpus:
+        raise InputError("with --url, the model store is not at hand, in which an archive with the GPUs has to be put")
     with Console(stderr=True).status("starting") as status:
-        if not args.url:
+        model = args.name
+        if args.gpus:
+            server = find_server(args.port)
+            placed, workers = place(server, args.name, args.gpus, args.workers, args.version, status.update)
+            model = " ".join(placed)
+        elif not args.url:
             workers = scale(find_server(args.port), args.name, args.workers, args.version, status.update)
         elif args.workers is None:
             raise InputError("with --url, the memory of the server's machine is not known: say how many workers")
@@ -170,7 +172,7 @@ def scale_model(args: Namespace) -> None:
             workers = args.workers
             with management(args) as client:
                 client.scale(args.name, workers, args.version, status.update)
-    print(f"{args.name} has {workers} worker{'' if workers == 1 else 's'}")
+    print(f"{model} has {workers} worker{'' if workers == 1 else 's'}")
 
 
 def set_default(args: Namespace) -> None:

@@ -40,7 +40,8 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--supervise",
         action="store_true",
-        help="start TorchServe again if it ends; answer 503 for a model whose workers keep dying, and try it again",
+        help="start TorchServe again if it ends; answer 503 for a model that fails to load or whose workers keep dying, "
+        "and try it again",
     )
     parser.set_defaults(run=run)
 
@@ -63,6 +64,7 @@ def run(args: Namespace) -> None:
             sockets=args.sockets,
             overrides=overrides,
             progress=status.update,
+            pass_over=logging.getLogger(__name__).error if args.supervise else None,
         )
         server.start()
     with server:
