@@ -54,7 +54,7 @@ def run_in_bands(
     rows = max(LEAST_ROWS, pixels // width // REDUCTION * REDUCTION)
 
     def read_image(top: int, bottom: int) -> Tensor:
-        return frozen.prepare(read_rows(image, top, bottom, width, device))
+        return frozen.normalize(read_rows(image, top, bottom, width, device))
 
     def read_features(top: int, bottom: int) -> Tensor:
         return features[..., top:bottom, :].float()

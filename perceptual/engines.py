@@ -1,9 +1,9 @@
 """How a network's layers are run: by PyTorch as it is, compiled by it, or by OpenVINO.
 
-An engine maps what the layers take to what they make, for any size. It runs images one by one: on a CPU, a batch is no
-faster, and a picture's result does not depend on its neighbours then. All but ``eager`` compute in bfloat16 where the
-processor has instructions for it: results differ by less than one level of 255 in the mean, and where bfloat16
-overflows, the picture is run again in float32.
+An engine maps RGB images in [0, 1] to what the layers make of them, for any size. It runs images one by one: on a CPU,
+a batch is no faster, and a picture's result does not depend on its neighbours then. All but ``eager`` compute in
+bfloat16 where the processor has instructions for it: results differ by less than one level of 255 in the mean, and
+where bfloat16 overflows, the picture is run again in float32.
 """
 
 import copy
@@ -26,7 +26,7 @@ Layers = Callable[[Tensor], Tensor]
 
 ENGINES = ("auto", "eager", "compile", "openvino")
 COMPILE_SECONDS = 90  # after which PyTorch's compiler is given up; below the time a worker has to start
-EXAMPLE = 64, 96  # height and width; different, so that compilers do not take all images for squares
+EXAMPLE = 1, 3, 64, 96  # an image; not a square, so that compilers do not take all for such
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
         engine: ``eager`` is PyTorch as it is, in float32; ``compile`` is ``torch.compile``, which takes up to a minute
             at first, or else ``eager``; ``openvino`` is OpenVINO, on a CPU. ``auto`` is OpenVINO on a CPU if it is
             installed, else PyTorch as it is.
-        layers: Of a network in evaluation mode, on the device.
+        layers: The ``transform`` of a network in evaluation mode, on the device.
         device: Where they run.
 
     Raises:
@@ -123,7 +123,7 @@ class Checked:
 def compiled(layers: nn.Sequential, device: torch.device) -> Layers | None:
     """The layers compiled by PyTorch for all sizes; None, and a line in the log, if that fails or takes too long."""
     engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=quick_in_bfloat16(device))
-    example = torch.zeros(1, next(layers.parameters()).shape[1], *EXAMPLE, device=device)
+    example = torch.zeros(EXAMPLE, device=device)
     failures: list[str] = []
 
     def run() -> None:
@@ -149,11 +149,9 @@ def openvino(layers: nn.Sequential) -> Layers:
     core = openvino_core()
     from openvino import convert_model
 
-    channels = next(layers.parameters()).shape[1]
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated, and warns of what it makes constant
-        example = torch.zeros(1, channels, *EXAMPLE)
-        model = convert_model(with_instance_norm(layers), example_input=example, input=[-1, channels, -1, -1])
+        model = convert_model(with_instance_norm(layers), example_input=torch.zeros(EXAMPLE), input=[-1, 3, -1, -1])
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if quick_in_bfloat16(torch.device("cpu")) else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

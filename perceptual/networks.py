@@ -45,6 +45,25 @@ class ImageTransformationNetwork(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
+        self.normalize = Normalize(config.get("in_channels", 3))
+
+    @property
+    def transform(self) -> nn.Sequential:
+        """What there is to compute for padded images, which an engine may do in another way: all its layers."""
+        return nn.Sequential(self.normalize, self.layers)
+
+
+class Normalize(nn.Module):
+    """Makes of RGB images in [0, 1], N×3×H×W, what layers take: in [-1, 1], with 1 channel their luma."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps N×3×H×W to N×C×H×W."""
+        x = (2 * images).sub_(1)
+        return luma(x) if self.channels == 1 else x
 
 
 class Pad(nn.Module):
@@ -208,6 +227,7 @@ class StyleNetwork(ImageTransformationNetwork):
         self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads
         if normalization != "instance":
             self.reach = 8 * num_residuals + 16  # residual blocks, all else; a multiple of 4, as the strides ask for
+        self.leak = 1 / 20 if output == "leaky" else 0.0
         few, some, many = init_features, 2 * init_features, 4 * init_features
         self.features = many
         self.layers = nn.Sequential(
@@ -223,29 +243,24 @@ class StyleNetwork(ImageTransformationNetwork):
             Convolution(few, 3, 9),
         )
 
-    def forward(self, images: Tensor, layers: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def forward(self, images: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Maps RGB images in [0, 1], N×3×H×W, to stylized ones of the same form.
 
-        In training mode, a leaky output may leave [0, 1] a little. ``layers`` are instead of the network's own, as
-        :func:`perceptual.engines.build` makes them.
+        In training mode, a leaky output may leave [0, 1] a little. ``transform`` is instead of the network's own, as
+        :func:`perceptual.engines.build` makes it.
         """
         height, width = images.shape[-2:]
-        x = self.prepare(pad_to_multiple(images, 4, self.minimum_size))
+        x = pad_to_multiple(images, 4, self.minimum_size)
         if self.border:
             x = F.pad(x, [self.border] * 4, mode="reflect")
-        return self.complete((layers or self.layers)(x))[..., :height, :width]
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """What the layers take: images in [-1, 1], N×3×H×W, or their luma, N×1×H×W."""
-        x = 2 * images - 1
-        return luma(x) if self.config["in_channels"] == 1 else x
+        return self.complete((transform or self.transform)(x))[..., :height, :width]
 
     def complete(self, x: Tensor) -> Tensor:
         """Images of what the layers make, N×3×H×W."""
         x = x.float()
-        leak = x / 20 if self.config["output"] == "leaky" else 0
-        x = (torch.tanh(x) + leak + 1) / 2
-        return x if self.training else x.clamp(0, 1)
+        if self.training:
+            return (torch.tanh(x) + self.leak * x + 1) / 2
+        return torch.tanh(x).add_(x, alpha=self.leak).add_(1).div_(2).clamp_(0, 1)  # in place, for the memory
 
 
 class SuperResolutionNetwork(ImageTransformationNetwork):
@@ -309,14 +324,14 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
             last,
         )
 
-    def forward(self, images: Tensor, layers: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def forward(self, images: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Maps RGB images in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W).
 
-        In training mode, a residual output may leave [0, 1] a little. ``layers`` as for the style network.
+        In training mode, a residual output may leave [0, 1] a little. ``transform`` as for the style network.
         """
         height, width = (self.scale * side for side in images.shape[-2:])
         x = pad_to_multiple(images, 1, 8)  # reflection needs more pixels than it pads
-        x = (layers or self.layers)(2 * x - 1)[..., :height, :width].float()
+        x = (transform or self.transform)(x)[..., :height, :width].float()
         if self.config["output"] == "tanh":
             return (torch.tanh(x) + 1) / 2
         x = resize_bicubic(images, self.scale) + x
@@ -343,6 +358,8 @@ def norm_layer(kind: Normalization, features: int) -> nn.Module:
 def pad_to_multiple(images: Tensor, multiple: int, minimum: int) -> Tensor:
     """Repeats the right and bottom edge until height and width are multiples of ``multiple``, ``minimum`` at least."""
     height, width = padded_size(images.shape[-2:], multiple, minimum)
+    if images.shape[-2:] == (height, width):
+        return images  # F.pad would copy them
     return F.pad(images, [0, width - images.shape[-1], 0, height - images.shape[-2]], mode="replicate")
 
 

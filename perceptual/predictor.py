@@ -78,7 +78,7 @@ class Predictor:
     ) -> None:
         self.device = pick_device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.layers = engines.build(engine, self.network.layers, self.device)
+        self.transform = engines.build(engine, self.network.transform, self.device)
         self.bfloat16 = engines.in_bfloat16(engine, self.device)
         self.metadata = metadata
 
@@ -245,7 +245,7 @@ class Predictor:
 
         def function(part: Tensor) -> Tensor:
             originals = to_float(part, self.device)
-            outputs = network(originals, self.layers)
+            outputs = network(originals, self.transform)
             return finish(slice(count), originals, outputs)
 
         if network.reach is not None:

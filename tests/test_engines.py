@@ -69,7 +69,7 @@ def test_openvino_tells_nobody():
 def test_bfloat16_agrees_with_eager(name, monkeypatch):
     monkeypatch.setattr(engines, "quick_in_bfloat16", lambda device: True)
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    assert isinstance(assert_agrees(name, "auto").layers, engines.Checked)
+    assert isinstance(assert_agrees(name, "auto").transform, engines.Checked)
 
 
 @pytest.mark.slow

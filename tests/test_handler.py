@@ -248,7 +248,7 @@ BAD = {
     "no value": (raw(None), (400, "InvalidImage"), "no image"),
     "another field": (form(image=PHOTO), (400, "InvalidImage"), "form field data"),
     "unsupported": (raw(encoded(noise(), "PPM")), (415, "UnsupportedFormat"), "send JPEG, PNG"),
-    "too large": (raw(large_png()), (413, "ImageTooLarge"), "100000×100000 pixels; the limit is 40000000"),
+    "too large": (raw(large_png()), (413, "ImageTooLarge"), "100000×100000 pixels; the limit is 67108864"),
     "out of range": (
         raw(PHOTO, ("X-Strength", "2")),
         (422, "InvalidOption"),

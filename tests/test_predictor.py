@@ -81,7 +81,7 @@ def test_large_photos_are_stylized_in_bands(predictor):
 
 def test_a_batch_takes_no_more_at_once_than_a_large_photo(predictor, monkeypatch):
     seen = []
-    monkeypatch.setattr(predictor.network, "forward", lambda x, layers: seen.append(len(x)) or x)
+    monkeypatch.setattr(predictor.network, "forward", lambda x, transform: seen.append(len(x)) or x)
     pictures = [Picture(torch.zeros(3, 64, 128, dtype=torch.uint8))] * 5
     predictor.stylize_pictures(pictures, [StyleOptions(tile=128)] * 5)
     assert seen == [2, 2, 1]

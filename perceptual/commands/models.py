@@ -32,7 +32,9 @@ def add_to(subparsers: Any) -> None:
     register.add_argument("file", metavar="FILE", help="weights (.safetensors), an archive, or its name in the store")
     register.add_argument("--version", help="default: the archive's, or the one in the weights' provenance, else 1.0")
     register.add_argument("--workers", type=count(1), metavar="N", help="default: what the archive says")
-    register.add_argument("--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: all")
+    register.add_argument(
+        "--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: all"
+    )
 
     scale = add_action(actions, "scale", "set the number of a model's workers", scale_model)
     scale.add_argument("name", metavar="NAME", help="of the model")
@@ -44,7 +46,9 @@ def add_to(subparsers: Any) -> None:
         help="how many; 0 pauses the model, auto takes as many as memory and cores hold",
     )
     scale.add_argument("--version", help="default: the default version")
-    scale.add_argument("--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: as before")
+    scale.add_argument(
+        "--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: as before"
+    )
 
     default = add_action(actions, "set-default", "choose the version that answers by default", set_default)
     default.add_argument("name", metavar="NAME", help="of the model")
