@@ -68,7 +68,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="requests at once (default: 1 4 16)",
     )
     parser.add_argument(
-        "--requests", type=count, default=48, metavar="N", help="in a round, at most (default: %(default)s)"
+        "--requests", type=count, default=100, metavar="N", help="in a round, at most (default: %(default)s)"
     )
     parser.add_argument(
         "--seconds", type=count, default=60, metavar="N", help="of a round, at most (default: %(default)s)"

@@ -51,8 +51,8 @@ def register(
 
     Raises:
         WeightsError: The weights file is missing or damaged.
-        InputError: It is neither weights nor an archive, cannot be served under its name, or is another's archive, whose
-            version and GPUs cannot be changed.
+        InputError: It is neither weights nor an archive, cannot be served under its name, or is another's archive,
+            whose version and GPUs cannot be changed.
         ServerError: That version is registered already, or the model fails to load or to answer.
     """
     with (

@@ -40,8 +40,8 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--supervise",
         action="store_true",
-        help="start TorchServe again if it ends; answer 503 for a model that fails to load or whose workers keep dying, "
-        "and try it again",
+        help="start TorchServe again if it ends; answer 503 for a model whose workers fail or die, and try it again; "
+        "serve the other archives if one is damaged or fails",
     )
     parser.set_defaults(run=run)
 
