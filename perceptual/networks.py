@@ -84,7 +84,18 @@ class Pad(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×C×H×W to N×C×(H+2·width)×(W+2·width)."""
         with torch.autocast(x.device.type, enabled=False):
+            if self.mode == "replicate" and torch.compiler.is_compiling():
+                return repeat_edges(x, self.width)
             return F.pad(x, [self.width] * 4, mode=self.mode)
+
+
+def repeat_edges(x: Tensor, width: int) -> Tensor:
+    """F.pad of mode ``replicate``, of which torch.compile mistakes the gradient's layout (up to 2.14 at least).
+
+    See https://github.com/pytorch/pytorch/issues/179442.
+    """
+    x = torch.cat([*[x[..., :1, :]] * width, x, *[x[..., -1:, :]] * width], dim=2)
+    return torch.cat([*[x[..., :1]] * width, x, *[x[..., -1:]] * width], dim=3)
 
 
 class Convolution(nn.Conv2d):

@@ -5,7 +5,17 @@ from training_fixtures import make_photos
 
 from perceptual import images
 from perceptual.errors import TrainingError
-from perceptual_training.data import RandomCrops, batches, find_photos, plain_crops, resized_crops
+from perceptual_training.data import (
+    RandomCrops,
+    batches,
+    find_photos,
+    fit_on,
+    keeping,
+    mean_size,
+    plain_crops,
+    read_photo,
+    resized_crops,
+)
 
 CPU = torch.device("cpu")
 
@@ -52,6 +62,28 @@ def test_samples_depend_on_seed_and_position_alone(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first, reversed(second), strict=True))
     assert not torch.equal(first[0], RandomCrops(files, resized_crops(32), seed=4)[0][0])
     assert first[0].shape == (3, 32, 32) and first[0].dtype == torch.uint8
+
+
+def test_photos_are_kept_once_they_are_decoded(tmp_path, monkeypatch):
+    files = make_photos(tmp_path, 3)
+    expected = [RandomCrops(files, resized_crops(16), seed=0)[i][0] for i in range(9)]
+    decoded = []
+    monkeypatch.setattr("perceptual_training.data.read_photo", lambda file: decoded.append(file) or read_photo(file))
+    crops = RandomCrops(files, resized_crops(16), 0, keeping(torch.device("cpu")))
+    assert all(torch.equal(crops[i][0], expected[i]) for i in range(9))
+    assert sorted(decoded) == sorted(files)
+    (tmp_path / "broken.png").write_bytes(b"junk")
+    assert mean_size([*files, tmp_path / "broken.png"]) == 60 * 48 * 3
+    assert not fit_on(torch.device("cpu"), files)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_photos_are_kept_on_a_gpu(tmp_path):
+    files, gpu = make_photos(tmp_path, 3), torch.device("cuda")
+    assert fit_on(gpu, files)
+    crops, bad = next(batches(RandomCrops(files, resized_crops(16), 0), 4, 0, 1, 2, gpu))
+    assert crops.device.type == "cuda" and crops.shape == (4, 3, 16, 16) and not bad
 
 
 def test_sampling_leaves_the_global_random_state_alone(tmp_path):

@@ -3,10 +3,12 @@
 import hashlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from contextlib import suppress
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -25,6 +27,7 @@ SPLITS = {  # percent of the files
 }
 
 Sample = tuple[Tensor, list[Path]]
+Read = Callable[[Path], Tensor]
 Crop = Callable[[Tensor], Tensor]
 
 
@@ -60,6 +63,33 @@ def percentile(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
 
 
+def read_photo(file: Path) -> Tensor:
+    """A photo, uint8 3×H×W. Raises InputError or OSError."""
+    return images.decode(file.read_bytes()).rgb
+
+
+def keeping(device: torch.device) -> Read:
+    """:func:`read_photo` for a GPU, which decodes each photo once and keeps it there."""
+    return cache(lambda file: read_photo(file).to(device))
+
+
+def fit_on(device: torch.device, files: Sequence[Path]) -> bool:
+    """Whether a GPU has room for photos, judged by the sizes of some: half of what is free is left for the training."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return mean_size(files[:: max(1, len(files) // 32)]) * len(files) < free / 2
+
+
+def mean_size(files: Sequence[Path]) -> float:
+    """Bytes of a photo when it is decoded, in the mean over those that can be opened."""
+    sizes = []
+    for file in files:
+        with suppress(OSError), Image.open(file) as image:  # reads no more than the header
+            sizes.append(3 * image.width * image.height)
+    return sum(sizes) / max(1, len(sizes))
+
+
 class RandomCrops(Dataset[Sample]):
     """An endless sequence of random crops: epoch after epoch, each in a new order.
 
@@ -68,14 +98,17 @@ class RandomCrops(Dataset[Sample]):
 
     Args:
         files: Image files.
-        crop: Makes a crop from a photo, both uint8 3×H×W, by torch's random numbers; raises InputError if it cannot.
+        crop: Makes a crop from a photo, both uint8 3×H×W, by the processor's random numbers; raises InputError if it
+            cannot.
         seed: Any number.
+        read: Gives a photo; raises InputError or OSError if it cannot.
     """
 
-    def __init__(self, files: Sequence[Path], crop: Crop, seed: int) -> None:
+    def __init__(self, files: Sequence[Path], crop: Crop, seed: int, read: Read = read_photo) -> None:
         self.files = list(files)
         self.crop = crop
         self.seed = seed
+        self.read = read
 
     def __getitem__(self, position: int) -> Sample:
         """A crop, uint8 3×size×size, and the unusable files that were passed over to get it."""
@@ -85,9 +118,9 @@ class RandomCrops(Dataset[Sample]):
         for step in range(len(self.files)):
             file = self.files[order[(place + step) % len(order)]]
             try:
-                photo = images.decode(file.read_bytes()).rgb
+                photo = self.read(file)
                 with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(mixed_seed(self.seed, position))
+                    torch.default_generator.manual_seed(mixed_seed(self.seed, position))
                     return self.crop(photo), bad
             except (InputError, OSError) as error:
                 bad.append(file)
@@ -142,6 +175,8 @@ def batches(
 
     Of several processes each gets its part of every batch.
     """
+    if fit_on(device, dataset.files):  # then nothing is left to do for others
+        dataset, workers = RandomCrops(dataset.files, dataset.crop, dataset.seed, keeping(device)), 0
     share = batch_size // parallel.world_size()
     first = parallel.rank() * share
     loader = DataLoader(
@@ -149,7 +184,7 @@ def batches(
         batch_sampler=[list(range(i * batch_size + first, i * batch_size + first + share)) for i in range(start, stop)],
         num_workers=workers,
         collate_fn=collate,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda" and workers > 0,
         generator=torch.Generator(),  # for its workers' seeds; the global one would no longer resume exactly
         worker_init_fn=leave_signals_to_main,
     )

@@ -4,6 +4,7 @@ import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from perceptual.weights import save_network, write_atomically
 
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .compilation import compiled
 from .data import Crop, RandomCrops, batches, find_photos
 from .machine import bfloat16, machine_name
 from .mixing import mixed_with_initial
@@ -89,10 +91,12 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     deadline = math.inf if settings.minutes is None else begin + 60 * settings.minutes
     files = find_photos(settings.content_dir, settings.split)
     network = task.network.train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    on_gpu = device.type == "cuda"
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=on_gpu)
     scheduler = LambdaLR(optimizer, lambda done: lr_factor(done, settings))
     quick = quick_in_bfloat16(device)
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and quick)
+    precision = partial(bfloat16, device, enabled=half)
     before = load_checkpoint(run.checkpoint, settings, network, optimizer, scheduler) if resume else Progress()
     start = before.iteration
     if start >= settings.iterations:
@@ -120,8 +124,13 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             record.note(f"{len(files)} photos, {device}, {kind}; all files in {run.folder}")
             if half and not quick:
                 record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
+            if parallel.world_size() == 1 and (settings.compile == "yes" or (settings.compile == "auto" and on_gpu)):
+                record.note("compiling the step; that takes a minute or two")
+                ramp = torch.linspace(0, 1, settings.image_size, device=device)
+                example = ramp.repeat(settings.batch_size, 3, settings.image_size, 1)
+                losses_of = compiled(losses_of, network, example, precision, record.note)
         for done, (photos, bad) in enumerate(stream, start + 1):
-            with bfloat16(device, enabled=half):
+            with precision():
                 losses, output = losses_of(photos)
             terms = torch.stack(list(losses.values()))
             objective = terms.sum()

@@ -81,6 +81,12 @@ class TrainingSettings:
         "of features and activations; auto: bfloat16 where it is quick, on GPUs and CPUs with AVX-512 BF16 or AMX",
         OPTIMIZATION,
     )
+    compile: str = setting(
+        "auto",
+        Choice(("auto", "yes", "no")),
+        "the step first: a minute, then a sixth quicker on a CPU, which needs a C++ compiler; auto: on a GPU",
+        OPTIMIZATION,
+    )
     device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any", OPTIMIZATION)
     seed: int = setting(0, Integer(0), "start of all random numbers", OPTIMIZATION)
 
@@ -216,6 +222,7 @@ PATHS = {
 }
 # What may differ between a run and its continuation without changing what is computed.
 FREE_ON_RESUME = PATHS | {
+    "compile",
     "initial_share",
     "num_workers",
     "device",

@@ -59,13 +59,15 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
 
 
 def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:
-    """Several images N×3×H×W without their first rows and columns, fewer than ``period`` of each, at random.
+    """Several images N×3×H×W without ``period`` − 1 rows and columns: how many of them the first, is random.
 
     The loss network pools pixels 2×2, again and again. If it always pooled the same ones, a network could learn a grid
     with these periods, which then costs nothing and stands for detail that it does not know.
     """
-    down, right = torch.randint(period, (2,)).tolist()
-    return [each[..., down:, right:] for each in images]
+    first = torch.randint(period, (2,), device=images[0].device)
+    # The numbers stay on the device, and the sizes the same, for the sake of compiled steps.
+    rows, columns = (torch.arange(side - period + 1, device=first.device) for side in images[0].shape[2:])
+    return [each.index_select(2, first[0] + rows).index_select(3, first[1] + columns) for each in images]
 
 
 @torch.no_grad()
