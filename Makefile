@@ -1,12 +1,13 @@
 # make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
 # make test   runs all tests, against a real TorchServe too
-# make serve  keeps a server running    make lint  checks the code
+# make serve  keeps a server running; MODELS="udnie the_muse" says with what    make lint  checks the code
 # make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help tells of more
 # make gallery  makes the pictures of docs/ anew
-.PHONY: demo test serve bench gallery lint archives clean
+.PHONY: demo test serve bench gallery lint clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+MODELS ?= starry_night super_resolution_x4_feature
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -16,8 +17,9 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest
 
-serve: archives
-	@$(BIN)/perceptual serve
+serve: $(READY)
+	@$(BIN)/perceptual package $(MODELS)
+	@$(BIN)/perceptual serve $(MODELS)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks inference --sizes 256 512 1024 --batch 1
@@ -33,9 +35,6 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-
-archives: $(READY)
-	@./build_mar.sh
 
 clean:
 	rm -rf .venv demo model_store/*.mar

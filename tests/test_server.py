@@ -307,6 +307,12 @@ def test_an_empty_model_store_is_told(tmp_path):
         Server(tmp_path).start()
 
 
+def test_more_models_than_memory_holds_are_told(model_store, monkeypatch):
+    monkeypatch.setattr("perceptual.server.free_memory", lambda pid: 2**28)
+    with pytest.raises(ServerError, match=r"1 models need 0.5 GiB of memory at least.* and 0.2 are free: name those"):
+        Server(model_store, ["tiny"], port=0).start()
+
+
 def test_missing_packages_are_told(model_store, monkeypatch):
     monkeypatch.setattr("perceptual.server.REQUIREMENTS", {"no_such_module": "PyYAML"})
     with pytest.raises(ServerError, match="pip install PyYAML"):

@@ -1,20 +1,20 @@
-"""``perceptual demo``: one photo through every network that ships, over HTTP."""
+"""``perceptual demo``: one photo in every style that ships, and enlarged, over HTTP."""
 
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .package import add_model_store
-
-DESCRIPTION = """Packages the networks that ship, serves them on free ports, sends a photo to each through the
-inference API, writes the pictures and a contact sheet, and stops the server. Networks of super-resolution get the
-photo reduced, so that the sheet shows the reduced photo, their enlargement of it and the photo at one size.
+DESCRIPTION = """Packages the networks that ship as one archive, which one worker serves, starts TorchServe on free ports,
+asks for a photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Networks of
+super-resolution get the photo reduced, so that the sheet shows the reduced photo, their enlargement of it and the photo
+at one size.
 
   perceptual demo photo.jpg
 """
 
+ARCHIVE = "demo"
 LARGE = 512  # longest side of an enlarged picture, in pixels
 HEIGHT = 384  # of the contact sheet's pictures, in pixels
 
@@ -24,7 +24,6 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser("demo", help="one photo through every network, over HTTP", description=DESCRIPTION)
     parser.add_argument("photo", type=Path, metavar="PHOTO", help="any photo")
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (default: %(default)s)")
-    add_model_store(parser)
     parser.set_defaults(run=run)
 
 
@@ -33,26 +32,25 @@ def run(args: Namespace) -> None:
     from rich.console import Console
 
     from .. import images
-    from ..archive import package
+    from ..archive import package_collection
     from ..server import Server
-    from ..weights import read_metadata, shipped_weights, write_atomically
+    from ..weights import shipped_weights, write_atomically
 
     photo = images.read(args.photo)
     picture = images.decode(photo)  # a bad photo fails here, before a server is started for it
-    networks = shipped_weights()
-    for weights in networks.values():
-        archive, built = package(weights, args.model_store)
-        print(f"{'packaged' if built else 'found'} {archive}", flush=True)
+    chosen = networks_of(shipped_weights())
+    archive, built = package_collection(ARCHIVE, list(chosen.values()), args.output)
+    print(f"{'packaged' if built else 'found'} {archive}", flush=True)
     shown = [("photo", photo)]
     with Console(stderr=True).status("starting") as status:
-        server = Server(args.model_store, list(networks), port=0, progress=status.update)
+        server = Server(args.output, [ARCHIVE], port=0, progress=status.update)
         with server, server.address.inference() as client:
             print(f"TorchServe is up at {server.address.inference_url}", flush=True)
-            for name in networks:
-                scale = read_metadata(networks[name])["config"].get("scale", 1)
+            for name, weights in chosen.items():
+                scale = scale_of(weights)
                 sent = photo if scale == 1 else images.encode(images.shrink(picture, LARGE // scale), "png")
                 begin = time.perf_counter()
-                result = client.predict(sent, name, {})
+                result = client.predict(sent, ARCHIVE, {"style": name} if scale == 1 else {"scale": scale})
                 shown += [(name, result)] if scale == 1 else [(f"sent to {name}", sent), (name, result)]
                 target = args.output / f"{name}.jpg"
                 write_atomically(target, result)
@@ -61,10 +59,27 @@ def run(args: Namespace) -> None:
     write_atomically(args.output / "contact_sheet.jpg", sheet_of(shown))
     print(f"stopped TorchServe; all pictures in one: {args.output / 'contact_sheet.jpg'}", flush=True)
     print(
-        f"\nNext: perceptual stylize {args.photo} --model {next(iter(networks))} -o out.jpg   without a server\n"
+        f"\nNext: perceptual stylize {args.photo} --model {next(iter(chosen))} -o out.jpg   without a server\n"
         "      perceptual serve                                           keep a server running\n"
         "      perceptual train style --help                              a style of your own"
     )
+
+
+def networks_of(shipped: Mapping[str, Path]) -> dict[str, Path]:
+    """The networks that a collection can hold, by name: all styles, and one of super-resolution for each factor."""
+    by_scale: dict[int, tuple[str, Path]] = {}
+    for name, weights in shipped.items():
+        by_scale.setdefault(scale_of(weights), (name, weights))
+    styles = {name: weights for name, weights in shipped.items() if scale_of(weights) == 1}
+    return styles | dict(by_scale[scale] for scale in sorted(by_scale) if scale > 1)
+
+
+def scale_of(weights: Path) -> int:
+    """How many times a network enlarges; 1, if it is for style."""
+    from ..weights import read_metadata
+
+    scale: int = read_metadata(weights)["config"].get("scale", 1)
+    return scale
 
 
 def sheet_of(pictures: Sequence[tuple[str, bytes]]) -> bytes:
