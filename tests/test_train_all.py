@@ -21,6 +21,7 @@ RECIPES = {
     "c_painting": "style-image = '../stripes.png'\nstyle-size = 32\ncontent-layers = ['relu1_2']\n"
     "style-layers = ['relu1_2']\nloss-weights = '../narrow.safetensors'\niterations = 3\n",
     "d_neither": "iterations = 3\n",
+    "e_protected": "style-image = '../elsewhere.jpg'\n",
 }
 
 
@@ -71,7 +72,11 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
     ]
     for name in ("b_factor", "c_painting"):
         assert read_metadata(folder / f"models/{name}.safetensors")["provenance"]["iterations"] == 3
-    assert train_all()[:2] == (0, [f"{name}: is there" for name in ("b_factor", "c_painting", "a_begins_with_b")])
+    status, lines, _ = train_all()
+    assert status == 0 and [line for line in lines if "left out" not in line] == [
+        f"{name}: is there" for name in ("b_factor", "c_painting", "a_begins_with_b")
+    ]
+    assert "e_protected: left out, as there is no recipes/../elsewhere.jpg; the recipe says where to get it" in lines
 
 
 def test_bad_input_is_one_line(train_all):

@@ -43,6 +43,12 @@ for recipe in "${ordered[@]}"; do
         continue
     fi
 
+    painting=$(sed -n 's/^style-image *= *["'"'"']\(.*\)["'"'"'].*/\1/p' "$recipe")
+    if [[ $painting && ! -e $recipes/$painting ]]; then
+        echo "$name: left out, as there is no $recipes/$painting; the recipe says where to get it"
+        continue
+    fi
+
     arguments=(train "$task" --recipe "$recipe" --name "$name")
     arguments+=(--model-path "$models/$name.safetensors" --sample-path "$runs/$name")
     [[ -e $runs/$name/checkpoint.pt ]] && arguments+=(--resume)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-DESCRIPTION = """Packages the networks that ship as one archive, which one worker serves, starts TorchServe on free ports,
-asks for a photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Networks of
+DESCRIPTION = """Packages the networks that ship as one archive, which one worker serves, starts TorchServe, asks for a
+photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Networks of
 super-resolution get the photo reduced, so that the sheet shows the reduced photo, their enlargement of it and the photo
 at one size.
 
