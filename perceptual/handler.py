@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
 MAX_TILE = 2048  # pixels
-MAX_REPLY = 200_000_000  # bytes; a little below the max_response_size of config.properties
+MAX_REPLY = 300_000_000  # bytes; a little below the max_response_size of config.properties
 TRIM_AFTER = 50  # requests; it takes milliseconds
 HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
 
