@@ -1,8 +1,8 @@
 """A training step, compiled.
 
-A step is some hundred small operations forward and as many backward. Compiled, neighbouring ones become one, which saves
-a CPU or GPU moving bytes. A fast GPU also waits for Python to start them all: there they are replayed as a CUDA graph,
-which needs the same shapes every time.
+A step is some hundred small operations forward and as many backward. Compiled, neighbouring ones become one, which
+saves moving bytes. A fast GPU also waits for Python to start them all: there they are replayed as a CUDA graph, which
+needs the same shapes every time.
 """
 
 from collections.abc import Callable
