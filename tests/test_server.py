@@ -90,7 +90,7 @@ def test_errors_of_one_batch_leave_its_other_requests_alone(server, client, mana
     source = weights.with_name("batched.safetensors")
     source.write_bytes(weights.read_bytes())
     package(source, server.model_store)
-    grey = Image.new("L", (8000, 6000))
+    grey = Image.new("L", (9000, 8000))
     requests = [
         (200, photo, {}),
         (400, b"this is no picture", {}),
