@@ -304,7 +304,8 @@ class Server:
         """Why TorchServe ended, from what it printed."""
         lines = [line.strip() for line in self.read_log("console.log").splitlines() if line.strip()]
         telling = [line for line in lines if re.match(r"[\w.]+(Exception|Error)\b|Invalid configuration", line)]
-        last = [line for line in lines[-1:] if "[INFO ]" not in line]  # killed, it ends on any request
+        # Killed, it ends on any request, or on its first words.
+        last = [line for line in lines[-1:] if "[INFO ]" not in line and line != "Model server started."]
         return f"{(telling or last or ['it did not say why'])[0]}; {self.see_logs()}"
 
     def see_logs(self) -> str:

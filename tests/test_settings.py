@@ -9,6 +9,7 @@ from perceptual.settings import Choice, FilePath, Integer, Number, OneOf, Severa
 from perceptual_training.settings import StyleSettings, SuperResolutionSettings, read_recipe
 
 RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/*.toml"))
+PROTECTED = {"the_muse"}  # paintings that may not be passed on
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_shipped_recipes_are_valid(recipe):
         return
     settings = parse(StyleSettings, {"style-image": "painting.jpg"} | values)
     if "style-image" in values:
-        assert settings.style_image.is_file()
+        assert settings.style_image.is_file() or recipe.stem in PROTECTED
 
 
 def test_original_recipe_has_the_original_program_s_defaults():
