@@ -4,33 +4,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from perceptual.settings import parse
 from perceptual_training import style
 from perceptual_training.compilation import compiled
-from perceptual_training.settings import StyleSettings
 from perceptual_training.style import StyleTransfer, train_style
 
 
-@pytest.fixture
-def wishes(photos, painting, loss_weights, tmp_path):
-    """Settings of a small training."""
-    return {
-        "content-dir": photos,
-        "style-image": painting,
-        "loss-weights": loss_weights,
-        "init-features": 4,
-        "num-residuals": 1,
-        "image-size": 32,
-        "style-size": 32,
-        "batch-size": 2,
-        "samples": 2,
-        "device": "cpu",
-    }
-
-
-def test_a_compiled_step_is_the_same_step(wishes, monkeypatch):
+def test_a_compiled_step_is_the_same_step(settings, monkeypatch):
     monkeypatch.setattr(style, "POOLED", 1)  # nothing at random
-    task = task_of(wishes)
+    task = task_of(settings())
     photos, state = torch.rand(2, 3, 32, 32), copied(task.network)
     quick = compiled(task.losses, task.network, photos, nullcontext, pytest.fail)
     assert quick is not task.losses
@@ -40,19 +21,18 @@ def test_a_compiled_step_is_the_same_step(wishes, monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_training_on_a_gpu_is_compiled(wishes, tmp_path):
-    paths = {"model-path": tmp_path / "stripes.safetensors", "sample-path": tmp_path / "run"}
-    changes = {"device": "cuda", "iterations": 200, "log-step": 50}
-    assert train_style(parse(StyleSettings, wishes | changes | paths)).exists()
-    log = (tmp_path / "run" / "train.log").read_text()
+def test_a_training_on_a_gpu_is_compiled(settings):
+    wishes = settings(device="cuda", iterations=200, log_step=50)
+    assert train_style(wishes).exists()
+    log = (wishes.sample_path / "train.log").read_text()
     assert "compiling the step" in log and "fails" not in log
     totals = [float(each) for each in re.findall(r"total ([\d.e+]+) ", log)]
     assert len(totals) == 4 and totals[-1] < totals[0] / 2
 
 
-def test_compiling_leaves_nothing_behind(wishes, monkeypatch):
+def test_compiling_leaves_nothing_behind(settings, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, mode, dynamic: function)
-    task = task_of(wishes | {"preset": "paper"})  # its batch norms keep statistics
+    task = task_of(settings(preset="paper"))  # its batch norms keep statistics
     photos, state = torch.rand(2, 3, 32, 32), copied(task.network)
     random = torch.get_rng_state()
     compiled(task.losses, task.network, photos, nullcontext, pytest.fail)
@@ -62,7 +42,7 @@ def test_compiling_leaves_nothing_behind(wishes, monkeypatch):
 
 
 def task_of(wishes):
-    task = StyleTransfer(parse(StyleSettings, wishes), torch.device("cpu"))
+    task = StyleTransfer(wishes, torch.device("cpu"))
     task.network.train()
     return task
 
@@ -81,7 +61,7 @@ def outcome(step, network, photos, state):
     return [*(each.detach().log() for each in losses.values()), output.detach(), gradients / gradients.norm()]
 
 
-def test_a_training_goes_on_without_if_compiling_fails(wishes, monkeypatch, tmp_path, capsys):
+def test_a_training_goes_on_without_if_compiling_fails(settings, monkeypatch):
     def fails(function, mode, dynamic):
         def run(photos):
             raise RuntimeError("no C++ compiler\nand more")
@@ -89,8 +69,7 @@ def test_a_training_goes_on_without_if_compiling_fails(wishes, monkeypatch, tmp_
         return run
 
     monkeypatch.setattr(torch, "compile", fails)
-    changes = {"compile": "yes", "iterations": 2, "num-workers": 0}
-    paths = {"model-path": tmp_path / "stripes.safetensors", "sample-path": tmp_path / "run"}
-    assert train_style(parse(StyleSettings, wishes | changes | paths)).exists()
-    log = (tmp_path / "run" / "train.log").read_text()
+    wishes = settings(compile="yes")
+    assert train_style(wishes).exists()
+    log = (wishes.sample_path / "train.log").read_text()
     assert "torch.compile fails, so that training goes on without: no C++ compiler\n" in log

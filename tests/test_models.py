@@ -8,6 +8,7 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -191,7 +192,9 @@ def test_a_wrong_number_of_workers_or_gpus_is_refused_at_once(run):
     assert status == 2 and "expected numbers of GPUs such as 0,1" in err
 
 
-def test_replacing_a_model_under_load_loses_no_request(server, management, weights, photo):
+@contextmanager
+def asking(server, photo, clients):
+    """Clients that ask for ``tiny`` all the while; it fails if one request does."""
     end = threading.Event()
 
     def ask():
@@ -199,18 +202,24 @@ def test_replacing_a_model_under_load_loses_no_request(server, management, weigh
             while not end.is_set():
                 client.stylize(photo, "tiny")  # raises if a request is refused, or waits for a worker that is gone
 
-    with ThreadPoolExecutor(4) as pool:
-        before = answers(server, "1.2")
-        askers = [pool.submit(ask) for _ in range(4)]
+    with ThreadPoolExecutor(clients) as pool:
+        askers = [pool.submit(ask) for _ in range(clients)]
         try:
-            wait_for(lambda: answers(server, "1.2") >= before + 8, seconds=60)
-            register(server.address, weights, version="2.0")
-            management.set_default("tiny", "2.0")
-            unregister(server.address, "tiny", "1.2")
-            wait_for(lambda: answers(server, "2.0") >= 8, seconds=60)
+            yield
         finally:
             end.set()
-        assert [asker.result() for asker in askers] == [None] * 4
+        for each in askers:
+            each.result()
+
+
+def test_replacing_a_model_under_load_loses_no_request(server, management, weights, photo):
+    before = answers(server, "1.2")
+    with asking(server, photo, clients=4):
+        wait_for(lambda: answers(server, "1.2") >= before + 8, seconds=60)
+        register(server.address, weights, version="2.0")
+        management.set_default("tiny", "2.0")
+        unregister(server.address, "tiny", "1.2")
+        wait_for(lambda: answers(server, "2.0") >= 8, seconds=60)
     assert [each["modelVersion"] for each in management.versions("tiny")] == ["2.0"]
 
 
@@ -340,22 +349,9 @@ def test_version_and_gpus_of_another_s_archive_are_fixed(server, weights, tmp_pa
 def test_a_model_moves_to_other_gpus_without_losing_a_request(gpu_server, weights, photo, run):
     server, management = gpu_server
     register(server.address, weights, workers=1)
-    end = threading.Event()
-
-    def ask():
-        with server.address.inference(timeout=60) as client:
-            while not end.is_set():
-                client.stylize(photo, "tiny")  # raises if a request is refused, or waits for a worker that is gone
-
-    with ThreadPoolExecutor(2) as pool:
-        asking = [pool.submit(ask) for _ in range(2)]
-        try:
-            told = run("models", "scale", "tiny", "--workers", "2", "--gpus", "0,2", "--port", server.ports[0])
-            again = place(server.address, "tiny", [0], 1)
-        finally:
-            end.set()
-        for each in asking:
-            each.result()
+    with asking(server, photo, clients=2):
+        told = run("models", "scale", "tiny", "--workers", "2", "--gpus", "0,2", "--port", server.ports[0])
+        again = place(server.address, "tiny", [0], 1)
     assert told[:2] == (0, "tiny 1.2-gpus-0-2 has 2 workers\n")
     assert again == (("tiny", "1.2-gpus-0"), 1)
     assert [(each["modelVersion"], each["deviceIds"]) for each in management.versions("tiny")] == [("1.2-gpus-0", [0])]

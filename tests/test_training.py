@@ -10,42 +10,10 @@ import torch
 from PIL import Image
 
 from perceptual.errors import InvalidOption, TrainingError, WeightsError
-from perceptual.settings import parse
 from perceptual.weights import load_network, read_metadata
 from perceptual_training.loop import lr_factor
 from perceptual_training.machine import cpu_name
-from perceptual_training.settings import StyleSettings
 from perceptual_training.style import StyleTransfer, train_style
-
-
-@pytest.fixture
-def settings(photos, painting, loss_weights, tmp_path):
-    """Settings of a training of six iterations, with what a test changes of them."""
-
-    def make(**changes):
-        values = {
-            "content-dir": photos,
-            "style-image": painting,
-            "loss-weights": loss_weights,
-            "init-features": 4,
-            "num-residuals": 1,
-            "image-size": 32,
-            "style-size": 32,
-            "batch-size": 2,
-            "iterations": 6,
-            "num-workers": 0,
-            "samples": 2,
-            "log-step": 2,
-            "save-step": 3,
-            "sample-step": 3,
-            "name": "stripes",
-            "model-path": tmp_path / "models" / "stripes.safetensors",
-            "sample-path": tmp_path / "run",
-            "device": "cpu",
-        }
-        return parse(StyleSettings, values | {name.replace("_", "-"): value for name, value in changes.items()})
-
-    return make
 
 
 def test_the_loss_falls(settings):

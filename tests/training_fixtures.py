@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from torchvision.models import VGG
 from torchvision.models.vgg import make_layers
 
+from perceptual.settings import parse
 from perceptual_training import loss_network
+from perceptual_training.settings import StyleSettings
 
 # VGG-16's layers, an eighth as wide.
 NARROW = [8, 8, "M", 16, 16, "M", 32, 32, 32, "M", 64, 64, 64, "M", 64, 64, 64, "M"]
@@ -69,3 +71,33 @@ def painting(tmp_path):
     stripes[::16] = (0, 60, 200)
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
     return tmp_path / "stripes.png"
+
+
+@pytest.fixture
+def settings(photos, painting, loss_weights, tmp_path):
+    """Settings of a training of six iterations, with what a test changes of them."""
+
+    def make(**changes):
+        values = {
+            "content-dir": photos,
+            "style-image": painting,
+            "loss-weights": loss_weights,
+            "init-features": 4,
+            "num-residuals": 1,
+            "image-size": 32,
+            "style-size": 32,
+            "batch-size": 2,
+            "iterations": 6,
+            "num-workers": 0,
+            "samples": 2,
+            "log-step": 2,
+            "save-step": 3,
+            "sample-step": 3,
+            "name": "stripes",
+            "model-path": tmp_path / "models" / "stripes.safetensors",
+            "sample-path": tmp_path / "run",
+            "device": "cpu",
+        }
+        return parse(StyleSettings, values | {name.replace("_", "-"): value for name, value in changes.items()})
+
+    return make
