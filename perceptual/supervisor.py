@@ -1,8 +1,8 @@
 """Restarts what TorchServe gives up on, and refuses early where it would let requests wait for ever.
 
 While no worker of a model is ready, TorchServe lets its requests wait, without limit even after it has given up; with
-no worker at all, it answers 503 at once. So a model whose workers keep dying is scaled to none and back. What waited in
-the queue meanwhile stays there, and is answered when it is back.
+no worker at all, it answers 503 at once. So a model whose workers keep dying is scaled to none and back, and the front
+refuses what waited for it.
 """
 
 import logging
@@ -42,7 +42,7 @@ class Backoff:
 
 
 class Supervisor:
-    """Looks after a server that has been started; everything it does is a line in the log."""
+    """Looks after a server that has been started, with a front; everything it does is a line in the log."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -111,21 +111,30 @@ class Supervisor:
         name, version = split(model)
         management.set_workers(name, 0, version)
         del self.down_since[model]
-        pause = self.attempts.setdefault(model, Backoff()).next()
+        pause = self.refuse(model, management)
         logger.error("the workers of %s keep dying: refusing its requests, trying again in %g s", model, pause)
+
+    def refuse(self, model: str, management: ManagementClient) -> float:
+        """Has the front refuse what waits for a model; returns the seconds until it is tried again."""
+        pause = self.attempts.setdefault(model, Backoff()).next()
+        name, version = split(model)
+        self.server.front.refuse(f"/predictions/{model}", pause)
+        if management.describe(name)["modelVersion"] == version:  # the default, which requests need not name
+            self.server.front.refuse(f"/predictions/{name}", pause)
+        return pause
 
     def bring_back(self, model: str) -> None:
         """Tries to start a model's workers."""
-        workers = self.held[model]
-        try:
-            with self.server.address.management() as management:
-                name, version = split(model)
-                management.scale(name, workers, version)
-        except ServerError as error:
-            logger.error("%s stays refused: %s; trying again in %g s", model, error, self.attempts[model].next())
-        else:
-            self.release(model)
-            logger.warning("%s is back", model)
+        name, version = split(model)
+        with self.server.address.management() as management:
+            try:
+                management.scale(name, self.held[model], version)
+            except ServerError as error:
+                pause = self.refuse(model, management)
+                logger.error("%s stays refused: %s; trying again in %g s", model, error, pause)
+            else:
+                self.release(model)
+                logger.warning("%s is back", model)
 
     def release(self, *models: str) -> None:
         """No longer holds models back, if it did."""

@@ -32,7 +32,7 @@ needs_nginx = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def instances(model_store, tmp_path_factory):
     """Two servers at sockets, without tokens; tests may kill the second."""
-    options = {"port": 0, "overrides": {"disable_token_authorization": "true"}}
+    options = {"port": 0, "overrides": {"disable_token_authorization": "true"}, "front": True}
     folders = [tmp_path_factory.mktemp("sockets") for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))

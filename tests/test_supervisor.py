@@ -45,7 +45,7 @@ def supervised(model_store, tmp_path, flag, monkeypatch):
     shutil.copytree(model_store, store)
     handler = FICKLE.format(flag=str(flag)).encode()
     altered(store / "tiny.mar", store / "fickle.mar", {"style_transfer.py": handler}, modelName="fickle")
-    with Server(store, port=0) as server:
+    with Server(store, port=0, front=True) as server:
         watcher = Supervisor(server)
         end = threading.Event()
 
@@ -68,7 +68,10 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         (worker,) = management.ready_workers("fickle")
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: not management.ready_workers("fickle"), seconds=5)
-        wait_for(lambda: status_of(client, "fickle", photo) == 503, seconds=60)
+        waiting = client.http.post("/predictions/fickle", content=photo)  # in the queue by now, without limit
+        assert waiting.status_code == 503 and int(waiting.headers["retry-after"]) >= 5
+        assert "keep dying" in waiting.json()["message"]
+        assert status_of(client, "fickle", photo) == 503
         assert client.stylize(photo, "tiny")
         assert read_held(server.snapshots) == {"fickle/1.2": 1}
         assert read_status(server.address).unhealthy == ["fickle 1.2"]
@@ -78,6 +81,7 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         management.scale("tiny", 2)
         for process in psutil.Process(server.address.pid).children():
             process.kill()
+        wait_for(lambda: status_of(client, "tiny", photo) == 503, seconds=5)
         wait_for(lambda: "TorchServe is started again" in caplog.text, seconds=60)
         wait_for(lambda: status_of(client, "tiny", photo) == 200, seconds=60)
         assert find_server() == server.address
@@ -93,11 +97,13 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
 
 
 def status_of(client, model, photo):
-    """The status of a request to a model; None while there is no server, or no answer within three seconds."""
+    """The status of a request to a model, which tells when to try again if it is 503; None if there is none in time."""
     try:
-        return client.http.post(f"/predictions/{model}", content=photo, timeout=3).status_code
-    except httpx.TransportError:
+        reply = client.http.post(f"/predictions/{model}", content=photo, timeout=3)
+    except httpx.ReadTimeout:
         return None
+    assert ("retry-after" in reply.headers) == (reply.status_code == 503)
+    return reply.status_code
 
 
 def test_killing_the_program_ends_torchserve(model_store, tmp_path):

@@ -1,0 +1,164 @@
+"""What stands before a TorchServe that is looked after: answers where it does not, and says when to try again.
+
+TorchServe's own 503 does not tell when to try again, a request whose model has lost its workers waits without limit,
+and while TorchServe starts again, nobody answers at all.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, UnixConnector, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from .errors import ServerError
+
+RETRY_AFTER = 5  # seconds; a full queue or a start of TorchServe passes in about that time
+CONNECT_TIMEOUT = 5.0  # seconds; TorchServe is on this machine
+# Of one connection, not of what passes (RFC 9110, section 7.6.1), or, as Expect, answered here already.
+HOP_BY_HOP = {"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"}
+
+T = TypeVar("T")
+
+
+class Front:
+    """Passes requests on to TorchServe's inference API, from a thread of its own.
+
+    Every reply of status 503 says in ``Retry-After`` when to try again, TorchServe's as well as those given here: while
+    there is no TorchServe, when it dies at a request, and to what waits for a model that is held back.
+
+    Args:
+        at: Where to listen: a port of the loopback address, or the path of a socket.
+        torchserve: The socket of TorchServe's inference API.
+        largest: The largest request body, in bytes; a larger one is answered 413.
+    """
+
+    def __init__(self, at: int | Path, torchserve: Path, largest: int) -> None:
+        self.at = at
+        self.torchserve = torchserve
+        self.largest = largest
+        self.waiting: dict[asyncio.Task[Any], str] = {}  # the path that each request is for
+        self.refused: WeakSet[asyncio.Task[Any]] = WeakSet()  # of those, the ones told that it is no use
+        self.due: dict[str, float] = {}  # when to ask for a path again, in the seconds of time.monotonic
+
+    def start(self) -> None:
+        """Listens. Raises ServerError if it cannot."""
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="front", daemon=True)
+        self.thread.start()
+        try:
+            self.run(self.listen())
+        except OSError as error:
+            self.stop()
+            raise ServerError(f"cannot listen at {self.at}: {error.strerror or error}") from error
+
+    def stop(self) -> None:
+        """Ends all connections."""
+        self.run(self.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def refuse(self, path: str, seconds: float) -> None:
+        """Refuses the requests for a path that wait now; they and later ones are told to try again after some seconds.
+
+        Whether later ones are refused is up to TorchServe.
+        """
+        self.due[path] = time.monotonic() + seconds
+        self.loop.call_soon_threadsafe(self.end_wait, path)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine that runs in the thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    async def listen(self) -> None:
+        """Begins to listen."""
+        self.session = ClientSession(
+            connector=UnixConnector(str(self.torchserve), limit=0),  # TorchServe's own queue is the limit
+            timeout=ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        )
+        app = web.Application(client_max_size=self.largest)
+        app.router.add_route("*", "/{path:.*}", self.answer)
+        self.runner = web.AppRunner(app, handler_cancellation=True, access_log=None, auto_decompress=False)
+        await self.runner.setup()
+        if isinstance(self.at, Path):
+            await web.UnixSite(self.runner, self.at).start()
+        else:
+            await web.TCPSite(self.runner, "127.0.0.1", self.at, reuse_address=True).start()
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        await self.runner.cleanup()
+        await self.session.close()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answers one request: by TorchServe, or in its stead."""
+        try:
+            body = await request.read()  # first, as TorchServe does: a slow upload then keeps nobody waiting
+            async with self.ask(request, body) as reply:
+                return await self.pass_back(reply, request)
+        except (ClientError, asyncio.TimeoutError):
+            return refusal("TorchServe is starting again", RETRY_AFTER)
+        except asyncio.CancelledError:
+            if asyncio.current_task() not in self.refused:
+                raise  # the client has gone
+            return refusal("the workers of this model keep dying", self.retry_after(request))
+
+    @asynccontextmanager
+    async def ask(self, request: web.Request, body: bytes) -> AsyncIterator[ClientResponse]:
+        """TorchServe's reply to a request, as soon as it begins; until then the request counts as waiting."""
+        url = URL(f"http://torchserve{request.rel_url.raw_path_qs}", encoded=True)
+        task = asyncio.current_task()
+        assert task
+        self.waiting[task] = request.rel_url.raw_path
+        try:
+            reply = await self.session.request(
+                request.method, url, headers=passed(request.headers), data=body, allow_redirects=False
+            )
+        finally:
+            del self.waiting[task]
+        async with reply:
+            yield reply
+
+    async def pass_back(self, reply: ClientResponse, request: web.Request) -> web.StreamResponse:
+        """Passes on a reply piece by piece: it may be a large picture."""
+        response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=passed(reply.headers))
+        if reply.status == 503:
+            response.headers["Retry-After"] = str(self.retry_after(request))
+        await response.prepare(request)
+        async for piece in reply.content.iter_any():
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    def retry_after(self, request: web.Request) -> int:
+        """Whole seconds after which to ask again."""
+        due = self.due.get(request.rel_url.raw_path, 0.0)
+        return max(RETRY_AFTER, math.ceil(due - time.monotonic()))
+
+    def end_wait(self, path: str) -> None:
+        """Ends the wait of all requests for a path."""
+        tasks = {task for task, wanted in self.waiting.items() if wanted == path}
+        self.refused |= tasks
+        for task in tasks:
+            task.cancel()
+
+
+def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    """The headers that are passed on."""
+    return CIMultiDict((name, value) for name, value in headers.items() if name.title() not in HOP_BY_HOP)
+
+
+def refusal(message: str, seconds: int) -> web.Response:
+    """A reply of status 503, in TorchServe's form."""
+    body = {"code": 503, "type": "ServiceUnavailableException", "message": message}
+    return web.json_response(body, status=503, headers={"Retry-After": str(seconds)})
