@@ -280,6 +280,8 @@ def test_cosine_schedule_warms_up_and_ends_at_zero(settings):
     assert lr_factor(500, cosine) == pytest.approx(0.5)
     assert lr_factor(1000, cosine) == 0
     assert {lr_factor(done, settings()) for done in (0, 3, 6)} == {1.0}
+    assert lr_factor(400, cosine, rising_from=400) == 1 / 50
+    assert lr_factor(500, cosine, rising_from=400) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

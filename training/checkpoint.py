@@ -23,11 +23,14 @@ class Progress(NamedTuple):
         iteration: Iterations done.
         seconds: Spent on them in all runs together; None if a checkpoint from before this was kept does not tell.
         machines: What they ran on, in order, each once.
+        rising_from: The iteration at which the learning rate began to rise: 0, or where a training went on that was
+            meant to be shorter.
     """
 
     iteration: int = 0
     seconds: float | None = 0.0
     machines: tuple[str, ...] = ()
+    rising_from: int = 0
 
 
 def save_checkpoint(
@@ -74,7 +77,10 @@ def load_checkpoint(
     torch.set_rng_state(state["random"])
     if torch.cuda.is_available() and len(state["random_cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["random_cuda"])
-    return Progress(state["iteration"], state.get("seconds"), tuple(state.get("machines", ())))
+    done = state["iteration"]
+    as_meant = state["settings"]["iterations"] == settings.iterations
+    rising_from = state.get("rising_from", 0) if as_meant else done
+    return Progress(done, state.get("seconds"), tuple(state.get("machines", ())), rising_from)
 
 
 def refuse_other_settings(path: Path, old: dict[str, Any], settings: TrainingSettings) -> None:

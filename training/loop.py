@@ -93,11 +93,13 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     network = task.network.train()
     on_gpu = device.type == "cuda"
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=on_gpu)
-    scheduler = LambdaLR(optimizer, lambda done: lr_factor(done, settings))
+    before = Progress()
+    scheduler = LambdaLR(optimizer, lambda done: lr_factor(done, settings, before.rising_from))
     quick = quick_in_bfloat16(device)
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and quick)
     precision = partial(bfloat16, device, enabled=half)
-    before = load_checkpoint(run.checkpoint, settings, network, optimizer, scheduler) if resume else Progress()
+    if resume:
+        before = load_checkpoint(run.checkpoint, settings, network, optimizer, scheduler)
     start = before.iteration
     if start >= settings.iterations:
         raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
@@ -186,16 +188,19 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
 def advanced(before: Progress, iteration: int, seconds: float, machine: str) -> Progress:
     """How far a training has come that went on from ``before`` for some time on a machine."""
     machines = tuple(dict.fromkeys([*before.machines, machine]))
-    return Progress(iteration, None if before.seconds is None else round(before.seconds + seconds, 1), machines)
+    total = None if before.seconds is None else round(before.seconds + seconds, 1)
+    return Progress(iteration, total, machines, before.rising_from)
 
 
-def lr_factor(done: int, settings: TrainingSettings) -> float:
-    """The learning rate after ``done`` iterations, relative to its peak."""
+def lr_factor(done: int, settings: TrainingSettings, rising_from: int = 0) -> float:
+    """The learning rate after ``done`` iterations, relative to its peak.
+
+    The cosine schedule rises first, to where it then falls from: at once on a high rate, a training that went on after
+    its end, where the rate was next to nothing, explodes.
+    """
     if settings.lr_schedule == "constant":
         return 1.0
-    if done < WARM_UP:
-        return (done + 1) / WARM_UP
-    return (1 + math.cos(math.pi * min(1, done / settings.iterations))) / 2
+    return min((done - rising_from + 1) / WARM_UP, (1 + math.cos(math.pi * min(1, done / settings.iterations))) / 2)
 
 
 def check_health(done: int, objective: Tensor, output: Tensor, network: nn.Module, run: Run) -> None:
