@@ -8,8 +8,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -22,6 +21,7 @@ from .errors import ServerError
 
 RETRY_AFTER = 5  # seconds; a full queue or a start of TorchServe passes in about that time
 CONNECT_TIMEOUT = 5.0  # seconds; TorchServe is on this machine
+GRACE = 2.0  # seconds at the end for replies that are under way
 # Of one connection, not of what passes (RFC 9110, section 7.6.1), or, as Expect, answered here already.
 HOP_BY_HOP = {"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"}
 
@@ -60,7 +60,7 @@ class Front:
             raise ServerError(f"cannot listen at {self.at}: {error.strerror or error}") from error
 
     def stop(self) -> None:
-        """Ends all connections."""
+        """Ends all connections, within a few seconds."""
         self.run(self.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
@@ -88,7 +88,9 @@ class Front:
         )
         app = web.Application(client_max_size=self.largest)
         app.router.add_route("*", "/{path:.*}", self.answer)
-        self.runner = web.AppRunner(app, handler_cancellation=True, access_log=None, auto_decompress=False)
+        self.runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, auto_decompress=False, shutdown_timeout=GRACE
+        )
         await self.runner.setup()
         if isinstance(self.at, Path):
             await web.UnixSite(self.runner, self.at).start()
@@ -102,32 +104,30 @@ class Front:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answers one request: by TorchServe, or in its stead."""
+        body = await request.read()  # first, so that a slow upload takes no connection of TorchServe
         try:
-            body = await request.read()  # first, as TorchServe does: a slow upload then keeps nobody waiting
-            async with self.ask(request, body) as reply:
-                return await self.pass_back(reply, request)
+            reply = await self.ask(request, body)
         except (ClientError, asyncio.TimeoutError):
             return refusal("TorchServe is starting again", RETRY_AFTER)
         except asyncio.CancelledError:
             if asyncio.current_task() not in self.refused:
                 raise  # the client has gone
             return refusal("the workers of this model keep dying", self.retry_after(request))
+        async with reply:
+            return await self.pass_back(reply, request)
 
-    @asynccontextmanager
-    async def ask(self, request: web.Request, body: bytes) -> AsyncIterator[ClientResponse]:
+    async def ask(self, request: web.Request, body: bytes) -> ClientResponse:
         """TorchServe's reply to a request, as soon as it begins; until then the request counts as waiting."""
         url = URL(f"http://torchserve{request.rel_url.raw_path_qs}", encoded=True)
         task = asyncio.current_task()
         assert task
         self.waiting[task] = request.rel_url.raw_path
         try:
-            reply = await self.session.request(
+            return await self.session.request(
                 request.method, url, headers=passed(request.headers), data=body, allow_redirects=False
             )
         finally:
             del self.waiting[task]
-        async with reply:
-            yield reply
 
     async def pass_back(self, reply: ClientResponse, request: web.Request) -> web.StreamResponse:
         """Passes on a reply piece by piece: it may be a large picture."""

@@ -33,6 +33,10 @@ class Behind(BaseHTTPRequestHandler):
         self.send_header("Keep-Alive", "timeout=1")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.path == "/breaks-off":
+            self.wfile.write(body[:10])
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         self.wfile.write(body)
 
     do_GET = do_POST  # noqa: N815
@@ -108,6 +112,9 @@ def test_without_torchserve_it_answers_itself(client, request):
     request.getfixturevalue("torchserve")
     assert client.post("/predictions/tiny").status_code == 200
     refused("/dies")
+    with pytest.raises(httpx.RemoteProtocolError):  # too late to say anything else
+        client.post("/breaks-off", content=b"photo" * 10)
+    assert client.post("/predictions/tiny").status_code == 200
 
 
 def test_what_waits_for_a_model_that_is_held_back_is_refused(client, front, torchserve):
@@ -131,6 +138,21 @@ def test_a_client_that_goes_leaves_nothing_behind(client, front, torchserve):
     while front.waiting:
         time.sleep(0.01)
     assert client.get("/ping").status_code == 200
+
+
+def test_the_end_does_not_wait_for_torchserve(path, torchserve, monkeypatch):
+    monkeypatch.setattr("perceptual.front.GRACE", 0.1)
+    front = Front(reserve_ports(0)[0], path, LARGEST)
+    front.start()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.post, f"http://127.0.0.1:{front.at}/predictions/slow", timeout=10)
+        while not front.waiting:
+            time.sleep(0.01)
+        begin = time.monotonic()
+        front.stop()
+        assert time.monotonic() - begin < 3
+        with pytest.raises(httpx.TransportError):
+            waiting.result()
 
 
 def test_what_is_too_large_never_reaches_torchserve(client, torchserve):
