@@ -87,7 +87,7 @@ class Front:
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
         app = web.Application(client_max_size=self.largest)
-        app.router.add_route("*", "/{path:.*}", self.answer)
+        app.router.add_route("*", "/{path:.*}", self.answer, expect_handler=self.invite)
         self.runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, auto_decompress=False, shutdown_timeout=GRACE
         )
@@ -102,8 +102,20 @@ class Front:
         await self.runner.cleanup()
         await self.session.close()
 
+    async def invite(self, request: web.Request) -> None:
+        """Has a client send the body that it first asks about, as curl does with large ones."""
+        self.refuse_if_too_large(request)
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the reply proper is still to come
+
+    def refuse_if_too_large(self, request: web.Request) -> None:
+        """Raises the reply 413 before a body comes that is said to be over the limit."""
+        if request.content_length and request.content_length > self.largest:
+            raise web.HTTPRequestEntityTooLarge(self.largest, request.content_length)
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answers one request: by TorchServe, or in its stead."""
+        self.refuse_if_too_large(request)
         body = await request.read()  # first, so that a slow upload takes no connection of TorchServe
         try:
             reply = await self.ask(request, body)

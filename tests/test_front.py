@@ -155,11 +155,20 @@ def test_the_end_does_not_wait_for_torchserve(path, torchserve, monkeypatch):
             waiting.result()
 
 
-def test_what_is_too_large_never_reaches_torchserve(client, torchserve):
+def test_what_is_too_large_never_reaches_torchserve(client, front, torchserve):
     for body in (bytes(LARGEST + 1), iter([bytes(LARGEST), b"1"])):
         assert client.post("/predictions/tiny", content=body).status_code == 413
+    assert [expecting(front, length) for length in (2**28, LARGEST)] == [b"413", b"100"]
     assert not torchserve.asked
     assert client.post("/predictions/tiny", content=bytes(LARGEST)).status_code == 200
+
+
+def expecting(front, length):
+    """The status of the answer to a client that asks whether to send a body."""
+    with socket.create_connection(("127.0.0.1", front.at), timeout=10) as connection:
+        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head.encode())
+        return connection.recv(200).split()[1]
 
 
 def test_a_port_that_is_taken_is_told(path):
