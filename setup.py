@@ -70,6 +70,7 @@ setup(
     extras_require={
         # The checkers exactly, as each of their releases finds something new.
         "dev": [
+            "matplotlib>=3.8",
             "mypy==2.4.1",
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -3,10 +3,10 @@
   python -m benchmarks serving
   python -m benchmarks serving --concurrency 4 --requests 100 --repeats 5
 
-TorchServe serves an archive of the default style network, with the one worker an archive asks for. Clients in a
-process of their own send a JPEG photo of noise, --concurrency of them at once. In turn with them, this process decodes,
-stylizes and encodes the same photo as often, one after the other, on as many threads as the worker has; `of in process`
-is the server's part of its rate.
+TorchServe serves an archive of the default style network, with the one worker an archive asks for, or --workers.
+Clients in a process of their own send a JPEG photo of noise, --concurrency of them at once. In turn with them, this
+process decodes, stylizes and encodes the same photo as often, one after the other, on as many threads as one worker
+has; `of in process` is the server's part of its rate.
 
 `p50`, `p95` and `p99` are seconds from request to reply. `queued` are seconds of it, in the mean, in TorchServe's
 queue. `% decode`, `% infer` and `% encode` are shares of the rest, as the worker measures them; `% server` is what they
@@ -73,6 +73,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=count, default=60, metavar="N", help="of a round, at most (default: %(default)s)"
     )
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="of the server (default: %(default)s)")
     parser.add_argument("--repeats", type=count, default=3, metavar="N", help="rounds (default: %(default)s)")
 
 
@@ -85,7 +86,8 @@ def run(args: Namespace) -> Tables:
         package(weights, scratch)
         predictor = load(weights)
         say("starting TorchServe")
-        with Server(scratch, port=0) as server:
+        with Server(scratch, port=0) as server, server.address.management() as management:
+            management.scale(MODEL, args.workers)
             rows = [measure(server.address, MODEL, predictor, plan, each) for each in args.concurrency]
     return {f"Serving, {args.size}² JPEG": rows}
 

@@ -2,12 +2,13 @@
 
 Of every style network its results at the photos' own sizes, a sample sheet, and a strip for its heading; of all
 together, one sheet. Of super-resolution, for each factor the photos' most detailed places beside bicubic and the truth.
-Logs and animations come from trainings and stay as they are.
+Logs and animations come from trainings and stay as they are; loss curves are drawn from the logs.
 """
 
 from pathlib import Path
 
 import torch.nn.functional as F
+from curves import curves
 from PIL import Image
 from rich.progress import track
 from torch import Tensor
@@ -45,6 +46,7 @@ def main() -> None:
         save(strip(results), f"pictures/{name}.jpg")
     for scale in (4, 8):
         save(enlargements_sheet(scale), f"pictures/super_resolution_x{scale}.jpg")
+    write_atomically(DOCS / "pictures/losses.svg", curves(sorted(DOCS.glob("results/*/train.log"))))
     save(gallery([images.shrink(open_picture(photo), CELL) for photo in PHOTOS], predictors), "pictures/gallery.jpg")
 
 

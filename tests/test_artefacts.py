@@ -52,9 +52,9 @@ BOUNDS = {
     "the_scream": (15, 30, 0.36, 0.14),
     "great_wave": (17, 47, 0.33, 0.14),
     "udnie": (9, 60, 0.47, 0.17),
-    "composition_vii": (17, 33, 0.75, 0.24),
+    "composition_vii": (10.2, 30.2, 0.49, 0.20),
     "the_muse": (12, 35, 0.52, 0.18),
-    "edtaonisl": (20, 16, 0.42, 0.22),
+    "edtaonisl": (9.1, 49, 0.45, 0.20),
     "starry_night_fast": (43, 14, 0.44, 0.31),
     "edtaonisl_fast": (3.1, 14, 0.52, 0.17),
 }

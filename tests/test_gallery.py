@@ -77,26 +77,50 @@ def test_bad_input_is_one_line(run, upscaler, styles, photos, tmp_path):
     assert not (tmp_path / "s.png").exists()
 
 
-def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(styles, tmp_path, monkeypatch):
+@pytest.fixture
+def script(monkeypatch):
+    """The module behind ``make gallery``, which finds its neighbours as a script does."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
     spec = importlib.util.spec_from_file_location("docs_gallery", ROOT / "docs/gallery.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_a_log_of_several_trainings_is_one_curve(script):
+    from curves import curves, read_log
+
+    first = ["100/300  content 9  style 90  total", "200/300  content 8  style 80  total"]
+    again = ["resumed", "150/300  content 7.5  style 75  total", "300/300  content 7e0  style 70  total"]
+    longer = ["compiling", "100/400  content 6  style 60  total", "200/400  content 5  style 50  total"]
+    expected = [[100, 150, 300, 400, 500], [9, 7.5, 7, 6, 5], [90, 75, 70, 60, 50]]
+    np.testing.assert_equal(read_log("\n".join(first + again + longer)), expected)
+    log = ROOT / "docs/results/the_scream/train.log"
+    drawn = curves([log])
+    assert drawn == curves([log]) and drawn.count(b"the_scream") == 1 and b"<svg" in drawn
+
+
+def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(script, styles, tmp_path, monkeypatch):
+    log = Path("results/starry_night/train.log")
+    (tmp_path / log).parent.mkdir(parents=True)
+    (tmp_path / log).write_bytes((ROOT / "docs" / log).read_bytes())
     small = []
-    for photo in module.PHOTOS:
+    for photo in script.PHOTOS:
         small.append(tmp_path / "photos" / photo.name)
         small[-1].parent.mkdir(exist_ok=True)
         Image.open(photo).resize((48, 32)).save(small[-1])
-    monkeypatch.setattr(module, "DOCS", tmp_path)
-    monkeypatch.setattr(module, "PHOTOS", small)
-    monkeypatch.setattr(module, "shipped_styles", lambda: ["starry_night"])
+    monkeypatch.setattr(script, "DOCS", tmp_path)
+    monkeypatch.setattr(script, "PHOTOS", small)
+    monkeypatch.setattr(script, "shipped_styles", lambda: ["starry_night"])
     monkeypatch.setattr(
-        module, "load", lambda name: perceptual.load(styles[0] if name == "starry_night" else name, "cpu")
+        script, "load", lambda name: perceptual.load(styles[0] if name == "starry_night" else name, "cpu")
     )
-    module.main()
+    script.main()
     made = {
         file.relative_to(tmp_path) for folder in ("pictures", "results") for file in (tmp_path / folder).rglob("*.*")
     }
     names = ("gallery", "starry_night", "super_resolution_x4", "super_resolution_x8")
     tracked = {Path(f"pictures/{name}.jpg") for name in names}
+    tracked |= {Path("pictures/losses.svg"), log}
     tracked |= {file.relative_to(ROOT / "docs") for file in (ROOT / "docs/results/starry_night").glob("*.jpg")}
     assert made == tracked and all((ROOT / "docs" / file).is_file() for file in made)

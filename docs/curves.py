@@ -1,0 +1,58 @@
+"""The loss curves of the style trainings, from their logs, for docs/results.md; a part of ``make gallery``."""
+
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+
+LINE = re.compile(r"(\d+)/\d+  content (\S+)  style (\S+)")
+COLUMNS = 3
+
+matplotlib.use("svg")
+# Letters as letters, and the same file every time.
+plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "perceptual", "font.size": 8})
+
+
+def curves(logs: Sequence[Path]) -> bytes:
+    """An SVG of content and style loss over the iterations, each on one logarithmic scale, with a plot for each log.
+
+    Args:
+        logs: ``train.log`` of each network, in folders of its name.
+    """
+    rows = -(-len(logs) // COLUMNS)
+    figure, plots = plt.subplots(rows, COLUMNS, figsize=(9, 2 * rows), sharey=True, layout="constrained", squeeze=False)
+    for plot in plots.flat[len(logs) :]:
+        plot.set_axis_off()
+    for log, plot in zip(logs, plots.flat, strict=False):
+        iterations, content, style = read_log(log.read_text())
+        plot.semilogy(iterations, content, label="content")
+        plot.semilogy(iterations, style, label="style")
+        plot.set_title(log.parent.name)
+        plot.grid(alpha=0.3)
+    plots.flat[0].legend()
+    buffer = BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def read_log(text: str) -> np.ndarray:
+    """Iterations, content and style losses of a log, 3×N.
+
+    A log may hold several trainings, each of which went on from the one before, and iterations twice where one was
+    resumed from a checkpoint; the later ones count.
+    """
+    done: list[tuple[int, float, float]] = []
+    before = 0  # iterations of the trainings before
+    for line in LINE.finditer(text):
+        iteration = int(line[1])
+        if done and iteration <= done[0][0]:  # as early as the very first line: another training
+            before = done[-1][0]
+        while done and done[-1][0] >= before + iteration:
+            done.pop()
+        done.append((before + iteration, float(line[2]), float(line[3])))
+    return np.array(done).T
