@@ -23,6 +23,9 @@ RETRY_AFTER = 5  # seconds; a full queue or a start of TorchServe passes in abou
 CONNECT_TIMEOUT = 5.0  # seconds; TorchServe is on this machine
 GRACE = 2.0  # seconds at the end for replies that are under way
 # Of one connection, not of what passes (RFC 9110, section 7.6.1), or, as Expect, answered here already.
+# What curl --data-binary says of a photo; TorchServe would take it apart as a form, and fail.
+URLENCODED = "application/x-www-form-urlencoded"
+BAD_FORM = ("ErrorDataDecoderException", "NullPointerException")  # TorchServe's 500 for a form it cannot take apart
 HOP_BY_HOP = {"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"}
 
 T = TypeVar("T")
@@ -32,7 +35,8 @@ class Front:
     """Passes requests on to TorchServe's inference API, from a thread of its own.
 
     Every reply of status 503 says in ``Retry-After`` when to try again, TorchServe's as well as those given here: while
-    there is no TorchServe, when it dies at a request, and to what waits for a model that is held back.
+    there is no TorchServe, when it dies at a request, and to what waits for a model that is held back. A form that
+    TorchServe cannot read is the client's mistake, 400, and no error of the server.
 
     Args:
         at: Where to listen: a port of the loopback address, or the path of a socket.
@@ -126,31 +130,42 @@ class Front:
                 raise  # the client has gone
             return refusal("the workers of this model keep dying", self.retry_after(request))
         async with reply:
-            return await self.pass_back(reply, request)
+            if reply.status == 200:
+                return await self.pass_back(reply, request)
+            return self.told(reply, await reply.read(), request)
 
     async def ask(self, request: web.Request, body: bytes) -> ClientResponse:
         """TorchServe's reply to a request, as soon as it begins; until then the request counts as waiting."""
         url = URL(f"http://torchserve{request.rel_url.raw_path_qs}", encoded=True)
+        headers = passed(request.headers)
+        if request.content_type == URLENCODED:
+            headers["Content-Type"] = "application/octet-stream"
         task = asyncio.current_task()
         assert task
         self.waiting[task] = request.rel_url.raw_path
         try:
-            return await self.session.request(
-                request.method, url, headers=passed(request.headers), data=body, allow_redirects=False
-            )
+            return await self.session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
         finally:
             del self.waiting[task]
 
     async def pass_back(self, reply: ClientResponse, request: web.Request) -> web.StreamResponse:
         """Passes on a reply piece by piece: it may be a large picture."""
-        response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=passed(reply.headers))
-        if reply.status == 503:
-            response.headers["Retry-After"] = str(self.retry_after(request))
+        response = web.StreamResponse(headers=passed(reply.headers))
         await response.prepare(request)
         async for piece in reply.content.iter_any():
             await response.write(piece)
         await response.write_eof()
         return response
+
+    def told(self, reply: ClientResponse, body: bytes, request: web.Request) -> web.Response:
+        """What a client is told where TorchServe or a handler refuses."""
+        if reply.status == 500 and any(kind.encode() in body for kind in BAD_FORM):
+            detail = "this is no form that TorchServe can read; send the image as field data of a form, or as the body"
+            return web.json_response({"error": "InvalidImage", "detail": detail}, status=400)
+        headers = passed(reply.headers)
+        if reply.status == 503:
+            headers["Retry-After"] = str(self.retry_after(request))
+        return web.Response(status=reply.status, reason=reply.reason, headers=headers, body=body)
 
     def retry_after(self, request: web.Request) -> int:
         """Whole seconds after which to ask again."""

@@ -137,6 +137,10 @@ def test_what_a_photo_is_called_does_not_matter(front, photo):
     for kind in ("application/x-www-form-urlencoded", "image/png", ""):
         reply = front.post("/predictions/tiny", content=photo, headers=KEY | {"Content-Type": kind})
         assert reply.status_code == 200, kind
+    bad = KEY | {"Content-Type": "multipart/form-data; boundary=xx"}
+    nameless = [front.post("/predictions/tiny", content=b"--xx\r\n\r\na\r\n--xx--\r\n", headers=bad) for _ in range(4)]
+    assert [reply.status_code for reply in nameless] == [400] * 4
+    assert front.post("/predictions/tiny", content=photo, headers=KEY).status_code == 200  # nothing is taken for dead
     form = {"files": {"data": ("photo.png", photo)}, "data": {"strength": "7"}}
     key = {"Authorization": KEY["Authorization"]}
     assert front.post("/predictions/tiny", headers=key, **form).json()["error"] == "InvalidOption"

@@ -28,7 +28,7 @@ class Behind(BaseHTTPRequestHandler):
         if self.path == "/dies":
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        self.send_response(503 if self.path == "/full" else 200)
+        self.send_response({"/full": 503, "/fails": 500}.get(self.path, 200))
         self.send_header("X-Kept", "as it is")
         self.send_header("Keep-Alive", "timeout=1")
         self.send_header("Content-Length", str(len(body)))
@@ -100,6 +100,16 @@ def test_requests_and_replies_pass_as_they_are(client, torchserve):
 def test_a_503_of_torchserve_says_when_to_try_again(client, torchserve):
     reply = client.post("/full", content=b"photo")
     assert (reply.status_code, reply.content, reply.headers["retry-after"]) == (503, b"photo", str(RETRY_AFTER))
+
+
+def test_a_form_that_torchserve_cannot_read_is_a_bad_request(client, torchserve):
+    for kind in ("ErrorDataDecoderException", "NullPointerException"):
+        reply = client.post("/fails", content=f'{{"code": 500, "type": "{kind}"}}')
+        assert (reply.status_code, reply.json()["error"]) == (400, "InvalidImage")
+    reply = client.post("/fails", content=b'{"code": 500, "type": "InternalServerException"}')
+    assert reply.status_code == 500 and b"InternalServerException" in reply.content
+    client.post("/predictions/tiny", content=b"photo", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert torchserve.asked[-1][2]["Content-Type"] == "application/octet-stream"
 
 
 def test_without_torchserve_it_answers_itself(client, request):

@@ -18,9 +18,11 @@ import psutil
 import pytest
 from PIL import Image
 from serving import altered, wait_for
+from ts.model_server import load_properties
 
 from perceptual.errors import ServerError
 from perceptual.registration import register
+from perceptual.server import CONFIG
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -121,7 +123,7 @@ def test_a_full_queue_refuses_at_once(unruly, ask):
 
 
 def test_a_reply_just_below_the_limit_arrives(unruly, ask):
-    below = 201326592 - 2**16
+    below = int(load_properties(str(CONFIG))["max_response_size"]) - 2**16
     assert ask("unruly/2", f"reply {below}".encode())[0] == 200
     assert ask.size == below
 
