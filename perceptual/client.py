@@ -483,8 +483,8 @@ def error_of(response: httpx.Response) -> PerceptualError:
         return KINDS.get(str(reply.get("error")), ServerError)(reply["detail"])
     if is_token_refused(response):
         return ServerError(
-            "the server wants a valid token: name its key file (--key-file; in Python auth=Tokens(key_file, …)), or have "
-            "the server of this machine found (no --url; find_server())"
+            "the server wants a valid token: name its key file (--key-file; in Python auth=Tokens(key_file, …)), or "
+            "have the server of this machine found (no --url; find_server())"
         )
     if response.status_code == 413:
         return InputError("the photo has more bytes than the server takes (max_request_size in its config.properties)")
