@@ -323,7 +323,10 @@ class Server:
 
     def exit_reason(self) -> str:
         """Why TorchServe ended, from what it printed."""
-        lines = [line.strip() for line in self.read_log("console.log").splitlines() if line.strip()]
+        said = self.read_log("console.log").splitlines()
+        lines = [line.strip() for line in said if line.strip() and not line.startswith("\tat ")]
+        if self.running:  # errors before the last word were those of requests
+            lines = lines[-1:]
         telling = [line for line in lines if re.match(r"[\w.]+(Exception|Error)\b|Invalid configuration", line)]
         # Killed, it ends on any request, or on its first words.
         last = [line for line in lines[-1:] if "[INFO ]" not in line and line != "Model server started."]

@@ -279,6 +279,9 @@ def test_an_end_by_itself_is_told(model_store):
     with Server(model_store, [], port=0) as server:
         for process in psutil.Process(server.address.pid).children():
             process.kill()
+        server.process.wait()
+        refused = "org.pytorch.serve.ModelException: Cannot remove default version\n\tat org.pytorch.serve\n"
+        (server.logs / "console.log").write_text(f"{refused}2026-11-25T09:00:00 [INFO ] epollEventLoopGroup\n")
         with pytest.raises(ServerError, match=f"TorchServe stopped: it did not say why; .*{server.folder}/logs"):
             server.wait()
         assert not server.healthy()
