@@ -1,4 +1,4 @@
-"""What stands before a TorchServe that is looked after: answers where it does not, and says when to try again.
+"""What stands before TorchServe: answers where it does not, and says when to try again.
 
 TorchServe's own 503 does not tell when to try again, a request whose model has lost its workers waits without limit,
 and while TorchServe starts again, nobody answers at all.

@@ -40,8 +40,8 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--supervise",
         action="store_true",
-        help="start TorchServe again if it ends; answer 503 with Retry-After meanwhile, and for a model whose workers "
-        "fail or die, and try it again; serve the other archives if one is damaged or fails",
+        help="start TorchServe again if it ends; answer 503 for a model whose workers fail or die, and try it again; "
+        "serve the other archives if one is damaged or fails",
     )
     parser.set_defaults(run=run)
 
@@ -65,7 +65,7 @@ def run(args: Namespace) -> None:
             overrides=overrides,
             progress=status.update,
             pass_over=logging.getLogger(__name__).error if args.supervise else None,
-            front=args.supervise,
+            front=True,
         )
         server.start()
     with server:
