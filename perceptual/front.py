@@ -22,10 +22,10 @@ from .errors import ServerError
 RETRY_AFTER = 5  # seconds; a full queue or a start of TorchServe passes in about that time
 CONNECT_TIMEOUT = 5.0  # seconds; TorchServe is on this machine
 GRACE = 2.0  # seconds at the end for replies that are under way
-# Of one connection, not of what passes (RFC 9110, section 7.6.1), or, as Expect, answered here already.
 # What curl --data-binary says of a photo; TorchServe would take it apart as a form, and fail.
 URLENCODED = "application/x-www-form-urlencoded"
 BAD_FORM = ("ErrorDataDecoderException", "NullPointerException")  # TorchServe's 500 for a form it cannot take apart
+# Of one connection, not of what passes (RFC 9110, section 7.6.1), or, as Expect, answered here already.
 HOP_BY_HOP = {"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"}
 
 T = TypeVar("T")
