@@ -2,6 +2,9 @@
 
 TorchServe exports only the metrics that its ``metrics_config`` lists: ours are in ``metrics.yaml``. On a server that
 has another one, they are passed over.
+
+The bounds of its histograms' buckets are fixed, from 0.005 to 10. Megabytes and megapixels make the sizes of photos
+fall between them.
 """
 
 import json
@@ -20,11 +23,11 @@ from .predictor import Observer
 # Each with kind, unit, and what tells its series apart besides the model's name and version, as in metrics.yaml.
 METRICS = {
     "perceptual_requests_total": (MetricTypes.COUNTER, "count", []),  # begun; without the replies: being worked on
-    "perceptual_replies_total": (MetricTypes.COUNTER, "count", ["Outcome"]),  # ok, or the name of the error
-    "perceptual_bytes_total": (MetricTypes.COUNTER, "bytes", ["Direction"]),  # in, out
-    "perceptual_pixels_total": (MetricTypes.COUNTER, "count", []),  # of the photos that came
-    "perceptual_tiles_total": (MetricTypes.COUNTER, "count", []),  # parts in which results were made
+    "perceptual_reply_seconds": (MetricTypes.HISTOGRAM, "s", ["Outcome"]),  # ok, or the name of the error
     "perceptual_stage_seconds": (MetricTypes.HISTOGRAM, "s", ["Stage"]),  # wait, decode, infer, match, encode
+    "perceptual_megabytes": (MetricTypes.HISTOGRAM, "MB", ["Direction"]),  # in, out
+    "perceptual_megapixels": (MetricTypes.HISTOGRAM, "MP", []),  # of the photos that came
+    "perceptual_tiles": (MetricTypes.HISTOGRAM, "count", []),  # parts in which a result was made
 }
 MODEL = ["ModelName", "ModelVersion"]
 
@@ -33,9 +36,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Record:
-    """What one request has cost so far; ``stages`` in seconds."""
+    """What one request has cost so far, since ``begin``; ``stages`` in seconds."""
 
     request_id: str
+    begin: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
     bytes: int = 0
     pixels: int = 0
@@ -110,11 +114,13 @@ class Meter:
             outcome: ``ok``, or the name of the error.
             size: Bytes of the reply.
         """
-        self.add("perceptual_replies_total", 1, outcome)
-        self.add("perceptual_bytes_total", record.bytes, "in")
-        self.add("perceptual_bytes_total", size, "out")
-        self.add("perceptual_pixels_total", record.pixels)
-        self.add("perceptual_tiles_total", record.tiles)
+        self.add("perceptual_reply_seconds", time.perf_counter() - record.begin, outcome)
+        self.add("perceptual_megabytes", record.bytes / 1e6, "in")
+        self.add("perceptual_megabytes", size / 1e6, "out")
+        if record.pixels:  # 0 where nothing was decoded
+            self.add("perceptual_megapixels", record.pixels / 1e6)
+        if record.tiles:
+            self.add("perceptual_tiles", record.tiles)
         for name, seconds in record.stages.items():
             self.add("perceptual_stage_seconds", seconds, name)
         stages = {f"{name}_ms": round(seconds * 1000, 2) for name, seconds in record.stages.items()}
@@ -123,5 +129,5 @@ class Meter:
         logger.info("%s", json.dumps(told))
 
     def add(self, name: str, value: float, *labels: str) -> None:
-        """Adds a value to one of the metrics."""
+        """Adds a value to a counter, or to the values of a histogram."""
         self.metrics[name].add_or_update(value, [*self.model, *labels])

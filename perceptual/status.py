@@ -126,7 +126,7 @@ def read_metrics(text: str) -> Metrics:
         model = sample.labels.get("ModelName", ""), sample.labels.get("ModelVersion", "")
         if sample.name == "perceptual_requests_total":
             metrics.begun[model] = int(sample.value)
-        elif sample.name == "perceptual_replies_total":
+        elif sample.name == "perceptual_reply_seconds_count":
             metrics.replies.setdefault(model, {})[sample.labels["Outcome"]] = int(sample.value)
         elif sample.name == "perceptual_stage_seconds_bucket":
             stages = metrics.buckets.setdefault(model, {})

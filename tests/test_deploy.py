@@ -212,7 +212,8 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     labels = {each["name"]: {*each["dimensions"], "le"} for group in kinds for each in group}
     panels = json.loads((DEPLOY / "grafana.json").read_text())["panels"]
     asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
-    metrics = {name.removesuffix("_bucket") for name in re.findall(r"\b(?:perceptual|ts)_\w+|MemoryUtilization", asked)}
+    named = re.findall(r"\b(?:perceptual|ts)_\w+|MemoryUtilization", asked)
+    metrics = {re.sub("_(bucket|count|sum)$", "", name) for name in named}
     assert metrics <= labels.keys()
     assert {name for name in labels if name.startswith("perceptual_")} <= metrics
     grouped = {label for group in re.findall(r"by \(([^)]*)\)", asked) for label in re.split(r",\s*", group)}

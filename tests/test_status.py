@@ -7,11 +7,13 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from serving import wait_for
 
 from perceptual import measure
 from perceptual import server as server_module
 from perceptual.commands import status as command
+from perceptual.errors import InvalidImage
 from perceptual.status import ModelStatus, Worker, quantile, read_metrics, read_status, worker_of
 
 BUCKETS = [(0.1, 10.0), (0.5, 10.0), (1.0, 20.0), (math.inf, 20.0)]
@@ -87,11 +89,46 @@ def test_requests_are_counted_and_timed(server, counted):
     buckets = read_metrics(text).buckets["tiny", "1.2"]
     assert {"decode", "infer", "encode"} <= buckets.keys() <= {"wait", "decode", "infer", "encode"}
     assert buckets["decode"][-1][1] >= buckets["infer"][-1][1] + 1  # the bad one was not run
-    assert 'perceptual_bytes_total{ModelName="tiny",ModelVersion="1.2",Direction="out"' in text
-    assert 'perceptual_pixels_total{ModelName="tiny",ModelVersion="1.2",Hostname=' in text
     (model,) = read_status(server.address).models
     assert model.idle and model.begun >= 3
     assert all(0 < p50 <= p95 for p50, p95 in model.stages.values())
+
+
+def test_sizes_and_errors_are_histograms(server, photo):
+    before = histograms(server)
+    with server.address.inference() as client:
+        reply = client.stylize(photo, "tiny")
+        with pytest.raises(InvalidImage):
+            client.stylize(b"no picture", "tiny")
+    wait_for(lambda: added(histograms(server), before, "perceptual_reply_seconds_count") == 2, seconds=5)
+
+    after = histograms(server)
+
+    def more(name, **labels):
+        return pytest.approx(added(after, before, name, **labels))
+
+    assert more("perceptual_reply_seconds_count", Outcome="ok") == 1
+    assert more("perceptual_reply_seconds_count", Outcome="InvalidImage") == 1
+    assert more("perceptual_megabytes_sum", Direction="in") == (len(photo) + len(b"no picture")) / 1e6
+    assert added(after, before, "perceptual_megabytes_sum", Direction="out") > len(reply) / 1e6  # and the error
+    assert more("perceptual_megapixels_sum") == 64 * 48 / 1e6
+    assert more("perceptual_megapixels_bucket", le="0.005") == 1
+    assert added(after, before, "perceptual_tiles_bucket", le="1.0") == added(after, before, "perceptual_tiles_sum") == 1
+
+
+def histograms(server):
+    """The samples of the server's metrics."""
+    text = httpx.get(f"{server.address.metrics_url}/metrics").text
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+def added(after, before, name, **labels):
+    """What has been added to the samples of that name and with these labels."""
+
+    def total(samples):
+        return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+    return total(after) - total(before)
 
 
 def test_every_request_leaves_one_line_in_the_log(server, counted):
