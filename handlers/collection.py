@@ -49,7 +49,8 @@ class CollectionHandler(ImageHandler):
         if options.style is not None and options.style not in self.styles:
             raise UnknownStyle(f"there is no style {options.style[:80]!r} here; the styles are: {styles}")
         if options.scale is not None and options.scale not in self.upscalers:
-            raise InvalidOption(f"scale: this collection enlarges {f'{factors} times' if factors else 'nothing'}")
+            there_is = f"{factors} times" if factors else "nothing"
+            raise InvalidOption(f"scale: this collection enlarges {there_is}, not {options.scale} times")
         return options.scale or 1
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:

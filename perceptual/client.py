@@ -27,7 +27,7 @@ SETTLE = 10.0  # seconds between TorchServe's word that workers are loaded and t
 
 ADVICE = {
     403: "make another version the default first: perceptual models set-default",
-    404: "package it and register it: perceptual models register; perceptual models list tells what there is",
+    404: "perceptual models list tells what there is, and perceptual models register adds to it",
     405: "the server's model API is off: set enable_model_api=true in its config.properties",
     409: "unregister it first, or give the new one another --version",
     500: "the reason is in the server's log",
@@ -386,7 +386,8 @@ class ManagementClient(Client):
 class RunningServer:
     """Where a server can be reached, and its folder of archives.
 
-    ``key_file`` is None if the server has token authorization off.
+    ``key_file`` is None if the server has token authorization off. One that ``perceptual serve`` did not start has the
+    ``pid`` 0, and its logs and its model store are not known.
     """
 
     pid: int
@@ -433,6 +434,22 @@ def find_server(port: int | None = None) -> RunningServer:
             return server
     where = "" if port is None else f" on port {port}"
     raise ServerError(f"no server is running{where}; start one with: perceptual serve")
+
+
+def server_at(management_url: str, key_file: str | Path | None = None) -> RunningServer:
+    """A server by the address of its management API.
+
+    Its other addresses are taken to be TorchServe's: inference at the port before, metrics at the port after.
+
+    Raises:
+        InputError: It is no address with a port.
+    """
+    try:
+        url = httpx.URL(management_url)
+        inference, metrics = (str(url.copy_with(port=int(url.port or "") + step)) for step in (-1, 1))
+    except (ValueError, httpx.InvalidURL):
+        raise InputError(f"expected an address such as http://127.0.0.1:8081, got {management_url!r}") from None
+    return RunningServer(0, inference, management_url, metrics, str(key_file) if key_file else None, logs="")
 
 
 def state_folder() -> Path:

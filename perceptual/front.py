@@ -25,6 +25,7 @@ GRACE = 2.0  # seconds at the end for replies that are under way
 # What curl --data-binary says of a photo; TorchServe would take it apart as a form, and fail.
 URLENCODED = "application/x-www-form-urlencoded"
 BAD_FORM = ("ErrorDataDecoderException", "NullPointerException")  # TorchServe's 500 for a form it cannot take apart
+NO_WORKER = b"has no worker to serve inference request"  # TorchServe's words for a full queue, too
 # Of one connection, not of what passes (RFC 9110, section 7.6.1), or, as Expect, answered here already.
 HOP_BY_HOP = {"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"}
 
@@ -162,6 +163,8 @@ class Front:
         if reply.status == 500 and any(kind.encode() in body for kind in BAD_FORM):
             detail = "this is no form that TorchServe can read; send the image as field data of a form, or as the body"
             return web.json_response({"error": "InvalidImage", "detail": detail}, status=400)
+        if reply.status == 503 and NO_WORKER in body:
+            return refusal("the queue of this model is full, or it has no workers", self.retry_after(request))
         headers = passed(reply.headers)
         if reply.status == 503:
             headers["Retry-After"] = str(self.retry_after(request))

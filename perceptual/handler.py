@@ -23,7 +23,7 @@ from . import images
 from .errors import ImageTooLarge, InvalidImage, InvalidOption, NotAcceptable, PerceptualError, WeightsError
 from .images import Picture
 from .measure import Meter, Record, Watch, waited
-from .options import FORMATS
+from .options import FORMATS, CollectionOptions
 from .predictor import LEAST_TILE, Predictor, load
 from .settings import Integer, option_name, parse, settings_of
 
@@ -147,7 +147,7 @@ class ImageHandler(ABC):
         headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
         record.stages.update(waited(headers.get("x-request-start")))
         data = find_image(row)
-        options = parse(self.options, option_values(self.options, headers, row))
+        options = parse(self.options, option_values(headers, row))
         if options.tile and options.tile > self.max_tile:
             raise InvalidOption(f"tile: expected {Integer(LEAST_TILE, self.max_tile)}, got '{options.tile}'")
         scale = self.scale_of(options)
@@ -238,15 +238,16 @@ def find_image(row: Any) -> bytes | bytearray:
     return data
 
 
-def option_values(options: type[Any], headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, Any]:
+def option_values(headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, Any]:
     """A request's options by name: its ``X-`` headers of known names, and over them all fields of its form.
 
+    A name counts as known if any model has it, so that one sent to a model without it is refused, not passed over.
+
     Args:
-        options: The dataclass of settings that lists the names.
         headers: By name in lower case.
         fields: Of the form, the image's among them.
     """
-    names = [option_name(each) for each in settings_of(options)]
+    names = [option_name(each) for each in settings_of(CollectionOptions)]
     from_headers = {name: headers[f"x-{name}"] for name in names if f"x-{name}" in headers}
     from_fields = {name: as_text(value) for name, value in fields.items() if name not in IMAGE_FIELDS}
     return from_headers | from_fields

@@ -12,7 +12,7 @@ import psutil
 from PIL import Image
 
 from .archive import DIGEST, package, repackage
-from .client import ManagementClient, Registered, RunningServer
+from .client import FAILED, ManagementClient, Registered, RunningServer
 from .errors import InputError, InvalidOption, PerceptualError, ServerError
 from .manifest import read_archive, read_manifest
 from .scaling import scale
@@ -65,7 +65,7 @@ def register(
         check_is_new(management, archive)
         stored = into_store(archive, Path(server.model_store), undo)
         progress(f"loading {stored.name}")
-        registered = management.register(stored.name)
+        registered = load(management, stored.name, server.logs)
         undo.callback(forget, management, registered)
         if gpus is not None:
             check_gpus(management, registered, gpus)
@@ -121,6 +121,8 @@ def processor_time(workers: Sequence[Worker]) -> float:
 
 def as_archive(file: Path, model_store: Path, folder: Path, version: str | None, gpus: Sequence[int] | None) -> Path:
     """The archive that a file is, or that is built from it in a folder. Raises as :func:`register`."""
+    if str(file).startswith(("http:", "https:")):
+        raise InputError(f"{file} is no file of this machine: download it first")
     if file.suffix == ".safetensors":
         return package(file, folder, version=version, device_ids=gpus).path
     if file.suffix != ".mar":
@@ -163,6 +165,16 @@ def into_store(file: Path, model_store: Path, undo: ExitStack) -> Path:
         raise ServerError(f"cannot write to the model store {model_store}: {error.strerror}") from error
     undo.callback(target.unlink) if previous is None else undo.callback(write_atomically, target, previous)
     return target
+
+
+def load(management: ManagementClient, archive: str, logs: str) -> Registered:
+    """Registers an archive of the model store. Raises ServerError, which names the log if that says more."""
+    try:
+        return management.register(archive)
+    except ServerError as error:
+        if FAILED.search(str(error)):
+            raise ServerError(f"{error}: {logs}/model_log.log") from error
+        raise
 
 
 def check_gpus(management: ManagementClient, model: Registered, gpus: Sequence[int]) -> None:

@@ -1,7 +1,6 @@
 """What a running server is doing: its workers, and what its models' requests have cost."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process; ``memory`` is resident, in bytes, and None where the process is not on this machine."""
+    """A worker process; ``memory`` is resident, in bytes, and None where it is not known."""
 
     pid: int
     ready: bool
@@ -76,17 +75,20 @@ def read_status(server: RunningServer) -> Status:
     with server.management(timeout=5.0) as management:
         described = [each for name in management.models() for each in management.versions(name)]
     with Client(server.metrics_url, timeout=5.0) as client:
-        metrics = read_metrics(client.send("GET", "/metrics").text)
+        try:
+            metrics = read_metrics(client.send("GET", "/metrics").text)
+        except ServerError as error:
+            raise ServerError(f"the server does not tell its metrics: {error}") from error
     with server.inference(timeout=5.0) as inference:
         try:
             ping = inference.send("GET", "/ping").json()["status"]
         except ServerError as error:
             ping = str(error)
-    held = read_held(Path(server.logs) / "config")
-    return Status([model_status(each, metrics, held) for each in described], ping)
+    held = read_held(Path(server.logs) / "config") if server.logs else {}
+    return Status([model_status(each, metrics, held, local=server.pid > 0) for each in described], ping)
 
 
-def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping[str, int]) -> ModelStatus:
+def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping[str, int], local: bool) -> ModelStatus:
     """What TorchServe's description of a version, the metrics and the supervisor's notes tell together."""
     model = described["modelName"], described["modelVersion"]
     buckets = metrics.buckets.get(model, {})
@@ -94,20 +96,27 @@ def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping
         *model,
         wanted=described["minWorkers"] or held.get("/".join(model), 0),
         waiting=described["jobQueueStatus"]["pendingRequests"],
-        workers=[worker_of(each) for each in described["workers"]],
+        workers=[worker_of(each, local) for each in described["workers"]],
         begun=metrics.begun.get(model, 0),
         replies=metrics.replies.get(model, {}),
         stages={stage: (quantile(0.5, each), quantile(0.95, each)) for stage, each in buckets.items()},
     )
 
 
-def worker_of(described: Mapping[str, Any]) -> Worker:
-    """A worker. TorchServe tells its GPU only among the figures of nvidia-smi, and its memory a minute late."""
-    memory = None
-    with suppress(psutil.Error, ValueError):  # ValueError: TorchServe gives -1 while there is no process
-        memory = psutil.Process(described["pid"]).memory_info().rss
+def worker_of(described: Mapping[str, Any], local: bool) -> Worker:
+    """A worker, of this machine or another. TorchServe tells its GPU only among the figures of nvidia-smi."""
     device = described["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if described["gpu"] else "CPU"
-    return Worker(described["pid"], described["status"] == "READY", device, memory)
+    return Worker(described["pid"], described["status"] == "READY", device, memory_of(described, local))
+
+
+def memory_of(described: Mapping[str, Any], local: bool) -> int | None:
+    """A worker's resident memory, as TorchServe has measured it in the last minute if this machine cannot tell."""
+    if not local:
+        return described["memoryUsage"] or None
+    try:
+        return psutil.Process(described["pid"]).memory_info().rss
+    except (psutil.Error, ValueError):  # ValueError: TorchServe gives -1 while there is no process
+        return None
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,12 @@ def test_a_missing_key_file_is_told(keys):
         (413, {"error": "ImageTooLarge", "detail": "48 megapixels"}, ImageTooLarge, "^48 megapixels$"),
         (500, {"error": "InternalError", "detail": "failed"}, ServerError, "^failed$"),
         (400, {"type": "InvalidKeyException", "message": "Token"}, ServerError, "valid token"),
-        (404, {"type": "ModelNotFoundException", "message": "Model not found: x"}, ServerError, "x; package it"),
+        (
+            404,
+            {"type": "ModelNotFoundException", "message": "Model not found: x"},
+            ServerError,
+            "x; perceptual models",
+        ),
         (405, {"message": "Requested method is not allowed"}, ServerError, "enable_model_api=true"),
         (409, {"message": "Model x is already registered"}, ServerError, "unregister it first"),
         (413, {}, InputError, "max_request_size"),

@@ -100,6 +100,9 @@ def test_requests_and_replies_pass_as_they_are(client, torchserve):
 def test_a_503_of_torchserve_says_when_to_try_again(client, torchserve):
     reply = client.post("/full", content=b"photo")
     assert (reply.status_code, reply.content, reply.headers["retry-after"]) == (503, b"photo", str(RETRY_AFTER))
+    reply = client.post("/full", content=b'Model "tiny" Version 1.0 has no worker to serve inference request.')
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, str(RETRY_AFTER))
+    assert reply.json()["message"] == "the queue of this model is full, or it has no workers"
 
 
 def test_a_form_that_torchserve_cannot_read_is_a_bad_request(client, torchserve):

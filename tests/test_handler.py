@@ -267,6 +267,11 @@ BAD = {
         (422, "InvalidOption"),
         "unknown option strenght; the options are format, quality, tile, strength, keep-colors, max-size",
     ),
+    "header of an option that other models have": (
+        raw(PHOTO, ("X-Scale", "4")),
+        (422, "InvalidOption"),
+        "unknown option scale; the options are format, quality",
+    ),
     "unacceptable": (raw(PHOTO, ("Accept", "text/html")), (406, "NotAcceptable"), "image/jpeg, image/png, image/webp"),
 }
 
@@ -648,7 +653,11 @@ def test_each_request_of_a_batch_names_its_style_and_factor(collection):
         ([], (422, "InvalidOption"), "say which style: dots, lines; or scale: 4"),
         ([("X-Style", "waves")], (404, "UnknownStyle"), "there is no style 'waves' here; the styles are: dots, lines"),
         ([("X-Style", "larger")], (404, "UnknownStyle"), "there is no style 'larger'"),
-        ([("X-Style", "dots"), ("X-Scale", "8")], (422, "InvalidOption"), "scale: this collection enlarges 4 times"),
+        (
+            [("X-Style", "dots"), ("X-Scale", "8")],
+            (422, "InvalidOption"),
+            "scale: this collection enlarges 4 times, not 8",
+        ),
         ([("X-Scale", "3")], (422, "InvalidOption"), "scale: expected 4 or 8, got '3'"),
     ],
 )

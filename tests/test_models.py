@@ -159,7 +159,7 @@ class H:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("scale", "nobody", "--workers", "1"), "Model not found: nobody; package it and register it"),
+        (("scale", "nobody", "--workers", "1"), "Model not found: nobody; perceptual models list tells what there is"),
         (("scale", "tiny", "--workers", "1", "--version", "7"), "Model version: 7 does not exist"),
         (
             ("scale", "tiny", "--workers", "9999"),
@@ -249,7 +249,7 @@ def answers(server, version):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"tiny.safetensors": b"junk"}, "Failed to start workers for model broken"),
+        ({"tiny.safetensors": b"junk"}, "Failed to start workers for model broken.*/model_log.log"),
         (
             {"style_transfer.py": b"class H:\n def initialize(s, c): pass\n def handle(s, d, c): 1 / 0"},
             "does not answer",
@@ -299,6 +299,8 @@ def test_a_server_that_was_started_otherwise(run, server, management):
     assert run("models", "scale", "tiny", "--workers", "1", *url)[:2] == (0, "tiny has 1 worker\n")
     status, _, err = run("models", "list", "--url", server.address.management_url)
     assert status == 1 and "valid token" in err
+    assert run("token", "management", *url)[1].strip() == server.address.tokens("management").valid()
+    assert "name it with --key-file" in run("token", "--url", server.address.management_url)[2]
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def free_port():
             continue
 
 
-def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_path, monkeypatch, photo):
+def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_path, monkeypatch, photo, run):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     store, port = tmp_path / "store", free_port()
     shutil.copytree(model_store, store)
@@ -143,6 +143,9 @@ def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_pa
         assert found == {"tiny": [("2", 2, 2, 3), ("3", 0, 0, 1)], "new": [("1.2", 1, 1, 1)]}
         with server.address.inference() as client:
             assert client.stylize(photo, "tiny") and client.stylize(photo, "new")
+        # Its ports are in a row, where `status` looks for those of a server that it knows by --url.
+        url = ("--url", server.address.management_url, "--key-file", server.address.key_file)
+        assert run("status", *url)[1].startswith("healthy (/ping: Healthy)")
     files = [file.name for file in snapshot_folder(store, port).iterdir()]
     assert "20990101000000000-snapshot.cfg" not in files
 

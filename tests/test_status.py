@@ -2,6 +2,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -64,7 +65,7 @@ def test_a_model_is_healthy_if_a_worker_is_ready_or_none_is_wanted():
 
 def test_a_worker_without_a_process_is_told_as_such():
     told = {"pid": -1, "status": "UNLOADING", "gpu": False, "gpuUsage": "N/A"}
-    worker = worker_of(told)
+    worker = worker_of(told, local=True)
     assert worker == Worker(-1, False, "CPU", None)
     model = ModelStatus("m", "1", wanted=1, waiting=0, workers=[worker])
     assert command.worker_row(model, worker) == ["none", "m", "1", "loading or down", "CPU", "?"]
@@ -113,7 +114,9 @@ def test_sizes_and_errors_are_histograms(server, photo):
     assert added(after, before, "perceptual_megabytes_sum", Direction="out") > len(reply) / 1e6  # and the error
     assert more("perceptual_megapixels_sum") == 64 * 48 / 1e6
     assert more("perceptual_megapixels_bucket", le="0.005") == 1
-    assert added(after, before, "perceptual_tiles_bucket", le="1.0") == added(after, before, "perceptual_tiles_sum") == 1
+    assert (
+        added(after, before, "perceptual_tiles_bucket", le="1.0") == added(after, before, "perceptual_tiles_sum") == 1
+    )
 
 
 def histograms(server):
@@ -161,6 +164,25 @@ def test_status_sees_a_dead_worker_that_ping_does_not(run, server):
     wait_for(server.healthy, seconds=30)
 
 
+def test_a_server_elsewhere_is_told_by_its_own_words(server):
+    elsewhere = replace(server.address, pid=0, logs="")
+    (worker,) = read_status(elsewhere).models[0].workers
+    assert worker.ready and worker.pid == read_status(server.address).models[0].workers[0].pid
+
+
+@pytest.mark.parametrize("url", ["localhost", "http://localhost", "http://localhost:many", "unix:/run/management.sock"])
+def test_a_server_elsewhere_needs_an_address_with_a_port(run, url):
+    status, _, err = run("status", "--url", url)
+    assert status == 1 and err.startswith("perceptual: expected an address such as http://127.0.0.1:8081, got ")
+
+
+def test_the_memory_of_a_worker_elsewhere_is_what_torchserve_tells():
+    described = {"pid": os.getpid(), "status": "READY", "gpu": False, "memoryUsage": 2**28}
+    assert worker_of(described, local=False).memory == 2**28
+    assert worker_of(described, local=True).memory != 2**28
+    assert worker_of({**described, "memoryUsage": 0}, local=False).memory is None
+
+
 def test_watching_goes_on_until_it_is_stopped(run, server, monkeypatch):
     rounds = []
 
@@ -171,7 +193,7 @@ def test_watching_goes_on_until_it_is_stopped(run, server, monkeypatch):
 
     monkeypatch.setattr(command, "time", type("Clock", (), {"sleep": staticmethod(sleep)}))
     status, out, _ = run("status", "--watch", "--port", httpx.URL(server.address.inference_url).port)
-    assert status == 130 and "tiny" in out and rounds == [command.INTERVAL] * 2
+    assert status == 130 and out.count("healthy (/ping: Healthy)") == 2 and rounds == [command.INTERVAL] * 2
 
 
 def test_status_without_a_server_is_one_line(run, monkeypatch, tmp_path):

@@ -3,10 +3,10 @@
 import json
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .servers import add_server, management
 
 DESCRIPTION = """Registers, scales and removes models while the server runs.
 
@@ -65,23 +65,6 @@ def add_action(actions: Any, name: str, help: str, run: Callable[[Namespace], No
     add_server(parser)
     parser.set_defaults(run=run)
     return parser
-
-
-def add_server(parser: Any) -> None:
-    """Adds the options that say which server is meant."""
-    group = parser.add_argument_group("server")
-    group.add_argument("--port", type=int, help="its inference port; default: the one started last on this machine")
-    group.add_argument("--url", help="its management address, if `perceptual serve` did not start it")
-    group.add_argument("--key-file", type=Path, metavar="FILE", help="with --url: its key_file.json")
-
-
-def management(args: Namespace) -> Any:
-    """A client of the server that is meant. Raises ServerError if there is none."""
-    from ..client import ManagementClient, Tokens, find_server
-
-    if args.url:
-        return ManagementClient(args.url, Tokens(args.key_file, "management", args.url) if args.key_file else None)
-    return find_server(args.port).management()
 
 
 def show_list(args: Namespace) -> None:

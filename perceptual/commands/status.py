@@ -2,16 +2,20 @@
 
 import time
 from argparse import Namespace
+from contextlib import nullcontext
 from typing import Any
 
 from ..errors import ServerError
+from .servers import add_server
 
 DESCRIPTION = """Tells what the server that `perceptual serve` started is doing, since it started.
 
   perceptual status
-  perceptual status --watch      again every two seconds, until Ctrl-C
+  perceptual status --watch                                again every two seconds, until Ctrl-C
+  perceptual status --url http://10.0.0.7:8081 --key-file key_file.json
 
-The exit status is 1 if a model has no worker that is ready: /ping says Healthy even then.
+With --url, /ping is asked at the port before and metrics are read at the port after, where TorchServe has them unless
+it is told otherwise. The exit status is 1 if a model has no worker that is ready: /ping says Healthy even then.
 """
 INTERVAL = 2.0  # seconds
 
@@ -19,7 +23,7 @@ INTERVAL = 2.0  # seconds
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("status", help="tell what the running server is doing", description=DESCRIPTION)
-    parser.add_argument("--port", type=int, help="inference port of the server; default: the one started last")
+    add_server(parser)
     parser.add_argument("--watch", action="store_true", help="keep telling")
     parser.set_defaults(run=run)
 
@@ -28,21 +32,23 @@ def run(args: Namespace) -> int:
     """Tells once, or until Ctrl-C; returns 1 if a model does not answer."""
     from rich.live import Live
 
-    from ..client import find_server
+    from ..client import find_server, server_at
     from ..status import read_status
     from .models import console
 
-    server = find_server(args.port)
+    server = server_at(args.url, args.key_file) if args.url else find_server(args.port)
     if not args.watch:
         status = read_status(server)
         console().print(report_of(status))
         return 1 if status.unhealthy else 0
-    with Live(console=console()) as live:
+    printer = console()
+    with Live(console=printer) if printer.is_terminal else nullcontext() as live:
+        tell = live.update if live else printer.print  # in a pipe, one report after the other
         while True:
             try:
-                live.update(report_of(read_status(server)))
+                tell(report_of(read_status(server)))
             except ServerError as error:  # it may come back
-                live.update(f"[red]{error}[/red]")
+                tell(f"[red]{error}[/red]")
             time.sleep(INTERVAL)
 
 
