@@ -36,7 +36,7 @@ class Backoff:
         if time.monotonic() > self.due + LONGEST:
             self.tries = 0
         pause = min(LONGEST, SHORTEST * 2**self.tries)
-        self.tries += 1
+        self.tries += pause < LONGEST
         self.due = time.monotonic() + pause
         return pause
 
@@ -68,11 +68,15 @@ class Supervisor:
                 described = [each for name in management.models() for each in management.versions(name)]
                 self.answered = time.monotonic()
                 self.forget_all_but({model_of(each) for each in described})
-                for each in described:
-                    self.look_at(each, management)
+                due = [model_of(each) for each in described if self.look_at(each, management)]
+            if due:  # one in a look, and last: it takes as long as loading does
+                self.bring_back(due[0])
+                self.answered = time.monotonic()
         except ServerError as error:  # it is busy, or someone has just unregistered a model
             if time.monotonic() - self.answered > SILENCE:
                 self.restart(f"TorchServe does not answer: {error}")
+        except OSError as error:  # a full disk is no reason to end what still answers
+            logger.error("%s", error)
 
     def restart(self, reason: str) -> None:
         """Starts TorchServe again, after a pause."""
@@ -87,36 +91,37 @@ class Supervisor:
         self.down_since.clear()
         self.answered = time.monotonic()
 
-    def look_at(self, described: dict[str, Any], management: ManagementClient) -> None:
-        """Holds a model back whose workers keep dying, and tries one again that is held back."""
+    def look_at(self, described: dict[str, Any], management: ManagementClient) -> bool:
+        """Holds a model back whose workers keep dying; tells whether it is one to be brought back now."""
         model = model_of(described)
         workers = described["workers"]
         if not described["minWorkers"]:
-            if model in self.held and time.monotonic() >= self.attempts[model].due:
-                self.bring_back(model)
-            return
+            self.down_since.pop(model, None)
+            return model in self.held and time.monotonic() >= self.attempts[model].due
         self.release(model)  # if it was held back, someone has scaled it up
         if any(worker["status"] == "READY" for worker in workers):
             self.down_since.pop(model, None)
-            return
+            return False
         down = time.monotonic() - self.down_since.setdefault(model, time.monotonic())
         # One that is still importing torch is alive, for as long as that takes.
         if down >= PATIENCE and not any(psutil.pid_exists(worker["pid"]) for worker in workers):
             self.hold(model, described["minWorkers"], management)
+        return False
 
     def hold(self, model: str, workers: int, management: ManagementClient) -> None:
         """Has requests refused, until the model is brought back."""
         self.held[model] = workers
+        self.attempts.setdefault(model, Backoff())
         write_held(self.server.snapshots, self.held)  # first: after a crash the model must not stay without workers
         name, version = split(model)
         management.set_workers(name, 0, version)
-        del self.down_since[model]
+        self.down_since.pop(model, None)
         pause = self.refuse(model, management)
         logger.error("the workers of %s keep dying: refusing its requests, trying again in %g s", model, pause)
 
     def refuse(self, model: str, management: ManagementClient) -> float:
         """Has the front refuse what waits for a model; returns the seconds until it is tried again."""
-        pause = self.attempts.setdefault(model, Backoff()).next()
+        pause = self.attempts[model].next()
         name, version = split(model)
         self.server.front.refuse(f"/predictions/{model}", pause)
         if management.describe(name)["modelVersion"] == version:  # the default, which requests need not name

@@ -1,9 +1,11 @@
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 
 import httpx
 import psutil
@@ -155,6 +157,109 @@ def test_pauses_grow_and_start_anew_after_a_quiet_time(monkeypatch):
     assert [backoff.next() for _ in range(9)] == [2, 4, 8, 16, 32, 64, 128, 256, 300]
     now = backoff.due + supervisor.LONGEST + 1
     assert backoff.next() == 2
+
+
+def test_pauses_stay_the_longest_however_often_it_fails():
+    backoff = Backoff()
+    assert [backoff.next() for _ in range(3000)][-1] == supervisor.LONGEST
+
+
+class Described:
+    """Stands for a server with one model, ``m/1``, whose management API tells what it is given."""
+
+    snapshots = front = process = address = property(lambda self: self)
+
+    def __init__(self):
+        self.workers, self.wanted, self.failure, self.scaled = [], 1, None, []
+
+    def poll(self):
+        return None
+
+    def management(self, timeout=180.0):
+        return nullcontext(self)
+
+    def models(self):
+        return {"m": "m.mar"}
+
+    def versions(self, name):
+        return [{"modelName": "m", "modelVersion": "1", "minWorkers": self.wanted, "workers": self.workers}]
+
+    def describe(self, name):
+        return {"modelVersion": "1"}
+
+    def set_workers(self, name, workers, version):
+        self.scaled.append(workers)
+        if self.failure:
+            raise self.failure
+
+    scale = set_workers
+
+    def refuse(self, path, seconds):
+        pass
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """A server as :class:`Described`, with its supervisor and a clock of its own."""
+    clock = [1000.0]
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(supervisor, "read_held", lambda folder: {})
+    monkeypatch.setattr(supervisor, "write_held", lambda folder, held: None)
+    server = Described()
+    return server, Supervisor(server), clock
+
+
+DEAD = [{"pid": -1, "status": "UNLOADING"}]
+
+
+def test_a_model_that_was_scaled_to_none_and_back_has_its_time_to_load(described):
+    server, watcher, clock = described
+    for clock[0], server.wanted in ((1000.0, 1), (1005.0, 0), (1100.0, 1), (1114.0, 1)):
+        server.workers = DEAD if server.wanted else []
+        watcher.look()
+    assert server.scaled == []
+    clock[0] = 1116.0
+    watcher.look()
+    assert server.scaled == [0]
+
+
+def test_a_model_is_brought_back_though_holding_it_back_went_wrong(described):
+    server, watcher, clock = described
+    server.workers, server.failure = DEAD, ServerError("no answer within 5 s")
+    for clock[0] in (1000.0, 1016.0):
+        watcher.look()
+    assert server.scaled == [0] and watcher.held == {"m/1": 1}
+    server.wanted, server.failure = 0, None  # TorchServe has done it all the same
+    clock[0] = 1017.0
+    watcher.look()
+    assert server.scaled == [0, 1] and watcher.held == {}
+
+
+def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, caplog):
+    server, watcher, clock = described
+    watcher.held, watcher.attempts, server.wanted = {"m/1": 1}, {"m/1": Backoff()}, 0
+
+    def slow(name, workers, version):
+        clock[0] += 60.0
+
+    server.scale = slow
+    watcher.look()
+    server.models = lambda: (_ for _ in ()).throw(ServerError("busy"))
+    watcher.look()
+    assert "m/1 is back" in caplog.text and "does not answer" not in caplog.text
+
+
+def test_a_full_disk_does_not_end_the_supervisor(described, monkeypatch, caplog):
+    server, watcher, clock = described
+
+    def full(folder, held):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "write_held", full)
+    server.workers = DEAD
+    for clock[0] in (1000.0, 1016.0):
+        watcher.look()
+    assert "No space left on device" in caplog.text
 
 
 def test_serve_supervises_if_told_to(run, monkeypatch):
