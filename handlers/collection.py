@@ -2,14 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from perceptual.errors import InvalidOption, UnknownStyle
 from perceptual.handler import ImageHandler
 from perceptual.images import Picture
 from perceptual.measure import Watch
-from perceptual.options import CollectionOptions
+from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
 from perceptual.predictor import Predictor, load
+from perceptual.settings import option_name
 
 
 class CollectionHandler(ImageHandler):
@@ -40,7 +42,8 @@ class CollectionHandler(ImageHandler):
 
         Raises:
             UnknownStyle: The style is none of the collection's.
-            InvalidOption: Neither a style nor a factor is given, or no network has that factor.
+            InvalidOption: Neither a style nor a factor is given, no network has that factor, or an option is of the
+                part that was not asked for.
         """
         styles = ", ".join(self.styles) or "none"
         factors = " or ".join(map(str, self.upscalers))
@@ -48,6 +51,10 @@ class CollectionHandler(ImageHandler):
             raise InvalidOption(f"say which style: {styles}{f'; or scale: {factors}' if factors else ''}")
         if options.style is not None and options.style not in self.styles:
             raise UnknownStyle(f"there is no style {options.style[:80]!r} here; the styles are: {styles}")
+        if options.style is None:
+            refuse_unused(options, StyleOptions, "a style")
+        if options.scale is None:
+            refuse_unused(options, UpscaleOptions, "scale")
         if options.scale is not None and options.scale not in self.upscalers:
             there_is = f"{factors} times" if factors else "nothing"
             raise InvalidOption(f"scale: this collection enlarges {there_is}, not {options.scale} times")
@@ -67,6 +74,14 @@ class CollectionHandler(ImageHandler):
         for factor, indices in grouped([each.scale for each in options]).items():
             run_each(self.upscalers[factor].upscale_pictures, indices)
         return results
+
+
+def refuse_unused(options: CollectionOptions, part: type[PictureOptions], needs: str) -> None:
+    """Raises InvalidOption for an option of one part of the work, as there is no such part in a request."""
+    common = {each.name for each in fields(PictureOptions)}
+    for each in fields(part):
+        if each.name not in common and getattr(options, each.name) != each.default:
+            raise InvalidOption(f"{option_name(each)}: has no effect without {needs}")
 
 
 def grouped(keys: Sequence) -> dict:

@@ -154,7 +154,7 @@ class ImageHandler(ABC):
         format = options.format or choose_format(headers.get("accept", ""))
         record.bytes = len(data)
         with Watch(record).stage("decode"):
-            picture = images.decode(data, self.max_pixels, scale, format)
+            picture = images.decode(data, self.max_pixels, scale, format, getattr(options, "max_size", None))
         record.pixels = picture.rgb.shape[-2] * picture.rgb.shape[-1]
         return Request(picture, options, format, record)
 

@@ -96,14 +96,21 @@ def read(path: str | Path) -> bytes:
         raise InvalidImage(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS, scale: int = 1, format: str | None = None) -> Picture:
+def decode(
+    data: bytes | bytearray,
+    max_pixels: int = MAX_PIXELS,
+    scale: int = 1,
+    format: str | None = None,
+    max_size: int | None = None,
+) -> Picture:
     """Decodes JPEG, PNG, WebP, BMP, TIFF or GIF (of several frames, the first).
 
     Args:
         data: The file's content.
         max_pixels: Limit of width × height, checked before pixels are decoded.
-        scale: How many times larger the result of super-resolution will be; the limit is then the result's.
+        scale: How many times larger the result of super-resolution will be; the limit is then the result's too.
         format: The format that the result will have, whose longest side is then a limit too.
+        max_size: The longest side to which the picture will be reduced before that, if it is larger.
 
     Raises:
         InvalidImage: Not an image, or a truncated or damaged one.
@@ -112,8 +119,10 @@ def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS, scale: int = 1
     """
     image = open_image(data)
     if scale > 1:
-        check_enlarged(*image.size, max_pixels, scale, format)
-    elif image.width * image.height > max_pixels:
+        reduced = min(1.0, (max_size or math.inf) / max(image.size))
+        width, height = (max(1, round(side * reduced)) for side in image.size)
+        check_enlarged(width, height, max_pixels, scale, format)
+    if image.width * image.height > max_pixels:
         raise ImageTooLarge(f"the image has {image.width}×{image.height} pixels; the limit is {max_pixels} in all")
     return from_pil(image)
 

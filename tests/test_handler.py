@@ -659,6 +659,8 @@ def test_each_request_of_a_batch_names_its_style_and_factor(collection):
             "scale: this collection enlarges 4 times, not 8",
         ),
         ([("X-Scale", "3")], (422, "InvalidOption"), "scale: expected 4 or 8, got '3'"),
+        ([("X-Scale", "4"), ("X-Max-Size", "16")], (422, "InvalidOption"), "max-size: has no effect without a style"),
+        ([("X-Style", "dots"), ("X-Histogram-Matching", "off")], (422, "InvalidOption"), "has no effect without scale"),
     ],
 )
 def test_what_a_collection_does_not_hold(collection, headers, error, detail):
@@ -672,6 +674,16 @@ def test_the_limit_counts_what_a_factor_makes(collection, monkeypatch):
     monkeypatch.setattr(collection[1].handler, "max_pixels", 24 * 20 * 4)
     plain, enlarged = collection[1](raw(PHOTO, ("X-Style", "dots")), raw(PHOTO, ("X-Style", "dots"), ("X-Scale", "4")))
     assert (plain.status, enlarged.error) == (200, (413, "ImageTooLarge"))
+
+
+def test_what_is_reduced_first_is_not_too_large_to_be_enlarged(collection):
+    photo = encoded(noise(5000, 4))  # 20,000 pixels wide, in webp over the limit
+    reduced, whole = collection[1](
+        raw(photo, ("Accept", "image/webp"), ("X-Style", "dots"), ("X-Scale", "4"), ("X-Max-Size", "100")),
+        raw(photo, ("Accept", "image/webp"), ("X-Style", "dots"), ("X-Scale", "4")),
+    )
+    assert reduced.image.size == (400, 4)
+    assert whole.error == (413, "ImageTooLarge")
 
 
 def test_warm_up_runs_every_network_of_a_collection(collection):
