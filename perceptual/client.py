@@ -442,12 +442,13 @@ def server_at(management_url: str, key_file: str | Path | None = None) -> Runnin
     Its other addresses are taken to be TorchServe's: inference at the port before, metrics at the port after.
 
     Raises:
-        InputError: It is no address with a port.
+        InputError: It is no address of HTTP.
     """
     try:
         url = httpx.URL(management_url)
-        inference, metrics = (str(url.copy_with(port=int(url.port or "") + step)) for step in (-1, 1))
-    except (ValueError, httpx.InvalidURL):
+        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        inference, metrics = (str(url.copy_with(port=port + step)) for step in (-1, 1))
+    except (KeyError, httpx.InvalidURL):
         raise InputError(f"expected an address such as http://127.0.0.1:8081, got {management_url!r}") from None
     return RunningServer(0, inference, management_url, metrics, str(key_file) if key_file else None, logs="")
 

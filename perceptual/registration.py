@@ -127,7 +127,7 @@ def as_archive(file: Path, model_store: Path, folder: Path, version: str | None,
         return package(file, folder, version=version, device_ids=gpus).path
     if file.suffix != ".mar":
         raise InputError(f"{file} is neither weights (.safetensors) nor an archive (.mar)")
-    archive = file if file.exists() else model_store / file.name
+    archive = model_store / file if file.name == str(file) and not file.exists() else file
     changed = version is not None or gpus is not None
     return repackage(archive, folder, version=version, device_ids=gpus).path if changed else archive
 
@@ -150,7 +150,7 @@ def into_store(file: Path, model_store: Path, undo: ExitStack) -> Path:
     Named ``NAME.mar``, or ``NAME-VERSION.mar`` beside another version, as a restart needs both.
 
     Raises:
-        ServerError: The model store cannot be written.
+        ServerError: The model store cannot be written, or has other models at both places.
     """
     if file.resolve().parent == model_store.resolve():
         return file
@@ -158,6 +158,8 @@ def into_store(file: Path, model_store: Path, undo: ExitStack) -> Path:
     target = model_store / f"{archive.name}.mar"
     if target.exists() and read_archive(target)[1:] != archive[1:]:
         target = model_store / f"{archive.name}-{archive.version}.mar"
+        if target.exists() and read_archive(target)[1:] != archive[1:]:
+            raise ServerError(f"{target} holds another model: rename it, or choose another --version")
     previous = target.read_bytes() if target.exists() else None  # not registered, but not ours to lose
     try:
         write_atomically(target, file.read_bytes())

@@ -105,8 +105,10 @@ class Server:
         kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
         self.plan = plan_start(kept, archives)
         self.archives = [*self.plan.loaded, *self.plan.added]
-        check_memory(len(self.archives) - len(self.plan.paused))
+        check_memory(self.plan.workers)
         self.ports = reserve_ports(self.port)
+        if self.sockets:
+            check_unused(self.sockets)
         with ExitStack() as cleanup:  # undoes everything if anything fails
             cleanup.enter_context(signals_exit())
             self.folder = Path(tempfile.mkdtemp(prefix="perceptual-"))
@@ -290,7 +292,7 @@ class Server:
             elif archive not in self.failed and (reason := self.load_failure(archive)):
                 self.fail(archive, f"{archive.name} fails to load: {reason}; {self.see_logs()}")
         meant_to_work = [each for each in archives if each not in self.plan.paused and each not in self.failed]
-        return [each.name for each in meant_to_work if not management.ready_workers(each.name, each.version)]
+        return [each.name for each in meant_to_work if not is_ready(each, management)]
 
     def fail(self, archive: Archive, reason: str) -> None:
         """Raises ServerError, or tells that an archive is passed over."""
@@ -306,7 +308,10 @@ class Server:
             for archive in self.plan.added:
                 # Not management.register(): a failed archive would be unregistered, and stay so at the next start.
                 parameters = {"url": archive.file, "initial_workers": 1, "synchronous": "false"}
-                management.send("POST", "/models", params=parameters)
+                try:
+                    management.send("POST", "/models", params=parameters)
+                except ServerError as error:
+                    self.fail(archive, f"TorchServe does not take {archive.file}: {error}; {self.see_logs()}")
 
     def load_failure(self, archive: Archive) -> str | None:
         """Why a model's worker died, from the logs: TorchServe's API does not tell, and starts it again and again."""
@@ -357,14 +362,22 @@ def check_requirements() -> None:
         raise ServerError(f"serving needs packages that are not installed: pip install {' '.join(missing)}")
 
 
+def is_ready(archive: Archive, management: ManagementClient) -> bool:
+    """Whether a model has a ready worker; not, as far as one can tell, if the server is too busy to say."""
+    try:
+        return bool(management.ready_workers(archive.name, archive.version))
+    except ServerError:
+        return False
+
+
 def check_memory(workers: int) -> None:
     """Raises ServerError if there is no memory for a number of workers: TorchServe would start them all the same."""
     needed, free = workers * WORKER, free_memory(os.getpid())
     if needed > free:
         raise ServerError(
-            f"{workers} models need {needed / 2**30:.1f} GiB of memory at least, a worker each, and {free / 2**30:.1f} "
-            "are free: name those to serve (perceptual serve MODEL …), or have one worker serve all of them "
-            "(perceptual package --collection)"
+            f"{workers} workers need {needed / 2**30:.1f} GiB of memory at least, and {free / 2**30:.1f} are free: "
+            "name those to serve (perceptual serve MODEL …), or have one worker serve all of them (perceptual package "
+            "--collection)"
         )
 
 
@@ -376,6 +389,14 @@ def check_sockets(folder: Path) -> None:
     """
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
         raise ServerError(f"{folder.parent} is mounted noexec, so TorchServe cannot have sockets there: set TMPDIR")
+
+
+def check_unused(sockets: Path) -> None:
+    """Raises ServerError if a server listens at sockets in a folder already: a new one would push it aside."""
+    for file in sockets.glob("*.sock"):
+        with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+            client.connect(str(file))
+            raise ServerError(f"another server listens at {file}: choose another folder with --sockets")
 
 
 def reserve_ports(port: int) -> list[int]:

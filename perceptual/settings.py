@@ -129,7 +129,7 @@ class FilePath:
 
     def parse(self, value: Any) -> Path:
         """A Path, with ``~`` expanded."""
-        if not str(value):
+        if not isinstance(value, str | Path) or not str(value):
             raise ValueError
         return Path(value).expanduser()
 

@@ -32,6 +32,15 @@ class Start(NamedTuple):
     added: list[Archive]
     snapshot: str | None
 
+    @property
+    def workers(self) -> int:
+        """How many workers that makes."""
+        if self.snapshot is None:
+            return len(self.loaded) + len(self.added)
+        models: dict[str, dict[str, Any]] = json.loads(self.snapshot)["models"]
+        restored = sum(version["minWorkers"] for versions in models.values() for version in versions.values())
+        return restored + len(self.added)
+
 
 def snapshot_folder(model_store: Path, port: int) -> Path | None:
     """Where a server's snapshots are; None if nothing can be kept: no fixed port to come back to, or read-only."""

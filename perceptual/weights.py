@@ -6,7 +6,7 @@ network's constructor arguments as JSON) and ``provenance`` (JSON: recipe, itera
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,20 @@ def find_weights(name_or_path: str | Path) -> Path:
         return shipped[str(name_or_path)]
     names = ", ".join(shipped) or "none"
     raise WeightsError(f"{name_or_path} is neither a weights file nor the name of a shipped network ({names})")
+
+
+def find_distinct(models: Iterable[str | Path]) -> dict[str, Path]:
+    """The files of several networks, each as by :func:`find_weights`, by the file's name.
+
+    Raises:
+        WeightsError: As :func:`find_weights`, or two have the same name.
+    """
+    found: dict[str, Path] = {}
+    for file in map(find_weights, models):
+        if file.stem in found:
+            raise WeightsError(f"{found[file.stem]} and {file} would both be {file.stem}: rename one")
+        found[file.stem] = file
+    return found
 
 
 def shipped_weights() -> dict[str, Path]:

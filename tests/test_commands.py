@@ -171,6 +171,29 @@ def test_package_builds_once(run, weights, tmp_path):
     assert run("package", weights, "--model-store", tmp_path)[1] == f"{tmp_path / 'tiny.mar'} is up to date\n"
 
 
+def test_two_networks_of_one_name_are_refused(run, weights, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(weights, tmp_path / "other")
+    status, _, err = run("package", weights, other, "--model-store", tmp_path / "store")
+    assert status == 1 and "would both be tiny: rename one" in err
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_cannot_be_written_is_one_line(run, weights, tmp_path, photo):
+    (tmp_path / "file").write_bytes(photo)
+    status, _, err = run("package", weights, "--model-store", tmp_path / "file")
+    assert status == 1 and len(err.splitlines()) == 1 and str(tmp_path / "file") in err
+    photo = tmp_path / "file.jpg"
+    (tmp_path / "file").rename(photo)
+    status, _, err = run("stylize", photo, "--model", weights, "-o", photo / "out.png")
+    assert status == 1 and err == f"perceptual: {photo}: cannot be written to; choose another --output\n"
+
+
+def test_options_that_name_two_servers_are_refused(run):
+    assert "leave one out" in run("status", "--url", "http://127.0.0.1:1", "--port", "8080")[2]
+    assert "--key-file is for --url" in run("token", "--key-file", "key_file.json")[2]
+
+
 def test_token_prints_a_token_the_server_takes(run, server):
     import httpx
 

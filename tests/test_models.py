@@ -276,6 +276,22 @@ def test_a_failed_registration_gives_back_the_archive_that_lay_there(server, man
     assert store_of(server) == before
 
 
+def test_an_archive_is_looked_for_where_its_path_says(run, server, management):
+    port = httpx.URL(server.address.inference_url).port
+    status, _, err = run("models", "register", "elsewhere/tiny.mar", "--version", "7", "--port", port)
+    assert status == 1 and "elsewhere/tiny.mar" in err
+    status, _, err = run("models", "register", "http://127.0.0.1/tiny.mar", "--port", port)
+    assert status == 1 and "download it first" in err
+
+
+def test_another_model_s_archive_is_not_overwritten(server, management, tmp_path):
+    altered(server.model_store / "tiny.mar", server.model_store / "tiny-2.0.mar", modelName="tiny-2.0")
+    before = store_of(server)
+    with pytest.raises(ServerError, match=r"tiny-2\.0\.mar holds another model: rename it"):
+        register(server.address, server.model_store / "tiny.mar", version="2.0")
+    assert store_of(server) == before and "tiny-2.0" not in management.models()
+
+
 def test_an_archive_of_others_is_not_asked_for_a_picture(server, management, tmp_path):
     handler = b"class H:\n def initialize(s, c): pass\n def handle(s, d, c): return [b'no picture'] * len(d)"
     manifest = {"modelName": "foreign", "modelVersion": "1.0", "handler": "style_transfer.py"}

@@ -312,7 +312,7 @@ def test_an_empty_model_store_is_told(tmp_path):
 
 def test_more_models_than_memory_holds_are_told(model_store, monkeypatch):
     monkeypatch.setattr("perceptual.server.free_memory", lambda pid: 2**28)
-    with pytest.raises(ServerError, match=r"1 models need 0.5 GiB of memory at least.* and 0.2 are free: name those"):
+    with pytest.raises(ServerError, match=r"1 workers need 0.5 GiB .* and 0.2 are free: name those"):
         Server(model_store, ["tiny"], port=0).start()
 
 

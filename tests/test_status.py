@@ -170,8 +170,8 @@ def test_a_server_elsewhere_is_told_by_its_own_words(server):
     assert worker.ready and worker.pid == read_status(server.address).models[0].workers[0].pid
 
 
-@pytest.mark.parametrize("url", ["localhost", "http://localhost", "http://localhost:many", "unix:/run/management.sock"])
-def test_a_server_elsewhere_needs_an_address_with_a_port(run, url):
+@pytest.mark.parametrize("url", ["localhost", "http://localhost:many", "unix:/run/management.sock", "ftp://a"])
+def test_a_server_elsewhere_needs_an_address(run, url):
     status, _, err = run("status", "--url", url)
     assert status == 1 and err.startswith("perceptual: expected an address such as http://127.0.0.1:8081, got ")
 

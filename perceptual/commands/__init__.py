@@ -55,3 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has had enough
         sys.stderr.close()
         return 0
+    except OSError as error:  # a folder that cannot be written, a full disk
+        report(f"perceptual: {error.filename}: {error.strerror}" if error.filename else f"perceptual: {error}")
+        return 1

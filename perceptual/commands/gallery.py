@@ -49,7 +49,7 @@ def run(args: Namespace) -> None:
 
     from .. import images
     from ..predictor import load, open_picture
-    from ..weights import write_atomically
+    from ..weights import find_distinct, write_atomically
 
     photos = []
     for file in args.photos:
@@ -60,7 +60,7 @@ def run(args: Namespace) -> None:
     names = args.models or shipped_styles()
     if not names:
         raise WeightsError("no style ships with this package; name weights files with --models")
-    predictors = {Path(name).stem: load(name, args.device, args.engine) for name in names}
+    predictors = {name: load(file, args.device, args.engine) for name, file in find_distinct(names).items()}
     sheet = gallery(photos, predictors)
     write_atomically(args.output, images.encode(images.from_pil(sheet), SUFFIXES[args.output.suffix.lower()]))
     print(f"{args.output}: {len(photos)} photos in {len(predictors)} styles")

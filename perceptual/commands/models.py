@@ -3,10 +3,11 @@
 import json
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .servers import add_server, management
+from .servers import add_server, server_of
 
 DESCRIPTION = """Registers, scales and removes models while the server runs.
 
@@ -69,7 +70,7 @@ def add_action(actions: Any, name: str, help: str, run: Callable[[Namespace], No
 
 def show_list(args: Namespace) -> None:
     """Prints a row for every version of every model."""
-    with management(args) as client:
+    with server_of(args).management() as client:
         versions = [each for name in client.models() for each in client.versions(name)]
         defaults = {name: client.describe(name)["modelVersion"] for name in client.models()}
     rows = [list_row(each, defaults[each["modelName"]] == each["modelVersion"]) for each in versions]
@@ -112,7 +113,7 @@ def console() -> Any:
 
 def show_model(args: Namespace) -> None:
     """Prints every version's description."""
-    with management(args) as client:
+    with server_of(args).management() as client:
         print(json.dumps(client.versions(args.name), indent=2))
 
 
@@ -120,18 +121,17 @@ def register_model(args: Namespace) -> None:
     """Registers a file: with a server of this machine completely, elsewhere an archive of its store."""
     from rich.console import Console
 
-    from ..client import find_server
     from ..registration import register
 
     if args.url:
-        if args.version or args.gpus or not args.file.endswith(".mar"):
+        if args.version or args.gpus or Path(args.file).name != args.file or not args.file.endswith(".mar"):
             raise InputError("with --url, only an archive in that server's model store can be registered")
-        with management(args) as client:
+        with server_of(args).management() as client:
             model = client.register(args.file, workers=args.workers)
     else:
         with Console(stderr=True).status("starting") as status:
             wishes = {"version": args.version, "workers": args.workers, "gpus": args.gpus}
-            model = register(find_server(args.port), args.file, progress=status.update, **wishes)
+            model = register(server_of(args), args.file, progress=status.update, **wishes)
     print(f"{model.name} {model.version} is ready at /predictions/{model.name}/{model.version}")
 
 
@@ -139,7 +139,6 @@ def scale_model(args: Namespace) -> None:
     """Scales and tells what has become of it: with a server of this machine within what its memory holds."""
     from rich.console import Console
 
-    from ..client import find_server
     from ..placement import place
     from ..scaling import scale
 
@@ -148,37 +147,36 @@ def scale_model(args: Namespace) -> None:
     with Console(stderr=True).status("starting") as status:
         model = args.name
         if args.gpus:
-            server = find_server(args.port)
+            server = server_of(args)
             placed, workers = place(server, args.name, args.gpus, args.workers, args.version, status.update)
             model = " ".join(placed)
         elif not args.url:
-            workers = scale(find_server(args.port), args.name, args.workers, args.version, status.update)
+            workers = scale(server_of(args), args.name, args.workers, args.version, status.update)
         elif args.workers is None:
             raise InputError("with --url, the memory of the server's machine is not known: say how many workers")
         else:
             workers = args.workers
-            with management(args) as client:
+            with server_of(args).management() as client:
                 client.scale(args.name, workers, args.version, status.update)
     print(f"{model} has {workers} worker{'' if workers == 1 else 's'}")
 
 
 def set_default(args: Namespace) -> None:
     """Changes the default version."""
-    with management(args) as client:
+    with server_of(args).management() as client:
         client.set_default(args.name, args.version)
     print(f"/predictions/{args.name} is now {args.version}")
 
 
 def unregister_model(args: Namespace) -> None:
     """Removes a model or a version; from a server of this machine, after it has answered what it was given."""
-    from ..client import find_server
     from ..registration import unregister
 
     if args.url:
-        with management(args) as client:
+        with server_of(args).management() as client:
             client.unregister(args.name, args.version)
     else:
-        unregister(find_server(args.port), args.name, args.version)
+        unregister(server_of(args), args.name, args.version)
     print(f"{args.name} {args.version or ''}".rstrip() + " is unregistered; its archive stays in the model store")
 
 

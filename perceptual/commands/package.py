@@ -39,9 +39,9 @@ def add_model_store(parser: Any) -> None:
 def run(args: Namespace) -> None:
     """Packages every network named and says which archives are new."""
     from ..archive import package, package_collection
-    from ..weights import find_weights, shipped_weights
+    from ..weights import find_distinct, shipped_weights
 
-    files = [find_weights(model) for model in args.models or shipped_weights()]
+    files = [*find_distinct(args.models or shipped_weights()).values()]
     if args.collection:
         archives = [package_collection(args.collection, files, args.model_store)]
     else:

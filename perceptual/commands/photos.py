@@ -1,7 +1,8 @@
 """What the commands share that turn photos into pictures: which files, and one after the other."""
 
+import os
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import InputError, InvalidOption
@@ -89,7 +90,16 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Pat
         if other := taken.get(target):
             raise InvalidOption(f"{other} and {source} would both go to {target}; convert them one by one")
         taken[target] = source
+    check_writable({target.parent for target in taken})
     return jobs
+
+
+def check_writable(folders: Iterable[Path]) -> None:
+    """Raises InvalidOption if no file can be written to one of them, before hours of work come to nothing."""
+    for folder in folders:
+        nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise InvalidOption(f"{folder}: cannot be written to; choose another --output")
 
 
 def photos_in(path: Path) -> list[tuple[Path, Path]]:

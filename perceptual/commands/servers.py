@@ -4,6 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+
 
 def add_server(parser: Any) -> None:
     """Adds the options that say which server is meant."""
@@ -13,17 +15,17 @@ def add_server(parser: Any) -> None:
     group.add_argument("--key-file", type=Path, metavar="FILE", help="with --url: its key_file.json")
 
 
-def management(args: Namespace) -> Any:
-    """A client of the management API of the server that is meant. Raises ServerError if there is none."""
-    from ..client import ManagementClient, find_server
+def server_of(args: Namespace) -> Any:
+    """The server that is meant.
 
-    return ManagementClient(args.url, tokens(args, "management")) if args.url else find_server(args.port).management()
+    Raises:
+        InputError: ``--url`` is no address, or the options contradict each other.
+        ServerError: There is no such server on this machine.
+    """
+    from ..client import find_server, server_at
 
-
-def tokens(args: Namespace, kind: Any) -> Any:
-    """The tokens of the server that is meant, None if it has none. Raises as :func:`management`."""
-    from ..client import Tokens, find_server
-
-    if not args.url:
-        return find_server(args.port).tokens(kind)
-    return Tokens(args.key_file, kind, args.url) if args.key_file else None
+    if args.url and args.port is not None:
+        raise InputError("--url and --port name a server each: leave one out")
+    if args.key_file and not args.url:
+        raise InputError("--key-file is for --url; a server of this machine is found with its tokens")
+    return server_at(args.url, args.key_file) if args.url else find_server(args.port)

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from ..errors import ServerError
-from .servers import add_server
+from .servers import add_server, server_of
 
 DESCRIPTION = """Tells what the server that `perceptual serve` started is doing, since it started.
 
@@ -32,11 +32,10 @@ def run(args: Namespace) -> int:
     """Tells once, or until Ctrl-C; returns 1 if a model does not answer."""
     from rich.live import Live
 
-    from ..client import find_server, server_at
     from ..status import read_status
     from .models import console
 
-    server = server_at(args.url, args.key_file) if args.url else find_server(args.port)
+    server = server_of(args)
     if not args.watch:
         status = read_status(server)
         console().print(report_of(status))

@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import Any
 
 from ..errors import InputError
-from .servers import add_server, tokens
+from .servers import add_server, server_of
 
 DESCRIPTION = """Prints a token of the server that `perceptual serve` started, renewed if it is about to expire.
 
@@ -26,5 +26,5 @@ def run(args: Namespace) -> None:
     """Prints the token alone, for use in a command line."""
     if args.url and not args.key_file:
         raise InputError("the tokens of a server are in its key file: name it with --key-file")
-    found = tokens(args, args.kind)
-    print(found.valid() if found else "")
+    tokens = server_of(args).tokens(args.kind)
+    print(tokens.valid() if tokens else "")

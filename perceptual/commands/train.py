@@ -19,7 +19,7 @@ Any folder of a few hundred varied photos will do; the paper used 80,000. The fo
 a checkpoint to resume from, the network as it is so far, sample sheets, a log, and events for TensorBoard.
 
 If the style is too weak, double --style-weights; if it swallows the photo, halve them. If strokes are too small,
-lower --style-size; if too large, raise it. If flat areas show a pattern, raise --reg-weight tenfold.
+raise --style-size; if too large, lower it. If flat areas show a pattern, raise --reg-weight tenfold.
 """
 
 
