@@ -7,8 +7,8 @@ Each photo, cut to a square, is stylized by the network, before and after the sa
 it, as `perceptual optimize` does, by the losses that the network was trained with, until their sum is as low as that of
 the network's picture. Where --iterations do not suffice, `reached` says so, and the speed-up is what it is at least.
 
---loss-weights is the file of the loss network that the network was trained with, unless it was torchvision's. On a CPU,
-an iteration takes seconds at 256 and a minute at 1024: choose --sizes, --photos and --iterations.
+--loss-weights is the file of the loss network that the network was trained with, unless it was torchvision's. On two
+CPU cores, an iteration takes a third of a second at 256 and six at 1024: choose --sizes, --photos and --iterations.
 """
 
 from argparse import ArgumentParser, Namespace

@@ -74,6 +74,9 @@ def test_photos_are_kept_once_they_are_decoded(tmp_path, monkeypatch):
     assert sorted(decoded) == sorted(files)
     (tmp_path / "broken.png").write_bytes(b"junk")
     assert mean_size([*files, tmp_path / "broken.png"]) == 60 * 48 * 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # of which twice as many are an error in Pillow
+        assert mean_size(files) == 0
     assert not fit_on(torch.device("cpu"), files)
 
 

@@ -1,10 +1,12 @@
 import hashlib
 import http.server
+import json
 import threading
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchvision.models import vgg16, vgg19
 from training_fixtures import narrow_vgg
 
@@ -63,6 +65,14 @@ def test_a_file_of_another_network_is_refused(loss_weights):
         load_loss_network("vgg19", ["relu1_2"], loss_weights)
 
 
+@pytest.mark.parametrize("mean", [[0.5], [0.5] * 4, ["a"]])
+def test_a_file_whose_metadata_makes_no_sense_is_refused(loss_weights, tmp_path, mean):
+    metadata = {"arch": "vgg16", "mean": json.dumps(mean), "std": json.dumps([1.0] * 3)}
+    save_file({"features.0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "odd.safetensors", metadata)
+    with pytest.raises(TrainingError, match="its metadata must give mean and std, three numbers each"):
+        load_loss_network("vgg16", ["relu1_2"], tmp_path / "odd.safetensors")
+
+
 def test_a_file_without_a_needed_layer_is_refused(loss_weights, tmp_path):
     state = {f"features.{key}": value for key, value in narrow_vgg().features[:5].state_dict().items()}
     torch.save(state, tmp_path / "short.pth")
@@ -80,8 +90,9 @@ def test_a_pth_file_must_be_known_or_vouched_for(loss_weights, tmp_path):
         load_loss_network("vgg16", ["relu1_2"], file)
     with pytest.raises(TrainingError, match="not the expected abc"):
         load_loss_network("vgg16", ["relu1_2"], file, "abc")
-    network, _ = load_loss_network("vgg16", ["relu1_2"], file, digest)
+    network, origin = load_loss_network("vgg16", ["relu1_2"], file, digest)
     torch.testing.assert_close(network.features[0].weight, state["features.0.weight"])
+    assert origin == f"vgg16, mine.pth (SHA-256 {digest})"
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
@@ -133,6 +144,9 @@ def test_default_weights_are_downloaded_checked_and_cached(loss_weights, file_se
     assert origin == f"vgg16, torchvision vgg16-{digest}.pth"
     (tmp_path / f"vgg16-{digest}.pth").unlink()
     load_loss_network("vgg16", ["relu1_2"])  # from the cache
+    # The same weights by another way are the same to the provenance.
+    torch.save(state, tmp_path / "vgg.pth")
+    assert load_loss_network("vgg16", ["relu1_2"], tmp_path / "vgg.pth")[1] == origin
 
 
 def test_without_internet_the_error_says_what_to_do(loss_weights, tmp_path, monkeypatch):

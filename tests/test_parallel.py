@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from perceptual.errors import InvalidOption
+from perceptual.networks import StyleNetwork
 from perceptual_training import parallel
 
 PROGRAM = f"""
@@ -99,3 +100,10 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InvalidOption, match="batch-size: expected a multiple of the 3 processes, got 4"):
         parallel.join(torch.device("cpu"), 4)
+
+
+def test_a_norm_over_the_whole_batch_is_refused(monkeypatch):
+    monkeypatch.setattr(parallel, "world_size", lambda: 2)
+    network = StyleNetwork(**StyleNetwork.presets["paper"])
+    with pytest.raises(InvalidOption, match="preset: paper normalizes over the whole batch"):
+        parallel.synchronized(network, None)

@@ -69,6 +69,13 @@ def test_defaults_and_required_settings():
         parse(Example, {})
 
 
+def test_a_recipe_writes_the_weights_of_its_own_name():
+    for recipe in RECIPES:
+        values = read_recipe(recipe)
+        if "style-image" in values or "upscale-factor" in values:
+            assert values.get("name") or values["style-image"].stem == recipe.stem, recipe
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(recipe):
     values = read_recipe(recipe) | {"content-dir": "photos"}
@@ -104,6 +111,11 @@ def test_original_recipe_has_the_original_program_s_defaults():
 def test_a_recipe_s_paths_are_relative_to_it(tmp_path):
     (tmp_path / "r.toml").write_text('style-image = "paintings/x.jpg"\nlr = 0.5\n')
     assert read_recipe(tmp_path / "r.toml") == {"style-image": tmp_path / "paintings/x.jpg", "lr": 0.5}
+    (tmp_path / "home.toml").write_text('style-image = "~/x.jpg"\ncontent-image = false')
+    recipe = read_recipe(tmp_path / "home.toml")
+    assert recipe["style-image"] == Path.home() / "x.jpg"
+    with pytest.raises(InvalidOption, match="content-image: expected an image file, got 'False'"):
+        parse(StyleSettings, recipe | {"content-dir": "photos"})
     with pytest.raises(InvalidOption, match="missing.toml"):
         read_recipe(tmp_path / "missing.toml")
     (tmp_path / "bad.toml").write_text("lr = = 1")

@@ -1,4 +1,6 @@
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +160,34 @@ def test_a_second_run_does_not_overwrite_the_first(settings):
         train_style(run, resume=True)
     train_style(settings(iterations=7), resume=True)
     assert read_metadata(run.model_path)["provenance"]["iterations"] == 7
+
+
+def test_weights_that_are_gone_are_written_again(settings):
+    run = settings()
+    train_style(run)
+    written = run.model_path.read_bytes()
+    run.model_path.unlink()
+    assert train_style(run, resume=True) == run.model_path
+    assert run.model_path.read_bytes() == written
+
+
+def test_a_run_does_not_go_on_to_another_painting(settings, painting):
+    run = settings()
+    train_style(run)
+    Image.open(painting).transpose(Image.Transpose.ROTATE_90).save(painting)
+    with pytest.raises(TrainingError, match="was made with another file as the painting"):
+        train_style(settings(iterations=7), resume=True)
+
+
+def test_photos_that_have_come_are_told_of(settings, photos):
+    run = settings()
+    train_style(run)
+    for number in range(20):  # of which some are of the split
+        shutil.copy(photos / "a/001.png", photos / f"new{number}.png")
+    train_style(settings(iterations=7), resume=True)
+    assert re.search(
+        r"before, there were \d+ photos: they come in another", (run.sample_path / "train.log").read_text()
+    )
 
 
 def test_a_training_can_begin_with_another_s_weights(settings, tmp_path):

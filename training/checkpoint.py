@@ -1,11 +1,12 @@
 """All that a training needs to go on as if it had never stopped."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -25,31 +26,46 @@ class Progress(NamedTuple):
         machines: What they ran on, in order, each once.
         rising_from: The iteration at which the learning rate began to rise: 0, or where a training went on that was
             meant to be shorter.
+        photos: How many there were, on which their order depends; None if the checkpoint does not tell.
     """
 
     iteration: int = 0
     seconds: float | None = 0.0
     machines: tuple[str, ...] = ()
     rising_from: int = 0
+    photos: int | None = None
 
 
 def save_checkpoint(
     path: Path,
     progress: Progress,
     settings: TrainingSettings,
+    sources: Mapping[str, str],
     network: nn.Module,
     optimizer: Optimizer,
     scheduler: LRScheduler,
 ) -> None:
-    """Writes the whole state, atomically. The data's position follows from the iteration."""
+    """Writes the whole state, atomically. The data's position follows from the iteration.
+
+    Args:
+        path: The checkpoint.
+        progress: How far the training has come.
+        settings: Its settings.
+        sources: What it aims at besides: digests by what they are of.
+        network: What is trained, on the device whose random state counts.
+        optimizer: Of the network.
+        scheduler: Of the optimizer.
+    """
+    device = next(network.parameters()).device
     state = {
         **progress._asdict(),
         "settings": plain(settings),
+        "sources": dict(sources),
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
         "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -57,12 +73,19 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, settings: TrainingSettings, network: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
+    path: Path,
+    settings: TrainingSettings,
+    sources: Mapping[str, str],
+    network: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
 ) -> Progress:
     """Restores network, optimizer, scheduler and random state in place; returns how far they had come.
 
+    Of several processes each restores the state of the first, as all draw the same numbers.
+
     Raises:
-        TrainingError: There is no checkpoint, it is damaged, or it was made with other settings.
+        TrainingError: There is no checkpoint, it is damaged, or it was made with other settings or for something else.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -71,16 +94,22 @@ def load_checkpoint(
     except Exception as error:  # torch.load raises whatever unpickling does
         raise TrainingError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     refuse_other_settings(path, state["settings"], settings)
+    for what, digest in state.get("sources", {}).items():
+        if sources[what] != digest:
+            raise TrainingError(
+                f"{path} was made with another file as {what}; name another --sample-path to begin anew"
+            )
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
     torch.set_rng_state(state["random"])
-    if torch.cuda.is_available() and len(state["random_cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["random_cuda"])
+    device = next(network.parameters()).device
+    if device.type == "cuda" and isinstance(state["random_cuda"], Tensor):
+        torch.cuda.set_rng_state(state["random_cuda"], device)
     done = state["iteration"]
     as_meant = state["settings"]["iterations"] == settings.iterations
     rising_from = state.get("rising_from", 0) if as_meant else done
-    return Progress(done, state.get("seconds"), tuple(state.get("machines", ())), rising_from)
+    return Progress(done, state.get("seconds"), tuple(state.get("machines", ())), rising_from, state.get("photos"))
 
 
 def refuse_other_settings(path: Path, old: dict[str, Any], settings: TrainingSettings) -> None:

@@ -85,7 +85,8 @@ def mean_size(files: Sequence[Path]) -> float:
     """Bytes of a photo when it is decoded, in the mean over those that can be opened."""
     sizes = []
     for file in files:
-        with suppress(OSError), Image.open(file) as image:  # reads no more than the header
+        # Reads no more than the header.
+        with suppress(OSError, Image.DecompressionBombError), Image.open(file) as image:
             sizes.append(3 * image.width * image.height)
     return sum(sizes) / max(1, len(sizes))
 

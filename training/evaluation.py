@@ -30,7 +30,7 @@ from perceptual.options import UpscaleOptions
 from perceptual.predictor import Predictor, load, to_bytes
 from perceptual.resampling import resize_bicubic
 from perceptual.sheets import Tile, contact_sheet
-from perceptual.weights import write_atomically
+from perceptual.weights import find_distinct, write_atomically
 
 from .data import image_files
 from .degradation import degrade
@@ -58,7 +58,8 @@ def evaluate(settings: EvaluationSettings) -> Path:
         WeightsError: A network is missing or for another task.
         TrainingError: No image can be measured, or the loss network cannot be had.
     """
-    predictors = {name: load(name, settings.device) for name in settings.model}
+    # In float32, so that figures are the same on any machine.
+    predictors = {name: load(file, settings.device, "eager") for name, file in find_distinct(settings.model).items()}
     for predictor in predictors.values():
         predictor.require("super-resolution")
     loss_network, origin = None, "not measured"
@@ -70,7 +71,7 @@ def evaluate(settings: EvaluationSettings) -> Path:
     targets = list(readable_images(settings.data))
     rows: list[Row] = []  # image, scale, degradation, method, and a figure for each metric
     for scale in sorted({each.network.scale for each in predictors.values()}):
-        compared = {Path(n).stem: each for n, each in predictors.items() if each.network.scale == scale}
+        compared = {name: each for name, each in predictors.items() if each.network.scale == scale}
         crops: list[list[Tile]] = []
         for name, photo in targets:
             target = divisible(photo, scale)

@@ -22,6 +22,7 @@ from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .compilation import compiled
 from .data import Crop, RandomCrops, batches, find_photos
+from .loss_network import identity
 from .machine import bfloat16, machine_name
 from .mixing import mixed_with_initial
 from .record import Record
@@ -98,11 +99,15 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     quick = quick_in_bfloat16(device)
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and quick)
     precision = partial(bfloat16, device, enabled=half)
+    sources = sources_of(task)
     if resume:
-        before = load_checkpoint(run.checkpoint, settings, network, optimizer, scheduler)
+        before = load_checkpoint(run.checkpoint, settings, sources, network, optimizer, scheduler)
     start = before.iteration
     if start >= settings.iterations:
-        raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
+        if run.model.exists():
+            raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
+        finish(run)  # which it did not come to the last time
+        return True
     stream = batches(
         RandomCrops(files, task.crops, settings.seed),
         settings.batch_size,
@@ -124,6 +129,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
         if record:
             kind = "bfloat16" if half else "float32"
             record.note(f"{len(files)} photos, {device}, {kind}; all files in {run.folder}")
+            if before.photos not in (None, len(files)):
+                record.note(f"before, there were {before.photos} photos: they come in another order from here on")
             if half and not quick:
                 record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
             if parallel.world_size() == 1 and (settings.compile == "yes" or (settings.compile == "auto" and on_gpu)):
@@ -163,8 +170,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 with mixed_with_initial(network, settings):
                     record.pictures(done, task.sheet(), task.frame())
             if last or done % settings.save_step == 0:
-                progress = advanced(before, done, time.monotonic() - begin, machine)
-                save_checkpoint(run.checkpoint, progress, settings, network, optimizer, scheduler)
+                progress = advanced(before, done, time.monotonic() - begin, machine, len(files))
+                save_checkpoint(run.checkpoint, progress, settings, sources, network, optimizer, scheduler)
                 facts = {
                     "iterations": done,
                     "training": {"seconds": progress.seconds, "machine": "; ".join(progress.machines)},
@@ -178,18 +185,29 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             if stopping:
                 record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
                 return False
-    if parallel.rank() > 0:
-        return True
-    animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
-    write_atomically(run.model, run.latest.read_bytes())
+    finish(run)
     return True
 
 
-def advanced(before: Progress, iteration: int, seconds: float, machine: str) -> Progress:
+def finish(run: Run) -> None:
+    """Writes what there is at the end: the weights, then the animation."""
+    if parallel.rank() == 0:
+        write_atomically(run.model, run.latest.read_bytes())
+        animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
+
+
+def sources_of(task: Task) -> dict[str, str]:
+    """What a training aims at besides its settings: a path may hold another painting, or another loss network."""
+    told = task.provenance()
+    painting, weights = told.get("style_image_sha256"), told.get("loss_network")
+    return {"the painting": str(painting), "the loss network": identity(str(weights))}
+
+
+def advanced(before: Progress, iteration: int, seconds: float, machine: str, photos: int) -> Progress:
     """How far a training has come that went on from ``before`` for some time on a machine."""
     machines = tuple(dict.fromkeys([*before.machines, machine]))
     total = None if before.seconds is None else round(before.seconds + seconds, 1)
-    return Progress(iteration, total, machines, before.rising_from)
+    return Progress(iteration, total, machines, before.rising_from, photos)
 
 
 def lr_factor(done: int, settings: TrainingSettings, rising_from: int = 0) -> float:

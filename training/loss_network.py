@@ -121,11 +121,11 @@ def load_loss_network(
             module.inplace = False  # a following layer must not overwrite features that were handed out
 
     if weights is None:
-        state, origin = download_state(name), f"torchvision {Path(architecture.url).name}"
+        state, origin = download_state(name), published(name)
         mean, std = architecture.mean, architecture.std
     else:
         state, (mean, std), digest = read_state(name, weights, sha256)
-        origin = f"{weights.name} (SHA-256 {digest})"
+        origin = published(name) if is_published(name, digest) else f"{weights.name} (SHA-256 {digest})"
     wanted = {key: f"features.{key}" for key in features.state_dict()}
     if absent := [key for key in wanted.values() if key not in state]:
         raise TrainingError(f"{origin} lacks {absent[0]}, needed for {max(layers, key=names.index)} of {name}")
@@ -134,6 +134,21 @@ def load_loss_network(
     except RuntimeError as error:
         raise TrainingError(f"{origin} does not fit {name}: {str(error).splitlines()[-1].strip()}") from error
     return LossNetwork(features, mean, std), f"{name}, {origin}"
+
+
+def identity(origin: str) -> str:
+    """What tells weights from others, in the line that says what they are: their digest, or torchvision's name."""
+    return origin.rpartition("SHA-256")[2]
+
+
+def published(name: str) -> str:
+    """What torchvision's weights are called in the provenance."""
+    return f"torchvision {Path(ARCHITECTURES[name].url).name}"
+
+
+def is_published(name: str, digest: str) -> bool:
+    """Whether a file of that SHA-256 holds torchvision's weights: it puts the digest's start into their name."""
+    return digest.startswith(Path(ARCHITECTURES[name].url).stem.rsplit("-", 1)[-1])
 
 
 def download_state(name: str) -> dict[str, Tensor]:
@@ -177,12 +192,13 @@ def input_convention(name: str, path: Path, metadata: Mapping[str, str], digest:
             raise TrainingError(f"{path} holds {metadata['arch']}, not {name}: choose with --loss-network")
         try:
             mean, std = (tuple(float(x) for x in metadata[key].strip("[]").split(",")) for key in ("mean", "std"))
+            if len(mean) != 3 or len(std) != 3:
+                raise ValueError
         except (KeyError, ValueError) as error:
             raise TrainingError(f"{path}: its metadata must give mean and std, three numbers each") from error
         return mean, std
     architecture = ARCHITECTURES[name]
-    published = Path(architecture.url).stem.rsplit("-", 1)[-1]  # torchvision puts the digest's start into the name
-    if vouched or digest.startswith(published):
+    if vouched or is_published(name, digest):
         return architecture.mean, architecture.std
     raise TrainingError(
         f"{path} (SHA-256 {digest}) is not torchvision's {Path(architecture.url).name} and has no metadata saying "

@@ -67,8 +67,16 @@ class Step(nn.Module):
 
 
 def synchronized(network: nn.Module, losses: Losses) -> Losses:
-    """The same losses, such that backpropagation leaves the network gradients averaged over all processes."""
-    return losses if world_size() == 1 else DistributedDataParallel(Step(network, losses))
+    """The same losses, such that backpropagation leaves the network gradients averaged over all processes.
+
+    Raises:
+        InvalidOption: The network normalizes over all photos of a batch, of which each process sees its own alone.
+    """
+    if world_size() == 1:
+        return losses
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        raise InvalidOption("preset: paper normalizes over the whole batch, so it is trained in one process")
+    return DistributedDataParallel(Step(network, losses))
 
 
 def mean(values: Tensor) -> Tensor:

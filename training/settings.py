@@ -109,7 +109,7 @@ class StyleSettings(TrainingSettings):
     """What a style training can be told besides."""
 
     style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
-    style_size: int = setting(384, Integer(32), "its shorter side in training, in pixels: larger, finer strokes", DATA)
+    style_size: int = setting(384, Integer(32), "its shorter side in training, in pixels: strokes are as large", DATA)
     content_image: Path | None = setting(
         None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
     )
@@ -245,7 +245,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidOption(f"recipe {path}: {error}") from error
-    return {name: path.parent / value if name.replace("-", "_") in PATHS else value for name, value in values.items()}
+    for name, value in values.items():
+        if name.replace("-", "_") in PATHS and isinstance(value, str):
+            values[name] = path.parent / Path(value).expanduser()
+    return values
 
 
 def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Sample sheets and animations."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
+
+from perceptual.weights import write_atomically
 
 
 def sheet(rows: Sequence[Sequence[Tensor]]) -> Image.Image:
@@ -21,4 +24,6 @@ def animate(frames: Sequence[Path], path: Path, milliseconds: int = 120) -> None
     if frames:
         pictures = [Image.open(frame).convert("RGB") for frame in frames]
         durations = [milliseconds] * (len(pictures) - 1) + [2000]
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+        buffer = io.BytesIO()
+        pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+        write_atomically(path, buffer.getvalue())

@@ -23,10 +23,11 @@ from perceptual.errors import TrainingError
 from perceptual.predictor import Predictor, load, pick_device
 from perceptual.settings import parse
 from perceptual.sheets import Tile, contact_sheet
-from perceptual.weights import write_atomically
+from perceptual.weights import find_distinct, write_atomically
 
 from .artefacts import SIDE, SURROUNDINGS, borders, grids
 from .data import find_photos
+from .loss_network import identity
 from .losses import Features
 from .objective import StyleObjective, build_objective
 from .optimization import optimize
@@ -50,7 +51,8 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
         TrainingError: No photos, no loss network, or not those the network was trained with.
         InputError: A photo or the style image cannot be read.
     """
-    predictors = {Path(name).stem: load(name, settings.device) for name in settings.model}
+    # In float32, as the losses are, and on any machine.
+    predictors = {name: load(file, settings.device, "eager") for name, file in find_distinct(settings.model).items()}
     for predictor in predictors.values():
         predictor.require("style")
     files = find_photos(settings.content, settings.split, "--content")
@@ -90,7 +92,7 @@ def losses_of(name: str, predictor: Predictor, settings: StyleEvaluationSettings
         raise TrainingError(f"there is no {painting}; name the painting of {name} with --style-image")
     if hashlib.sha256(painting.read_bytes()).hexdigest() != provenance.get("style_image_sha256"):
         raise TrainingError(f"{painting} is not the file that {name} was trained on; name that one with --style-image")
-    if recipe.get("loss_weights") and not settings.loss_weights:
+    if "SHA-256" in provenance["loss_network"] and not settings.loss_weights:
         raise TrainingError(f"{name} was trained with {provenance['loss_network']}; name that file with --loss-weights")
     names = (
         *("style_size", "loss_network", "content_layers", "content_weight", "style_layers", "style_weights"),
@@ -116,11 +118,6 @@ def checked_objective(losses: OptimizationSettings, networks: Mapping[str, Predi
         if identity(trained) != identity(origin):
             raise TrainingError(f"{name} was trained with {trained}, not {origin}; name that with --loss-weights")
     return objective
-
-
-def identity(origin: str) -> str:
-    """What tells a loss network's weights from others: their digest, or the name of torchvision's."""
-    return origin.rpartition("SHA-256")[2]
 
 
 def artefacts(predictor: Predictor, files: Sequence[Path]) -> Row:

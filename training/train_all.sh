@@ -2,7 +2,8 @@
 # Trains what is missing: every recipe that names a painting or a factor and has no weights yet, one after the other.
 #   training/train_all.sh --content-dir PHOTOS [--minutes N] [--recipes DIR] [--models DIR] [--runs DIR] [option…]
 # Interrupted or out of time, it goes on where it stopped when it is called again. Other options, such as
-# --loss-weights FILE, go to every `perceptual train`. Exit status: 0 all there, 1 some failed, 130 not finished.
+# --loss-weights FILE, go to every `perceptual train`. Exit status: 0 all there but what was left out for want of its
+# painting, 1 some failed, 130 not finished.
 set -euo pipefail
 
 here=$(dirname "$0")
@@ -17,7 +18,7 @@ while (($#)); do
             declare "${1#--}=$2"
             shift
             ;;
-        -h | --help) sed -n '2,5s/^# //p' "$0"; exit ;;
+        -h | --help) sed -n '2,6s/^# //p' "$0"; exit ;;
         *) options+=("$1") ;;
     esac
     shift
@@ -44,13 +45,17 @@ for recipe in "${ordered[@]}"; do
     fi
 
     painting=$(sed -n 's/^style-image *= *["'"'"']\(.*\)["'"'"'].*/\1/p' "$recipe")
-    if [[ $painting && ! -e $recipes/$painting ]]; then
-        echo "$name: left out, as there is no $recipes/$painting; the recipe says where to get it"
+    [[ -z $painting || $painting == /* ]] || painting=$recipes/$painting
+    if [[ $painting && ! -e $painting ]]; then
+        echo "$name: left out, as there is no $painting; the recipe says where to get it"
         continue
     fi
 
     arguments=(train "$task" --recipe "$recipe" --name "$name")
     arguments+=(--model-path "$models/$name.safetensors" --sample-path "$runs/$name")
+    initial=$(sed -n 's/^initial-weights *= *["'"'"']\(.*\)["'"'"'].*/\1/p' "$recipe")
+    initial=$models/$(basename "$initial")
+    [[ -f $initial ]] && arguments+=(--initial-weights "$initial")  # just trained, rather than one that ships
     [[ -e $runs/$name/checkpoint.pt ]] && arguments+=(--resume)
     if [[ $minutes ]]; then
         left=$(awk "BEGIN { left = $minutes - $SECONDS / 60; print (left > 0 ? left : 0) }")
