@@ -387,7 +387,7 @@ class RunningServer:
     """Where a server can be reached, and its folder of archives.
 
     ``key_file`` is None if the server has token authorization off. One that ``perceptual serve`` did not start has the
-    ``pid`` 0, and its logs and its model store are not known.
+    ``pid`` 0, and its logs, model store and snapshots are not known.
     """
 
     pid: int
@@ -397,6 +397,7 @@ class RunningServer:
     key_file: str | None
     logs: str
     model_store: str = ""
+    snapshots: str = ""
 
     def inference(self, timeout: float = 120.0) -> InferenceClient:
         """A client for pictures."""
@@ -439,18 +440,23 @@ def find_server(port: int | None = None) -> RunningServer:
 def server_at(management_url: str, key_file: str | Path | None = None) -> RunningServer:
     """A server by the address of its management API.
 
-    Its other addresses are taken to be TorchServe's: inference at the port before, metrics at the port after.
+    Its other addresses are taken to be TorchServe's: inference at the port before, metrics at the port after. Beside a
+    socket (``unix:FOLDER/management.sock``) is that of inference, and metrics are not known.
 
     Raises:
-        InputError: It is no address of HTTP.
+        InputError: It is no address.
     """
+    keys = str(key_file) if key_file else None
+    if management_url.startswith("unix:"):
+        folder = management_url.rpartition("/")[0]
+        return RunningServer(0, f"{folder}/inference.sock", management_url, "", keys, logs="")
     try:
         url = httpx.URL(management_url)
         port = url.port or {"http": 80, "https": 443}[url.scheme]
         inference, metrics = (str(url.copy_with(port=port + step)) for step in (-1, 1))
     except (KeyError, httpx.InvalidURL):
         raise InputError(f"expected an address such as http://127.0.0.1:8081, got {management_url!r}") from None
-    return RunningServer(0, inference, management_url, metrics, str(key_file) if key_file else None, logs="")
+    return RunningServer(0, inference, management_url, metrics, keys, logs="")
 
 
 def state_folder() -> Path:

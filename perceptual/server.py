@@ -224,6 +224,7 @@ class Server:
             key_file=None if no_tokens else str(self.folder / "key_file.json"),
             logs=str(self.logs),
             model_store=str(self.model_store),
+            snapshots=str(self.snapshots),
         )
 
     def end(self) -> None:

@@ -74,18 +74,23 @@ def read_status(server: RunningServer) -> Status:
     """
     with server.management(timeout=5.0) as management:
         described = [each for name in management.models() for each in management.versions(name)]
-    with Client(server.metrics_url, timeout=5.0) as client:
-        try:
-            metrics = read_metrics(client.send("GET", "/metrics").text)
-        except ServerError as error:
-            raise ServerError(f"the server does not tell its metrics: {error}") from error
+    metrics = ask_for_metrics(server.metrics_url) if server.metrics_url else Metrics({}, {}, {})
     with server.inference(timeout=5.0) as inference:
         try:
             ping = inference.send("GET", "/ping").json()["status"]
         except ServerError as error:
             ping = str(error)
-    held = read_held(Path(server.logs) / "config") if server.logs else {}
+    held = read_held(Path(server.snapshots)) if server.snapshots else {}
     return Status([model_status(each, metrics, held, local=server.pid > 0) for each in described], ping)
+
+
+def ask_for_metrics(url: str) -> "Metrics":
+    """The handlers' metrics from an address. Raises ServerError if it does not answer."""
+    with Client(url, timeout=5.0) as client:
+        try:
+            return read_metrics(client.send("GET", "/metrics").text)
+        except ServerError as error:
+            raise ServerError(f"the server does not tell its metrics: {error}") from error
 
 
 def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping[str, int], local: bool) -> ModelStatus:

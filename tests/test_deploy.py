@@ -101,7 +101,9 @@ def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
     with socket.socket() as tcp:
         assert tcp.connect_ex(("127.0.0.1", port)) != 0
     assert run("models", "scale", "tiny", "--workers", "1", "--port", port)[1] == "tiny has 1 worker\n"
-    assert run("models", "list", "--url", f"unix:{instances[0].sockets}/management.sock")[0] == 0
+    url = f"unix:{instances[0].sockets}/management.sock"
+    assert run("models", "list", "--url", url)[0] == 0
+    assert run("status", "--url", url)[1].startswith("healthy (/ping: Healthy)")
     assert run("status", "--port", port)[0] == 0
     with find_server(port).inference() as client:
         assert client.stylize(photo, "tiny")

@@ -10,6 +10,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -20,7 +21,9 @@ from serving import altered, wait_for
 from perceptual import scaling
 from perceptual.archive import DIGEST, package
 from perceptual.commands import COMMANDS
+from perceptual.commands.serve import styles_to_name
 from perceptual.errors import InputError, ServerError
+from perceptual.manifest import find_archives
 from perceptual.placement import place
 from perceptual.registration import register, unregister
 from perceptual.scaling import scale
@@ -96,6 +99,8 @@ def test_a_collection_is_registered_and_asked_for_a_style(command, run, server, 
     other.write_bytes(weights.read_bytes())
     assert run("package", weights, other, "--collection", "several", "--model-store", tmp_path)[0] == 0
     assert command("register", tmp_path / "several.mar").startswith("several 1.0 is ready")
+    served = SimpleNamespace(model_store=tmp_path, archives=find_archives(tmp_path, ["several"]))
+    assert styles_to_name(served) == {"several": ' -H "X-Style: STYLE"'}
     with server.address.inference() as client:
         asked = client.stylize(photo, "several", style="other", format="png")
         assert asked == client.stylize(photo, "tiny", format="png")

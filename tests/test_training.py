@@ -162,6 +162,15 @@ def test_a_second_run_does_not_overwrite_the_first(settings):
     assert read_metadata(run.model_path)["provenance"]["iterations"] == 7
 
 
+def test_weights_of_another_training_are_not_overwritten(settings, tmp_path):
+    written = train_style(settings()).read_bytes()
+    with pytest.raises(
+        TrainingError, match=r"stripes\.safetensors exists already: choose another --name"
+    ):
+        train_style(settings(sample_path=tmp_path / "another"))
+    assert settings().model_path.read_bytes() == written
+
+
 def test_weights_that_are_gone_are_written_again(settings):
     run = settings()
     train_style(run)

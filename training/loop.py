@@ -88,6 +88,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     """
     if run.checkpoint.exists() and not resume:
         raise TrainingError(f"{run.folder} holds a run already: go on with --resume, or name another --sample-path")
+    if run.model.exists() and not resume:
+        raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move it away")
     begin = time.monotonic()
     deadline = math.inf if settings.minutes is None else begin + 60 * settings.minutes
     files = find_photos(settings.content_dir, settings.split)

@@ -84,13 +84,18 @@ class TrainingSettings:
     compile: str = setting(
         "auto",
         Choice(("auto", "yes", "no")),
-        "the step first: a minute, then a sixth quicker on a CPU, which needs a C++ compiler; auto: on a GPU",
+        "the training step, which takes a minute, then a sixth quicker on a CPU, with a C++ compiler; auto: on a GPU",
         OPTIMIZATION,
     )
     device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any", OPTIMIZATION)
     seed: int = setting(0, Integer(0), "start of all random numbers", OPTIMIZATION)
 
-    name: str | None = setting(None, Text("a name"), "name of the network", OUTPUT)
+    name: str | None = setting(
+        None,
+        Text("a name"),
+        "name of the network; default: the painting's, or such as super_resolution_x4_feature",
+        OUTPUT,
+    )
     model_path: Path | None = setting(
         None, FilePath("a file"), "weights to write; default models/NAME.safetensors", OUTPUT
     )
@@ -109,7 +114,9 @@ class StyleSettings(TrainingSettings):
     """What a style training can be told besides."""
 
     style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
-    style_size: int = setting(384, Integer(32), "its shorter side in training, in pixels: strokes are as large", DATA)
+    style_size: int = setting(
+        384, Integer(32), "the painting's shorter side in training, in pixels; larger gives larger strokes", DATA
+    )
     content_image: Path | None = setting(
         None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
     )

@@ -89,14 +89,26 @@ def how_to_use(server: Any) -> str:
         "",
         f'TOKEN="Authorization: Bearer $(perceptual token{which})"',
         *(
-            f'curl -H "$TOKEN" -T photo.jpg {inference}/predictions/{name} -o {name}.jpg'
-            for name in dict.fromkeys(archive.name for archive in server.archives)
+            f'curl -H "$TOKEN"{style} -T photo.jpg {inference}/predictions/{name} -o {name}.jpg'
+            for name, style in styles_to_name(server).items()
         ),
         f'curl -H "Authorization: Bearer $(perceptual token management{which})" {management}/models',
         "",
         "Ctrl-C stops the server.",
     ]
     return "\n".join(lines)
+
+
+def styles_to_name(server: Any) -> dict[str, str]:
+    """For each model the header by which a request names a style, which only collections need."""
+    from ..archive import COLLECTION
+    from ..manifest import read_manifest
+
+    handlers = {
+        each.name: read_manifest(server.model_store / each.file)["model"]["handler"] for each in server.archives
+    }
+    collection = f"{COLLECTION}.py"
+    return {name: ' -H "X-Style: STYLE"' if handler == collection else "" for name, handler in handlers.items()}
 
 
 def for_curl(url: str) -> str:
