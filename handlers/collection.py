@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from perceptual.errors import InvalidOption, UnknownStyle
 from perceptual.handler import ImageHandler
 from perceptual.images import Picture
 from perceptual.measure import Watch
+from perceptual.networks import SuperResolutionNetwork
 from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
 from perceptual.predictor import Predictor, load
 from perceptual.settings import option_name
@@ -64,15 +65,15 @@ class CollectionHandler(ImageHandler):
         """Each network takes all the pictures that ask for it at once; the styles first."""
         results = list(pictures)
 
-        def run_each(run: Callable[..., list[Picture]], indices: list[int]) -> None:
-            made = run([results[i] for i in indices], [options[i] for i in indices], watch)
+        def run_each(run: Callable[..., list[Picture]], indices: list[int], tile: int) -> None:
+            made = run([results[i] for i in indices], [in_tiles(options[i], tile) for i in indices], watch)
             for i, picture in zip(indices, made, strict=True):
                 results[i] = picture
 
         for style, indices in grouped([each.style for each in options]).items():
-            run_each(self.styles[style].stylize_pictures, indices)
+            run_each(self.styles[style].stylize_pictures, indices, self.max_tile)
         for factor, indices in grouped([each.scale for each in options]).items():
-            run_each(self.upscalers[factor].upscale_pictures, indices)
+            run_each(self.upscalers[factor].upscale_pictures, indices, SuperResolutionNetwork.tile)
         return results
 
 
@@ -82,6 +83,11 @@ def refuse_unused(options: CollectionOptions, part: type[PictureOptions], needs:
     for each in fields(part):
         if each.name not in common and getattr(options, each.name) != each.default:
             raise InvalidOption(f"{option_name(each)}: has no effect without {needs}")
+
+
+def in_tiles(options: CollectionOptions, largest: int) -> CollectionOptions:
+    """Options whose tile, if one is asked for, is not larger than a task bears."""
+    return replace(options, tile=min(options.tile, largest)) if options.tile else options
 
 
 def grouped(keys: Sequence) -> dict:

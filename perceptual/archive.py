@@ -140,12 +140,16 @@ def repackage(
     if DIGEST not in manifest:
         raise InputError(f"{archive} was not made by perceptual package, so its version and GPUs cannot be changed")
     with zipfile.ZipFile(archive) as file:
-        contents = {name: file.read(name) for name in file.namelist() if name != MANIFEST}
+        names = [name for name in file.namelist() if name != MANIFEST]
+        if bad := [name for name in names if name.startswith("/") or ".." in Path(name).parts]:
+            raise InputError(f"{archive} holds a file that would be written elsewhere: {bad[0]}")
+        contents = {name: file.read(name) for name in names}
     handler = Path(model["handler"]).stem
     if device_ids is not None:
         contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
     version = checked_name(version or model["modelVersion"], "version")
-    return build(Path(folder), model["modelName"], version, manifest["description"], handler, contents)
+    name = checked_name(model["modelName"], "the model's name")
+    return build(Path(folder), name, version, manifest["description"], handler, contents)
 
 
 def build(
@@ -172,7 +176,7 @@ def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | No
     contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}
     if device_ids is not None:
         contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
-    return contents | {file.name: file.read_bytes() for file in weights}
+    return contents | {f"{file.stem}.safetensors": file.read_bytes() for file in weights}
 
 
 def with_devices(config: bytes, device_ids: Sequence[int]) -> bytes:

@@ -23,6 +23,7 @@ from .errors import InputError, PerceptualError, ServerError
 
 KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
 RENEW_WITHIN = 120.0  # seconds before a token's expiry
+NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F")  # modes of PIL
 SETTLE = 10.0  # seconds between TorchServe's word that workers are loaded and their being ready; a moment in fact
 
 ADVICE = {
@@ -171,7 +172,7 @@ class InferenceClient(Client):
         """Stylizes one photo: a path, an encoded image, or a PIL image.
 
         Args:
-            photo: Sent as it is; a PIL image as PNG.
+            photo: Sent as it is; a PIL image as PNG, or as TIFF where PNG lacks its mode.
             model: A registered model's name, or ``name/version``.
             options: As in :class:`perceptual.options.StyleOptions`; None leaves one at its default.
 
@@ -491,7 +492,8 @@ def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
         if not isinstance(photo, Image.Image):
             return Path(photo).read_bytes()
         buffer = io.BytesIO()
-        photo.save(buffer, "PNG", icc_profile=photo.info.get("icc_profile"), exif=photo.getexif())
+        format = "TIFF" if photo.mode in NOT_IN_PNG else "PNG"
+        photo.save(buffer, format, icc_profile=photo.info.get("icc_profile"), exif=photo.getexif())
         return buffer.getvalue()
     except OSError as error:
         raise InputError(f"cannot send {photo}: {error.strerror or error}") from error

@@ -25,7 +25,7 @@ from .errors import InvalidOption
 Layers = Callable[[Tensor], Tensor]
 
 ENGINES = ("auto", "eager", "compile", "openvino")
-COMPILE_SECONDS = 90  # after which PyTorch's compiler is given up; below the time a worker has to start
+COMPILE_SECONDS = 90  # for each network, after which PyTorch's compiler is given up; see startupTimeout in the yamls
 EXAMPLE = 1, 3, 64, 96  # an image; not a square, so that compilers do not take all for such
 
 logger = logging.getLogger(__name__)

@@ -143,7 +143,7 @@ class Front:
             headers["Content-Type"] = "application/octet-stream"
         task = asyncio.current_task()
         assert task
-        self.waiting[task] = request.rel_url.raw_path
+        self.waiting[task] = asked_for(request)
         try:
             return await self.session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
         finally:
@@ -172,7 +172,7 @@ class Front:
 
     def retry_after(self, request: web.Request) -> int:
         """Whole seconds after which to ask again."""
-        due = self.due.get(request.rel_url.raw_path, 0.0)
+        due = self.due.get(asked_for(request), 0.0)
         return max(RETRY_AFTER, math.ceil(due - time.monotonic()))
 
     def end_wait(self, path: str) -> None:
@@ -181,6 +181,11 @@ class Front:
         self.refused |= tasks
         for task in tasks:
             task.cancel()
+
+
+def asked_for(request: web.Request) -> str:
+    """The path that a request is for, in the one form of the several that TorchServe takes for the same."""
+    return request.path.rstrip("/")
 
 
 def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:

@@ -33,6 +33,7 @@ from .errors import ImageTooLarge, InvalidImage, UnsupportedFormat
 
 READABLE = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 8192**2
+LONGEST = 65535  # pixels a side; networks pad to 16 rows, and of so thin a picture that would be far more than it has
 MAX_SIDES = {"jpeg": 65500, "webp": 16383}  # libjpeg's and libwebp's own limits, in pixels
 
 # How images that are not read begin: Pillow knows some of them, but its parsers for them stay out of a server's reach.
@@ -118,16 +119,16 @@ def decode(
         ImageTooLarge: It, or what becomes of it, is over a limit.
     """
     image = open_image(data)
-    if scale > 1:
-        reduced = min(1.0, (max_size or math.inf) / max(image.size))
-        width, height = (max(1, round(side * reduced)) for side in image.size)
-        check_enlarged(width, height, max_pixels, scale, format)
-    if image.width * image.height > max_pixels:
-        raise ImageTooLarge(f"the image has {image.width}×{image.height} pixels; the limit is {max_pixels} in all")
+    reduced = min(1.0, (max_size or math.inf) / max(image.size))
+    width, height = (max(1, round(side * reduced)) for side in image.size)
+    check_size(width, height, max_pixels, scale, format)
+    check_size(*image.size, max_pixels)
+    if max(image.size) > LONGEST:
+        raise ImageTooLarge(f"the image has {image.width}×{image.height} pixels; the limit is {LONGEST} a side")
     return from_pil(image)
 
 
-def check_enlarged(width: int, height: int, max_pixels: int, scale: int, format: str | None) -> None:
+def check_size(width: int, height: int, max_pixels: int, scale: int = 1, format: str | None = None) -> None:
     """Raises ImageTooLarge, naming the largest image that fits, if ``scale`` times the size is over a limit."""
     by_pixels = math.sqrt(max_pixels / (width * height)) / scale
     by_side = MAX_SIDES.get(format or "", math.inf) / max(width, height) / scale
@@ -136,9 +137,11 @@ def check_enlarged(width: int, height: int, max_pixels: int, scale: int, format:
     short, long = (max(1, math.floor(side * room)) for side in sorted((width, height)))
     long = min(long, max_pixels // (scale**2 * short))
     limit = f"{max_pixels} pixels in all" if by_pixels < by_side else f"{MAX_SIDES[format or '']} a side in {format}"
+    enlarged = f", {scale} times larger {scale * width}×{scale * height}" if scale > 1 else ""
+    fitting = (long, short) if width > height else (short, long)
     raise ImageTooLarge(
-        f"the image has {width}×{height} pixels, {scale} times larger {scale * width}×{scale * height}; the limit is "
-        f"{limit}: send {'×'.join(map(str, (long, short) if width > height else (short, long)))} at most"
+        f"the image has {width}×{height} pixels{enlarged}; the limit is {limit}: "
+        f"send {'×'.join(map(str, fitting))} at most"
     )
 
 
@@ -285,6 +288,8 @@ def to_srgb(color: Image.Image, profile: bytes | None) -> Image.Image:
             mode = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK", "Lab ": "LAB"}[source.profile.xcolor_space]
             if color.mode == "L" and mode == "RGB":  # grey was stored, but its values are those of the RGB space
                 color = color.convert("RGB")
+            if color.mode != mode:  # Pillow before 13 would read past the end of the pixels
+                raise ValueError
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
             return transform.apply(color)
         except (ImageCms.PyCMSError, OSError, KeyError, ValueError):

@@ -1,7 +1,9 @@
 """What an archive says of itself; readable without importing torch."""
 
 import json
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -12,6 +14,11 @@ from typing import Any, NamedTuple
 from .errors import InputError, ServerError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
+# What a damaged archive makes zipfile and json raise; RuntimeError where a flipped bit says that it is encrypted.
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError),
+    *(KeyError, TypeError, AttributeError, ValueError),
+)
 # TorchServe refuses ".." anywhere in a path, and takes a model called "all" for all of them.
 VALID_NAME = re.compile(r"(?!all$)[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9_-]+)*", re.IGNORECASE | re.ASCII)
 
@@ -90,7 +97,7 @@ def read_manifest(archive: str | Path) -> dict[str, Any]:
             return manifest
     except FileNotFoundError:
         raise ServerError(f"there is no archive {archive}; build it with: perceptual package") from None
-    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+    except DAMAGE as error:
         raise ServerError(f"{archive} is not a model archive, or a damaged one: {error}") from error
 
 

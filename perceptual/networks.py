@@ -237,7 +237,7 @@ class StyleNetwork(ImageTransformationNetwork):
         self.border = 8 * num_residuals if padding == "border" else 0
         self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads
         if normalization != "instance":
-            self.reach = 8 * num_residuals + 16  # residual blocks, all else; a multiple of 4, as the strides ask for
+            self.reach = 8 * num_residuals + 20  # residual blocks, all else; a multiple of 4, as the strides ask for
         self.leak = 1 / 20 if output == "leaky" else 0.0
         few, some, many = init_features, 2 * init_features, 4 * init_features
         self.features = many

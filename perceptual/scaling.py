@@ -59,14 +59,16 @@ def scale(
         if workers is not None and workers <= max(before, 1):
             management.scale(name, workers, version, progress)
             return workers
-        if not management.ready_workers(name, version):
-            management.scale(name, max(before, 1), version, progress)
         try:
+            if not management.ready_workers(name, version):
+                management.scale(name, max(before, 1), version, progress)
             count = choose(server, management.describe(name, version), workers)
+            management.scale(name, count, version, progress)
         except ServerError:
-            management.scale(name, before, version)
+            with suppress(ServerError):
+                if management.describe(name, version)["minWorkers"] != before:
+                    management.scale(name, before, version)
             raise
-        management.scale(name, count, version, progress)
     return count
 
 

@@ -1,12 +1,14 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import pytest
+from serving import altered
 
-from perceptual.archive import HANDLERS, MODULES, package, package_collection
+from perceptual.archive import HANDLERS, MODULES, package, package_collection, repackage
 from perceptual.errors import InputError, ServerError, WeightsError
 from perceptual.manifest import read_manifest
 from perceptual.networks import StyleNetwork, SuperResolutionNetwork
@@ -140,6 +142,25 @@ def test_takes_dotted_names(copy, tmp_path):
     assert package(copy("tiny.v2.safetensors"), tmp_path).path.name == "tiny.v2.mar"
 
 
+def test_weights_of_another_suffix_are_found_by_the_worker(weights, tmp_path):
+    other = tmp_path / "other.bin"
+    other.write_bytes(weights.read_bytes())
+    with zipfile.ZipFile(package(other, tmp_path).path) as archive:
+        assert "other.safetensors" in archive.namelist()
+
+
+def test_nothing_is_unpacked_outside(model_store, tmp_path):
+    evil = tmp_path / "evil.mar"
+    shutil.copy(model_store / "tiny.mar", evil)
+    with zipfile.ZipFile(evil, "a") as archive:
+        archive.writestr("../../escaped", b"")
+    with pytest.raises(InputError, match=r"would be written elsewhere: \.\./\.\./escaped"):
+        repackage(evil, tmp_path / "store", version="2.0")
+    named = altered(model_store / "tiny.mar", tmp_path / "named.mar", modelName="../tiny")
+    with pytest.raises(InputError, match="the model's name; '../tiny' cannot be served"):
+        repackage(named, tmp_path / "store", version="2.0")
+
+
 def test_refuses_missing_and_foreign_weights(tmp_path):
     with pytest.raises(WeightsError, match="there is no weights file"):
         package(tmp_path / "none.safetensors", tmp_path)
@@ -166,6 +187,11 @@ def flipped(content, place):
         (lambda content: b"junk", "not a model archive"),
         (lambda content: flipped(content, content.index(b"tiny.safetensors") + 300), "damaged"),
         (lambda content: content[:-30], "not a model archive"),
+        # Flags and method of the first entry of the directory at the end.
+        *(
+            (lambda content, place=place: flipped(content, content.index(b"PK\1\2") + place), "not a model archive")
+            for place in (8, 10)
+        ),
     ],
 )
 def test_damaged_archives_are_told(model_store, tmp_path, damage, message):

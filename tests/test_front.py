@@ -131,13 +131,13 @@ def test_without_torchserve_it_answers_itself(client, request):
 
 
 def test_what_waits_for_a_model_that_is_held_back_is_refused(client, front, torchserve):
-    with ThreadPoolExecutor(3) as pool:
-        paths = ("/predictions/slow", "/predictions/slow?x", "/predictions/slower")
-        one, two, other = (pool.submit(client.post, path) for path in paths)
-        while len(torchserve.asked) < 3:
+    with ThreadPoolExecutor(4) as pool:
+        paths = ("/predictions/slow", "/predictions/slow?x", "/predictions/slow/", "/predictions/slower")
+        *refused, other = (pool.submit(client.post, path) for path in paths)
+        while len(torchserve.asked) < 4:
             time.sleep(0.01)
         front.refuse("/predictions/slow", 40)
-        for reply in (one.result(), two.result()):
+        for reply in (each.result() for each in refused):
             assert reply.status_code == 503 and 38 <= int(reply.headers["retry-after"]) <= 40
         assert not other.done()
         torchserve.free.set()

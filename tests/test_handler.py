@@ -686,6 +686,16 @@ def test_what_is_reduced_first_is_not_too_large_to_be_enlarged(collection):
     assert whole.error == (413, "ImageTooLarge")
 
 
+def test_a_tile_for_a_style_is_not_too_large_for_what_enlarges(collection, monkeypatch):
+    asked = []
+    upscaler = collection[1].handler.upscalers[4]
+    upscale = upscaler.upscale_pictures
+    monkeypatch.setattr(upscaler, "upscale_pictures", lambda p, o, w: asked.append(o[0].tile) or upscale(p, o, w))
+    for tile, run in (("2048", 1024), ("512", 512)):
+        collection[1](raw(PHOTO, ("X-Scale", "4"), ("X-Tile", tile)))
+        assert asked[-1] == run
+
+
 def test_warm_up_runs_every_network_of_a_collection(collection):
     options = list(collection[1].handler.warm_up_options())
     assert [(each.style, each.scale) for each in options] == [("dots", None), ("lines", None), (None, 4)]

@@ -406,6 +406,28 @@ def test_cmyk_with_the_profile_of_its_inks(format):
     assert np.abs(found - expected).max() <= 3
 
 
+def test_a_grey_picture_with_a_profile_of_inks_is_left_alone():
+    grey = Image.new("L", (4, 3), 77)
+    with pytest.MonkeyPatch.context() as patch:  # as Pillow before 13 would, reading past the pixels' end
+        patch.setattr(images.ImageCms, "buildTransform", lambda *_: pytest.fail("the profile is of another mode"))
+        assert images.to_srgb(grey, printer_profile()).getpixel((0, 0)) == (77, 77, 77)
+
+
+@pytest.mark.parametrize(
+    ("size", "format", "message"),
+    [
+        ((65536, 1), "png", "65536×1 pixels; the limit is 65535 a side"),
+        ((1, 70000), None, "1×70000 pixels; the limit is 65535 a side"),
+        ((17000, 2), "webp", "17000×2 pixels; the limit is 16383 a side in webp: send 16383×1 at most"),
+    ],
+)
+def test_thin_pictures_are_limited_before_they_are_decoded(size, format, message, monkeypatch):
+    data = save(Image.new("L", size), "PNG")
+    monkeypatch.setattr(images, "from_pil", lambda image: pytest.fail("it was decoded"))
+    with pytest.raises(ImageTooLarge, match=message):
+        images.decode(data, format=format)
+
+
 @pytest.mark.parametrize("profile", [b"garbage", srgb_profile()[:200], printer_profile(), linear_grey_profile()])
 def test_damaged_or_mismatched_profile_is_ignored(profile):
     data = save(Image.fromarray(color_photo()), "PNG", icc_profile=profile)

@@ -1,3 +1,6 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
 from perceptual import scaling
@@ -73,3 +76,26 @@ def test_nvidia_smi_is_read(monkeypatch, tmp_path):
     smi.write_text("#!/bin/sh\nexit 9\n")
     with pytest.raises(ServerError, match="nvidia-smi fails"):
         list(scaling.ask_nvidia("compute-apps=pid,used_memory"))
+
+
+def test_a_model_without_workers_stays_so_if_it_cannot_be_scaled(monkeypatch):
+    class Management:
+        wanted = 0
+
+        def describe(self, name, version):
+            return {"minWorkers": self.wanted}
+
+        def ready_workers(self, name, version):
+            return [1] * self.wanted
+
+        def scale(self, name, workers, version, progress=None):
+            if workers > 1:
+                raise ServerError("a worker fails to start")
+            self.wanted = workers
+
+    management = Management()
+    monkeypatch.setattr(scaling, "choose", lambda server, described, workers: workers)
+    server = SimpleNamespace(management=lambda: nullcontext(management))
+    with pytest.raises(ServerError, match="a worker fails to start"):
+        scaling.scale(server, "m", 2)
+    assert management.wanted == 0

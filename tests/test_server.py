@@ -63,6 +63,8 @@ def test_takes_paths_and_pil_images(client, photo, tmp_path):
     expected = client.stylize(photo, "tiny", format="png")
     assert client.stylize(tmp_path / "photo.png", "tiny", format="png") == expected
     assert client.stylize(decode(photo), "tiny", format="png") == expected
+    cmyk = decode(photo).convert("CMYK")  # which PNG has not
+    assert decode(client.stylize(cmyk, "tiny", format="png")).size == cmyk.size
 
 
 @pytest.mark.parametrize("content_type", [None, "image/png", "text/plain", "application/json"])

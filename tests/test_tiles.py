@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceptual.networks import SuperResolutionNetwork
+from perceptual.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.tiles import run_in_tiles
 
 
@@ -22,6 +22,25 @@ def test_tiles_make_the_same_picture(preset, scale):
             torch.testing.assert_close(tiles, whole, atol=2e-5, rtol=0)
         short = run_in_tiles(network, image, 17, network.reach - 6, scale)
     assert (short - whole).abs().max() > 1e-3, "the margin plays no part, so the above proves nothing"
+
+
+@pytest.mark.parametrize(
+    "config", [StyleNetwork.presets["paper"], {"normalization": "none"}, {"normalization": "batch"}], ids=str
+)
+def test_tiles_of_style_networks_without_instance_norm_make_the_same_picture(config):
+    torch.manual_seed(0)
+    network = StyleNetwork(**config, init_features=4, num_residuals=1).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=0.15)
+    image = torch.rand(1, 3, 150, 131)
+    with torch.inference_mode():
+        whole = network(image)
+        for side in (60, 64):
+            tiles = run_in_tiles(network, image, side, network.reach, 1)
+            torch.testing.assert_close(tiles, whole, atol=2e-5, rtol=0)
+        short = run_in_tiles(network, image, 64, network.reach - 12, 1)
+    assert (short - whole).abs().max() > 1e-4, "the margin plays no part, so the above proves nothing"
 
 
 def test_no_larger_tile_than_asked_for_is_run():

@@ -164,9 +164,7 @@ def test_a_second_run_does_not_overwrite_the_first(settings):
 
 def test_weights_of_another_training_are_not_overwritten(settings, tmp_path):
     written = train_style(settings()).read_bytes()
-    with pytest.raises(
-        TrainingError, match=r"stripes\.safetensors exists already: choose another --name"
-    ):
+    with pytest.raises(TrainingError, match=r"stripes\.safetensors exists already: choose another --name"):
         train_style(settings(sample_path=tmp_path / "another"))
     assert settings().model_path.read_bytes() == written
 
