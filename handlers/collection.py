@@ -64,16 +64,20 @@ class CollectionHandler(ImageHandler):
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Each network takes all the pictures that ask for it at once; the styles first."""
         results = list(pictures)
+        # A tile may be as large as networks of style bear.
+        enlarging = [with_tile_of(each, SuperResolutionNetwork.tile) for each in options]
 
-        def run_each(run: Callable[..., list[Picture]], indices: list[int], tile: int) -> None:
-            made = run([results[i] for i in indices], [in_tiles(options[i], tile) for i in indices], watch)
+        def run_each(
+            run: Callable[..., list[Picture]], indices: list[int], wishes: Sequence[CollectionOptions]
+        ) -> None:
+            made = run([results[i] for i in indices], [wishes[i] for i in indices], watch)
             for i, picture in zip(indices, made, strict=True):
                 results[i] = picture
 
         for style, indices in grouped([each.style for each in options]).items():
-            run_each(self.styles[style].stylize_pictures, indices, self.max_tile)
+            run_each(self.styles[style].stylize_pictures, indices, options)
         for factor, indices in grouped([each.scale for each in options]).items():
-            run_each(self.upscalers[factor].upscale_pictures, indices, SuperResolutionNetwork.tile)
+            run_each(self.upscalers[factor].upscale_pictures, indices, enlarging)
         return results
 
 
@@ -85,8 +89,8 @@ def refuse_unused(options: CollectionOptions, part: type[PictureOptions], needs:
             raise InvalidOption(f"{option_name(each)}: has no effect without {needs}")
 
 
-def in_tiles(options: CollectionOptions, largest: int) -> CollectionOptions:
-    """Options whose tile, if one is asked for, is not larger than a task bears."""
+def with_tile_of(options: CollectionOptions, largest: int) -> CollectionOptions:
+    """Options whose tile, if one is asked for, is that large at most."""
     return replace(options, tile=min(options.tile, largest)) if options.tile else options
 
 
