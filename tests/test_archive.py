@@ -12,7 +12,7 @@ from perceptual.archive import HANDLERS, MODULES, package, package_collection, r
 from perceptual.errors import InputError, ServerError, WeightsError
 from perceptual.manifest import read_manifest
 from perceptual.networks import StyleNetwork, SuperResolutionNetwork
-from perceptual.weights import NETWORKS, save_network
+from perceptual.weights import NETWORKS, read_metadata, save_network
 
 # Loads an unpacked archive as TorchServe's worker does, from the folder it stands in, and answers one request.
 WORKER = """
@@ -80,6 +80,9 @@ def test_builds_only_what_changed(weights, tmp_path):
     assert not package(source, store).built
     assert first.path.stat().st_mtime_ns == written
 
+    facts = read_metadata(source)["provenance"]
+    save_network(source, StyleNetwork(init_features=4, num_residuals=1), facts)  # only the weights differ
+    assert package(source, store).built
     save_network(source, StyleNetwork(init_features=4, num_residuals=1), {"version": "1.3"})
     assert package(source, store).built
     assert read_manifest(first.path)["model"]["modelVersion"] == "1.3"

@@ -1,4 +1,6 @@
 import json
+import os
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import httpx
@@ -154,6 +156,10 @@ def test_servers_that_ended_are_not_found(monkeypatch, tmp_path):
     server.announce(8080)
     monkeypatch.setattr(module.psutil, "pid_exists", lambda pid: True)
     assert find_server() == server
+    later = replace(server, logs="later")
+    later.announce(9000)
+    os.utime(server.announce(8080), (0, 0))
+    assert find_server() == later and find_server(8080) == server
     monkeypatch.setattr(module.psutil, "pid_exists", lambda pid: False)
     with pytest.raises(ServerError, match="no server is running"):
         find_server()

@@ -5,6 +5,7 @@ import struct
 import sys
 import time
 import zlib
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import ts
+import yaml
 from PIL import Image
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import ModelLoaderFactory
@@ -470,7 +472,23 @@ def test_a_log_line_tells_stages_and_tiles(enlarging, caplog):
     assert first["tiles"] == 1
 
 
-def test_pixel_limit_of_the_configuration(served, monkeypatch):
+def test_limits_and_engine_are_the_configuration_s(archive, monkeypatch):
+    asked, handler = [], StyleTransferHandler()
+    load = partial(perceptual.load, device="cpu")
+    monkeypatch.setattr(handler_module, "load", lambda path, device, engine: asked.append(engine) or load(path))
+    handler.initialize(Context(archive, max_pixels=479, max_reply=999, max_tile=256, engine="eager"))
+    assert (handler.max_pixels, handler.max_reply, handler.max_tile, *asked) == (479, 999, 256, "eager")
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("style_transfer", StyleNetwork), ("super_resolution", SuperResolutionNetwork), ("collection", StyleNetwork)],
+)
+def test_a_server_s_largest_tile_is_the_task_s_default(name, network):
+    assert yaml.safe_load((HANDLERS / f"{name}.yaml").read_text())["max_tile"] == network.tile
+
+
+def test_an_image_over_the_pixel_limit_is_refused(served, monkeypatch):
     monkeypatch.setattr(served.handler, "max_pixels", 24 * 20 - 1)
     (response,) = served(raw(PHOTO))
     assert response.error == (413, "ImageTooLarge")

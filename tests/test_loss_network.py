@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torchvision.models import vgg16, vgg19
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torchvision.models import VGG16_Weights, VGG19_Weights, vgg16, vgg19
 from training_fixtures import narrow_vgg
 
 from perceptual.errors import TrainingError
@@ -38,6 +39,27 @@ def test_features_are_those_of_the_plain_network(loss_weights):
     for layer, features in found.items():
         torch.testing.assert_close(features, expected[layer])
     assert found["relu1_2"].min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("vgg16", VGG16_Weights.IMAGENET1K_FEATURES), ("vgg19", VGG19_Weights.IMAGENET1K_V1)]
+)
+def test_conventions_are_torchvision_s(name, published):
+    ours, preset = loss_network.ARCHITECTURES[name], published.transforms()
+    assert (ours.url, [*ours.mean], [*ours.std]) == (published.url, preset.mean, preset.std)
+
+
+def test_a_file_s_own_convention_is_used(loss_weights, tmp_path):
+    state, file = load_file(loss_weights), tmp_path / "own.safetensors"
+    save_file(state, file, {"arch": "vgg16", "mean": "[0.1, 0.2, 0.3]", "std": "[1, 2, 4]"})
+    network, _ = load_loss_network("vgg16", ["relu1_1"], file)
+    photo = torch.rand(1, 3, 16, 16)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in ([0.1, 0.2, 0.3], [1.0, 2.0, 4.0]))
+    expected = F.conv2d((photo - mean) / std, state["features.0.weight"], state["features.0.bias"], padding=1)
+    # Both at once: what comes later must not change what was handed out.
+    found = network(photo, ["conv1_1", "relu1_1"])
+    torch.testing.assert_close(found["conv1_1"], expected)
+    torch.testing.assert_close(found["relu1_1"], expected.relu())
 
 
 def test_nothing_is_computed_past_the_deepest_layer_asked_for(loss_weights):

@@ -33,6 +33,16 @@ def test_layers_are_the_paper_s(name):
     assert sum(p.numel() for p in network.parameters()) == weights + norms == 1_677_635
 
 
+def test_the_paper_s_preset_undoes_what_is_changed():
+    x = torch.tensor([-1.0, 0, 1]).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    paper, default = (StyleNetwork(**StyleNetwork.presets[name]) for name in ("paper", "default"))
+    assert [sum(isinstance(each, nn.ConvTranspose2d) for each in net.modules()) for net in (paper, default)] == [2, 0]
+    for network, leak in ((paper, 0), (default, 1 / 20)):
+        expected = (x.tanh() + leak * x + 1) / 2
+        torch.testing.assert_close(network.train().complete(x), expected)
+        torch.testing.assert_close(network.eval().complete(x), expected.clamp(0, 1))
+
+
 def test_paper_preset_uses_its_forty_pixel_border_up():
     network = StyleNetwork(**StyleNetwork.presets["paper"])
     assert network.border == 40

@@ -64,10 +64,12 @@ def test_an_inference_port_manages_nothing(server):
     assert server.healthy()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.mar", "https://a/x.mar", "file:///x.mar", "s3://a/x.mar"])
-def test_nothing_is_registered_from_a_url(management, url):
-    with pytest.raises(ServerError):
-        management.send("POST", "/models", params={"url": url, "model_name": "evil"})
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.mar", "https://a/x.mar", "file://{}/evil.mar", "s3://a/x.mar"])
+def test_nothing_is_registered_from_a_url(server, management, url, tmp_path):
+    altered(server.model_store / "tiny.mar", tmp_path / "evil.mar", modelName="evil")  # there is something to be had
+    with pytest.raises(ServerError, match="does not match any allowed URL|not a valid model|Model not found"):
+        management.send("POST", "/models", params={"url": url.format(tmp_path), "model_name": "evil"})
+    assert "evil" not in management.models()
 
 
 def test_nothing_is_registered_from_outside_the_model_store(server, management, tmp_path):

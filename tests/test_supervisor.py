@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import httpx
 import psutil
@@ -262,10 +263,50 @@ def test_a_full_disk_does_not_end_the_supervisor(described, monkeypatch, caplog)
     assert "No space left on device" in caplog.text
 
 
-def test_serve_supervises_if_told_to(run, monkeypatch):
-    class Started:
-        def __init__(self, *arguments, **options):
-            raise ServerError("far enough")
+@pytest.mark.parametrize(
+    ("default", "refused"), [("1", {"/predictions/m/1", "/predictions/m"}), ("0", {"/predictions/m/1"})]
+)
+def test_only_the_dying_version_s_requests_are_refused(described, default, refused):
+    server, watcher, clock = described
+    paths = set()
+    server.workers, server.refuse = DEAD, lambda path, seconds: paths.add(path)
+    server.describe = lambda name: {"modelVersion": default}
+    for clock[0] in (1000.0, 1016.0):
+        watcher.look()
+    assert paths == refused
 
+
+def test_a_worker_that_is_still_loading_is_left_alone(described):
+    server, watcher, clock = described
+    server.workers = [{"pid": os.getpid(), "status": "UNLOADING"}]
+    for clock[0] in (1000.0, 1100.0):
+        watcher.look()
+    assert server.scaled == []
+
+
+@pytest.mark.parametrize("flags", [(), ("--supervise", "--no-tokens")])
+def test_serve_does_what_its_options_say(run, monkeypatch, flags):
+    did, options = [], {}
+
+    class Started:
+        def __init__(self, *arguments, **wishes):
+            options.update(wishes)
+
+        def start(self):
+            return self
+
+        __enter__ = start
+
+        def __exit__(self, *exception):
+            pass
+
+        def wait(self):
+            did.append("waits")
+
+    supervising = SimpleNamespace(run=lambda: did.append("supervises"))
     monkeypatch.setattr("perceptual.server.Server", Started)
-    assert run("serve", "--supervise")[2] == "perceptual: far enough\n"
+    monkeypatch.setattr("perceptual.supervisor.Supervisor", lambda server: supervising)
+    monkeypatch.setattr("perceptual.commands.serve.how_to_use", lambda server: "")
+    assert run("serve", *flags)[0] == 0
+    assert did == ["supervises" if flags else "waits"]
+    assert bool(options["pass_over"]) == bool(options["overrides"]) == bool(flags)

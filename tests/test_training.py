@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -116,9 +117,17 @@ SLOW = "this processor has no instructions for bfloat16; --precision float32 wou
     ],
 )
 def test_bfloat16_is_chosen_where_it_is_quick(settings, monkeypatch, flags, precision, used, warned):
+    seen, losses = [], StyleTransfer.losses
+
+    def seeing(self, photos):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return losses(self, photos)
+
+    monkeypatch.setattr(StyleTransfer, "losses", seeing)
     monkeypatch.setattr("perceptual.engines.cpu_flags", flags.split)
     run = settings(precision=precision, iterations=1)
     train_style(run)
+    assert seen == [used == "bfloat16"]
     log = (run.sample_path / "train.log").read_text()
     assert f"photos, cpu, {used};" in log and log.count(SLOW) == warned
 
@@ -304,6 +313,18 @@ def test_content_targets_need_no_graph_and_style_targets_are_computed_once(setti
     assert calls == [(False, ["relu2_2"]), (True, ["relu2_2", "relu1_2", "relu2_2", "relu3_3", "relu4_3"])]
 
 
+def test_content_is_the_photo_s_and_style_the_painting_s_at_its_size(settings, painting, monkeypatch):
+    task, photos = StyleTransfer(settings(style_size=64), torch.device("cpu")), torch.rand(2, 3, 32, 32)
+    monkeypatch.setattr(task.network, "forward", lambda images: photos)
+    assert task.losses(photos)[0]["content"] == 0
+    own = torch.from_numpy(np.array(Image.open(painting))).movedim(2, 0)[None] / 255  # 64 pixels high: not resized
+
+    def style(image):
+        return task.objective.style_loss(task.objective.features(image)).item()
+
+    assert style(own) < 1e-6 * style(1 - own)
+
+
 def test_weights_are_one_for_all_layers_or_one_each(settings):
     task = StyleTransfer(settings(style_weights=[1, 2, 3, 4]), torch.device("cpu"))
     assert task.objective.style_loss.weights == {"relu1_2": 1, "relu2_2": 2, "relu3_3": 3, "relu4_3": 4}
@@ -319,6 +340,14 @@ def test_cosine_schedule_warms_up_and_ends_at_zero(settings):
     assert {lr_factor(done, settings()) for done in (0, 3, 6)} == {1.0}
     assert lr_factor(400, cosine, rising_from=400) == 1 / 50
     assert lr_factor(500, cosine, rising_from=400) == pytest.approx(0.5)
+
+
+def test_a_prolonged_cosine_training_rises_anew(settings):
+    train_style(settings(lr_schedule="cosine"))
+    longer = settings(lr_schedule="cosine", iterations=1000, minutes=0)
+    assert train_style(longer, resume=True) is None
+    state = torch.load(longer.sample_path / "checkpoint.pt", weights_only=True)
+    assert state["scheduler"]["_last_lr"] == pytest.approx([1e-3 * 2 / 50])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
