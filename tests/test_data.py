@@ -20,6 +20,11 @@ from perceptual_training.data import (
 CPU = torch.device("cpu")
 
 
+def test_a_transparent_photo_is_laid_on_white(tmp_path):
+    Image.new("RGBA", (2, 3), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert read_photo(tmp_path / "clear.png").eq(255).all()
+
+
 def test_photos_are_found_flat_and_nested_and_split_by_name(tmp_path):
     files = make_photos(tmp_path, 60, (8, 8))
     (tmp_path / "notes.txt").write_text("no image")

@@ -78,6 +78,12 @@ def test_figures_of_known_differences():
     assert figures["SSIM Y"] < 1 and measure(target, target + 1, 8)["SSIM RGB"] > 0.99
 
 
+def test_a_result_without_any_error_keeps_means_finite():
+    image = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
+    figures = measure(image, image, 4)
+    assert (figures["PSNR Y"], figures["PSNR RGB"], figures["SSIM Y"]) == (100, 100, 1)
+
+
 def test_lpips_is_measured_where_its_weights_are(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert lpips() is None

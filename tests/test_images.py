@@ -286,6 +286,12 @@ def test_damaged_exif_does_not_lose_the_picture():
     assert difference(images.decode(data), color_photo()) == 0
 
 
+def test_what_is_transparent_is_white_when_laid_on_it():
+    picture = Picture(torch.tensor([[[10, 10, 10]]] * 3, dtype=torch.uint8), torch.tensor([[[0, 255, 51]]]).byte())
+    assert picture.opaque()[0].tolist() == [[255, 10, 206]]  # 0.2 · 10 + 0.8 · 255
+    assert Picture(picture.rgb).opaque() is picture.rgb
+
+
 # ---- Colour profiles
 
 

@@ -3,6 +3,7 @@ import http.server
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,6 +116,13 @@ def test_a_pth_file_must_be_known_or_vouched_for(loss_weights, tmp_path):
     network, origin = load_loss_network("vgg16", ["relu1_2"], file, digest)
     torch.testing.assert_close(network.features[0].weight, state["features.0.weight"])
     assert origin == f"vgg16, mine.pth (SHA-256 {digest})"
+
+
+def test_torchvision_s_other_vgg16_has_its_own_convention():
+    digest = Path(VGG16_Weights.IMAGENET1K_V1.url).stem.split("-")[-1] + "0" * 56
+    found = loss_network.input_convention("vgg16", Path("x.pth"), {}, digest, vouched=True)
+    preset = VGG16_Weights.IMAGENET1K_V1.transforms()
+    assert [[*each] for each in found] == [preset.mean, preset.std]
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):

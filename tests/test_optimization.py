@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from perceptual.errors import TrainingError
 from perceptual.settings import parse
 from perceptual_training import optimization
-from perceptual_training.optimization import Optimization, optimize
+from perceptual_training.optimization import Optimization, Step, optimize
 from perceptual_training.settings import OptimizationSettings
 
 
@@ -120,9 +120,20 @@ def command(painting, loss_weights, tmp_path):
 
 def test_command(run, command, file, tmp_path):
     status, out, err = run("optimize", file, *command, "--iterations", 5, "--max-size", 40)
-    assert (status, err) == (0, "") and "out.png, after 5 of 5 iterations, with a loss of " in out
+    assert (status, err) == (0, "") and "out.png, after 5 of 5 iterations, the best of which is the " in out
     with Image.open(tmp_path / "out.png") as result:
         assert result.size == (40, 32)
+
+
+def test_the_best_picture_is_written_not_the_last(run, command, file, tmp_path, monkeypatch):
+    def worse_and_worse(losses, start, iterations):
+        return (Step(done, start * (1 - done / 8), {"sum": float(done)}) for done in range(iterations + 1))
+
+    monkeypatch.setattr(optimization, "optimize", worse_and_worse)
+    status, out, _ = run("optimize", file, *command, "--iterations", 5)
+    assert status == 0 and "the best of which is the 0th, with a loss of 0" in out
+    with Image.open(tmp_path / "out.png") as result, Image.open(file) as photo:
+        assert result.tobytes() == photo.convert("RGB").tobytes()
 
 
 @pytest.mark.parametrize("event", ["signal", "error"])

@@ -120,12 +120,15 @@ def test_networks_of_the_same_losses_share_the_optimization(settings, network, m
     calls = []
     original = style_evaluation.optimize
     monkeypatch.setattr(style_evaluation, "optimize", lambda *args: calls.append(1) or original(*args))
-    same, other = network("same"), network("other", recipe={"style_size": 48, "loss_weights": "narrow.safetensors"})
-    chosen = settings(sizes=[32], photos=1, iterations=[1])
-    evaluate_style(settings(model=[chosen.model[0], str(same), str(other)], sizes=[32], photos=1))
-    assert len(calls) == 2
+    first, same = settings().model[0], str(network("same"))
+    evaluate_style(settings(model=[first, same], sizes=[32], photos=1, iterations=[1]))
+    assert len(calls) == 1
     content = json.loads((tmp_path / "out/style.json").read_text())
-    assert [row["network"] for row in content["artefacts"]] == ["stripes", "same", "other"]
+    assert [row["network"] for row in content["artefacts"]] == ["stripes", "same"]
+
+    other = str(network("other", recipe={"style_size": 48, "loss_weights": "narrow.safetensors"}))
+    with pytest.raises(InvalidOption, match="stripes and other were trained with different losses: evaluate them apa"):
+        evaluate_style(settings(model=[first, same, other]))
 
 
 def test_what_ships_is_measured_by_the_losses_and_the_painting_it_was_trained_with(settings):

@@ -82,13 +82,13 @@ def test_time_and_machines_add_up_over_all_runs(settings):
     file = run.sample_path / "checkpoint.pt"
     state = torch.load(file, weights_only=True)
     torch.save({**state, "seconds": 1000.0, "machines": ("some GPU",)}, file)
-    train_style(settings(iterations=7), resume=True)
+    train_style(settings(iterations=60), resume=True)
     longer = read_metadata(run.model_path)["provenance"]["training"]
     assert 1000 < longer["seconds"] < 1060 and longer["machine"] == f"some GPU; {told['machine']}"
 
     del state["seconds"], state["machines"]  # as checkpoints were before
     torch.save(state, file)
-    train_style(settings(iterations=8), resume=True)
+    train_style(settings(iterations=61), resume=True)
     assert read_metadata(run.model_path)["provenance"]["training"] == {"seconds": None, "machine": told["machine"]}
 
 
@@ -229,6 +229,11 @@ def test_what_is_written_may_keep_a_share_of_the_initial_weights(settings, tmp_p
     for key, value in mixed.items():
         torch.testing.assert_close(value, ended[key].lerp(begun[key], 0.25), rtol=1e-2, atol=1e-4)  # of float16
     assert any(not torch.equal(begun[key], ended[key]) for key in begun)
+    other = tmp_path / "other.safetensors"
+    train_style(settings(sample_path=tmp_path / "other", model_path=other, seed=1))
+    with pytest.raises(TrainingError, match="was made with another file as the initial weights"):
+        folders = {"sample_path": tmp_path / "mixed", "model_path": tmp_path / "mixed.safetensors"}
+        train_style(settings(iterations=4, initial_weights=other, initial_share=0.25, **folders), resume=True)
     with pytest.raises(InvalidOption, match="there are no --initial-weights to take a share of"):
         train_style(settings(initial_share=0.5, sample_path=tmp_path / "none"))
 
@@ -288,6 +293,13 @@ def test_losses_that_explode_stop_the_run_with_the_last_checkpoint(settings, mon
         train_style(run)
     assert torch.load(run.sample_path / "checkpoint.pt", weights_only=True)["iteration"] == 3
     assert not run.model_path.exists()
+
+
+def test_photos_of_one_colour_do_not_stop_the_run(settings, photos):
+    for file in photos.rglob("*.png"):
+        Image.new("RGB", (48, 40), "white").save(file)
+    run = settings()
+    assert train_style(run) == run.model_path
 
 
 def test_an_output_of_one_colour_stops_the_run(settings, monkeypatch):

@@ -41,6 +41,7 @@ def compiled(
     try:
         with torch.random.fork_rng():
             for _ in range(TRIALS):
+                network.zero_grad(set_to_none=True)  # as a training does: CUDA graphs own the gradients they make
                 with precision():
                     terms, _ = quick(example)
                 torch.stack(list(terms.values())).sum().backward()

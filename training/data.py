@@ -65,7 +65,7 @@ def percentile(name: str) -> int:
 
 def read_photo(file: Path) -> Tensor:
     """A photo, uint8 3×H×W. Raises InputError or OSError."""
-    return images.decode(file.read_bytes()).rgb
+    return images.decode(file.read_bytes()).opaque()
 
 
 def keeping(device: torch.device) -> Read:

@@ -35,6 +35,7 @@ from perceptual.weights import find_distinct, write_atomically
 from .data import image_files
 from .degradation import degrade
 from .loss_network import LossNetwork, load_loss_network
+from .machine import exact_float32
 from .report import Row, averages, table
 from .settings import EvaluationSettings, plain
 
@@ -45,6 +46,8 @@ VARIANTS = {  # how each network's output is measured
     ", matched low": UpscaleOptions(low_frequencies=True),
 }
 SMALLEST = 11  # pixels; the side of SSIM's window
+SMALLEST_FOR_LPIPS = 31  # pixels that AlexNet's layers leave something of
+EXACT = 100.0  # dB that count for a result without any error, so that means stay finite
 CROP, ZOOM = 64, 3  # side of the contact sheet's crops in pixels, and how many times they are enlarged
 
 
@@ -58,7 +61,7 @@ def evaluate(settings: EvaluationSettings) -> Path:
         WeightsError: A network is missing or for another task.
         TrainingError: No image can be measured, or the loss network cannot be had.
     """
-    # In float32, so that figures are the same on any machine.
+    exact_float32()
     predictors = {name: load(file, settings.device, "eager") for name, file in find_distinct(settings.model).items()}
     for predictor in predictors.values():
         predictor.require("super-resolution")
@@ -68,6 +71,8 @@ def evaluate(settings: EvaluationSettings) -> Path:
             settings.loss_network, LAYERS, settings.loss_weights, settings.loss_weights_sha256
         )
     perceptual_metric = lpips()
+    smallest = SMALLEST if perceptual_metric is None else SMALLEST_FOR_LPIPS
+    settings.output.mkdir(parents=True, exist_ok=True)
     targets = list(readable_images(settings.data))
     rows: list[Row] = []  # image, scale, degradation, method, and a figure for each metric
     for scale in sorted({each.network.scale for each in predictors.values()}):
@@ -75,7 +80,7 @@ def evaluate(settings: EvaluationSettings) -> Path:
         crops: list[list[Tile]] = []
         for name, photo in targets:
             target = divisible(photo, scale)
-            if min(target.shape[1:]) < SMALLEST + 2 * scale:
+            if min(target.shape[1:]) < smallest + 2 * scale:
                 raise TrainingError(f"{name} has too few pixels to be measured at ×{scale}")
             results = enlargements(target, scale, settings.degradation, compared)
             for method, result in results.items():
@@ -84,7 +89,6 @@ def evaluate(settings: EvaluationSettings) -> Path:
             tiles = {name: enlarged(detail(each, target)) for name, each in {**results, "target": target}.items()}
             crops.append([("" if crops else name, tile) for name, tile in tiles.items()])
         picture = contact_sheet(crops)
-        settings.output.mkdir(parents=True, exist_ok=True)
         picture.save(settings.output / f"contact_sheet_x{scale}.png")
     means = averages(rows, "scale", "method")
     facts = {**plain(settings), "loss_network": origin}
@@ -144,9 +148,9 @@ def measure(
     y, wanted_y = (rgb2ycbcr(each)[..., 0] for each in (rgb, wanted))
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     figures = {
-        "PSNR Y": peak_signal_noise_ratio(wanted_y, y, data_range=255),
+        "PSNR Y": psnr(wanted_y, y),
         "SSIM Y": structural_similarity(wanted_y, y, **window),
-        "PSNR RGB": peak_signal_noise_ratio(wanted, rgb, data_range=255),
+        "PSNR RGB": psnr(wanted, rgb),
         "SSIM RGB": structural_similarity(wanted, rgb, channel_axis=2, **window),
     }
     pair = [each[None].float() / 255 for each in (result, target)]
@@ -157,6 +161,13 @@ def measure(
             features, expected = (loss_network(each, LAYERS) for each in pair)
             figures |= {layer: F.mse_loss(features[layer], expected[layer]) for layer in LAYERS}
     return {name: float(value) for name, value in figures.items()}
+
+
+def psnr(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of values up to 255."""
+    if np.array_equal(wanted, found):
+        return EXACT
+    return min(EXACT, peak_signal_noise_ratio(wanted, found, data_range=255))
 
 
 def markdown(means: Sequence[Row], rows: Sequence[Row], count: int, origin: str) -> str:

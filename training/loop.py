@@ -1,5 +1,6 @@
 """The training loop, the same for every task."""
 
+import hashlib
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +25,7 @@ from .compilation import compiled
 from .data import Crop, RandomCrops, batches, find_photos
 from .loss_network import identity
 from .machine import bfloat16, machine_name
-from .mixing import mixed_with_initial
+from .mixing import initial_weights, mixed_with
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
@@ -101,7 +102,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     quick = quick_in_bfloat16(device)
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and quick)
     precision = partial(bfloat16, device, enabled=half)
-    sources = sources_of(task)
+    initial = initial_weights(settings)
+    sources = sources_of(task, settings)
     if resume:
         before = load_checkpoint(run.checkpoint, settings, sources, network, optimizer, scheduler)
     start = before.iteration
@@ -155,7 +157,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             stopping = parallel.any_of(stop.is_set() or time.monotonic() >= deadline) and done < settings.iterations
             last = done == settings.iterations or stopping
             if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
-                check_health(done, parallel.mean(objective), output, network, run)
+                check_health(done, parallel.mean(objective), photos, output, network, run)
                 means = dict(zip(losses, parallel.mean(torch.stack(recent).mean(dim=0)).tolist(), strict=True))
             if last or done % settings.log_step == 0:
                 recent.clear()
@@ -168,9 +170,6 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
             record.advance()
             if last or done % settings.log_step == 0:
                 record.losses(done, means, optimizer.param_groups[0]["lr"])
-            if last or done % settings.sample_step == 0:
-                with mixed_with_initial(network, settings):
-                    record.pictures(done, task.sheet(), task.frame())
             if last or done % settings.save_step == 0:
                 progress = advanced(before, done, time.monotonic() - begin, machine, len(files))
                 save_checkpoint(run.checkpoint, progress, settings, sources, network, optimizer, scheduler)
@@ -180,8 +179,11 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                     "photos": len(files),
                     "losses": means,
                 }
-                with mixed_with_initial(network, settings):
+                with mixed_with(network, initial, settings.initial_share):
                     save_network(run.latest, network, {**task.provenance(), **facts})
+            if last or done % settings.sample_step == 0:
+                with mixed_with(network, initial, settings.initial_share):
+                    record.pictures(done, task.sheet(), task.frame())
             if last:
                 record.unusable(unusable)
             if stopping:
@@ -198,11 +200,15 @@ def finish(run: Run) -> None:
         animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
 
 
-def sources_of(task: Task) -> dict[str, str]:
-    """What a training aims at besides its settings: a path may hold another painting, or another loss network."""
+def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
+    """Digests of the files that decide what comes out, by what they are: a path may hold another some day."""
     told = task.provenance()
-    painting, weights = told.get("style_image_sha256"), told.get("loss_network")
-    return {"the painting": str(painting), "the loss network": identity(str(weights))}
+    initial = settings.initial_weights if settings.initial_share else None
+    return {
+        "the painting": str(told.get("style_image_sha256")),
+        "the loss network": identity(str(told.get("loss_network"))),
+        "the initial weights": hashlib.sha256(initial.read_bytes()).hexdigest() if initial else "",
+    }
 
 
 def advanced(before: Progress, iteration: int, seconds: float, machine: str, photos: int) -> Progress:
@@ -223,11 +229,16 @@ def lr_factor(done: int, settings: TrainingSettings, rising_from: int = 0) -> fl
     return min((done - rising_from + 1) / WARM_UP, (1 + math.cos(math.pi * min(1, done / settings.iterations))) / 2)
 
 
-def check_health(done: int, objective: Tensor, output: Tensor, network: nn.Module, run: Run) -> None:
+def check_health(done: int, objective: Tensor, photos: Tensor, output: Tensor, network: nn.Module, run: Run) -> None:
     """Raises TrainingError if the objective or a weight is not finite, or all outputs are of one colour."""
     kept = f"The last good checkpoint is {run.checkpoint}" if run.checkpoint.exists() else "There is no checkpoint yet"
     advice = f"{kept}; try a lower --lr, lower weights of the losses, or --precision float32"
     if not torch.isfinite(objective) or not all(torch.isfinite(p).all() for p in network.parameters()):
         raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice}")
-    if not parallel.any_of(bool(output.detach().float().std(dim=(2, 3)).max() >= CONSTANT)):
+    if not parallel.any_of(is_varied(output) or not is_varied(photos)):  # of flat photos, outputs may be flat
         raise TrainingError(f"the network's output is of one colour at iteration {done}. {advice}")
+
+
+def is_varied(images: Tensor) -> bool:
+    """Whether any image of a batch N×3×H×W is of more than one colour."""
+    return bool(images.detach().float().std(dim=(2, 3)).max() >= CONSTANT)

@@ -27,12 +27,13 @@ class Architecture:
     std: tuple[float, ...]
 
 
+STANDARDIZED: Convention = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's own trainings
 # VGG16's IMAGENET1K_FEATURES are the original Caffe weights, as in the paper: inputs on the 0–255 scale less a mean.
 ARCHITECTURES = {
     "vgg16": Architecture(
         vgg16, VGG16_Weights.IMAGENET1K_FEATURES.url, (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)
     ),
-    "vgg19": Architecture(vgg19, VGG19_Weights.IMAGENET1K_V1.url, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "vgg19": Architecture(vgg19, VGG19_Weights.IMAGENET1K_V1.url, *STANDARDIZED),
 }
 
 
@@ -147,8 +148,13 @@ def published(name: str) -> str:
 
 
 def is_published(name: str, digest: str) -> bool:
-    """Whether a file of that SHA-256 holds torchvision's weights: it puts the digest's start into their name."""
-    return digest.startswith(Path(ARCHITECTURES[name].url).stem.rsplit("-", 1)[-1])
+    """Whether a file of that SHA-256 holds torchvision's weights."""
+    return digest.startswith(digest_in(ARCHITECTURES[name].url))
+
+
+def digest_in(url: str) -> str:
+    """The beginning of a file's SHA-256, which torchvision puts into its name."""
+    return Path(url).stem.rsplit("-", 1)[-1]
 
 
 def download_state(name: str) -> dict[str, Tensor]:
@@ -198,9 +204,12 @@ def input_convention(name: str, path: Path, metadata: Mapping[str, str], digest:
             raise TrainingError(f"{path}: its metadata must give mean and std, three numbers each") from error
         return mean, std
     architecture = ARCHITECTURES[name]
+    if name == "vgg16" and digest.startswith(digest_in(VGG16_Weights.IMAGENET1K_V1.url)):
+        return STANDARDIZED
     if vouched or is_published(name, digest):
         return architecture.mean, architecture.std
     raise TrainingError(
         f"{path} (SHA-256 {digest}) is not torchvision's {Path(architecture.url).name} and has no metadata saying "
-        f"what it is; if you trust it, repeat the command with --loss-weights-sha256 {digest}"
+        f"what it is; if you trust it and it expects the same inputs, repeat the command with "
+        f"--loss-weights-sha256 {digest}"
     )

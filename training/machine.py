@@ -8,6 +8,11 @@ from pathlib import Path
 import torch
 
 
+def exact_float32() -> None:
+    """Has GPUs compute float32 as such, not as TF32, so that what is measured is the same on any machine."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def machine_name(device: torch.device) -> str:
     """The GPU's name, or the processor's with the number of threads in use."""
     if device.type == "cuda":

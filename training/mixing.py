@@ -1,31 +1,37 @@
 """The weights that a training writes: as trained, or with a share of those it began with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from perceptual.weights import load_network
 
 from .settings import TrainingSettings
 
 
+def initial_weights(settings: TrainingSettings) -> Mapping[str, Tensor]:
+    """The weights that a training begins with, if it keeps a share of them. Raises WeightsError."""
+    if not settings.initial_weights or not settings.initial_share:
+        return {}
+    with torch.random.fork_rng(devices=[]):  # a network draws random weights before it is given others
+        return load_network(settings.initial_weights)[0].state_dict()
+
+
 @contextmanager
-def mixed_with_initial(network: nn.Module, settings: TrainingSettings) -> Iterator[None]:
-    """Gives a network, as long as it lasts, the weights to be written: with ``initial_share`` of those it began with.
+def mixed_with(network: nn.Module, initial: Mapping[str, Tensor], share: float) -> Iterator[None]:
+    """Gives a network, as long as it lasts, the weights to be written: with a share of those it began with, if any.
 
     The straight line between two networks of one origin leads through networks that are as good: network
     interpolation, section 3.4 of Wang et al. 2018 (https://arxiv.org/abs/1809.00219).
     """
-    if not settings.initial_weights or not settings.initial_share:
+    if not initial:
         yield
         return
     trained = {name: value.clone() for name, value in network.state_dict().items()}
-    with torch.random.fork_rng(devices=[]):  # a network draws random weights before it is given others
-        initial = load_network(settings.initial_weights)[0].state_dict()
     mixed = {
-        name: value.lerp(initial[name].to(value.device), settings.initial_share) if value.is_floating_point() else value
+        name: value.lerp(initial[name].to(value.device), share) if value.is_floating_point() else value
         for name, value in trained.items()
     }
     network.load_state_dict(mixed)

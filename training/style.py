@@ -46,6 +46,7 @@ class StyleTransfer:
 
     def __init__(self, settings: StyleSettings, device: torch.device) -> None:
         self.settings = settings
+        self.painting_sha256 = hashlib.sha256(settings.style_image.read_bytes()).hexdigest()
         self.samples = sample_photos(settings, settings.content_image).to(device)
         self.objective, self.origin, painting = build_objective(settings, device)
         # On a CPU the transformation network is faster as it is, the loss network with channels last; measured.
@@ -78,6 +79,6 @@ class StyleTransfer:
             name=self.settings.name or image.stem,
             description=f"Style transfer after {image.stem.replace('_', ' ')}",
             style_image=image.name,
-            style_image_sha256=hashlib.sha256(image.read_bytes()).hexdigest(),
+            style_image_sha256=self.painting_sha256,
             loss_network=self.origin,
         )

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, to_pil_image
 
-from perceptual.errors import TrainingError
+from perceptual.errors import InvalidOption, TrainingError
 from perceptual.predictor import Predictor, load, pick_device
 from perceptual.settings import parse
 from perceptual.sheets import Tile, contact_sheet
@@ -29,6 +29,7 @@ from .artefacts import SIDE, SURROUNDINGS, borders, grids
 from .data import find_photos
 from .loss_network import identity
 from .losses import Features
+from .machine import exact_float32
 from .objective import StyleObjective, build_objective
 from .optimization import optimize
 from .report import Row, averages, table
@@ -48,10 +49,11 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
 
     Raises:
         WeightsError: A network is missing or for another task.
+        InvalidOption: Networks of one painting were trained with different losses.
         TrainingError: No photos, no loss network, or not those the network was trained with.
         InputError: A photo or the style image cannot be read.
     """
-    # In float32, as the losses are, and on any machine.
+    exact_float32()
     predictors = {name: load(file, settings.device, "eager") for name, file in find_distinct(settings.model).items()}
     for predictor in predictors.values():
         predictor.require("style")
@@ -60,6 +62,7 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
     groups: dict[OptimizationSettings, dict[str, Predictor]] = {}  # networks of the same losses share optimizations
     for name, predictor in predictors.items():
         groups.setdefault(losses_of(name, predictor, settings), {})[name] = predictor
+    refuse_other_losses(groups)
     faults = [{"network": name, **artefacts(each, files)} for name, each in predictors.items()]
     rows: list[Row] = []
     console = Console(stderr=True)
@@ -108,6 +111,16 @@ def losses_of(name: str, predictor: Predictor, settings: StyleEvaluationSettings
     return parse(
         OptimizationSettings, {name.replace("_", "-"): value for name, value in values.items() if value is not None}
     )
+
+
+def refuse_other_losses(groups: Mapping[OptimizationSettings, Mapping[str, Predictor]]) -> None:
+    """Raises InvalidOption if networks of one painting had different losses in training, which have no common mean."""
+    first: dict[str, str] = {}  # by painting, a network of it
+    for losses, networks in groups.items():
+        name = next(iter(networks))
+        other = first.setdefault(losses.style_image.stem, name)
+        if other != name:
+            raise InvalidOption(f"model: {other} and {name} were trained with different losses: evaluate them apart")
 
 
 def checked_objective(losses: OptimizationSettings, networks: Mapping[str, Predictor]) -> StyleObjective:
@@ -189,10 +202,8 @@ def markdown(means: Sequence[Row], rows: Sequence[Row], faults: Sequence[Row], m
         }
         for row in means
     ]
-    by_layer = [
-        {name: value for name, value in row.items() if name in ("painting", "size", "method") or is_layer(name)}
-        for row in means
-    ]
+    layers = dict.fromkeys(name for row in means for name in row if is_layer(name))
+    by_layer = [{name: row.get(name, "") for name in ("painting", "size", "method", *layers)} for row in means]
     every = [{name: value for name, value in row.items() if name != "worth" and not is_layer(name)} for row in rows]
     count = len({row["image"] for row in rows})
     return "\n".join(

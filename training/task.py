@@ -100,17 +100,28 @@ def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
 
 
 def load_image(path: Path, size: int) -> Tensor:
-    """An image with its shorter side resized to ``size`` pixels, 1×3×H×W in [0, 1].
+    """An image with its shorter side resized to ``size`` pixels, on white, 1×3×H×W in [0, 1].
 
     Raises:
         InputError: It cannot be read; the message names it.
     """
+    return resize(read_image(path)[None], [size], antialias=True).float() / 255
+
+
+def load_square(path: Path, size: int) -> Tensor:
+    """The middle of an image, on white, 1×3×``size``×``size`` in [0, 1]. Raises as :func:`load_image`."""
+    photo = read_image(path)
+    middle = center_crop(photo, [min(photo.shape[1:])])  # first, as a thin image would grow beyond all memory
+    return resize(middle[None], [size], antialias=True).float() / 255
+
+
+def read_image(path: Path) -> Tensor:
+    """An image on white, uint8 3×H×W. Raises as :func:`load_image`."""
     content = images.read(path)
     try:
-        photo = images.decode(content).rgb
+        return images.decode(content).opaque()
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
-    return resize(photo[None], [size], antialias=True).float() / 255
 
 
 def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tensor:
@@ -120,16 +131,17 @@ def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tens
         settings: Name the folder and how many.
         first: One that must be the first.
     """
-    try:
-        files = find_photos(settings.content_dir, "validation" if settings.split == "train" else "train")
-    except TrainingError:
-        files = find_photos(settings.content_dir, settings.split)
+    others = [split for split in ("validation", "test", "train") if split != settings.split]
+    files: list[Path] = []
+    for split in (*others, settings.split):
+        with suppress(TrainingError):
+            files = files or find_photos(settings.content_dir, split)
     spread = files[:: max(1, len(files) // settings.samples)]
-    photos = [load_image(first, FRAME_SIZE)] if first else []
+    photos = [load_square(first, FRAME_SIZE)] if first else []
     for file in spread:
         if len(photos) < settings.samples:
             with suppress(InputError):  # the training itself counts and names the unreadable files
-                photos.append(load_image(file, FRAME_SIZE))
+                photos.append(load_square(file, FRAME_SIZE))
     if not photos:
         raise TrainingError(f"none of {len(spread)} photos tried in {settings.content_dir} can be read")
-    return torch.cat([center_crop(photo, [FRAME_SIZE, FRAME_SIZE]) for photo in photos])
+    return torch.cat(photos)

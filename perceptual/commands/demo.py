@@ -89,7 +89,7 @@ def sheet_of(pictures: Sequence[tuple[str, bytes]]) -> bytes:
     from .. import images
     from ..sheets import contact_sheet, in_rows
 
-    decoded = [(name, images.decode(picture).to_pil().convert("RGB")) for name, picture in pictures]
+    decoded = [(name, images.Picture(images.decode(each).opaque()).to_pil()) for name, each in pictures]
     photo = decoded[0][1]
     size = round(photo.width * HEIGHT / photo.height), HEIGHT
     tiles = [(name, picture.resize(size, Image.Resampling.LANCZOS)) for name, picture in decoded]

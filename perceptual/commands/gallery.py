@@ -79,13 +79,14 @@ def gallery(photos: Sequence["Picture"], predictors: Mapping[str, "Predictor"]) 
     Raises:
         WeightsError: A network is for another task.
     """
+    from ..images import Picture
     from ..options import StyleOptions
     from ..sheets import contact_sheet, in_rows
 
     rows = []
     for photo in photos:
         styled = {name: each.stylize_pictures([photo], [StyleOptions()])[0] for name, each in predictors.items()}
-        rows.append([(name, each.to_pil().convert("RGB")) for name, each in {"photo": photo, **styled}.items()])
+        rows.append([(name, Picture(each.opaque()).to_pil()) for name, each in {"photo": photo, **styled}.items()])
     if len(rows) == 1:
         return contact_sheet(in_rows(rows[0]))
     return contact_sheet([rows[0], *([("", picture) for _, picture in row] for row in rows[1:])])

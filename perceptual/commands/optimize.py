@@ -54,17 +54,22 @@ def run(args: Namespace) -> int:
 
     optimization = Optimization(settings, source)
     step: Any = None
+    best: Any = None
     with progress(settings.iterations) as show, stop_signals() as stop:
         try:
             for step in optimization.steps():
                 show(step)
+                best = step if best is None or step.total < best.total else best
                 if stop.is_set():
                     break
         finally:
-            if step:
-                picture = optimization.picture(step)
+            if best:  # the first iterations may be worse than the photo itself
+                picture = optimization.picture(best)
                 write_atomically(target, images.encode(picture, SUFFIXES[target.suffix.lower()]))
-    print(f"{target}, after {step.iteration} of {settings.iterations} iterations, with a loss of {step.total:.4g}")
+    print(
+        f"{target}, after {step.iteration} of {settings.iterations} iterations, the best of which is the "
+        f"{best.iteration}th, with a loss of {best.total:.4g}"
+    )
     return 130 if step.iteration < settings.iterations else 0
 
 
