@@ -7,7 +7,7 @@
 Every network is run with every engine, from tensor to tensor. `GFLOP/s` is the arithmetic of the network's
 convolutions, as they are defined, over the median time; it stands against the best that large convolutions reach in
 PyTorch on this machine, in float32 and in bfloat16. Engines choose their precision: eager takes float32, the others
-bfloat16 where the machine is quick in it. On a GPU, float32 is what PyTorch makes of it by default: convolutions in TF32.
+bfloat16 where the machine is quick in it. On a GPU, float32 is what PyTorch makes of it: convolutions in TF32.
 
 `GiB` is the most memory of a process of its own that runs the batch once, and `GiB added` what came on top of the
 loaded network (on a GPU, both are of the GPU). For super-resolution, the size is the result's.
