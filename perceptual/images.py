@@ -126,6 +126,7 @@ def decode(
         ImageTooLarge: It, or what becomes of it, is over a limit.
     """
     image = open_image(data)
+    refuse_empty(image)
     reduced = min(1.0, (max_size or math.inf) / max(image.size))
     width, height = (max(1, round(side * reduced)) for side in image.size)
     check_size(width, height, max_pixels, scale, format)
@@ -133,6 +134,12 @@ def decode(
     if max(image.size) > LONGEST:
         raise ImageTooLarge(f"the image has {image.width}×{image.height} pixels; the limit is {LONGEST} a side")
     return from_pil(image)
+
+
+def refuse_empty(image: Image.Image) -> None:
+    """Raises InvalidImage if a side is 0."""
+    if 0 in image.size:
+        raise InvalidImage("the image has no pixels")
 
 
 def check_size(width: int, height: int, max_pixels: int, scale: int = 1, format: str | None = None) -> None:
@@ -160,8 +167,7 @@ def from_pil(image: Image.Image) -> Picture:
     """
     with pillow_errors("the image"):
         image.load()
-    if 0 in image.size:
-        raise InvalidImage("the image has no pixels")
+    refuse_empty(image)
     color, alpha = split_alpha(upright(image))
     rgb = to_srgb(color, image.info.get("icc_profile"))
     return Picture(to_tensor(rgb), None if alpha is None else to_tensor(alpha))

@@ -419,6 +419,13 @@ def test_a_grey_picture_with_a_profile_of_inks_is_left_alone():
         assert images.to_srgb(grey, printer_profile()).getpixel((0, 0)) == (77, 77, 77)
 
 
+def test_a_file_that_says_it_has_no_pixels_is_refused(monkeypatch):
+    for size, scale in (((0, 0), 1), ((0, 5), 1), ((5, 0), 4)):
+        monkeypatch.setattr(images, "open_image", lambda data, size=size: Image.new("L", size))
+        with pytest.raises(InvalidImage, match="the image has no pixels"):
+            images.decode(b"", scale=scale)
+
+
 @pytest.mark.parametrize(
     ("size", "format", "message"),
     [

@@ -8,39 +8,37 @@ from perceptual.tiles import run_in_tiles
 
 @pytest.mark.parametrize(("preset", "scale"), [("paper", 4), ("default", 4), ("default", 8)])
 def test_tiles_make_the_same_picture(preset, scale):
-    torch.manual_seed(0)
     config = SuperResolutionNetwork.presets[preset] | {"init_features": 4, "num_residuals": 1}
-    network = SuperResolutionNetwork(scale=scale, **config).eval()
-    for layer in network.modules():  # weights that carry far: a small margin would show
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, std=0.15)
-    image = torch.rand(2, 3, 37, 44)
-    with torch.inference_mode():
-        whole = network(image)
-        for side in (17, 64):
-            tiles = run_in_tiles(network, image, side, network.reach, scale)
-            torch.testing.assert_close(tiles, whole, atol=2e-5, rtol=0)
-        short = run_in_tiles(network, image, 17, network.reach - 6, scale)
-    assert (short - whole).abs().max() > 1e-3, "the margin plays no part, so the above proves nothing"
+    network = far_carrying(SuperResolutionNetwork(scale=scale, **config))
+    check_tiles(network, torch.rand(2, 3, 37, 44), sides=(64, 17), too_short=network.reach - 6, least=1e-3)
 
 
 @pytest.mark.parametrize(
     "config", [StyleNetwork.presets["paper"], {"normalization": "none"}, {"normalization": "batch"}], ids=str
 )
 def test_tiles_of_style_networks_without_instance_norm_make_the_same_picture(config):
+    network = far_carrying(StyleNetwork(**config, init_features=4, num_residuals=1))
+    check_tiles(network, torch.rand(1, 3, 150, 131), sides=(60, 64), too_short=network.reach - 12, least=1e-4)
+
+
+def far_carrying(network):
+    """The network with weights that carry far, so that a small margin would show."""
     torch.manual_seed(0)
-    network = StyleNetwork(**config, init_features=4, num_residuals=1).eval()
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, std=0.15)
-    image = torch.rand(1, 3, 150, 131)
+    return network.eval()
+
+
+def check_tiles(network, image, sides, too_short, least):
+    """Tiles give what the whole image does; with too short a margin, the last of the sides shows a difference."""
     with torch.inference_mode():
         whole = network(image)
-        for side in (60, 64):
-            tiles = run_in_tiles(network, image, side, network.reach, 1)
+        for side in sides:
+            tiles = run_in_tiles(network, image, side, network.reach, network.scale)
             torch.testing.assert_close(tiles, whole, atol=2e-5, rtol=0)
-        short = run_in_tiles(network, image, 64, network.reach - 12, 1)
-    assert (short - whole).abs().max() > 1e-4, "the margin plays no part, so the above proves nothing"
+        short = run_in_tiles(network, image, sides[-1], too_short, network.scale)
+    assert (short - whole).abs().max() > least, "the margin plays no part, so the above proves nothing"
 
 
 def test_no_larger_tile_than_asked_for_is_run():
