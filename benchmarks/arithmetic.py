@@ -1,35 +1,86 @@
-"""How much arithmetic networks take, and how much of it this machine can do."""
+"""How much arithmetic networks take, how many bytes they must move, and how much of both this machine can do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import conv_flop_count
 
 from .timing import alternate
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+COPYING = "copying"
 LARGE = ((64, 256), (128, 128), (256, 128), (512, 64))  # channels in and out, and side, of 3×3 convolutions
 GPU_BATCH = 32  # one image would leave most of a GPU idle
+COPIED = 2**28  # bytes; more than any cache holds
 REPEATS = 5
 
 
-def count_flops(network: nn.Module, shape: Sequence[int]) -> int:
-    """Floating-point operations for a batch of images: of the convolutions, a multiplication and an addition are two.
+class Work(NamedTuple):
+    """What a convolution has to do: its operations, and the numbers it reads and writes."""
 
-    They are counted layer by layer as the network is defined; an engine may get by with fewer.
+    flops: int
+    numbers: int
+
+
+class Works(TorchDispatchMode):
+    """Notes the work of every convolution that is run within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Work] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operation, and takes a note if it is a convolution."""
+        made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            x, weight, transposed = args[0], args[1], args[6]
+            flops = conv_flop_count(x.shape, weight.shape, made.shape, transposed=transposed)
+            self.found.append(Work(flops, x.numel() + weight.numel() + made.numel()))
+        return made
+
+
+def works(network: nn.Module, shape: Sequence[int]) -> list[Work]:
+    """The work of a network's convolutions for a batch of images, layer by layer as the network is defined.
+
+    An engine may get by with fewer operations.
     """
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), Works() as noted:
         network(torch.empty(*shape))  # a tensor of this size without content: nothing is computed
-    return counter.get_total_flops()
+    return noted.found
 
 
-@torch.inference_mode()
+def count_flops(network: nn.Module, shape: Sequence[int]) -> int:
+    """Floating-point operations of the convolutions for a batch; a multiplication and an addition are two."""
+    return sum(work.flops for work in works(network, shape))
+
+
+def floor(work: Sequence[Work], limits: Mapping[str, float], precision: str) -> tuple[float, float]:
+    """The least seconds that convolutions can take, one after the other, and the share of these that moves bytes.
+
+    Each either computes at the best rate or reads its input and its weights once and writes its output once, whatever
+    takes longer; all that stands between convolutions is taken to be joined with them, and no cache to keep anything.
+
+    Args:
+        work: Of the convolutions.
+        limits: From :func:`ceilings`.
+        precision: ``float32`` or ``bfloat16``.
+    """
+    size = PRECISIONS[precision].itemsize
+    computing = [each.flops / limits[precision] / 1e9 for each in work]
+    moving = [each.numbers * size / limits[COPYING] / 1e9 for each in work]
+    total = sum(map(max, computing, moving))
+    return total, sum(m for c, m in zip(computing, moving, strict=True) if m > c) / total
+
+
+@torch.no_grad()
 def ceilings(device: torch.device) -> dict[str, float]:
-    """The most GFLOP/s that large convolutions reach in PyTorch, by precision."""
-    return {name: max(rates(device, dtype)) for name, dtype in PRECISIONS.items()}
+    """The most GFLOP/s that large convolutions reach in PyTorch, by precision, and GB/s of a copy, read and written."""
+    return {name: max(rates(device, dtype)) for name, dtype in PRECISIONS.items()} | {COPYING: bandwidth(device)}
 
 
 def rates(device: torch.device, dtype: torch.dtype) -> list[float]:
@@ -44,3 +95,10 @@ def rates(device: torch.device, dtype: torch.dtype) -> list[float]:
         (seconds,) = alternate({"": partial(layer, x)}, REPEATS, device).values()
         found.append(flops / min(seconds) / 1e9)
     return found
+
+
+def bandwidth(device: torch.device) -> float:
+    """GB/s that a large copy reads and writes, at best."""
+    source: Tensor = torch.zeros(COPIED, dtype=torch.uint8, device=device)
+    (seconds,) = alternate({"": partial(torch.empty_like(source).copy_, source)}, REPEATS, device).values()
+    return 2 * COPIED / min(seconds) / 1e9

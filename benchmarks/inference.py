@@ -9,6 +9,10 @@ convolutions, as they are defined, over the median time; it stands against the b
 PyTorch on this machine, in float32 and in bfloat16. Engines choose their precision: eager takes float32, the others
 bfloat16 where the machine is quick in it. On a GPU, float32 is what PyTorch makes of it: convolutions in TF32.
 
+`floor` is the least time in that precision, were each convolution to compute at that best or, if this takes longer, to
+read and write what it must at the speed of a large copy, and all else to take none; `bytes` is how much of it moves
+bytes in place of computing. Caches may move them faster, so that small images can be quicker than that.
+
 `GiB` is the most memory of a process of its own that runs the batch once, and `GiB added` what came on top of the
 loaded network (on a GPU, both are of the GPU). For super-resolution, the size is the result's.
 
@@ -17,7 +21,7 @@ gradients. `times as fast`, `of its GiB` and `of its GiB added` compare with it.
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,14 +29,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
-from perceptual.engines import ENGINES
+from perceptual.engines import ENGINES, in_bfloat16
 from perceptual.predictor import Predictor, pick_device
 
 from .arguments import Size, count, size
-from .arithmetic import ceilings, count_flops
+from .arithmetic import COPYING, PRECISIONS, ceilings, floor, works
 from .catalog import CATALOG, build, scale_of, task_of
 from .peer import NAME as PEER
 from .peer import add_peer, peer_module
@@ -94,10 +98,11 @@ def run(args: Namespace) -> Tables:
     prepared = {task: {way: prepare(way, device) for way in ways} for task, ways in groups.items() if ways}
     say("large convolutions")
     limits = ceilings(device)
-    tables = {"Ceilings": [{"precision": name, "GFLOP/s": rate} for name, rate in limits.items()]}
+    units = dict.fromkeys(PRECISIONS, "GFLOP/s") | {COPYING: "GB/s"}
+    tables = {"Ceilings": [{"at best": name, "rate": rate, "unit": units[name]} for name, rate in limits.items()]}
     for task, runs in prepared.items():
-        rows = (measure(runs, each, n, args.repeats, device) for each in args.sizes for n in args.batch)
-        tables[TITLES[task]] = [against(limits, row) for each in rows for row in each]
+        rows = (measure(runs, each, n, args.repeats, device, limits) for each in args.sizes for n in args.batch)
+        tables[TITLES[task]] = [row for each in rows for row in each]
     return tables
 
 
@@ -120,7 +125,9 @@ def photos(way: Way, size: Size, batch: int, device: torch.device) -> Tensor:
     return batches.mul(255) if way.peer else batches
 
 
-def measure(runs: dict[Way, Run], size: Size, batch: int, repeats: int, device: torch.device) -> Iterator[Row]:
+def measure(
+    runs: dict[Way, Run], size: Size, batch: int, repeats: int, device: torch.device, limits: Mapping[str, float]
+) -> Iterator[Row]:
     """A row for each way, of images of one size and number; the first is what others compare with, if it is the peer.
 
     Args:
@@ -129,6 +136,7 @@ def measure(runs: dict[Way, Run], size: Size, batch: int, repeats: int, device: 
         batch: How many at once.
         repeats: Runs that count.
         device: Where they run.
+        limits: What the machine can do.
     """
     ways = list(runs)
     say(f"{batch} × {size}: {', '.join(f'{way.network} ({way.engine})' for way in ways)}")
@@ -138,6 +146,9 @@ def measure(runs: dict[Way, Run], size: Size, batch: int, repeats: int, device: 
     for way in ways:
         taken = Spread.of(seconds[way])
         most, added = memory[way]
+        work = works(network(way), inputs[way].shape)
+        rate = sum(each.flops for each in work) / taken.median / 1e9
+        least, bytes_share = floor(work, limits, precision(way, device))
         row = {
             "network": way.network,
             "engine": way.engine,
@@ -145,7 +156,10 @@ def measure(runs: dict[Way, Run], size: Size, batch: int, repeats: int, device: 
             "batch": batch,
             "seconds": taken,
             "images/s": batch / taken.median,
-            "GFLOP/s": flops(way, inputs[way].shape) / taken.median / 1e9,
+            "GFLOP/s": rate,
+            **{f"% of {name}": 100 * rate / limits[name] for name in PRECISIONS},
+            "floor, seconds": least,
+            "bytes, %": 100 * bytes_share,
             "GiB": most,
             "GiB added": added,
         }
@@ -156,18 +170,15 @@ def measure(runs: dict[Way, Run], size: Size, batch: int, repeats: int, device: 
         yield row
 
 
-def against(limits: dict[str, float], row: Row) -> Row:
-    """A row with its rate in per cent of the ceilings, beside the rate."""
-    shares = {f"% of {name}": 100 * row["GFLOP/s"] / rate for name, rate in limits.items()}
-    names = list(row)
-    place = names.index("GFLOP/s") + 1
-    return {name: row[name] for name in names[:place]} | shares | {name: row[name] for name in names[place:]}
+def network(way: Way) -> nn.Module:
+    """The network that is run."""
+    module: Any = peer_module(way.peer, "transformer_net").TransformerNet() if way.peer else build(way.network)
+    return module
 
 
-def flops(way: Way, shape: Sequence[int]) -> int:
-    """Floating-point operations for a batch."""
-    network: Any = peer_module(way.peer, "transformer_net").TransformerNet() if way.peer else build(way.network)
-    return count_flops(network, shape)
+def precision(way: Way, device: torch.device) -> str:
+    """In which a way computes."""
+    return "bfloat16" if in_bfloat16(way.engine, device) else "float32"
 
 
 def memory_of(way: Way, size: Size, batch: int) -> tuple[float, float]:

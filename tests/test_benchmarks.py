@@ -118,8 +118,21 @@ def test_every_network_can_be_counted(name):
 
 def test_ceilings_are_the_best_rates(monkeypatch):
     monkeypatch.setattr(arithmetic, "LARGE", ((8, 16), (16, 16)))
+    monkeypatch.setattr(arithmetic, "COPIED", 2**16)
     limits = arithmetic.ceilings(CPU)
-    assert set(limits) == {"float32", "bfloat16"} and all(0 < rate < 1e6 for rate in limits.values())
+    assert set(limits) == {"float32", "bfloat16", "copying"} and all(0 < rate < 1e6 for rate in limits.values())
+
+
+def test_a_convolution_takes_its_arithmetic_or_its_bytes_whatever_is_more():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2))
+    work = arithmetic.works(network, (2, 3, 10, 10))
+    assert [each.numbers for each in work] == [600 + 216 + 1600, 1600 + 128 + 3200]
+    assert [each.flops for each in work] == [2 * 1600 * 27, 2 * 200 * 8 * 16]
+    limits = {"float32": 86.4, "bfloat16": 172.8, "copying": 19.712}
+    # In float32 the first computes for 1 µs and moves for 0.49, the second computes for 0.59 and moves for 1.
+    assert arithmetic.floor(work, limits, "float32") == pytest.approx((2e-6, 0.5))
+    assert arithmetic.floor(work, limits, "bfloat16")[0] == pytest.approx(1e-6)
+    assert arithmetic.floor(work[:1], limits, "float32") == pytest.approx((1e-6, 0))
 
 
 def test_ways_take_turns_and_the_first_round_does_not_count():
@@ -150,8 +163,9 @@ def test_a_killed_process_is_one_clear_error():
 def test_inference_beside_the_peer(bench, peer, monkeypatch):
     monkeypatch.setattr(arithmetic, "LARGE", ((8, 16),))
     arguments = ["--networks", "style-fast", "x8-fast", "--engine", "eager", "--sizes", "32x40", "--batch", 2]
+    monkeypatch.setattr(arithmetic, "COPIED", 2**16)
     tables = bench("inference", *arguments, "--repeats", 2, "--peer", peer)
-    limits = {row["precision"]: row["GFLOP/s"] for row in tables["Ceilings"]}
+    limits = {row["at best"]: row["rate"] for row in tables["Ceilings"]}
     theirs, ours = tables["Style"]
     (enlarged,) = tables["Super-resolution"]
     assert [row["network"] for row in (theirs, ours, enlarged)] == ["pytorch/examples", "style-fast", "x8-fast"]
@@ -159,6 +173,7 @@ def test_inference_beside_the_peer(bench, peer, monkeypatch):
         seconds = check(row["seconds"])
         assert (row["image"], row["batch"]) == ("32×40", 2) and row["images/s"] == pytest.approx(2 / seconds)
         assert row["% of float32"] == pytest.approx(100 * row["GFLOP/s"] / limits["float32"])
+        assert row["floor, seconds"] > 0 and 0 <= row["bytes, %"] <= 100
         assert 0.1 < row["GiB"] < 2 and 0 < row["GiB added"] < row["GiB"]
     assert theirs["GFLOP/s"] == pytest.approx(2 * (2 * 3 * 40 * 32) * 3 * 9 / theirs["seconds"]["median"] / 1e9)
     assert check(theirs["times as fast"]) == theirs["of its GiB"] == theirs["of its GiB added"] == 1

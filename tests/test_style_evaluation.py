@@ -116,6 +116,16 @@ def test_a_network_is_worth_the_iterations_after_which_optimization_is_as_good(s
     assert "| > 1 (> 1 to > 1) |" in evaluate_style(settings(sizes=[32], iterations=[1])).read_text()
 
 
+def test_optimization_from_noise_has_further_to_go(settings, tmp_path):
+    totals = {}
+    for start in ("photo", "noise"):
+        report = evaluate_style(settings(sizes=[32], photos=1, iterations=[1], start=start)).read_text()
+        assert f"optimized by L-BFGS from {start}." in report
+        *_, row = json.loads((tmp_path / "out/style.json").read_text())["images"]
+        totals[start] = row["total"]
+    assert totals["noise"] > totals["photo"]
+
+
 def test_networks_of_the_same_losses_share_the_optimization(settings, network, monkeypatch, tmp_path):
     calls = []
     original = style_evaluation.optimize

@@ -85,6 +85,19 @@ def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, it
                 state["d"] = ((image - before) / state["t"]).flatten()
 
 
+def beginning(start: str, photo: Tensor, seed: int = 0) -> Tensor:
+    """Where an optimization of a photo, 1×3×H×W in [0, 1], begins.
+
+    Args:
+        start: ``photo``: with itself; ``noise``: with white noise of its size, as in the paper.
+        photo: On any device.
+        seed: Of the noise, which is the same on every device.
+    """
+    if start == "photo":
+        return photo
+    return torch.rand(photo.shape, generator=torch.Generator().manual_seed(seed)).to(photo.device)
+
+
 class Optimization:
     """A photo on its way to a style.
 
@@ -109,8 +122,7 @@ class Optimization:
     def steps(self) -> Iterator[Step]:
         """The picture from its beginning to its last iteration, as from :func:`optimize`."""
         photo = self.photo.rgb[None].to(self.device).float() / 255
-        noise = torch.rand(photo.shape, generator=torch.Generator().manual_seed(self.settings.seed)).to(self.device)
-        start = photo if self.settings.start == "photo" else noise
+        start = beginning(self.settings.start, photo, self.settings.seed)
         targets = self.objective.targets(photo)
         return optimize(lambda image: self.objective(image, targets), start, self.settings.iterations)
 

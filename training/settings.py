@@ -210,6 +210,7 @@ class StyleEvaluationSettings:
     iterations: tuple[int, ...] = setting(
         (10, 25, 50, 100, 200, 500), Several(Integer(1)), "iterations of optimization to compare with"
     )
+    start: str = as_in(OptimizationSettings, "start")
     style_image: Path | None = setting(
         None, FilePath("an image file"), "the painting; default: the one that ships for the network"
     )
