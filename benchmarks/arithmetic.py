@@ -47,7 +47,8 @@ class Works(TorchDispatchMode):
 def works(network: nn.Module, shape: Sequence[int]) -> list[Work]:
     """The work of a network's convolutions for a batch of images, layer by layer as the network is defined.
 
-    An engine may get by with fewer operations.
+    An engine may get by with fewer operations: of a resize-convolution, that of its weights counts too, and pixels that
+    are cropped, together 1 % of the default style network's at 256².
     """
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), Works() as noted:
         network(torch.empty(*shape))  # a tensor of this size without content: nothing is computed

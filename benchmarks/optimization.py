@@ -8,7 +8,7 @@ it, as `perceptual optimize` does, by the losses that the network was trained wi
 the network's picture. Where --iterations do not suffice, `reached` says so, and the speed-up is what it is at least.
 
 --loss-weights is the file of the loss network that the network was trained with, unless it was torchvision's. On two
-CPU cores, an iteration takes a third of a second at 256 and six at 1024: choose --sizes, --photos and --iterations.
+CPU cores, an iteration takes a third of a second at 256 and six to nine at 1024: choose --sizes, --photos and --iterations.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 from torch import Tensor
-from torchvision.transforms.v2.functional import center_crop
 
 from perceptual.predictor import Predictor, load
 from perceptual.settings import parse
@@ -25,7 +24,7 @@ from perceptual_training.objective import StyleObjective
 from perceptual_training.optimization import optimize
 from perceptual_training.settings import StyleEvaluationSettings
 from perceptual_training.style_evaluation import checked_objective, figures, losses_of
-from perceptual_training.task import load_image
+from perceptual_training.task import load_square
 
 from .arguments import count
 from .photos import PHOTOS
@@ -62,15 +61,15 @@ def run(args: Namespace) -> Tables:
         "loss-weights": args.loss_weights,
     }
     settings = parse(StyleEvaluationSettings, {name: value for name, value in wishes.items() if value is not None})
+    files = find_photos(args.content, "all", "--content")
     predictor = load(args.model)
     predictor.require("style")
     objective = checked_objective(losses_of(args.model, predictor, settings), {args.model: predictor})
-    files = find_photos(args.content, "all", "--content")
     rows = []
     for size in args.sizes:
         for file in files[:: max(1, len(files) // args.photos)][: args.photos]:
             say(f"{size}²: {file.name}")
-            photo = center_crop(load_image(file, size), [size, size]).to(predictor.device)
+            photo = load_square(file, size).to(predictor.device)
             found = measure(objective, predictor, photo, args.iterations, args.repeats)
             rows.append({"image": f"{size}²", "photo": file.name, **found})
     return {"Speed-up": [summary(image, rows) for image in dict.fromkeys(row["image"] for row in rows)], "Photos": rows}

@@ -7,7 +7,8 @@ Iterations as those of `perceptual train style --compile no`, of the default net
 is quick in it, bfloat16. They take turns on the same photos, which are read and cropped in the iteration.
 
 --peer measures the loop of pytorch/examples too: its network, its loss network, its functions, in its order, with the
-same layers of the same VGG-16. `times as fast` compares with the first row. The loss network has random weights.
+same layers of the same VGG-16. `times as fast` compares with the first row. The loss network has random weights. Ours
+looks at 7 rows and columns less of every picture, at random, against grids: at 256, at 5 % less of it.
 """
 
 import hashlib
@@ -200,7 +201,7 @@ def peers(peer: Path, vgg: nn.Module, folder: Path, size: int, batch_size: int, 
     network = peer_module(peer, "transformer_net").TransformerNet().to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), LR)
     mse = nn.MSELoss()
-    with patch("torchvision.models.vgg16", lambda weights: vgg):  # in place of one from the internet
+    with patch("torchvision.models.vgg16", lambda *_, **__: vgg):  # in place of one from the internet
         loss_network = peer_module(peer, "vgg").Vgg16(requires_grad=False).to(device)
     to_pixels = transforms.Lambda(lambda x: x.mul(255))
     painting = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor(), to_pixels])

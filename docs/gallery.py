@@ -12,7 +12,6 @@ from curves import curves
 from PIL import Image
 from rich.progress import track
 from torch import Tensor
-from torchvision.transforms.v2.functional import center_crop
 
 from perceptual import images
 from perceptual.commands.gallery import gallery, shipped_styles
@@ -26,7 +25,7 @@ from perceptual_training.degradation import degrade
 from perceptual_training.evaluation import detail, divisible, enlarged
 from perceptual_training.sheets import sheet
 from perceptual_training.style_evaluation import STYLES
-from perceptual_training.task import FRAME_SIZE, load_image
+from perceptual_training.task import FRAME_SIZE, load_square
 
 DOCS = Path(__file__).parent
 PHOTOS = sorted((DOCS / "photos").glob("*.jpg"))
@@ -84,7 +83,7 @@ def samples(predictor: Predictor) -> Image.Image:
 
 def square(file: Path) -> Tensor:
     """The middle of an image, 3×256×256 in [0, 1]."""
-    return center_crop(load_image(file, FRAME_SIZE), [FRAME_SIZE, FRAME_SIZE])[0]
+    return load_square(file, FRAME_SIZE)[0]
 
 
 def strip(results: dict[str, Image.Image]) -> Image.Image:

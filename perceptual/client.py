@@ -16,14 +16,17 @@ from urllib.parse import quote
 
 import httpx
 import psutil
-from PIL import Image
+from PIL import ExifTags, Image
 
 from . import errors
 from .errors import InputError, PerceptualError, ServerError
 
 KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
 RENEW_WITHIN = 120.0  # seconds before a token's expiry
-NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F")  # modes of PIL
+NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F", "I", "PA", "RGBX")  # modes of PIL
+# Seconds; more than the archives allow a worker: responseTimeout for a picture, startupTimeout to load.
+WORKING = 610.0
+LOADING = 660.0
 SETTLE = 10.0  # seconds between TorchServe's word that workers are loaded and their being ready; a moment in fact
 
 ADVICE = {
@@ -112,7 +115,7 @@ class Registered(NamedTuple):
 class Client:
     """What both clients share: a connection that turns failures into errors of this package."""
 
-    def __init__(self, url: str, auth: httpx.Auth | None = None, timeout: float = 120.0) -> None:
+    def __init__(self, url: str, auth: httpx.Auth | None = None, timeout: float = 10.0) -> None:
         self.url = url
         socket = url.removeprefix("unix:") if url.startswith("unix:") else None
         # No proxy from the environment: the server is on this machine or nearby.
@@ -138,12 +141,14 @@ class Client:
         """Sends one request. Raises InputError or ServerError unless the reply is a 2xx."""
         try:
             response = self.http.request(method, path, **arguments)
-        except httpx.ConnectError as error:
-            raise ServerError(f"no server answers at {self.url}; start one: perceptual serve") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ServerError(f"no server answers at {self.url} ({error}); start one: perceptual serve") from error
         except httpx.TimeoutException as error:
             # TorchServe lets requests wait without limit while a worker restarts.
             limit = self.http.timeout.read
-            raise ServerError(f"no answer from {self.url} within {limit:g} s; is a worker down?") from error
+            raise ServerError(
+                f"no answer from {self.url} within {limit:g} s; perceptual status tells if workers are busy or down"
+            ) from error
         except httpx.TransportError as error:
             raise ServerError(f"the connection to {self.url} broke: {error}") from error
         if not response.is_success:
@@ -164,7 +169,7 @@ class InferenceClient(Client):
     """
 
     def __init__(
-        self, url: str = "http://127.0.0.1:8080", auth: httpx.Auth | None = None, timeout: float = 120.0
+        self, url: str = "http://127.0.0.1:8080", auth: httpx.Auth | None = None, timeout: float = WORKING
     ) -> None:
         super().__init__(url, auth, timeout)
 
@@ -220,7 +225,7 @@ class ManagementClient(Client):
     """
 
     def __init__(
-        self, url: str = "http://127.0.0.1:8081", auth: httpx.Auth | None = None, timeout: float = 180.0
+        self, url: str = "http://127.0.0.1:8081", auth: httpx.Auth | None = None, timeout: float = LOADING
     ) -> None:
         super().__init__(url, auth, timeout)
 
@@ -400,11 +405,11 @@ class RunningServer:
     model_store: str = ""
     snapshots: str = ""
 
-    def inference(self, timeout: float = 120.0) -> InferenceClient:
+    def inference(self, timeout: float = WORKING) -> InferenceClient:
         """A client for pictures."""
         return InferenceClient(self.inference_url, self.tokens("inference"), timeout)
 
-    def management(self, timeout: float = 180.0) -> ManagementClient:
+    def management(self, timeout: float = LOADING) -> ManagementClient:
         """A client for the models."""
         return ManagementClient(self.management_url, self.tokens("management"), timeout)
 
@@ -493,10 +498,18 @@ def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
             return Path(photo).read_bytes()
         buffer = io.BytesIO()
         format = "TIFF" if photo.mode in NOT_IN_PNG else "PNG"
-        photo.save(buffer, format, icc_profile=photo.info.get("icc_profile"), exif=photo.getexif())
+        photo.save(buffer, format, icc_profile=photo.info.get("icc_profile"), exif=orientation_of(photo))
         return buffer.getvalue()
     except OSError as error:
         raise InputError(f"cannot send {photo}: {error.strerror or error}") from error
+
+
+def orientation_of(photo: Image.Image) -> Image.Exif:
+    """The EXIF block of a photo with nothing but how it was held: Pillow fails to write many an odd tag."""
+    exif = Image.Exif()
+    with suppress(Exception):  # whatever Pillow raises of a damaged block
+        exif[ExifTags.Base.Orientation] = photo.getexif()[ExifTags.Base.Orientation]
+    return exif
 
 
 def error_of(response: httpx.Response) -> PerceptualError:

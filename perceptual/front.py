@@ -6,6 +6,7 @@ and while TorchServe starts again, nobody answers at all.
 
 import asyncio
 import math
+import re
 import threading
 import time
 from collections.abc import Coroutine, Mapping
@@ -28,6 +29,18 @@ BAD_FORM = ("ErrorDataDecoderException", "NullPointerException")  # TorchServe's
 NO_WORKER = b"has no worker to serve inference request"  # TorchServe's words for a full queue, too
 # Of one connection, not of what passes (RFC 9110, section 7.6.1), or, as Expect, answered here already.
 HOP_BY_HOP = {"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"}
+
+# What TorchServe takes for a request to a model, or to its version, besides /invocations.
+MODEL_PATHS = [
+    re.compile(pattern)
+    for pattern in (
+        r"/(?:predictions|explanations)/([^/]+)(?:/([^/]+))?(?:/.*)?",
+        r"/models/([^/]+)/invoke",
+        r"/v1/models/([^/:]+):(?:predict|explain)",
+        r"/v2/models/([^/]+)/(?:infer|explain)",
+        r"/([^/]+)(?:/([^/]+))?/predict",
+    )
+]
 
 T = TypeVar("T")
 
@@ -74,10 +87,16 @@ class Front:
     def refuse(self, path: str, seconds: float) -> None:
         """Refuses the requests for a path that wait now; they and later ones are told to try again after some seconds.
 
-        Whether later ones are refused is up to TorchServe.
+        Whether later ones are refused is up to TorchServe. A path that stands for the same model as another, such as
+        ``/models/NAME/invoke``, is that other one: ``/predictions/NAME`` or ``/predictions/NAME/VERSION``.
         """
         self.due[path] = time.monotonic() + seconds
         self.loop.call_soon_threadsafe(self.end_wait, path)
+
+    def welcome(self, *paths: str) -> None:
+        """Forgets when to ask for paths again: there is no reason to wait any more."""
+        for path in paths:
+            self.due.pop(path, None)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that runs in the thread."""
@@ -129,7 +148,7 @@ class Front:
         except asyncio.CancelledError:
             if asyncio.current_task() not in self.refused:
                 raise  # the client has gone
-            return refusal("the workers of this model keep dying", self.retry_after(request))
+            return refusal("the workers of this model keep dying, or it was scaled to none", self.retry_after(request))
         async with reply:
             if reply.status == 200:
                 return await self.pass_back(reply, request)
@@ -184,8 +203,14 @@ class Front:
 
 
 def asked_for(request: web.Request) -> str:
-    """The path that a request is for, in the one form of the several that TorchServe takes for the same."""
-    return request.path.rstrip("/")
+    """The path that a request is for, in the one form of the several that TorchServe takes for the same model."""
+    path = request.path.rstrip("/")
+    if path == "/invocations":
+        return f"/predictions/{request.query.get('model_name', '')}"
+    for form in MODEL_PATHS:
+        if found := form.fullmatch(path):
+            return "/".join(["/predictions", *filter(None, found.groups())])
+    return path
 
 
 def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:

@@ -22,9 +22,10 @@ from PIL import (
     GifImagePlugin,  # noqa: F401
     Image,
     ImageCms,
+    ImageOps,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
+    TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
 from torch import Tensor
@@ -129,8 +130,10 @@ def decode(
     refuse_empty(image)
     reduced = min(1.0, (max_size or math.inf) / max(image.size))
     width, height = (max(1, round(side * reduced)) for side in image.size)
-    check_size(width, height, max_pixels, scale, format)
+    has = "the image has" if reduced == 1 else "the image has, reduced,"
+    check_size(width, height, max_pixels, scale, format, has)
     check_size(*image.size, max_pixels)
+    check_tiles(image, max_pixels)
     if max(image.size) > LONGEST:
         raise ImageTooLarge(f"the image has {image.width}×{image.height} pixels; the limit is {LONGEST} a side")
     return from_pil(image)
@@ -142,7 +145,17 @@ def refuse_empty(image: Image.Image) -> None:
         raise InvalidImage("the image has no pixels")
 
 
-def check_size(width: int, height: int, max_pixels: int, scale: int = 1, format: str | None = None) -> None:
+def check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """Raises ImageTooLarge if a TIFF has larger tiles than an image may be: each is decoded as a whole."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+        if isinstance(width, int) and isinstance(height, int) and width * height > max_pixels:
+            raise ImageTooLarge(f"the image has tiles of {width}×{height} pixels; the limit is {max_pixels} in all")
+
+
+def check_size(
+    width: int, height: int, max_pixels: int, scale: int = 1, format: str | None = None, has: str = "the image has"
+) -> None:
     """Raises ImageTooLarge, naming the largest image that fits, if ``scale`` times the size is over a limit."""
     by_pixels = math.sqrt(max_pixels / (width * height)) / scale
     by_side = MAX_SIDES.get(format or "", math.inf) / max(width, height) / scale
@@ -154,8 +167,7 @@ def check_size(width: int, height: int, max_pixels: int, scale: int = 1, format:
     enlarged = f", {scale} times larger {scale * width}×{scale * height}" if scale > 1 else ""
     fitting = (long, short) if width > height else (short, long)
     raise ImageTooLarge(
-        f"the image has {width}×{height} pixels{enlarged}; the limit is {limit}: "
-        f"send {'×'.join(map(str, fitting))} at most"
+        f"{has} {width}×{height} pixels{enlarged}; the limit is {limit}: send {'×'.join(map(str, fitting))} at most"
     )
 
 
@@ -169,6 +181,8 @@ def from_pil(image: Image.Image) -> Picture:
         image.load()
     refuse_empty(image)
     color, alpha = split_alpha(upright(image))
+    if image.mode.startswith("I;16") and white_is_zero(image):
+        color = ImageOps.invert(color)
     rgb = to_srgb(color, image.info.get("icc_profile"))
     return Picture(to_tensor(rgb), None if alpha is None else to_tensor(alpha))
 
@@ -271,6 +285,14 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image.convert("L" if image.mode == "1" else "RGB"), None
 
 
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF has its greys the other way round, which Pillow turns for 8 bits alone."""
+    return (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    )
+
+
 def split_deep_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """:func:`split_alpha` for greys of more than 8 bits, which Pillow's own conversion clips.
 
@@ -293,7 +315,7 @@ def split_deep_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | Non
 
 def to_srgb(color: Image.Image, profile: bytes | None) -> Image.Image:
     """Converts L, RGB, CMYK or LAB to RGB, from the colour space of an ICC profile if there is one."""
-    if profile:
+    if profile and isinstance(profile, bytes):  # a TIFF may give it any type
         try:
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             mode = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK", "Lab ": "LAB"}[source.profile.xcolor_space]

@@ -65,7 +65,7 @@ def register(
         check_is_new(management, archive)
         stored = into_store(archive, Path(server.model_store), undo)
         progress(f"loading {stored.name}")
-        registered = load(management, stored.name, server.logs)
+        registered = load(management, stored, server.logs)
         undo.callback(forget, management, registered)
         if gpus is not None:
             check_gpus(management, registered, gpus)
@@ -169,11 +169,13 @@ def into_store(file: Path, model_store: Path, undo: ExitStack) -> Path:
     return target
 
 
-def load(management: ManagementClient, archive: str, logs: str) -> Registered:
+def load(management: ManagementClient, archive: Path, logs: str) -> Registered:
     """Registers an archive of the model store. Raises ServerError, which names the log if that says more."""
     try:
-        return management.register(archive)
+        return management.register(archive.name)
     except ServerError as error:
+        if "already registered" not in str(error):  # then it may have loaded, but too late to be told
+            forget(management, Registered(*read_archive(archive)[1:]))
         if FAILED.search(str(error)):
             raise ServerError(f"{error}: {logs}/model_log.log") from error
         raise

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import psutil
 
-from .client import ManagementClient, RunningServer
+from .client import LOADING, ManagementClient, RunningServer
 from .errors import ServerError
 from .front import Front
 from .manifest import Archive, find_archives
@@ -270,7 +270,7 @@ class Server:
 
     def wait_until_ready(self, archives: Sequence[Archive]) -> None:
         """Returns when all these models are loaded; raises ServerError as soon as one cannot be."""
-        timeout = 160.0 + 20.0 * len(archives) if self.timeout is None else self.timeout
+        timeout = LOADING + 20.0 * len(archives) if self.timeout is None else self.timeout
         deadline = time.monotonic() + timeout
         with self.address.management(timeout=5.0) as management:
             while waiting := self.not_ready(archives, management):
@@ -278,7 +278,11 @@ class Server:
                 if self.process.poll() is not None:
                     raise ServerError(f"TorchServe did not start: {self.exit_reason()}")
                 if time.monotonic() > deadline:
-                    raise ServerError(f"not loaded within {timeout:g} s: {', '.join(waiting)}; {self.see_logs()}")
+                    late = [each for each in archives if each.name in waiting and each not in self.failed]
+                    if not late:
+                        raise ServerError(f"TorchServe does not answer within {timeout:g} s; {self.see_logs()}")
+                    for each in late:
+                        self.fail(each, f"{each.name} is not loaded within {timeout:g} s; {self.see_logs()}")
                 time.sleep(0.2)
 
     def not_ready(self, archives: Sequence[Archive], management: ManagementClient) -> list[str]:

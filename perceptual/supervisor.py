@@ -86,7 +86,7 @@ class Supervisor:
         try:
             self.server.restart()
             logger.warning("TorchServe is started again")
-        except ServerError as error:  # the next look sees that it is not running
+        except (ServerError, OSError) as error:  # the next look sees that it is not running
             logger.error("%s", error)
         self.down_since.clear()
         self.answered = time.monotonic()
@@ -97,9 +97,12 @@ class Supervisor:
         workers = described["workers"]
         if not described["minWorkers"]:
             self.down_since.pop(model, None)
-            return model in self.held and time.monotonic() >= self.attempts[model].due
-        self.release(model)  # if it was held back, someone has scaled it up
+            if model in self.held:
+                return time.monotonic() >= self.attempts[model].due
+            self.refuse(model, 0, management)  # someone has scaled it to none: what waited for it would wait for ever
+            return False
         if any(worker["status"] == "READY" for worker in workers):
+            self.release(model)  # if it was held back, someone has scaled it up
             self.down_since.pop(model, None)
             return False
         down = time.monotonic() - self.down_since.setdefault(model, time.monotonic())
@@ -116,17 +119,16 @@ class Supervisor:
         name, version = split(model)
         management.set_workers(name, 0, version)
         self.down_since.pop(model, None)
-        pause = self.refuse(model, management)
+        pause = self.attempts[model].next()
+        self.refuse(model, pause, management)
         logger.error("the workers of %s keep dying: refusing its requests, trying again in %g s", model, pause)
 
-    def refuse(self, model: str, management: ManagementClient) -> float:
-        """Has the front refuse what waits for a model; returns the seconds until it is tried again."""
-        pause = self.attempts[model].next()
+    def refuse(self, model: str, pause: float, management: ManagementClient) -> None:
+        """Has the front refuse what waits for a model that is tried again after so many seconds."""
         name, version = split(model)
         self.server.front.refuse(f"/predictions/{model}", pause)
         if management.describe(name)["modelVersion"] == version:  # the default, which requests need not name
             self.server.front.refuse(f"/predictions/{name}", pause)
-        return pause
 
     def bring_back(self, model: str) -> None:
         """Tries to start a model's workers."""
@@ -135,7 +137,8 @@ class Supervisor:
             try:
                 management.scale(name, self.held[model], version)
             except ServerError as error:
-                pause = self.refuse(model, management)
+                pause = self.attempts[model].next()
+                self.refuse(model, pause, management)
                 logger.error("%s stays refused: %s; trying again in %g s", model, error, pause)
             else:
                 self.release(model)
@@ -145,6 +148,8 @@ class Supervisor:
         """No longer holds models back, if it did."""
         kept = {model: workers for model, workers in self.held.items() if model not in models}
         if kept != self.held:
+            for model in self.held.keys() - kept:
+                self.server.front.welcome(f"/predictions/{model}", f"/predictions/{split(model)[0]}")
             self.held = kept
             write_held(self.server.snapshots, kept)
 

@@ -93,6 +93,13 @@ def server(model_store, without_package, tmp_path_factory):
             yield running
 
 
+@pytest.fixture(scope="module")
+def management(server):
+    """A client of its management API."""
+    with server.address.management() as management:
+        yield management
+
+
 @pytest.fixture
 def run(capsys):
     """Runs a command line; gives its exit status, output and errors."""

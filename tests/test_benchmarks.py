@@ -295,7 +295,10 @@ def test_optimization_until_the_losses_are_as_low(bench, tmp_path, photos, paint
         (["inference", "--peer", "missing"], "inference: --peer missing is no checkout of pytorch/examples'"),
         (["training", "--peer", "missing"], "training: --peer missing is no checkout of pytorch/examples'"),
         (["memory", "--model", "missing"], "memory: missing is neither a weights file nor the name of a"),
-        (["optimization", "--content", "missing", "--loss-weights", "missing"], "optimization: "),
+        (
+            ["optimization", "--content", "missing", "--loss-weights", "missing"],
+            "optimization: there is no folder m",
+        ),
         (["memory", "-o", "setup.py"], "memory: --output setup.py: File exists"),
     ],
 )

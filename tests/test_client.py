@@ -5,9 +5,20 @@ from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
+from PIL import ExifTags, Image
 
 from perceptual import client as module
-from perceptual.client import Client, ManagementClient, RunningServer, Tokens, error_of, find_server, option_headers
+from perceptual import images
+from perceptual.client import (
+    Client,
+    ManagementClient,
+    RunningServer,
+    Tokens,
+    encoded,
+    error_of,
+    find_server,
+    option_headers,
+)
 from perceptual.errors import ImageTooLarge, InputError, ServerError
 
 REFUSED = httpx.Response(400, json={"code": 400, "type": "InvalidKeyException", "message": "Token …"})
@@ -119,7 +130,8 @@ def test_replies_become_errors(status, body, kind, message):
 @pytest.mark.parametrize(
     ("failure", "message"),
     [
-        (httpx.ConnectError("refused"), "no server answers at http://i; start one"),
+        (httpx.ConnectError("refused"), r"no server answers at http://i \(refused\); start one"),
+        (httpx.ConnectTimeout("late"), r"no server answers at http://i \(late\); start one"),
         (httpx.ReadTimeout("late"), "no answer from http://i within 7 s"),
         (httpx.RemoteProtocolError("gone"), "the connection to http://i broke: gone"),
     ],
@@ -163,3 +175,11 @@ def test_servers_that_ended_are_not_found(monkeypatch, tmp_path):
     monkeypatch.setattr(module.psutil, "pid_exists", lambda pid: False)
     with pytest.raises(ServerError, match="no server is running"):
         find_server()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I", "PA", "RGBX", "CMYK", "F"])
+def test_a_photo_of_any_mode_is_sent_with_no_more_than_how_it_was_held(mode):
+    photo = Image.new(mode, (8, 6))
+    photo.getexif()[ExifTags.Base.Orientation] = 6
+    photo.getexif()[ExifTags.Base.XResolution] = "no number"  # what Pillow fails to write
+    assert images.decode(encoded(photo)).rgb.shape == (3, 8, 6)

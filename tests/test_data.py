@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -34,6 +37,12 @@ def test_photos_are_found_flat_and_nested_and_split_by_name(tmp_path):
     files[0].unlink()  # others keep their split
     for split, before in splits.items():
         assert set(find_photos(tmp_path, split)) == set(before) - {files[0]}
+
+
+def test_a_name_that_is_no_text_is_a_name(tmp_path):
+    photo = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    Image.new("RGB", (8, 8)).save(photo)
+    assert find_photos(tmp_path, "all") == [photo]
 
 
 def test_a_missing_or_empty_folder_fails_at_once(tmp_path):

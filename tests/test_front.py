@@ -7,9 +7,10 @@ from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from perceptual.errors import ServerError
-from perceptual.front import RETRY_AFTER, Front
+from perceptual.front import RETRY_AFTER, Front, asked_for
 from perceptual.server import reserve_ports
 
 LARGEST = 100_000
@@ -143,6 +144,30 @@ def test_what_waits_for_a_model_that_is_held_back_is_refused(client, front, torc
         torchserve.free.set()
         assert other.result().status_code == 200
     assert client.post("/predictions/slow").status_code == 200  # that one TorchServe answers
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/predictions/m", "m"),
+        ("/predictions/m/1.0/", "m/1.0"),
+        ("/predictions/m/1.0/more/still", "m/1.0"),
+        ("/explanations/m", "m"),
+        ("/models/m/invoke", "m"),
+        ("/invocations?model_name=m", "m"),
+        ("/m/predict", "m"),
+        ("/m/1.0/predict", "m/1.0"),
+        ("/v1/models/m:predict", "m"),
+        ("/v2/models/m/infer", "m"),
+    ],
+)
+def test_every_path_to_a_model_is_told_when_to_ask_again(front, path, model):
+    front.refuse(f"/predictions/{model}", 40)
+    request = make_mocked_request("POST", path)
+    assert front.retry_after(request) in (39, 40)
+    front.welcome(f"/predictions/{model}")
+    assert front.retry_after(request) == RETRY_AFTER
+    assert asked_for(make_mocked_request("GET", "/ping")) == "/ping"
 
 
 def test_a_client_that_goes_leaves_nothing_behind(client, front, torchserve):

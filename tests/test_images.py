@@ -139,6 +139,9 @@ def mode_cases():
         ),
         same("tiff-16", save(Image.fromarray(deep), "TIFF"), deep_as_bytes),
         same("tiff-16-big-endian", save(Image.fromarray(deep.astype(">u2")), "TIFF"), deep_as_bytes),
+        same(
+            "tiff-16-bits-white-is-zero", save(Image.fromarray(65535 - deep), "TIFF", tiffinfo={262: 0}), deep_as_bytes
+        ),
         same("tiff-i-16-bits", save(Image.fromarray(deep.astype(np.int32)), "TIFF"), deep_as_bytes),
         same("tiff-i-8-bits", save(Image.fromarray(grey.astype(np.int32)), "TIFF"), stacked(grey)),
         same("tiff-i-31-bits", save(Image.fromarray(grey.astype(np.int32) << 23), "TIFF"), stacked(grey), within=1),
@@ -447,6 +450,14 @@ def test_damaged_or_mismatched_profile_is_ignored(profile):
     assert difference(images.decode(data), color_photo()) == 0
 
 
+def test_a_profile_of_another_type_is_ignored():
+    data = save(Image.fromarray(color_photo()), "TIFF", icc_profile=swapped_profile())
+    entry = struct.pack("<HH", 34675, 7)
+    assert data.count(entry) == 1
+    as_text = data.replace(entry, struct.pack("<HH", 34675, 2))
+    assert difference(images.decode(as_text), color_photo()) == 0
+
+
 # ---- What is refused
 
 
@@ -481,6 +492,20 @@ def test_pixel_limit_is_checked_before_decoding(format, monkeypatch):
     monkeypatch.setattr(images, "from_pil", lambda image: pytest.fail("began to decode"))
     with pytest.raises(ImageTooLarge, match=r"\d+×\d+ pixels; the limit is 67108864"):
         images.decode(claims_to_be_huge()[format])
+
+
+def test_tiles_of_a_tiff_are_limited_too():
+    data = save(Image.fromarray(color_photo()), "TIFF", tiffinfo={65000: 65536, 65001: 65536})
+    for private, tag in ((65000, 322), (65001, 323)):
+        data = data.replace(struct.pack("<HH", private, 4), struct.pack("<HH", tag, 4))
+    with pytest.raises(ImageTooLarge, match=r"tiles of 65536×65536 pixels; the limit is 67108864"):
+        images.decode(data)
+
+
+def test_what_is_reduced_first_is_told_as_such():
+    data = save(Image.new("L", (600, 400)), "PNG")
+    with pytest.raises(ImageTooLarge, match="the image has, reduced, 300×200 pixels, 8 times larger 2400×1600; the"):
+        images.decode(data, max_pixels=300_000, scale=8, max_size=300)
 
 
 @pytest.mark.filterwarnings("error")

@@ -3,25 +3,14 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from training_fixtures import PROGRAM
 
 from perceptual.errors import InvalidOption
 from perceptual.networks import StyleNetwork
 from perceptual_training import parallel
-
-PROGRAM = f"""
-import sys
-from functools import partial
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from training_fixtures import narrow_vgg
-from perceptual_training import loss_network
-loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)
-from perceptual.commands import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture

@@ -30,12 +30,6 @@ def client(server):
         yield client
 
 
-@pytest.fixture
-def management(server):
-    with server.address.management() as management:
-        yield management
-
-
 def encode(image, format, **options):
     buffer = io.BytesIO()
     image.save(buffer, format, **options)

@@ -171,7 +171,7 @@ class Described:
     snapshots = front = process = address = property(lambda self: self)
 
     def __init__(self):
-        self.workers, self.wanted, self.failure, self.scaled = [], 1, None, []
+        self.workers, self.wanted, self.failure, self.scaled, self.refused = [], 1, None, [], []
 
     def poll(self):
         return None
@@ -196,7 +196,10 @@ class Described:
     scale = set_workers
 
     def refuse(self, path, seconds):
-        pass
+        self.refused.append((path, seconds))
+
+    def welcome(self, *paths):
+        self.refused = [each for each in self.refused if each[0] not in paths]
 
 
 @pytest.fixture
@@ -234,6 +237,40 @@ def test_a_model_is_brought_back_though_holding_it_back_went_wrong(described):
     clock[0] = 1017.0
     watcher.look()
     assert server.scaled == [0, 1] and watcher.held == {}
+
+
+def test_a_held_model_that_someone_scales_up_in_vain_is_still_held(described):
+    server, watcher, clock = described
+    server.workers = DEAD
+    for clock[0] in (1000.0, 1016.0):
+        watcher.look()
+    assert watcher.held == {"m/1": 1} and server.refused == [("/predictions/m/1", 2), ("/predictions/m", 2)]
+    for clock[0], server.wanted in ((1017.0, 2), (1017.5, 0)):  # its workers die again, and the client takes it back
+        watcher.look()
+    assert watcher.held == {"m/1": 1}
+    server.wanted, server.workers = 2, [{"pid": -1, "status": "READY"}]
+    watcher.look()
+    assert watcher.held == {} and server.refused == []
+
+
+def test_what_waits_for_a_model_that_is_scaled_to_none_is_refused(described):
+    server, watcher, _ = described
+    server.wanted = 0
+    watcher.look()
+    assert server.scaled == [] and server.refused == [("/predictions/m/1", 0), ("/predictions/m", 0)]
+
+
+def test_a_full_disk_at_a_restart_does_not_end_the_supervisor(described, monkeypatch, caplog):
+    server, watcher, _ = described
+    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    server.poll, server.exit_reason = lambda: 137, lambda: "killed"
+
+    def restart():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.restart = restart
+    watcher.look()
+    assert "TorchServe ended: killed" in caplog.text and "No space left" in caplog.text
 
 
 def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, caplog):

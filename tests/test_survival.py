@@ -61,12 +61,6 @@ def unruly_archive(server, version, response_timeout):
 
 
 @pytest.fixture(scope="module")
-def management(server):
-    with server.address.management() as management:
-        yield management
-
-
-@pytest.fixture(scope="module")
 def unruly(server, management):
     """Version 1 must answer within three seconds, version 2 within a minute."""
     archives = [unruly_archive(server, "1", 3), unruly_archive(server, "2", 60)]

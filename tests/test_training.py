@@ -4,13 +4,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training_fixtures import PROGRAM
 
 from perceptual.errors import InvalidOption, TrainingError, WeightsError
 from perceptual.weights import load_network, read_metadata
@@ -71,6 +70,24 @@ def test_resuming_is_exact(settings, tmp_path, preset, schedule):
     for part in ("network", "optimizer", "scheduler", "random"):
         assert_equal(one[part], two[part])
     assert_equal(load_network(straight.model_path)[0].state_dict(), load_network(halves.model_path)[0].state_dict())
+
+
+def test_what_was_begun_on_another_device_goes_on_as_if_here(settings):
+    train_style(settings(iterations=3))
+    folder = settings().sample_path
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    train_style(settings(iterations=5, log_step=5), resume=True)
+    straight = torch.load(folder / "checkpoint.pt", weights_only=True)["network"]
+
+    # As a GPU leaves it: with Adam's fused implementation, which looks at memory only, and channels last.
+    state["optimizer"]["param_groups"][0]["fused"] = True
+    for moments in state["optimizer"]["state"].values():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].dim() == 4:
+                moments[name] = moments[name].to(memory_format=torch.channels_last)
+    torch.save(state, folder / "checkpoint.pt")
+    train_style(settings(iterations=5, log_step=5), resume=True)
+    assert_equal(torch.load(folder / "checkpoint.pt", weights_only=True)["network"], straight)
 
 
 def test_time_and_machines_add_up_over_all_runs(settings):
@@ -234,6 +251,9 @@ def test_what_is_written_may_keep_a_share_of_the_initial_weights(settings, tmp_p
     with pytest.raises(TrainingError, match="was made with another file as the initial weights"):
         folders = {"sample_path": tmp_path / "mixed", "model_path": tmp_path / "mixed.safetensors"}
         train_style(settings(iterations=4, initial_weights=other, initial_share=0.25, **folders), resume=True)
+    folders = {"sample_path": tmp_path / "whole", "model_path": tmp_path / "whole.safetensors"}
+    train_style(settings(iterations=4, initial_weights=first, initial_share=0.5, **folders), resume=True)
+    train_style(settings(iterations=5, initial_weights=first, **folders), resume=True)
     with pytest.raises(InvalidOption, match="there are no --initial-weights to take a share of"):
         train_style(settings(initial_share=0.5, sample_path=tmp_path / "none"))
 
@@ -354,32 +374,28 @@ def test_cosine_schedule_warms_up_and_ends_at_zero(settings):
     assert lr_factor(500, cosine, rising_from=400) == pytest.approx(0.5)
 
 
-def test_a_prolonged_cosine_training_rises_anew(settings):
+def test_a_prolonged_cosine_training_rises_anew(settings, monkeypatch):
+    rates = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *args: rates.append(self.param_groups[0]["lr"]) or step(self, *args)
+    )
     train_style(settings(lr_schedule="cosine"))
     longer = settings(lr_schedule="cosine", iterations=1000, minutes=0)
     assert train_style(longer, resume=True) is None
     state = torch.load(longer.sample_path / "checkpoint.pt", weights_only=True)
+    assert rates[6:] == pytest.approx([1e-3 / 50])
     assert state["scheduler"]["_last_lr"] == pytest.approx([1e-3 * 2 / 50])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_saves_a_checkpoint_first(number, photos, painting, loss_weights, tmp_path):
-    program = textwrap.dedent(f"""
-        import sys
-        from functools import partial
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from training_fixtures import narrow_vgg
-        from perceptual_training import loss_network
-        loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)
-        from perceptual.commands import main
-        sys.exit(main(sys.argv[1:]))
-    """)
     arguments = f"""train style --content-dir {photos} --style-image {painting} --loss-weights {loss_weights}
         --init-features 4 --num-residuals 1 --image-size 32 --style-size 32 --batch-size 2 --iterations 100000
         --num-workers 1 --samples 1 --log-step 1 --sample-path {tmp_path}/run --model-path {tmp_path}/m.safetensors
         --device cpu"""
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments.split()], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", PROGRAM, *arguments.split()], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     for line in process.stderr:
         if line.startswith("3/"):

@@ -18,6 +18,16 @@ from perceptual_training.settings import StyleSettings
 
 # VGG-16's layers, an eighth as wide.
 NARROW = [8, 8, "M", 16, 16, "M", 32, 32, 32, "M", 64, 64, 64, "M", 64, 64, 64, "M"]
+# The command line, with the narrow VGG-16 in VGG-16's place, for a process of its own.
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from training_fixtures import narrow_vgg
+from perceptual_training import loss_network
+loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)
+from perceptual.commands import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def narrow_vgg(weights=None, init_weights=True):

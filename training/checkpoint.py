@@ -95,12 +95,12 @@ def load_checkpoint(
         raise TrainingError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     refuse_other_settings(path, state["settings"], settings)
     for what, digest in state.get("sources", {}).items():
-        if sources[what] != digest:
+        if digest and sources[what] and sources[what] != digest:  # no share of initial weights is no such file
             raise TrainingError(
                 f"{path} was made with another file as {what}; name another --sample-path to begin anew"
             )
     network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
+    restore(optimizer, state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
     torch.set_rng_state(state["random"])
     device = next(network.parameters()).device
@@ -110,6 +110,21 @@ def load_checkpoint(
     as_meant = state["settings"]["iterations"] == settings.iterations
     rising_from = state.get("rising_from", 0) if as_meant else done
     return Progress(done, state.get("seconds"), tuple(state.get("machines", ())), rising_from, state.get("photos"))
+
+
+def restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Gives an optimizer a state that may come from another device, in the form that this one has here.
+
+    Loading alone would keep the other's kind of implementation, and the layout of its moments in memory, which fused
+    implementations on a CPU do not look at: they would take one weight's moments for another's.
+    """
+    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        saved["fused"] = group["fused"]
+    optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def refuse_other_settings(path: Path, old: dict[str, Any], settings: TrainingSettings) -> None:

@@ -1,6 +1,7 @@
 """Photographs for training: found in a folder, split by name, cropped at random but reproducibly."""
 
 import hashlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -60,7 +61,7 @@ def image_files(folder: Path, option: str) -> list[Path]:
 
 def percentile(name: str) -> int:
     """A number from 0 to 99 that depends on nothing but the file's name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % 100
 
 
 def read_photo(file: Path) -> Tensor:
@@ -85,8 +86,8 @@ def mean_size(files: Sequence[Path]) -> float:
     """Bytes of a photo when it is decoded, in the mean over those that can be opened."""
     sizes = []
     for file in files:
-        # Reads no more than the header.
-        with suppress(OSError, Image.DecompressionBombError), Image.open(file) as image:
+        # Reads no more than the header; Pillow raises whatever its formats do.
+        with suppress(Exception), Image.open(file) as image:
             sizes.append(3 * image.width * image.height)
     return sum(sizes) / max(1, len(sizes))
 

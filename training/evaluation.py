@@ -36,7 +36,7 @@ from .data import image_files
 from .degradation import degrade
 from .loss_network import LossNetwork, load_loss_network
 from .machine import exact_float32
-from .report import Row, averages, table
+from .report import Row, averages, encoded, table
 from .settings import EvaluationSettings, plain
 
 LAYERS = ("relu2_2", "relu3_3")
@@ -93,9 +93,9 @@ def evaluate(settings: EvaluationSettings) -> Path:
     means = averages(rows, "scale", "method")
     facts = {**plain(settings), "loss_network": origin}
     content = json.dumps({"settings": facts, "means": means, "images": rows}, indent=2, ensure_ascii=False)
-    write_atomically(settings.output / "super_resolution.json", content.encode())
+    write_atomically(settings.output / "super_resolution.json", encoded(content))
     report = settings.output / "super_resolution.md"
-    write_atomically(report, markdown(means, rows, len(targets), origin).encode())
+    write_atomically(report, encoded(markdown(means, rows, len(targets), origin)))
     return report
 
 

@@ -106,9 +106,11 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     sources = sources_of(task, settings)
     if resume:
         before = load_checkpoint(run.checkpoint, settings, sources, network, optimizer, scheduler)
+        for group in optimizer.param_groups:  # the old one is of the old length, if that has changed
+            group["lr"] = group["initial_lr"] * lr_factor(before.iteration, settings, before.rising_from)
     start = before.iteration
     if start >= settings.iterations:
-        if run.model.exists():
+        if parallel.any_of(run.model.exists()):  # of all processes alike, before the first writes it
             raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
         finish(run)  # which it did not come to the last time
         return True
@@ -137,7 +139,10 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 record.note(f"before, there were {before.photos} photos: they come in another order from here on")
             if half and not quick:
                 record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
-            if parallel.world_size() == 1 and (settings.compile == "yes" or (settings.compile == "auto" and on_gpu)):
+            wanted = settings.compile == "yes" or (settings.compile == "auto" and on_gpu)
+            if wanted and parallel.world_size() > 1:
+                record.note("of several processes, the step is not compiled")
+            elif wanted:
                 record.note("compiling the step; that takes a minute or two")
                 ramp = torch.linspace(0, 1, settings.image_size, device=device)
                 example = ramp.repeat(settings.batch_size, 3, settings.image_size, 1)
@@ -172,7 +177,6 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 record.losses(done, means, optimizer.param_groups[0]["lr"])
             if last or done % settings.save_step == 0:
                 progress = advanced(before, done, time.monotonic() - begin, machine, len(files))
-                save_checkpoint(run.checkpoint, progress, settings, sources, network, optimizer, scheduler)
                 facts = {
                     "iterations": done,
                     "training": {"seconds": progress.seconds, "machine": "; ".join(progress.machines)},
@@ -181,6 +185,8 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 }
                 with mixed_with(network, initial, settings.initial_share):
                     save_network(run.latest, network, {**task.provenance(), **facts})
+                # After the weights: where a checkpoint is, they are as far at least.
+                save_checkpoint(run.checkpoint, progress, settings, sources, network, optimizer, scheduler)
             if last or done % settings.sample_step == 0:
                 with mixed_with(network, initial, settings.initial_share):
                     record.pictures(done, task.sheet(), task.frame())

@@ -32,7 +32,7 @@ class Record:
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.bar = self.progress.add_task("", completed=start, total=iterations)
         (folder / "evolution").mkdir(parents=True, exist_ok=True)
-        self.file = (folder / "train.log").open("a", encoding="utf-8")
+        self.file = (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace")
         self.board = SummaryWriter(folder, purge_step=start + 1)  # what a run logged after its last checkpoint
 
     def __enter__(self) -> "Record":

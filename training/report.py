@@ -19,6 +19,11 @@ def averages(rows: Sequence[Row], *by: str) -> list[Row]:
     ]
 
 
+def encoded(text: str) -> bytes:
+    """A report in UTF-8; what a file's name holds that is none, as escapes."""
+    return text.encode(errors="backslashreplace")
+
+
 def table(rows: Sequence[Row], shown: Callable[[str, Any], str]) -> list[str]:
     """The lines of a Markdown table of rows with the same columns; ``shown`` writes a value by its column's name."""
     names = list(rows[0])

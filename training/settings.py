@@ -236,6 +236,8 @@ FREE_ON_RESUME = PATHS | {
     "device",
     "iterations",
     "minutes",
+    "loss_weights_sha256",
+    "samples",
     "log_step",
     "sample_step",
     "save_step",

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
-from torchvision.transforms.v2.functional import center_crop, to_pil_image
+from torchvision.transforms.v2.functional import to_pil_image
 
 from perceptual.errors import InvalidOption, TrainingError
 from perceptual.predictor import Predictor, load, pick_device
@@ -33,9 +33,9 @@ from .losses import Features
 from .machine import exact_float32
 from .objective import StyleObjective, build_objective
 from .optimization import beginning, optimize
-from .report import Row, averages, table
+from .report import Row, averages, encoded, table
 from .settings import OptimizationSettings, StyleEvaluationSettings, plain
-from .task import load_image
+from .task import load_square
 
 STYLES = Path(__file__).parent / "styles"
 SHOWN = 256  # pixels; side of a picture on a contact sheet
@@ -75,7 +75,7 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
                 sheet: list[list[Tile]] = []
                 for file in files:
                     status.update(f"{', '.join(networks)} at {size} px: {file.name}")
-                    photo = center_crop(load_image(file, size), [size, size])
+                    photo = load_square(file, size)
                     facts = {"painting": losses.style_image.stem, "size": size, "image": file.name}
                     measured, pictures = compare(objective, photo, networks, settings.iterations, settings.start)
                     rows += [{**facts, **row} for row in measured]
@@ -136,7 +136,7 @@ def checked_objective(losses: OptimizationSettings, networks: Mapping[str, Predi
 
 def artefacts(predictor: Predictor, files: Sequence[Path]) -> Row:
     """A network's figures for grids and borders."""
-    photos = [load_image(file, SIDE + 2 * SURROUNDINGS) for file in files]
+    photos = [load_square(file, SIDE + 2 * SURROUNDINGS) for file in files]
     return {**{f"grid, {name}": value for name, value in grids(predictor).items()}, **borders(predictor, photos)}
 
 
@@ -187,8 +187,8 @@ def write_report(settings: StyleEvaluationSettings, report: Path, rows: Sequence
         mean.pop("worth", None)
     content = {"settings": plain(settings), "means": means, "artefacts": faults, "images": rows}
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_atomically(report.with_suffix(".json"), text.encode())
-    write_atomically(report, markdown(means, rows, faults, settings).encode())
+    write_atomically(report.with_suffix(".json"), encoded(text))
+    write_atomically(report, encoded(markdown(means, rows, faults, settings)))
 
 
 def markdown(

@@ -37,7 +37,8 @@ def run(args: Namespace) -> int:
     predictor = load(args.model, args.device, args.engine)
 
     def stylize(photo: bytes, format: str) -> bytes:
-        (picture,) = predictor.stylize_pictures([images.decode(photo)], [options])
+        decoded = images.decode(photo, format=format, max_size=options.max_size)
+        (picture,) = predictor.stylize_pictures([decoded], [options])
         return images.encode(picture, format, options.quality)
 
     return convert(jobs, stylize, f"stylized, in {args.output}")
