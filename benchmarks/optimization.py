@@ -8,7 +8,8 @@ it, as `perceptual optimize` does, by the losses that the network was trained wi
 the network's picture. Where --iterations do not suffice, `reached` says so, and the speed-up is what it is at least.
 
 --loss-weights is the file of the loss network that the network was trained with, unless it was torchvision's. On two
-CPU cores, an iteration takes a third of a second at 256 and six to nine at 1024: choose --sizes, --photos and --iterations.
+CPU cores, an iteration takes a third of a second at 256 and six to nine at 1024:
+choose --sizes, --photos and --iterations.
 """
 
 from argparse import ArgumentParser, Namespace

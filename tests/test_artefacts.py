@@ -56,7 +56,7 @@ BOUNDS = {
     "the_muse": (8.6, 26, 0.49, 0.19),
     "edtaonisl": (9.1, 49, 0.45, 0.20),
     "starry_night_fast": (43, 25, 0.46, 0.30),
-    "edtaonisl_fast": (2.9, 14, 0.42, 0.19),
+    "edtaonisl_fast": (2.4, 15.5, 0.42, 0.23),
 }
 
 
