@@ -14,9 +14,8 @@ import torch
 
 from perceptual import images
 from perceptual.commands.arguments import converter
-from perceptual.options import StyleOptions, UpscaleOptions
+from perceptual.options import TILE, StyleOptions, UpscaleOptions
 from perceptual.predictor import load
-from perceptual.settings import Integer
 
 from .arguments import count
 from .photos import noise
@@ -40,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=[512, 1024, 2048, 4096],
         help="sides of the square photos, px (default: 512 1024 2048 4096)",
     )
-    parser.add_argument("--tile", type=converter(Integer(128, 16384)), metavar="N", help="as the option of a picture")
+    parser.add_argument("--tile", type=converter(TILE), metavar="N", help="as the option of a picture")
 
 
 def run(args: Namespace) -> Tables:

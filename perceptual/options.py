@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .settings import Choice, Integer, Number, OneOf, Switch, Text, setting
 
 FORMATS = ("jpeg", "png", "webp")
+TILE = Integer(128, 16384)  # pixels
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class PictureOptions:
     quality: int = setting(90, Integer(1, 100), "quality of jpeg and webp")
     tile: int | None = setting(
         None,
-        Integer(128, 16384),
+        TILE,
         "side, in pixels of the result, of the square that is worked on at once: larger ones take more memory; "
         "default: 2048 for style, 1024 for super-resolution, about 1.5 GiB",
     )

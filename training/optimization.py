@@ -89,7 +89,7 @@ def beginning(start: str, photo: Tensor, seed: int = 0) -> Tensor:
     """Where an optimization of a photo, 1×3×H×W in [0, 1], begins.
 
     Args:
-        start: ``photo``: with itself; ``noise``: with white noise of its size, as in the paper.
+        start: ``photo``: with itself; ``noise``: with white noise of its size, as https://github.com/jcjohnson/neural-style.
         photo: On any device.
         seed: Of the noise, which is the same on every device.
     """

@@ -22,7 +22,7 @@ STYLE = """Measures style networks against optimization of the picture itself, o
   perceptual evaluate style --model mine.safetensors --style-image painting.jpg --content holiday/ --split all
 
 Content loss, style loss by layer and total variation, weighted as in the training, of each network's output, of the
-photo, and of optimizations from it or, as in the paper, from noise; after how many iterations these are as good; grids
+photo, and of optimizations that begin with it or with noise; after how many iterations these are as good; grids
 in flat areas, and borders. The folder --output gets tables as Markdown and as JSON, and contact sheets. Hours on a CPU:
 choose --sizes, --photos and --iterations.
 """
