@@ -100,13 +100,20 @@ def free_port():
     """The first of three free ports in a row, below those that the system gives to connections meanwhile."""
     while True:
         port = random.SystemRandom().randrange(20000, 30000)
-        try:
-            for each in range(port, port + 3):
-                with socket.socket() as other:
-                    other.bind(("127.0.0.1", each))
+        if are_free(port):
             return port
-        except OSError:
-            continue
+
+
+def are_free(port):
+    """Whether a port is free, and the two after it."""
+    try:
+        for each in range(port, port + 3):
+            with socket.socket() as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                other.bind(("127.0.0.1", each))
+    except OSError:
+        return False
+    return True
 
 
 def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_path, monkeypatch, photo, run):
@@ -135,6 +142,7 @@ def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_pa
         finally:
             process.kill()
     wait_for(lambda: not any(running(member) for member in members), seconds=10)
+    wait_for(lambda: are_free(port), seconds=10)  # a zombie's threads may hold its sockets a moment longer
     (snapshot_folder(store, port) / "20990101000000000-snapshot.cfg").write_text("#Saving snapshot\nmodel_snaps")
     altered(store / "tiny.mar", store / "new.mar", modelName="new")
 
