@@ -130,8 +130,7 @@ def decode(
     refuse_empty(image)
     reduced = min(1.0, (max_size or math.inf) / max(image.size))
     width, height = (max(1, round(side * reduced)) for side in image.size)
-    has = "the image has" if reduced == 1 else "the image has, reduced,"
-    check_size(width, height, max_pixels, scale, format, has)
+    check_size(width, height, max_pixels, scale, format, reduced=reduced < 1)
     check_size(*image.size, max_pixels)
     check_tiles(image, max_pixels)
     if max(image.size) > LONGEST:
@@ -154,7 +153,7 @@ def check_tiles(image: Image.Image, max_pixels: int) -> None:
 
 
 def check_size(
-    width: int, height: int, max_pixels: int, scale: int = 1, format: str | None = None, has: str = "the image has"
+    width: int, height: int, max_pixels: int, scale: int = 1, format: str | None = None, *, reduced: bool = False
 ) -> None:
     """Raises ImageTooLarge, naming the largest image that fits, if ``scale`` times the size is over a limit."""
     by_pixels = math.sqrt(max_pixels / (width * height)) / scale
@@ -166,6 +165,7 @@ def check_size(
     limit = f"{max_pixels} pixels in all" if by_pixels < by_side else f"{MAX_SIDES[format or '']} a side in {format}"
     enlarged = f", {scale} times larger {scale * width}×{scale * height}" if scale > 1 else ""
     fitting = (long, short) if width > height else (short, long)
+    has = "the image has, reduced," if reduced else "the image has"
     raise ImageTooLarge(
         f"{has} {width}×{height} pixels{enlarged}; the limit is {limit}: send {'×'.join(map(str, fitting))} at most"
     )

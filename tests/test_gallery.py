@@ -40,7 +40,7 @@ def test_one_photo_in_rows_of_four_and_several_in_a_row_each(run, styles, photos
     files = [photos / "a" / "001.png", photos / "a" / "003.png"]  # 60 × 48 each
     command = ("-o", tmp_path / "sheet.png", "--models", *styles, "--device", "cpu")
     status, out, err = run("gallery", files[0], *command)
-    assert (status, err) == (0, "") and out == f"{tmp_path / 'sheet.png'}: 1 photos in 5 styles\n"
+    assert (status, err) == (0, "") and out == f"{tmp_path / 'sheet.png'} (photos: 1, styles: 5)\n"
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (4 * 66 + 6, 2 * (48 + LINE) + 3 * 6)
         result = sheet.crop((72, 6 + LINE, 72 + 60, 6 + LINE + 48))
@@ -55,7 +55,7 @@ def test_every_style_that_ships_is_the_default(run, styles, upscaler, photos, tm
     shipped = {file.stem: file for file in [*styles[:2], upscaler]}
     monkeypatch.setattr("perceptual.weights.shipped_weights", lambda: shipped)
     status, out, _ = run("gallery", photos / "a" / "001.png", "-o", tmp_path / "sheet.jpg")
-    assert status == 0 and "in 2 styles" in out  # the third is no style
+    assert status == 0 and "styles: 2" in out  # the third is no style
     monkeypatch.setattr("perceptual.weights.shipped_weights", dict)
     status, _, err = run("gallery", photos / "a" / "001.png", "-o", tmp_path / "sheet.jpg")
     assert (status, err) == (1, "perceptual: no style ships with this package; name weights files with --models\n")

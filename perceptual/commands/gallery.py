@@ -63,7 +63,7 @@ def run(args: Namespace) -> None:
     predictors = {name: load(file, args.device, args.engine) for name, file in find_distinct(names).items()}
     sheet = gallery(photos, predictors)
     write_atomically(args.output, images.encode(images.from_pil(sheet), SUFFIXES[args.output.suffix.lower()]))
-    print(f"{args.output}: {len(photos)} photos in {len(predictors)} styles")
+    print(f"{args.output} (photos: {len(photos)}, styles: {len(predictors)})")
 
 
 def shipped_styles() -> list[str]:
