@@ -1,8 +1,8 @@
 """Installs the command line and library as one distribution.
 
 ``handlers``, ``training`` and ``models`` are too common as installed names, so they are installed as
-``perceptual_handlers``, ``perceptual_training`` and ``perceptual_models``: the wheel alone can train,
-package and serve.
+``perceptual_handlers``, ``perceptual_training`` and ``perceptual_models``: the wheel alone can train, package and
+serve.
 """
 
 import re
@@ -61,7 +61,7 @@ setup(
         "shtab>=1.7",
         "tensorboard>=2.14",
         "tomli>=2; python_version < '3.11'",
-        "torch>=2.6",
+        "torch>=2.9",
         "torchmetrics>=1.4",
         "torch-model-archiver==0.12.0",
         "torchserve==0.12.0",

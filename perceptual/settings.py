@@ -5,6 +5,7 @@ row of a table in the documentation. :func:`setting` makes such a field, :func:`
 or TOML values, :func:`settings_of` lists the fields for whoever presents them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -31,7 +32,9 @@ class Number:
 
     def parse(self, value: Any) -> float:
         """A float, from a number or text."""
-        return checked_range(self, float(value))
+        if isinstance(value, bool) or not math.isfinite(number := float(value)):
+            raise ValueError
+        return checked_range(self, number)
 
     def __str__(self) -> str:
         return f"a number {describe_range(self.low, self.high)}".strip()
@@ -46,7 +49,7 @@ class Integer:
 
     def parse(self, value: Any) -> int:
         """An int, from a number or text."""
-        if isinstance(value, float) and not value.is_integer():
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError
         return checked_range(self, int(value))
 
@@ -131,7 +134,10 @@ class FilePath:
         """A Path, with ``~`` expanded."""
         if not isinstance(value, str | Path) or not str(value):
             raise ValueError
-        return Path(value).expanduser()
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:  # ~somebody, whom the machine does not know
+            raise ValueError from error
 
     def __str__(self) -> str:
         return self.what
@@ -158,7 +164,7 @@ class Several:
 
 
 def checked_range(kind: Number | Integer, value: Any) -> Any:
-    """The value, or ValueError if it lies outside (NaN lies outside of everything)."""
+    """The value, or ValueError if it lies outside."""
     if not kind.low <= value <= kind.high:
         raise ValueError
     return value

@@ -7,6 +7,7 @@ network's constructor arguments as JSON) and ``provenance`` (JSON: recipe, itera
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def load_network(path: str | Path) -> tuple[ImageTransformationNetwork, dict[str
     try:
         network = NETWORKS[metadata["task"]](**metadata["config"])
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in tensors.items()})
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise WeightsError(f"{path} does not fit its own network: {first_lines(error)}") from error
     return network.eval().requires_grad_(False), metadata
 
@@ -79,8 +80,10 @@ def find_weights(name_or_path: str | Path) -> Path:
     Raises:
         WeightsError: Neither a file nor a shipped name; the message lists the names.
     """
-    if (path := Path(name_or_path)).is_file():
-        return path
+    path = Path(name_or_path)
+    with suppress(OSError):  # a folder that may not be looked into, as the current one of another user
+        if path.is_file():
+            return path
     shipped = shipped_weights()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
@@ -96,7 +99,7 @@ def find_distinct(models: Iterable[str | Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for file in map(find_weights, models):
-        if file.stem in found:
+        if file.resolve() != found.get(file.stem, file).resolve():
             raise WeightsError(f"{found[file.stem]} and {file} would both be {file.stem}: rename one")
         found[file.stem] = file
     return found
@@ -125,13 +128,13 @@ def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")
         raise WeightsError(f"{path} was not written by this program (format {FORMAT} expected, {found} found)")
-    if metadata["task"] not in NETWORKS:
-        raise WeightsError(f"{path} is for the task {metadata['task']}; this version knows {', '.join(NETWORKS)}")
-    return {
-        "task": metadata["task"],
-        "config": json.loads(metadata["config"]),
-        "provenance": json.loads(metadata["provenance"]),
-    }
+    if (task := metadata.get("task")) not in NETWORKS:
+        raise WeightsError(f"{path} is for the task {task}; this version knows {', '.join(NETWORKS)}")
+    try:
+        known = {name: dict(json.loads(metadata[name])) for name in ("config", "provenance")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} has damaged metadata: {first_lines(error)}") from error
+    return {"task": task, **known}
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

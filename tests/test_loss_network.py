@@ -118,6 +118,14 @@ def test_a_pth_file_must_be_known_or_vouched_for(loss_weights, tmp_path):
     assert origin == f"vgg16, mine.pth (SHA-256 {digest})"
 
 
+@pytest.mark.parametrize("content", [None, torch.zeros(3), {"features.0.weight": 3}])
+def test_a_pth_file_that_holds_something_else_is_refused(content, tmp_path):
+    file = tmp_path / "other.pth"
+    torch.save(content, file)
+    with pytest.raises(TrainingError, match=r"is no state dictionary|lacks features\.0\."):
+        load_loss_network("vgg16", ["relu1_2"], file, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
 def test_torchvision_s_other_vgg16_has_its_own_convention():
     digest = Path(VGG16_Weights.IMAGENET1K_V1.url).stem.split("-")[-1] + "0" * 56
     found = loss_network.input_convention("vgg16", Path("x.pth"), {}, digest, vouched=True)

@@ -40,6 +40,8 @@ def test_values(kind, value, parsed):
         ("strength", "1.5", "strength: expected a number from 0 to 1, got '1.5'"),
         ("strength", "nan", "strength: expected a number from 0 to 1, got 'nan'"),
         ("strength", "much", "strength: expected a number from 0 to 1, got 'much'"),
+        ("strength", True, "strength: expected a number from 0 to 1, got 'True'"),
+        ("quality", True, "quality: expected a whole number from 1 to 100, got 'True'"),
         ("quality", "90.5", "quality: expected a whole number from 1 to 100, got '90.5'"),
         ("quality", 90.5, "quality: expected a whole number from 1 to 100, got '90.5'"),
         ("format", "gif", "format: expected jpeg, png or webp, got 'gif'"),
@@ -56,6 +58,12 @@ def test_errors_tell_what_was_expected_and_came(name, value, message):
     with pytest.raises(InvalidOption) as caught:
         parse(StyleOptions, {name: value})
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(Number(), "inf"), (FilePath(), "~nobody-of-that-name/a")])
+def test_values_that_are_none(kind, value):
+    with pytest.raises(ValueError):
+        kind.parse(value)
 
 
 def test_defaults_and_required_settings():
@@ -94,6 +102,7 @@ def test_original_recipe_has_the_original_program_s_defaults():
         "image-size": 256,
         "split": "validation",
         "in-channels": 3,
+        "optimizer": "adam",
         "init-features": 32,
         "num-residuals": 5,
         "content-weight": 1,
@@ -116,6 +125,8 @@ def test_a_recipe_s_paths_are_relative_to_it(tmp_path):
     assert recipe["style-image"] == Path.home() / "x.jpg"
     with pytest.raises(InvalidOption, match="content-image: expected an image file, got 'False'"):
         parse(StyleSettings, recipe | {"content-dir": "photos"})
+    (tmp_path / "named.toml").write_text('initial-weights = "starry_night"')
+    assert read_recipe(tmp_path / "named.toml") == {"initial-weights": "starry_night"}  # one that ships
     with pytest.raises(InvalidOption, match="missing.toml"):
         read_recipe(tmp_path / "missing.toml")
     (tmp_path / "bad.toml").write_text("lr = = 1")

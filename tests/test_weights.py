@@ -6,7 +6,15 @@ from safetensors.torch import load_file, save_file
 
 from perceptual.errors import WeightsError
 from perceptual.networks import StyleNetwork
-from perceptual.weights import FORMAT, find_weights, load_network, read_metadata, save_network, write_atomically
+from perceptual.weights import (
+    FORMAT,
+    find_distinct,
+    find_weights,
+    load_network,
+    read_metadata,
+    save_network,
+    write_atomically,
+)
 
 
 def test_a_network_comes_back_as_it_was_saved(tmp_path):
@@ -43,6 +51,7 @@ def rewritten(weights, path, *, without="", **metadata):
     return path
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_bad_files_are_told_apart(weights, tmp_path):
     config = read_metadata(weights)["config"]
     config, wider = json.dumps(config), json.dumps(config | {"init_features": 5})
@@ -57,8 +66,15 @@ def test_bad_files_are_told_apart(weights, tmp_path):
             weights, tmp_path / "d.st", without="layers.0.0.weight", config=config
         ),
         "does not fit its own network: .*unexpected keyword": rewritten(weights, tmp_path / "e.st", config='{"x": 1}'),
+        "does not fit its own network: .*zero": rewritten(weights, tmp_path / "f.st", config='{"init_features": 0}'),
+        "has damaged metadata: Expecting": rewritten(weights, tmp_path / "g.st", config="{"),
+        "has damaged metadata: .*dictionary": rewritten(weights, tmp_path / "h.st", provenance="[1]"),
         "is not a safetensors file, or a damaged one": tmp_path / "broken.safetensors",
     }
+    save_file(load_file(weights), tmp_path / "i.st", {"format": FORMAT})
+    cases["is for the task None"] = tmp_path / "i.st"
+    save_file(load_file(weights), tmp_path / "j.st", {"format": FORMAT, "task": "style", "config": "{}"})
+    cases["has damaged metadata: 'provenance'"] = tmp_path / "j.st"
     (tmp_path / "broken.safetensors").write_bytes(weights.read_bytes()[:100])
     for message, file in cases.items():
         with pytest.raises(WeightsError, match=message):
@@ -70,6 +86,15 @@ def test_names_are_found_or_listed(weights):
     assert find_weights("starry_night").name == "starry_night.safetensors"
     with pytest.raises(WeightsError, match=r"nor the name of a shipped network \(.*starry_night.*\)"):
         find_weights("no_such")
+
+
+def test_a_network_named_twice_is_one(weights, tmp_path):
+    assert find_distinct([weights, "starry_night", weights]) == {
+        weights.stem: weights, "starry_night": find_weights("starry_night")
+    }  # fmt: skip
+    (tmp_path / "starry_night.safetensors").write_bytes(weights.read_bytes())
+    with pytest.raises(WeightsError, match="would both be starry_night: rename one"):
+        find_distinct(["starry_night", tmp_path / "starry_night.safetensors"])
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -1,14 +1,13 @@
 """All that a training needs to go on as if it had never stopped."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from perceptual.errors import TrainingError
 from perceptual.settings import settings_of
@@ -42,10 +41,9 @@ def save_checkpoint(
     settings: TrainingSettings,
     sources: Mapping[str, str],
     network: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
+    optimizers: Sequence[Optimizer],
 ) -> None:
-    """Writes the whole state, atomically. The data's position follows from the iteration.
+    """Writes the whole state, atomically. The data's position and the learning rate follow from the iteration.
 
     Args:
         path: The checkpoint.
@@ -53,8 +51,7 @@ def save_checkpoint(
         settings: Its settings.
         sources: What it aims at besides: digests by what they are of.
         network: What is trained, on the device whose random state counts.
-        optimizer: Of the network.
-        scheduler: Of the optimizer.
+        optimizers: Of the network.
     """
     device = next(network.parameters()).device
     state = {
@@ -62,8 +59,7 @@ def save_checkpoint(
         "settings": plain(settings),
         "sources": dict(sources),
         "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
+        "optimizers": [each.state_dict() for each in optimizers],
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
@@ -77,10 +73,9 @@ def load_checkpoint(
     settings: TrainingSettings,
     sources: Mapping[str, str],
     network: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
+    optimizers: Sequence[Optimizer],
 ) -> Progress:
-    """Restores network, optimizer, scheduler and random state in place; returns how far they had come.
+    """Restores network, optimizers and random state in place; returns how far they had come.
 
     Of several processes each restores the state of the first, as all draw the same numbers.
 
@@ -100,8 +95,8 @@ def load_checkpoint(
                 f"{path} was made with another file as {what}; name another --sample-path to begin anew"
             )
     network.load_state_dict(state["network"])
-    restore(optimizer, state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        restore(optimizer, saved)
     torch.set_rng_state(state["random"])
     device = next(network.parameters()).device
     if device.type == "cuda" and isinstance(state["random_cuda"], Tensor):
@@ -119,7 +114,8 @@ def restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
     implementations on a CPU do not look at: they would take one weight's moments for another's.
     """
     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
-        saved["fused"] = group["fused"]
+        if "fused" in group:
+            saved["fused"] = group["fused"]
     optimizer.load_state_dict(state)
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():

@@ -12,12 +12,11 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from perceptual.engines import quick_in_bfloat16
 from perceptual.errors import TrainingError
 from perceptual.networks import ImageTransformationNetwork
-from perceptual.weights import save_network, write_atomically
+from perceptual.weights import find_weights, save_network, write_atomically
 
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -26,6 +25,7 @@ from .data import Crop, RandomCrops, batches, find_photos
 from .loss_network import identity
 from .machine import bfloat16, machine_name
 from .mixing import initial_weights, mixed_with
+from .optimizers import build_optimizers
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
@@ -87,27 +87,20 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
         TrainingError: The training cannot begin, a loss is no longer finite, or the output is of one colour. The
             last good checkpoint is kept.
     """
-    if run.checkpoint.exists() and not resume:
-        raise TrainingError(f"{run.folder} holds a run already: go on with --resume, or name another --sample-path")
-    if run.model.exists() and not resume:
-        raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move it away")
     begin = time.monotonic()
     deadline = math.inf if settings.minutes is None else begin + 60 * settings.minutes
     files = find_photos(settings.content_dir, settings.split)
     network = task.network.train()
     on_gpu = device.type == "cuda"
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=on_gpu)
+    optimizers = build_optimizers(network, settings.optimizer, settings.lr)
     before = Progress()
-    scheduler = LambdaLR(optimizer, lambda done: lr_factor(done, settings, before.rising_from))
     quick = quick_in_bfloat16(device)
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and quick)
     precision = partial(bfloat16, device, enabled=half)
     initial = initial_weights(settings)
     sources = sources_of(task, settings)
     if resume:
-        before = load_checkpoint(run.checkpoint, settings, sources, network, optimizer, scheduler)
-        for group in optimizer.param_groups:  # the old one is of the old length, if that has changed
-            group["lr"] = group["initial_lr"] * lr_factor(before.iteration, settings, before.rising_from)
+        before = load_checkpoint(run.checkpoint, settings, sources, network, optimizers)
     start = before.iteration
     if start >= settings.iterations:
         if parallel.any_of(run.model.exists()):  # of all processes alike, before the first writes it
@@ -152,10 +145,13 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 losses, output = losses_of(photos)
             terms = torch.stack(list(losses.values()))
             objective = terms.sum()
-            optimizer.zero_grad(set_to_none=True)
+            network.zero_grad(set_to_none=True)
             objective.backward()
-            optimizer.step()
-            scheduler.step()
+            lr = settings.lr * lr_factor(done - 1, settings, before.rising_from)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.step()
 
             recent.append(terms.detach())
             unusable.update(bad)
@@ -174,7 +170,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 continue
             record.advance()
             if last or done % settings.log_step == 0:
-                record.losses(done, means, optimizer.param_groups[0]["lr"])
+                record.losses(done, means, lr)
             if last or done % settings.save_step == 0:
                 progress = advanced(before, done, time.monotonic() - begin, machine, len(files))
                 facts = {
@@ -186,7 +182,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 with mixed_with(network, initial, settings.initial_share):
                     save_network(run.latest, network, {**task.provenance(), **facts})
                 # After the weights: where a checkpoint is, they are as far at least.
-                save_checkpoint(run.checkpoint, progress, settings, sources, network, optimizer, scheduler)
+                save_checkpoint(run.checkpoint, progress, settings, sources, network, optimizers)
             if last or done % settings.sample_step == 0:
                 with mixed_with(network, initial, settings.initial_share):
                     record.pictures(done, task.sheet(), task.frame())
@@ -209,7 +205,7 @@ def finish(run: Run) -> None:
 def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
     """Digests of the files that decide what comes out, by what they are: a path may hold another some day."""
     told = task.provenance()
-    initial = settings.initial_weights if settings.initial_share else None
+    initial = find_weights(settings.initial_weights) if settings.initial_weights and settings.initial_share else None
     return {
         "the painting": str(told.get("style_image_sha256")),
         "the loss network": identity(str(told.get("loss_network"))),

@@ -181,7 +181,8 @@ def read_state(name: str, path: Path, sha256: str | None) -> tuple[dict[str, Ten
                 metadata = file.metadata() or {}
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
         else:
-            metadata, state = {}, torch.load(path, map_location="cpu", weights_only=True)
+            metadata, loaded = {}, torch.load(path, map_location="cpu", weights_only=True)
+            state = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
     except TrainingError:
         raise
     except (OSError, SafetensorError) as error:

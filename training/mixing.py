@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from perceptual.weights import load_network
+from perceptual.weights import find_weights, load_network
 
 from .settings import TrainingSettings
 
@@ -16,7 +16,7 @@ def initial_weights(settings: TrainingSettings) -> Mapping[str, Tensor]:
     if not settings.initial_weights or not settings.initial_share:
         return {}
     with torch.random.fork_rng(devices=[]):  # a network draws random weights before it is given others
-        return load_network(settings.initial_weights)[0].state_dict()
+        return load_network(find_weights(settings.initial_weights))[0].state_dict()
 
 
 @contextmanager

@@ -14,9 +14,11 @@ from perceptual.settings import (
     OneOf,
     Several,
     Text,
+    parse_one,
     setting,
     settings_of,
 )
+from perceptual.weights import shipped_weights
 
 from .data import SPLITS
 from .degradation import DEGRADATIONS
@@ -47,7 +49,7 @@ class TrainingSettings:
     initial_weights: Path | None = setting(
         None,
         FilePath("a weights file"),
-        "begin with the network of this file, which must have the same layers: quicker than from scratch",
+        "begin with this network, a file or one that ships, of the same layers: quicker than from scratch",
         NETWORK,
     )
     initial_share: float = setting(
@@ -71,7 +73,10 @@ class TrainingSettings:
     minutes: float | None = setting(
         None, Number(0), "stop after so many, with a checkpoint to resume from; default: when done", OPTIMIZATION
     )
-    lr: float = setting(1e-3, Number(0), "Adam's learning rate", OPTIMIZATION)
+    optimizer: str = setting(
+        "muon", Choice(("muon", "adam")), "muon comes further in as many iterations; adam is the paper's", OPTIMIZATION
+    )
+    lr: float = setting(1e-3, Number(0), "learning rate of either", OPTIMIZATION)
     lr_schedule: str = setting(
         "constant", Choice(("constant", "cosine")), "cosine: 50 iterations of warm-up, then falling to 0", OPTIMIZATION
     )
@@ -84,7 +89,7 @@ class TrainingSettings:
     compile: str = setting(
         "auto",
         Choice(("auto", "yes", "no")),
-        "the training step, which takes a minute, then a sixth quicker on a CPU, with a C++ compiler; auto: on a GPU",
+        "compile the step: takes a minute and a C++ compiler, then a CPU is a sixth quicker; auto: on a GPU",
         OPTIMIZATION,
     )
     device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any", OPTIMIZATION)
@@ -142,7 +147,12 @@ class SuperResolutionSettings(TrainingSettings):
     loss: str = setting(
         "feature", Choice(("feature", "pixel", "both")), "what is compared: features, pixels, or both, weighted", LOSSES
     )
-    pixel_weight: float = setting(1.0, Number(0), "weight of the pixel loss; with both, 100 equals features", LOSSES)
+    pixel_weight: float = setting(
+        1.0,
+        Number(0),
+        "weight of the pixel loss; with --loss both, about 100 makes it as large as the feature loss",
+        LOSSES,
+    )
     reg_weight: float = setting(0.0, Number(0), "weight of the total variation loss; a little: 1e4", LOSSES)
     iterations: int = setting(200_000, Integer(1), "iterations in all", OPTIMIZATION)
 
@@ -204,7 +214,7 @@ class StyleEvaluationSettings:
 
     model: tuple[str, ...] = as_in(EvaluationSettings, "model")
     content: Path = setting(MISSING, FilePath("a folder"), "folder of photos; required")
-    split: str = setting("test", Choice(tuple(SPLITS)), "share of them; all, if none of them was trained on")
+    split: str = setting("test", Choice(tuple(SPLITS)), "share of them; all, for photos of which none was trained on")
     photos: int = setting(5, Integer(1), "how many of these, spread over the folder")
     sizes: tuple[int, ...] = setting((256, 512, 1024), Several(Integer(32)), "sides of the squares measured, in pixels")
     iterations: tuple[int, ...] = setting(
@@ -223,13 +233,13 @@ class StyleEvaluationSettings:
 
 
 PATHS = {
-    each.name
+    each.name: each
     for cls in (StyleSettings, SuperResolutionSettings)
     for each in settings_of(cls)
     if isinstance(each.metadata["kind"], FilePath)
 }
 # What may differ between a run and its continuation without changing what is computed.
-FREE_ON_RESUME = PATHS | {
+FREE_ON_RESUME = PATHS.keys() | {
     "compile",
     "initial_share",
     "num_workers",
@@ -246,7 +256,7 @@ FREE_ON_RESUME = PATHS | {
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe's settings by option name; relative paths are taken from the recipe's folder.
+    """A recipe's settings by option name; relative paths are taken from the recipe's folder, shipped names kept.
 
     Raises:
         InvalidOption: The file is missing or is not TOML.
@@ -256,8 +266,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidOption(f"recipe {path}: {error}") from error
     for name, value in values.items():
-        if name.replace("-", "_") in PATHS and isinstance(value, str):
-            values[name] = path.parent / Path(value).expanduser()
+        if name == "initial-weights" and value in shipped_weights():
+            continue
+        if name.replace("-", "_") in PATHS and isinstance(value, str) and value:
+            values[name] = path.parent / parse_one(PATHS[name.replace("-", "_")], value)
     return values
 
 
@@ -265,8 +277,10 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
     """Pairs layers with weights; a single weight holds for all.
 
     Raises:
-        InvalidOption: Neither one weight nor one for each layer.
+        InvalidOption: Neither one weight nor one for each layer, or a layer is named twice.
     """
+    if len(set(layers)) < len(layers):
+        raise InvalidOption(f"{option}: of {' '.join(layers)}, one is named twice")
     if len(weights) not in (1, len(layers)):
         raise InvalidOption(
             f"{option}: expected 1 or {len(layers)} numbers, for {' '.join(layers)}; got {len(weights)}"

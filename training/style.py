@@ -31,7 +31,7 @@ def train_style(settings: StyleSettings, *, resume: bool = False) -> Path | None
         TrainingError: As in :func:`.loop.train`, or the style image cannot be read.
         InvalidOption: Settings that do not go together.
     """
-    run, device = prepare(settings, settings.name or settings.style_image.stem)
+    run, device = prepare(settings, settings.name or settings.style_image.stem, resume=resume)
     task = StyleTransfer(settings, device)
     return run.model if train(task, settings, run, device, resume=resume) else None
 

@@ -36,7 +36,7 @@ def train_super_resolution(settings: SuperResolutionSettings, *, resume: bool = 
         TrainingError: As in :func:`.loop.train`.
         InvalidOption: Settings that do not go together.
     """
-    run, device = prepare(settings, name_of(settings))
+    run, device = prepare(settings, name_of(settings), resume=resume)
     task = SuperResolution(settings, device)
     return run.model if train(task, settings, run, device, resume=resume) else None
 

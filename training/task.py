@@ -15,7 +15,7 @@ from perceptual import images
 from perceptual.errors import InputError, InvalidOption, TrainingError
 from perceptual.networks import ImageTransformationNetwork
 from perceptual.predictor import pick_device
-from perceptual.weights import load_network
+from perceptual.weights import find_weights, load_network
 
 from . import parallel
 from .data import find_photos
@@ -27,12 +27,21 @@ N = TypeVar("N", bound=ImageTransformationNetwork)
 FRAME_SIZE = 256  # pixels; side of a sample
 
 
-def prepare(settings: TrainingSettings, name: str) -> tuple[Run, torch.device]:
-    """Starts the random numbers; returns where the run of that name keeps its files, and where it computes."""
-    torch.manual_seed(settings.seed)
+def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run, torch.device]:
+    """Starts the random numbers; returns where the run of that name keeps its files, and where it computes.
+
+    Raises:
+        TrainingError: A new run would write over another's files.
+    """
     folder = settings.sample_path or Path("runs", name)
     model = settings.model_path or Path("models", f"{name}.safetensors")
-    return Run(name, folder, model), parallel.join(pick_device(settings.device), settings.batch_size)
+    run = Run(name, folder, model)
+    if run.checkpoint.exists() and not resume:
+        raise TrainingError(f"{run.folder} holds a run already: go on with --resume, or name another --sample-path")
+    if run.model.exists() and not resume:
+        raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move it away")
+    torch.manual_seed(settings.seed)
+    return run, parallel.join(pick_device(settings.device), settings.batch_size)
 
 
 def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:
@@ -48,7 +57,7 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
     given = {name: value for name, value in wanted.items() if value is not None}
     network = cls(**{**cls.presets[settings.preset], **given})
     if settings.initial_weights:
-        initial, _ = load_network(settings.initial_weights)
+        initial, _ = load_network(find_weights(settings.initial_weights))
         if (initial.task, initial.config) != (network.task, network.config):
             raise InvalidOption(
                 f"initial-weights: {settings.initial_weights} holds another network ({initial.task} {initial.config}); "

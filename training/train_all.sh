@@ -54,7 +54,7 @@ for recipe in "${ordered[@]}"; do
     arguments=(train "$task" --recipe "$recipe" --name "$name")
     arguments+=(--model-path "$models/$name.safetensors" --sample-path "$runs/$name")
     initial=$(sed -n 's/^initial-weights *= *["'"'"']\(.*\)["'"'"'].*/\1/p' "$recipe")
-    initial=$models/$(basename "$initial")
+    initial=$models/$(basename "$initial" .safetensors).safetensors
     [[ -f $initial ]] && arguments+=(--initial-weights "$initial")  # just trained, rather than one that ships
     [[ -e $runs/$name/checkpoint.pt ]] && arguments+=(--resume)
     if [[ $minutes ]]; then

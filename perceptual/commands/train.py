@@ -12,7 +12,7 @@ T = TypeVar("T")
 STYLE = """Trains a network to paint photos in the style of one painting.
 
   perceptual train style --style-image painting.jpg --content-dir photos/
-  perceptual train style --recipe training/recipes/starry_night.toml --content-dir photos/
+  perceptual train style --recipe training/recipes/starry_night.toml --content-dir photos/ --name mine
   perceptual train style ... --resume
 
 Any folder of a few hundred varied photos will do; the paper used 80,000. The folder of the run (--sample-path) gets
@@ -26,7 +26,8 @@ raise --style-size; if too large, lower it. If flat areas show a pattern, raise 
 SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
 
   perceptual train super-resolution --content-dir photos/ --upscale-factor 4
-  perceptual train super-resolution --recipe training/recipes/super_resolution_x4_feature.toml --content-dir photos/
+  perceptual train super-resolution --recipe training/recipes/super_resolution_x4_feature.toml --content-dir photos/ \
+      --name mine
   perceptual train super-resolution ... --resume
 
 The targets are crops of the photos (--image-size), the inputs are made of them by --degradation. --loss pixel gives
