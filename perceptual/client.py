@@ -90,10 +90,12 @@ class Tokens(httpx.Auth):
         return (expiry - datetime.now(timezone.utc)).total_seconds()
 
     def read(self) -> dict[str, Any]:
-        """The key file. Raises ServerError if there is none."""
+        """The key file. Raises ServerError if there is none, or it is something else."""
         for _ in range(20):
-            with suppress(json.JSONDecodeError):  # TorchServe is just rewriting it, in place
-                return self.read_once()
+            with suppress(ValueError, TypeError, KeyError):  # TorchServe is just rewriting it, in place
+                keys = self.read_once()
+                if all((keys["API"]["key"], keys[self.kind]["key"], keys[self.kind]["expiration time"])):
+                    return keys
             time.sleep(0.05)
         raise ServerError(f"{self.key_file} is not a key file of TorchServe")
 

@@ -1,7 +1,7 @@
 """How a network's layers are run: by PyTorch as it is, compiled by it, or by OpenVINO.
 
-An engine maps RGB images in [0, 1] to what the layers make of them, for any size. It runs images one by one: on a CPU,
-a batch is no faster, and a picture's result does not depend on its neighbours then. All but ``eager`` compute in
+An engine maps RGB images in [0, 1] to what the layers make of them, for any size. All but ``eager`` run images one by
+one: on a CPU, a batch is no faster, and a picture's result does not depend on its neighbours then. They compute in
 bfloat16 where the processor has instructions for it: results differ by less than one level of 255 in the mean, and
 where bfloat16 overflows, the picture is run again in float32.
 """
@@ -56,7 +56,7 @@ def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
         if device.type != "cpu":
             raise InvalidOption(f"engine: openvino runs on the CPU, and the device is {device}")
         if not find_spec("openvino"):
-            raise InvalidOption("engine: openvino is not installed: pip install 'torchserve-perceptual[openvino]'")
+            raise InvalidOption("engine: openvino is not installed: pip install openvino")
         return openvino(layers)
     if find_spec("openvino"):
         try:

@@ -24,12 +24,12 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
         values between them are interpolated, and bytes rounded.
     """
     if low_frequencies:
-        if images.dtype == torch.uint8:
-            return (255 * match(images / 255, references / 255, low_frequencies=True)).round().to(torch.uint8)
-        low = F.interpolate(images, references.shape[-2:], mode="bilinear", antialias=True)
-        shift = match(low, references) - low
+        white = 255 if images.dtype == torch.uint8 else 1
+        low = F.interpolate(images / white, references.shape[-2:], mode="bilinear", antialias=True)
+        shift = match(low, references / white).sub_(low)
         shift = F.interpolate(shift, images.shape[-2:], mode="bilinear", antialias=True)
-        return (images + shift).clamp(0, 1)
+        matched = shift.mul_(white).add_(images).clamp_(0, white)  # in place, for the memory of large images
+        return matched.round_().to(torch.uint8) if white == 255 else matched
     table = lookup_table(quantiles(images), quantiles(references))
     pixels = images.flatten(2)
     matched = torch.empty_like(pixels)

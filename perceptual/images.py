@@ -24,7 +24,7 @@ from PIL import (
     ImageCms,
     ImageOps,
     JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
+    PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
@@ -57,6 +57,8 @@ UNREADABLE = {
     "SVG": rb"(\xef\xbb\xbf)?\s*(<\?xml.*|<!.*)?<svg[\s>]",
 }
 
+SHOWN = [0] + [255] * 255  # what of alpha is not all transparent, for Image.point
+
 ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -84,8 +86,19 @@ class Picture:
         """The pixels, uint8 3×H×W, laid on white where they are transparent."""
         if self.alpha is None:
             return self.rgb
-        share = self.alpha.float() / 255
-        return (self.rgb * share + 255 * (1 - share)).round().to(torch.uint8)
+        color = Picture(self.rgb).to_pil()
+        white = Image.new("RGB", color.size, "white")
+        white.paste(color, mask=Image.fromarray(self.alpha[0].numpy()))
+        return to_tensor(white)
+
+    def without_hidden_colors(self) -> "Picture":
+        """The same to look at: where nothing is to be seen, with colours of what is seen around it.
+
+        What a file holds there is arbitrary, and would decide what networks and histograms make of the rest.
+        """
+        if self.alpha is None or self.alpha.min() > 0:
+            return self
+        return Picture(to_tensor(spread_colors(self.to_pil())), self.alpha)
 
     def to_pil(self) -> Image.Image:
         """The same as a PIL image, RGB or RGBA."""
@@ -127,6 +140,7 @@ def decode(
         ImageTooLarge: It, or what becomes of it, is over a limit.
     """
     image = open_image(data)
+    scale_key(image)
     refuse_empty(image)
     reduced = min(1.0, (max_size or math.inf) / max(image.size))
     width, height = (max(1, round(side * reduced)) for side in image.size)
@@ -180,11 +194,10 @@ def from_pil(image: Image.Image) -> Picture:
     with pillow_errors("the image"):
         image.load()
     refuse_empty(image)
-    color, alpha = split_alpha(upright(image))
-    if image.mode.startswith("I;16") and white_is_zero(image):
-        color = ImageOps.invert(color)
-    rgb = to_srgb(color, image.info.get("icc_profile"))
-    return Picture(to_tensor(rgb), None if alpha is None else to_tensor(alpha))
+    with pillow_errors("the image"):
+        color, alpha = split_alpha(image)
+        rgb = upright(to_srgb(color, image.info.get("icc_profile")), image)
+        return Picture(to_tensor(rgb), None if alpha is None else to_tensor(upright(alpha, image)))
 
 
 def encode(picture: Picture, format: str = "jpeg", quality: int = 90) -> bytes:
@@ -244,7 +257,7 @@ def pillow_errors(what: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # nearly everything: OSError, SyntaxError, ValueError, struct.error, zlib.error, …
-        raise InvalidImage(f"{what} is truncated or damaged: {error}") from error
+        raise InvalidImage(f"{what} is truncated or damaged{f': {error}' if str(error) else ''}") from error
 
 
 def unreadable(data: bytes | bytearray) -> InvalidImage | UnsupportedFormat:
@@ -261,13 +274,37 @@ def unreadable(data: bytes | bytearray) -> InvalidImage | UnsupportedFormat:
     return InvalidImage(f"this is not an image; {readable}")
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Turns an image as its EXIF orientation says.
+def spread_colors(image: Image.Image) -> Image.Image:
+    """RGBA as RGB, with the mean colours of ever wider surroundings where alpha is 0."""
+    rgb, alpha = image.convert("RGB"), image.getchannel("A")
+    hidden = alpha.histogram()[0]
+    if not hidden or max(image.size) == 1:
+        return rgb
+    around = image.convert("RGBa").reduce(2).convert("RGBA")  # weighted by alpha
+    around.putalpha(around.getchannel("A").point(SHOWN))
+    wide = spread_colors(around).resize(image.size, Image.Resampling.BILINEAR)
+    return Image.composite(rgb, wide, alpha.point(SHOWN))
+
+
+def scale_key(image: Image.Image) -> None:
+    """Brings a PNG's transparent colour to the depth to which Pillow brings the pixels, which it forgets."""
+    key = image.info.get("transparency")
+    if not isinstance(image, PngImagePlugin.PngImageFile) or key is None:
+        return
+    stored = image.tile[0].args if image.tile else None
+    if stored in ("L;2", "L;4"):
+        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}[stored]
+    elif stored == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    """Turns an image, made of an original, as the EXIF orientation of that says.
 
     Not by ImageOps.exif_transpose: that writes the whole EXIF block anew and fails on any odd tag in it.
     """
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = original.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # whatever Pillow raises; a damaged EXIF block is no reason to refuse the picture
         return image
     return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
@@ -285,28 +322,26 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image.convert("L" if image.mode == "1" else "RGB"), None
 
 
-def white_is_zero(image: Image.Image) -> bool:
-    """Whether a TIFF has its greys the other way round, which Pillow turns for 8 bits alone."""
-    return (
-        isinstance(image, TiffImagePlugin.TiffImageFile)
-        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-    )
-
-
 def split_deep_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """:func:`split_alpha` for greys of more than 8 bits, which Pillow's own conversion clips.
 
     In modes I and F the value of white is not written down: it is taken to be the least of the usual ones that no
     pixel exceeds.
     """
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    values = np.asarray(image)
+    if image.mode == "I" and tags and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 1:
+        values = values.view(np.uint32)  # Pillow takes them for signed
+    values = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
     brightest = values.max()
     if image.mode.startswith("I;16"):
-        white = 65535.0
+        white = 2.0 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
     else:
-        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
+        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1, 2.0**32 - 1)
         white = next((white for white in usual if brightest <= white), brightest)
-    grey = Image.fromarray((values.clip(0) * (255 / white)).round().astype(np.uint8))
+    grey = Image.fromarray((values.clip(0, white) * (255 / white)).round().astype(np.uint8))
+    if image.mode.startswith("I;16") and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        grey = ImageOps.invert(grey)  # Pillow turns greys that are the other way round for 8 bits alone
     transparent = image.info.get("transparency")
     if transparent is None:
         return grey, None

@@ -233,6 +233,9 @@ class StyleNetwork(ImageTransformationNetwork):
         )
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels is {in_channels}; it is 3 (colour) or 1 (luma)")
+        if padding == "border" and normalization == "instance":
+            # A large image is run in bands that know its statistics; those of the border would have to be among them.
+            raise ValueError("padding border goes with normalization batch or none")
         # Each unpadded residual block eats 2 px on each side of a feature map that is a quarter of the input's size.
         self.border = 8 * num_residuals if padding == "border" else 0
         self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads

@@ -4,9 +4,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from PIL import Image
@@ -26,6 +26,23 @@ from .weights import find_weights, load_network
 LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause than the picture's size
 
 Finish = Callable[[slice, Tensor, Tensor], Tensor]
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def telling_of_memory(method: M) -> M:
+    """A predictor's method that raises OutOfMemory where PyTorch tells that a GPU has none left."""
+
+    @wraps(method)
+    def wrapper(self: "Predictor", *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(
+                f"{self.device} has too little memory left: send a smaller picture or try again; "
+                "whoever runs the server, fewer workers for each GPU"
+            ) from error
+
+    return cast("M", wrapper)
 
 
 def load(name_or_path: str | Path, device: str | None = None, engine: str = "auto") -> "Predictor":
@@ -82,6 +99,7 @@ class Predictor:
         self.bfloat16 = engines.in_bfloat16(engine, self.device)
         self.metadata = metadata
 
+    @telling_of_memory
     @torch.inference_mode()
     def __call__(self, batch: Tensor, *, tile: int | None = None) -> Tensor:
         """Runs the network on RGB images in [0, 1], float, N×3×H×W.
@@ -97,7 +115,7 @@ class Predictor:
             ValueError: The tensor has another shape or type.
             OutOfMemory: A GPU's memory does not even hold a small tile.
         """
-        if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
+        if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
         parts = batch.float().split(self.at_once(batch.shape[-2:], tile))
         outputs = [self.run(part, lambda place, originals, outputs: outputs, tile, UNOBSERVED) for part in parts]
@@ -124,6 +142,7 @@ class Predictor:
         options = parse(StyleOptions, {name: value for name, value in wishes.items() if value is not None})
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
 
+    @telling_of_memory
     def stylize_pictures(
         self, pictures: Sequence[Picture], options: Sequence[StyleOptions], observer: Observer = UNOBSERVED
     ) -> list[Picture]:
@@ -133,7 +152,10 @@ class Predictor:
         norm takes over the whole image.
         """
         self.require("style")
-        photos = [images.shrink(picture, wish.max_size) for picture, wish in zip(pictures, options, strict=True)]
+        photos = [
+            images.shrink(picture, wish.max_size).without_hidden_colors()
+            for picture, wish in zip(pictures, options, strict=True)
+        ]
         results = list(photos)
         for indices, batch in self.batches(photos, options):
             wishes = [options[i] for i in indices]
@@ -161,13 +183,15 @@ class Predictor:
         """
         wishes = {"histogram-matching": histogram_matching, "low-frequencies": low_frequencies, "tile": tile}
         options = parse(UpscaleOptions, {name: value for name, value in wishes.items() if value is not None})
-        return self.upscale_pictures([open_picture(photo)], [options])[0].to_pil()
+        return self.upscale_pictures([open_picture(photo, self.network.scale)], [options])[0].to_pil()
 
+    @telling_of_memory
     def upscale_pictures(
         self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions], observer: Observer = UNOBSERVED
     ) -> list[Picture]:
         """Enlarges decoded pictures, each with its own options, in order; alpha bicubically."""
         self.require("super-resolution")
+        pictures = [picture.without_hidden_colors() for picture in pictures]
         results = list(pictures)
         for indices, batch in self.batches(pictures, options):
             with observer.stage("infer"):
@@ -217,7 +241,7 @@ class Predictor:
             What was kept, of the images' type and on their device: N×3×(scale·H)×(scale·W).
 
         Raises:
-            OutOfMemory: See :meth:`__call__`.
+            torch.OutOfMemoryError: A GPU's memory does not even hold a small tile.
         """
         side = (tile or self.network.tile) // 4 * 4  # the style network's strides ask for it
 
@@ -228,12 +252,9 @@ class Predictor:
         while True:
             try:
                 return self.run_in_parts(images, finish_and_tell, side)
-            except torch.OutOfMemoryError as error:
+            except torch.OutOfMemoryError:
                 if side <= LEAST_TILE:
-                    raise OutOfMemory(
-                        f"{self.device} has too little memory left: send a smaller picture (max-size) or try again; "
-                        "whoever runs the server, fewer workers for each GPU"
-                    ) from error
+                    raise
             side = side // 8 * 4  # half, and still where the strides of a network of style fall
             torch.cuda.empty_cache()
 
@@ -298,11 +319,12 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def open_picture(photo: str | Path | bytes | Image.Image) -> Picture:
-    """Decodes a path, an encoded image, or a PIL image."""
+def open_picture(photo: str | Path | bytes | Image.Image, scale: int = 1) -> Picture:
+    """Decodes a path, an encoded image, or a PIL image, that will be enlarged so many times."""
     if isinstance(photo, Image.Image):
+        images.check_size(*photo.size, images.MAX_PIXELS, scale)
         return images.from_pil(photo)
-    return images.decode(photo if isinstance(photo, bytes | bytearray) else images.read(photo))
+    return images.decode(photo if isinstance(photo, bytes | bytearray) else images.read(photo), scale=scale)
 
 
 def pick_device(device: str | None) -> torch.device:

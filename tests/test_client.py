@@ -98,6 +98,13 @@ def test_a_missing_key_file_is_told(keys):
         send(keys, lambda request: httpx.Response(200))
 
 
+@pytest.mark.parametrize("content", ["[1]", "{}", "nothing"])
+def test_a_key_file_that_is_something_else_is_told(keys, content):
+    keys.path.write_text(content)
+    with pytest.raises(ServerError, match="is not a key file of TorchServe"):
+        send(keys, lambda request: httpx.Response(200))
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "message"),
     [

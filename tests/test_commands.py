@@ -7,6 +7,7 @@ from PIL import Image
 
 import perceptual
 from perceptual.commands import COMMANDS, build_parser, main
+from perceptual.errors import OutOfMemory
 
 
 @pytest.fixture
@@ -113,6 +114,24 @@ def test_a_missing_photo_or_model_is_one_line(run, weights, tmp_path):
     assert status == 1 and "cannot read" in err and err.count("\n") == 1
     status, _, err = run("stylize", tmp_path / "missing.jpg", "--model", "nobody", "-o", tmp_path / "out.jpg")
     assert status == 1 and "neither a weights file nor the name" in err and err.count("\n") == 1
+
+
+def test_a_full_gpu_costs_one_photo_and_not_those_after_it(run, weights, folder, tmp_path, monkeypatch):
+    def stylize_pictures(self, pictures, options):
+        if not written(tmp_path / "out"):
+            (tmp_path / "out").mkdir(exist_ok=True)
+            (tmp_path / "out" / "tried").touch()
+            raise OutOfMemory("cuda has too little memory left")
+        return pictures
+
+    def written(out):
+        return [file.name for file in out.rglob("*") if file.is_file()]
+
+    monkeypatch.setattr("perceptual.predictor.Predictor.stylize_pictures", stylize_pictures)
+    (folder / "broken.jpg").unlink()
+    status, out, err = run("stylize", folder, "--model", weights, "-o", tmp_path / "out")
+    assert status == 1 and "1 of 2 photos stylized" in out
+    assert err == f"{folder / 'deep/two.png'}: cuda has too little memory left\n"
 
 
 # ---- Super-resolution

@@ -72,7 +72,13 @@ def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monk
     output = tmp_path / "demo"
     assert main(["demo", str(tmp_path / "photo.png"), "-o", str(output)]) == 0
     said = capsys.readouterr().out
-    assert f"packaged {output}/demo.mar" in said and "over HTTP" in said and "Next: perceptual stylize" in said
+    assert (
+        f"packaged {output}/demo.mar" in said
+        and "over HTTP" in said
+        and f"perceptual serve --model-store {output} " in said
+    )
+    assert main(["demo", str(output / "tiny.jpg"), "-o", str(output)]) == 1
+    assert "would be overwritten" in capsys.readouterr().err
     expected = encode(from_pil(perceptual.load(weights, device="cpu").stylize(photo)))
     difference = decode((output / "tiny.jpg").read_bytes()).rgb.float() - decode(expected).rgb.float()
     assert difference.abs().mean() < 0.5

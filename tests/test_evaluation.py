@@ -1,5 +1,6 @@
 import json
 import os
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torchvision.models import AlexNet_Weights, alexnet
 from training_fixtures import make_photos
 
@@ -76,6 +78,21 @@ def test_figures_of_known_differences():
     assert figures["PSNR RGB"] == pytest.approx(20 * np.log10(255 / 10))
     assert figures["PSNR Y"] == pytest.approx(20 * np.log10(255 / (10 * 219 / 255)))  # Y spans 16 to 235
     assert figures["SSIM Y"] < 1 and measure(target, target + 1, 8)["SSIM RGB"] > 0.99
+
+
+def test_ssim_is_that_of_its_authors():
+    """Wang et al. 2004, equation 13, written out: a Gaussian window of 11 px and 1.5 px, K1 = 0.01, K2 = 0.03."""
+    torch.manual_seed(0)
+    target = torch.nn.functional.interpolate(255 * torch.rand(1, 3, 12, 15), (48, 60), mode="bicubic")[0].clamp(0, 255)
+    result = (target + 20 * torch.randn(3, 48, 60)).clamp(0, 255).byte()
+    x, y = target.byte().double().numpy()[:, 8:-8, 8:-8], result.double().numpy()[:, 8:-8, 8:-8]
+    blur = partial(gaussian_filter, sigma=(0, 1.5, 1.5), truncate=3.5)
+    mx, my = blur(x), blur(y)
+    vx, vy, vxy = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    ssim = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    assert measure(result, target.byte(), 8)["SSIM RGB"] == pytest.approx(ssim[:, 5:-5, 5:-5].mean(), abs=1e-6)
+    assert 0.3 < ssim.mean() < 0.9
 
 
 def test_a_result_without_any_error_keeps_means_finite():

@@ -70,6 +70,7 @@ def test_bad_input_is_one_line(run, upscaler, styles, photos, tmp_path):
         ((photo, "-o", photo), "would overwrite a photo"),
         ((photo, "-o", tmp_path / "s.png", "--size", 3), "size: expected a whole number of at least 16, got 3"),
         ((photo, "-o", tmp_path / "s.png", "--models", upscaler), "these weights are for super-resolution"),
+        ((photo, "-o", broken / "s.png"), "cannot be written to"),
         ((broken, "-o", tmp_path / "s.png", "--models", styles[0]), f"{broken}: this is not an image"),
     ]:
         status, out, err = run("gallery", *arguments)

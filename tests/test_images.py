@@ -461,12 +461,67 @@ def test_a_profile_of_another_type_is_ignored():
 # ---- What is refused
 
 
-def png(width, height, *, compressed=b""):
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+def png(width, height, *, depth=8, kind=2, key=None, compressed=b""):
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    chunks = {b"IHDR": header, b"tRNS": key, b"IDAT": compressed, b"IEND": b""}
+    return join_chunks({name: content for name, content in chunks.items() if content is not None}.items())
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+def join_chunks(chunks):
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+
+
+def tiff(width, bits, pixels, *, sign=1):
+    """One row of greys, as the specification (TIFF 6.0, sections 2 and 19) has them."""
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(pixels), 339: sign}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "key", "levels", "alpha"),
+    [
+        (2, 0, b"\x1b", (1,), [0, 85, 170, 255], [255, 0, 255, 255]),
+        (4, 0, b"\x37", (3,), [51, 119], [0, 255]),
+        (16, 2, struct.pack(">6H", 1000, 2000, 3000, 50000, 2000, 3000), (1000, 2000, 3000), [3, 195], [0, 255]),
+    ],
+)
+def test_a_png_s_transparent_colour_at_every_depth(depth, kind, row, key, levels, alpha):
+    key = struct.pack(f">{len(key)}H", *key)
+    data = png(len(levels), 1, depth=depth, kind=kind, key=key, compressed=zlib.compress(b"\0" + row))
+    picture = images.decode(data)
+    assert picture.rgb[0].tolist() == [levels] and picture.alpha.tolist() == [[alpha]]
+
+
+@pytest.mark.parametrize(
+    ("bits", "pixels", "sign"),
+    [
+        (12, bytes([0xFF, 0xF8, 0x00]), 1),
+        (16, struct.pack("<2H", 0xFFFF, 0x8000), 1),
+        (32, struct.pack("<2I", 2**32 - 1, 2**31), 1),
+        (32, struct.pack("<2i", 2**31 - 1, 2**30), 2),
+    ],
+)
+def test_white_in_a_tiff_is_what_its_bits_can_hold(bits, pixels, sign):
+    assert images.decode(tiff(2, bits, pixels, sign=sign)).rgb[0].tolist() == [[255, 128]]
+
+
+def test_colours_of_what_is_transparent_decide_nothing():
+    random = np.random.default_rng(0)
+    color, alpha = random.integers(0, 256, (90, 70, 3), dtype=np.uint8), np.zeros((90, 70), np.uint8)
+    alpha[60:80, 10:30], alpha[61, 11], color[60:80, 10:30] = 255, 3, (200, 100, 50)
+    other = np.where(alpha[..., None] > 0, color, 255 - color)
+    one, two = (images.from_pil(merge(each, alpha)).without_hidden_colors() for each in (color, other))
+    assert torch.equal(one.rgb, two.rgb) and torch.equal(one.alpha[0], torch.from_numpy(alpha))
+    assert np.array_equal(as_array(one.rgb)[alpha > 0], color[alpha > 0])
+    assert np.abs(as_array(one.rgb).astype(int) - (200, 100, 50)).max() <= 4  # around it as it is, but for rounding
+    gone = images.from_pil(merge(color, np.zeros_like(alpha))).without_hidden_colors()
+    assert gone.rgb.max() == 0
+    opaque = images.from_pil(merge(color, np.full_like(alpha, 9)))
+    assert opaque.without_hidden_colors() is opaque
 
 
 def claims_to_be_huge():
@@ -591,6 +646,21 @@ def test_truncated_files_are_refused(name):
         images.decode(data[: len(data) // 2])
 
 
+def with_valid_checksums(data):
+    """A PNG as if it had been damaged before it was written: otherwise nobody looks further than its checksums."""
+    place, chunks = 8, []
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        chunks.append((bytes(data[place + 4 : place + 8]), bytes(data[place + 8 : place + 8 + length])))
+        place += 12 + length
+    return bytearray(join_chunks(chunks))
+
+
+def test_a_palette_picture_without_a_palette_is_refused():
+    with pytest.raises(InvalidImage, match="truncated or damaged"):
+        images.decode(png(2, 1, kind=3, compressed=zlib.compress(bytes(3))))
+
+
 @pytest.mark.parametrize("name", photos())
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_raise_only_our_errors(name):
@@ -602,6 +672,8 @@ def test_damaged_files_raise_only_our_errors(name):
         reach = len(data) if random.random() < 0.5 else min(len(data), 100)
         for position in random.integers(0, reach, size=random.integers(1, 6)):
             data[position] = random.integers(0, 256)
+        if name.startswith("png") and random.random() < 0.8:
+            data = with_valid_checksums(data)
         try:
             picture = images.decode(data, max_pixels=1_000_000)
         except InputError:

@@ -120,7 +120,7 @@ def command(painting, loss_weights, tmp_path):
 
 def test_command(run, command, file, tmp_path):
     status, out, err = run("optimize", file, *command, "--iterations", 5, "--max-size", 40)
-    assert (status, err) == (0, "") and "out.png, after 5 of 5 iterations, the best of which is the " in out
+    assert (status, err) == (0, "") and "out.png, after 5 of 5 iterations, the best of which is number " in out
     with Image.open(tmp_path / "out.png") as result:
         assert result.size == (40, 32)
 
@@ -131,9 +131,15 @@ def test_the_best_picture_is_written_not_the_last(run, command, file, tmp_path, 
 
     monkeypatch.setattr(optimization, "optimize", worse_and_worse)
     status, out, _ = run("optimize", file, *command, "--iterations", 5)
-    assert status == 0 and "the best of which is the 0th, with a loss of 0" in out
+    assert status == 0 and "the best of which is number 0, with a loss of 0" in out
     with Image.open(tmp_path / "out.png") as result, Image.open(file) as photo:
         assert result.tobytes() == photo.convert("RGB").tobytes()
+
+
+def test_the_painting_is_not_overwritten(run, command, file, painting):
+    content = painting.read_bytes()
+    status, _, err = run("optimize", file, *command, "-o", painting)
+    assert status == 1 and "would overwrite the painting" in err and painting.read_bytes() == content
 
 
 @pytest.mark.parametrize("event", ["signal", "error"])

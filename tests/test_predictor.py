@@ -5,7 +5,7 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 
 import perceptual
-from perceptual.errors import InvalidImage, InvalidOption, OutOfMemory, WeightsError
+from perceptual.errors import ImageTooLarge, InvalidImage, InvalidOption, OutOfMemory, WeightsError
 from perceptual.images import Picture, decode
 from perceptual.networks import SuperResolutionNetwork
 from perceptual.options import StyleOptions, UpscaleOptions
@@ -121,6 +121,32 @@ def test_alpha_and_size_are_kept_and_max_size_reduces(predictor):
     result = predictor.stylize(photo)
     assert result.mode == "RGBA" and np.array_equal(as_array(result)[..., 3], as_array(photo)[..., 3])
     assert predictor.stylize(photo, max_size=40).size == (40, 20)
+
+
+def test_colours_under_what_is_transparent_change_nothing_that_is_seen(predictor, enlarging):
+    random = np.random.default_rng(0)
+    photo = random.integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    photo[..., 3] = np.where(random.random((40, 60)) < 0.5, 0, 255)
+    other = photo.copy()
+    other[photo[..., 3] == 0, :3] = 0
+    for convert in (predictor.stylize, enlarging.upscale):
+        assert np.array_equal(*(as_array(convert(Image.fromarray(each))) for each in (photo, other)))
+
+
+def test_results_of_super_resolution_are_limited_too(enlarging, tmp_path):
+    Image.new("L", (4000, 2000)).save(tmp_path / "large.png")
+    for photo in (tmp_path / "large.png", Image.new("L", (4000, 2000))):
+        with pytest.raises(ImageTooLarge, match="4 times larger 16000×8000"):
+            enlarging.upscale(photo)
+
+
+def test_a_gpu_that_runs_full_in_histogram_matching_tells_so(enlarging, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("perceptual.predictor.match_channels", full)
+    with pytest.raises(OutOfMemory, match="too little memory left"):
+        enlarging.upscale(Image.new("RGB", (8, 8)))
 
 
 def test_results_do_not_depend_on_the_batch(predictor):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import InvalidOption
+
 DESCRIPTION = """Packages the networks that ship as one archive, which one worker serves, starts TorchServe, asks for a
 photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Networks of
 super-resolution get the photo reduced, so that the sheet shows the reduced photo, their enlargement of it and the photo
@@ -39,6 +41,9 @@ def run(args: Namespace) -> None:
     photo = images.read(args.photo)
     picture = images.decode(photo)  # a bad photo fails here, before a server is started for it
     chosen = networks_of(shipped_weights())
+    sheet = args.output / "contact_sheet.jpg"
+    if args.photo.resolve() in {each.resolve() for each in (sheet, *(args.output / f"{name}.jpg" for name in chosen))}:
+        raise InvalidOption(f"{args.photo} would be overwritten; choose another --output")
     archive, built = package_collection(ARCHIVE, list(chosen.values()), args.output)
     print(f"{'packaged' if built else 'found'} {archive}", flush=True)
     shown = [("photo", photo)]
@@ -56,13 +61,16 @@ def run(args: Namespace) -> None:
                 write_atomically(target, result)
                 print(f"{target}: {time.perf_counter() - begin:.2f} s over HTTP", flush=True)
             status.update("stopping TorchServe")
-    write_atomically(args.output / "contact_sheet.jpg", sheet_of(shown))
-    print(f"stopped TorchServe; all pictures in one: {args.output / 'contact_sheet.jpg'}", flush=True)
-    print(
-        f"\nNext: perceptual stylize {args.photo} --model {next(iter(chosen))} -o out.jpg   without a server\n"
-        "      perceptual serve                                           keep a server running\n"
-        "      perceptual train style --help                              a style of your own"
-    )
+    write_atomically(sheet, sheet_of(shown))
+    print(f"stopped TorchServe; all pictures in one: {sheet}", flush=True)
+    commands = {
+        f"perceptual stylize {args.photo} --model {next(iter(chosen))} -o out.jpg": "without a server",
+        f"perceptual serve --model-store {args.output}": "keep a server running",
+        "perceptual train style --help": "a style of your own",
+    }
+    print("\nNext, with the environment active:")
+    for command, what in commands.items():
+        print(f"  {command:{max(map(len, commands))}}   {what}")
 
 
 def networks_of(shipped: Mapping[str, Path]) -> dict[str, Path]:

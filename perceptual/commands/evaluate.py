@@ -13,7 +13,7 @@ SUPER_RESOLUTION = """Measures networks of super-resolution, and bicubic, on ima
 
 Each image is reduced by --degradation, enlarged again and compared with itself: PSNR and SSIM on Y and RGB, and the
 distance of the loss network's features; with and without histogram matching. The folder --output gets a table as
-Markdown and as JSON, and a contact sheet of crops.
+Markdown and as JSON, and a contact sheet of crops. LPIPS too, where torchvision's AlexNet is in torch's cache.
 """
 
 STYLE = """Measures style networks against optimization of the picture itself, on photos not trained on.
@@ -24,7 +24,7 @@ STYLE = """Measures style networks against optimization of the picture itself, o
 Content loss, style loss by layer and total variation, weighted as in the training, of each network's output, of the
 photo, and of optimizations that begin with it or with noise; after how many iterations these are as good; grids
 in flat areas, and borders. The folder --output gets tables as Markdown and as JSON, and contact sheets. Hours on a CPU:
-choose --sizes, --photos and --iterations.
+choose --sizes, --photos and --iterations. The networks that ship need the VGG-19 of their training as --loss-weights.
 """
 
 

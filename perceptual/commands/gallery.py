@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InvalidOption, WeightsError
-from .photos import SUFFIXES, add_machine
+from .photos import SUFFIXES, add_machine, check_writable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,6 +44,7 @@ def run(args: Namespace) -> None:
         raise InvalidOption(f"{args.output}: the name of the sheet must end in {', '.join(SUFFIXES)}")
     if args.output.resolve() in {photo.resolve() for photo in args.photos}:
         raise InvalidOption(f"{args.output} would overwrite a photo; choose another --output")
+    check_writable([args.output.parent])
     if args.size < 16:
         raise InvalidOption(f"size: expected a whole number of at least 16, got {args.size}")
 

@@ -45,6 +45,8 @@ def run(args: Namespace) -> int:
     if args.photo.is_dir():
         raise InvalidOption(f"{args.photo} is a folder; name one photo")
     ((source, target),) = plan([args.photo], args.output, None)
+    if target.resolve() == settings.style_image.resolve():
+        raise InvalidOption(f"{target} would overwrite the painting; choose another --output")
 
     from perceptual_training.optimization import Optimization
     from perceptual_training.signals import stop_signals
@@ -67,8 +69,8 @@ def run(args: Namespace) -> int:
                 picture = optimization.picture(best)
                 write_atomically(target, images.encode(picture, SUFFIXES[target.suffix.lower()]))
     print(
-        f"{target}, after {step.iteration} of {settings.iterations} iterations, the best of which is the "
-        f"{best.iteration}th, with a loss of {best.total:.4g}"
+        f"{target}, after {step.iteration} of {settings.iterations} iterations, the best of which is "
+        f"number {best.iteration}, with a loss of {best.total:.4g}"
     )
     return 130 if step.iteration < settings.iterations else 0
 

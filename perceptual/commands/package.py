@@ -8,11 +8,11 @@ DESCRIPTION = """Packages networks as TorchServe archives (.mar), where somethin
 
   perceptual package                       all networks that ship
   perceptual package starry_night mine.safetensors --model-store model_store
-  perceptual package --collection styles starry_night mine super_resolution_x4_feature
+  perceptual package --collection styles starry_night mine.safetensors super_resolution_x4_feature
 
 An archive is self-contained: a TorchServe that has torch, numpy, Pillow, safetensors and PyYAML serves it. A collection
 is one archive of several networks, which share its workers: requests name a style (X-Style: mine), a factor of
-super-resolution (X-Scale: 4), or both. As many archives of one style take a worker of half a gigabyte each.
+super-resolution (X-Scale: 4), or both. Archives of one network each take a worker of half a gigabyte each.
 """
 
 

@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..errors import InputError, InvalidOption
+from ..errors import InputError, InvalidOption, OutOfMemory
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
@@ -54,7 +54,7 @@ def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], b
     for source, target in track(jobs, "working", console=console, transient=True, disable=not console.is_terminal):
         try:
             write_atomically(target, convert_one(images.read(source), SUFFIXES[target.suffix.lower()]))
-        except (InputError, OSError) as error:
+        except (InputError, OutOfMemory, OSError) as error:
             failures += 1
             report(str(error) if str(source) in str(error) else f"{source}: {error}")
     print(f"{len(jobs) - failures} of {len(jobs)} photos {done}")
