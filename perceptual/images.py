@@ -175,7 +175,7 @@ def check_size(
     if (room := min(by_pixels, by_side)) >= 1:
         return
     short, long = (max(1, math.floor(side * room)) for side in sorted((width, height)))
-    long = min(long, max_pixels // (scale**2 * short))
+    long = max(1, min(long, max_pixels // (scale**2 * short)))
     limit = f"{max_pixels} pixels in all" if by_pixels < by_side else f"{MAX_SIDES[format or '']} a side in {format}"
     enlarged = f", {scale} times larger {scale * width}×{scale * height}" if scale > 1 else ""
     fitting = (long, short) if width > height else (short, long)

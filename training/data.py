@@ -16,10 +16,10 @@ from torchvision.transforms import v2
 
 from perceptual import images
 from perceptual.errors import InputError, InvalidImage, TrainingError
+from perceptual.files import EXTENSIONS, images_below
 
 from . import parallel
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SPLITS = {  # percent of the files
     "train": range(0, 80),
     "validation": range(80, 90),
@@ -53,8 +53,7 @@ def image_files(folder: Path, option: str) -> list[Path]:
     """All image files anywhere below a folder, sorted by path. Raises TrainingError, naming the option, without any."""
     if not folder.is_dir():
         raise TrainingError(f"there is no folder {folder}; name a folder of photos with {option}")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not files:
+    if not (files := images_below(folder)):
         raise TrainingError(f"no images in {folder} or the folders below it; looked for {' '.join(EXTENSIONS)}")
     return files
 

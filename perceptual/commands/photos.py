@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import InputError, InvalidOption, OutOfMemory
+from ..files import EXTENSIONS, images_below
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
-READABLE = (*SUFFIXES, ".bmp", ".gif", ".tif", ".tiff")
 
 
 def add_photos(parser: ArgumentParser) -> None:
@@ -81,7 +81,7 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Pat
             (file, (output / relative).with_suffix(suffix)) for photo in photos for file, relative in photos_in(photo)
         ]
     if not jobs:
-        raise InvalidOption(f"no images in {photos[0]}; looked for {' '.join(READABLE)}")
+        raise InvalidOption(f"no images in {photos[0]}; looked for {' '.join(EXTENSIONS)}")
     sources = {source.resolve() for source, _ in jobs}
     taken: dict[Path, Path] = {}
     for source, target in jobs:
@@ -106,5 +106,4 @@ def photos_in(path: Path) -> list[tuple[Path, Path]]:
     """A file, or the images anywhere below a folder, each with the name it keeps in the output."""
     if not path.is_dir():
         return [(path, Path(path.name))]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in READABLE and file.is_file())
-    return [(file, file.relative_to(path)) for file in files]
+    return [(file, file.relative_to(path)) for file in images_below(path)]
