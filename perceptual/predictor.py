@@ -37,8 +37,9 @@ def telling_of_memory(method: M) -> M:
         try:
             return method(self, *args, **kwargs)
         except torch.OutOfMemoryError as error:
+            smaller = "a smaller picture (max-size)" if self.network.task == "style" else "a smaller picture"
             raise OutOfMemory(
-                f"{self.device} has too little memory left: send a smaller picture or try again; "
+                f"{self.device} has too little memory left: send {smaller} or try again; "
                 "whoever runs the server, fewer workers for each GPU"
             ) from error
 

@@ -35,6 +35,7 @@ class ConvolutionMuon(torch.optim.Muon):
         super().step()
         for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
             kernel.copy_(matrix.view_as(kernel))
+            matrix.grad = None  # a view of memory that may be a CUDA graph's, which writes there again
 
 
 def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer]:
