@@ -1,4 +1,4 @@
-"""What takes the steps: Adam as in the paper, or Muon, which comes as far in fewer iterations.
+"""What takes the steps: Adam as in the paper, or Muon, with which style comes as far in fewer iterations.
 
 Adam scales the step of every weight by itself. Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)
 takes the weights of a layer as a matrix, and makes its step equally long in all directions that the last gradients
