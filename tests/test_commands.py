@@ -8,6 +8,8 @@ from PIL import Image
 import perceptual
 from perceptual.commands import COMMANDS, build_parser, main
 from perceptual.errors import OutOfMemory
+from perceptual.networks import StyleNetwork
+from perceptual.weights import save_network
 
 
 @pytest.fixture
@@ -176,6 +178,14 @@ def test_factors_and_weights_that_do_not_fit_are_one_line(run, upscaler, weights
     ]:
         assert run(*command) == (1, "", f"perceptual: {message}\n")
     assert not (tmp_path / "out.png").exists()
+
+
+def test_inspect_numbers_what_was_before(run, tmp_path):
+    earlier = [{"name": "a", "iterations": 5}, {"name": "b", "iterations": 7}]
+    save_network(tmp_path / "c.safetensors", StyleNetwork(init_features=4), {"earlier_trainings": earlier})
+    status, out, _ = run("inspect", tmp_path / "c.safetensors")
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert status == 0 and rows["provenance.earlier_trainings.2.iterations"] == "7"
 
 
 def test_inspect_prints_the_provenance(run, weights):

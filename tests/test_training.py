@@ -236,6 +236,16 @@ def test_a_training_can_begin_with_another_s_weights(settings, tmp_path):
     for key, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
     assert metadata["provenance"]["recipe"]["initial_weights"] == first.name
+    third = {"sample_path": tmp_path / "third", "model_path": tmp_path / "third.safetensors"}
+    train_style(settings(iterations=2, lr=2e-3, initial_weights=second, **third))
+    told = [read_metadata(file)["provenance"] for file in (first, second, third["model_path"])]
+    assert "earlier_trainings" not in told[0] and told[2]["earlier_trainings"] == [
+        {
+            **{"name": "stripes", "iterations": iterations, "batch_size": 2, "optimizer": "muon", "lr": lr},
+            **{"photos": 20, **one["training"]},
+        }
+        for one, iterations, lr in zip(told[:2], (5, 1), (1e-3, 0), strict=True)
+    ]
 
 
 def test_what_is_written_may_keep_a_share_of_the_initial_weights(settings, tmp_path):

@@ -16,7 +16,16 @@ from .loop import train
 from .objective import build_objective
 from .settings import StyleSettings
 from .sheets import sheet
-from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
+from .task import (
+    FRAME_SIZE,
+    build_network,
+    earlier_trainings,
+    prepare,
+    provenance,
+    run_finished,
+    sample_photos,
+    shifted_alike,
+)
 
 POOLED = 8  # pixels; the period of the loss network's third pooling, the last before relu4_3
 
@@ -52,6 +61,7 @@ class StyleTransfer:
         # On a CPU the transformation network is faster as it is, the loss network with channels last; measured.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
+        self.earlier = earlier_trainings(settings)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.crops = resized_crops(settings.image_size)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]
@@ -76,6 +86,7 @@ class StyleTransfer:
         image = self.settings.style_image
         return provenance(
             self.settings,
+            self.earlier,
             name=self.settings.name or image.stem,
             description=f"Style transfer after {image.stem.replace('_', ' ')}",
             style_image=image.name,

@@ -32,9 +32,11 @@ def run(args: Namespace) -> None:
         print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested values as pairs of a dotted name and a value."""
     for name, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = dict(enumerate(value, 1))
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
         else:
