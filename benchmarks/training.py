@@ -3,8 +3,9 @@
   python -m benchmarks training
   python -m benchmarks training --peer examples/fast_neural_style --batch-size 4 --size 256
 
-Iterations as those of `perceptual train style --compile no`, of the default network, in float32 and, where the machine
-is quick in it, bfloat16. They take turns on the same photos, which are read and cropped in the iteration.
+Iterations as those of `perceptual train style --compile no --optimizer adam`, of the default network, in float32 and,
+where the machine is quick in it, bfloat16. They take turns on the same photos, which are read and cropped in the
+iteration.
 
 --peer measures the loop of pytorch/examples too: its network, its loss network, its functions, in its order, with the
 same layers of the same VGG-16. `times as fast` compares with the first row. The loss network has random weights. Ours
@@ -33,6 +34,7 @@ from perceptual.predictor import pick_device
 from perceptual.settings import parse
 from perceptual_training.data import RandomCrops, batches, find_photos
 from perceptual_training.machine import bfloat16
+from perceptual_training.optimizers import build_optimizers
 from perceptual_training.settings import StyleSettings
 from perceptual_training.style import StyleTransfer
 
@@ -158,7 +160,7 @@ def ours(weights: Path, folder: Path, size: int, batch_size: int, device: torch.
     )
     task = StyleTransfer(settings, device)
     network = task.network.train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=LR, fused=device.type == "cuda")
+    (optimizer,) = build_optimizers(network, "adam", LR)
     photos = find_photos(folder, "all")
     stream = batches(RandomCrops(photos, task.crops, 0), batch_size, 0, len(photos) // batch_size, 0, device)
     timed = Timed(network)

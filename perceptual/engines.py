@@ -1,9 +1,9 @@
 """How a network's layers are run: by PyTorch as it is, compiled by it, or by OpenVINO.
 
-An engine maps RGB images in [0, 1] to what the layers make of them, for any size. All but ``eager`` run images one by
-one: on a CPU, a batch is no faster, and a picture's result does not depend on its neighbours then. They compute in
-bfloat16 where the processor has instructions for it: results differ by less than one level of 255 in the mean, and
-where bfloat16 overflows, the picture is run again in float32.
+An engine maps RGB images in [0, 1] to what the layers make of them, for any size. All but ``eager`` compute in bfloat16
+where the processor has instructions for it: results differ by less than one level of 255 in the mean. These, and all of
+OpenVINO and ``compile``, run images one by one: on a CPU, a batch is no faster, a picture's result does not depend on
+its neighbours, and one whose result is not finite is run again in float32.
 """
 
 import copy
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import InvalidOption
+from .errors import InvalidOption, first_line
 
 Layers = Callable[[Tensor], Tensor]
 
@@ -36,8 +36,8 @@ def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
 
     Args:
         engine: ``eager`` is PyTorch as it is, in float32; ``compile`` is ``torch.compile``, which takes up to a minute
-            at first, or else ``eager``; ``openvino`` is OpenVINO, on a CPU. ``auto`` is OpenVINO on a CPU if it is
-            installed, else PyTorch as it is.
+            at first; ``openvino`` is OpenVINO, on a CPU. ``auto`` is OpenVINO on a CPU if it is installed. Where that
+            or ``compile`` fails, it is PyTorch as it is, on a CPU in bfloat16 where that is quick.
         layers: The ``transform`` of a network in evaluation mode, on the device.
         device: Where they run.
 
@@ -46,34 +46,28 @@ def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
     """
     if engine not in ENGINES:
         raise InvalidOption(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
-    if is_plain(engine, device):
-        return Eager(layers, device)
-    bfloat16 = in_bfloat16(engine, device)
-    quick = Checked(Eager(layers, device, bfloat16=True), layers) if bfloat16 else Eager(layers, device)
-    if engine == "compile":
-        return compiled(layers, device) or quick
     if engine == "openvino":
         if device.type != "cpu":
             raise InvalidOption(f"engine: openvino runs on the CPU, and the device is {device}")
         if not find_spec("openvino"):
             raise InvalidOption("engine: openvino is not installed: pip install openvino")
         return openvino(layers)
-    if find_spec("openvino"):
+    if engine == "compile" and (made := compiled(layers, device)):
+        return made
+    if engine == "auto" and device.type == "cpu" and find_spec("openvino"):
         try:
             return openvino(layers)
         except Exception as error:
             logger.warning("OpenVINO fails; running PyTorch as it is: %s", first_line(error))
-    return quick
-
-
-def is_plain(engine: str, device: torch.device) -> bool:
-    """Whether an engine is PyTorch as it is, in float32."""
-    return engine == "eager" or (engine == "auto" and device.type != "cpu")
+    if in_bfloat16(engine, device):
+        return Checked(Eager(layers, device, bfloat16=True), layers)
+    return Eager(layers, device)
 
 
 def in_bfloat16(engine: str, device: torch.device) -> bool:
     """Whether an engine computes in bfloat16 on a device."""
-    return not is_plain(engine, device) and quick_in_bfloat16(device)
+    plain = engine == "eager" or (engine == "auto" and device.type != "cpu")
+    return not plain and quick_in_bfloat16(device)
 
 
 class Eager:
@@ -203,8 +197,3 @@ def cpu_flags() -> list[str]:
     """Names of what the processor can do, as Linux tells them; none elsewhere."""
     info = Path("/proc/cpuinfo")
     return info.read_text().split() if info.exists() else []
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -29,6 +29,11 @@ class PerceptualError(Exception):
         return type(self).__name__
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class InputError(PerceptualError):
     """The request or file is at fault, not the program."""
 

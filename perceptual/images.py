@@ -140,7 +140,6 @@ def decode(
         ImageTooLarge: It, or what becomes of it, is over a limit.
     """
     image = open_image(data)
-    scale_key(image)
     refuse_empty(image)
     reduced = min(1.0, (max_size or math.inf) / max(image.size))
     width, height = (max(1, round(side * reduced)) for side in image.size)
@@ -191,6 +190,7 @@ def from_pil(image: Image.Image) -> Picture:
     Raises:
         InvalidImage: It is empty, or its file turns out to be truncated or damaged.
     """
+    scale_key(image)
     with pillow_errors("the image"):
         image.load()
     refuse_empty(image)
@@ -275,15 +275,13 @@ def unreadable(data: bytes | bytearray) -> InvalidImage | UnsupportedFormat:
 
 
 def spread_colors(image: Image.Image) -> Image.Image:
-    """RGBA as RGB, with the mean colours of ever wider surroundings where alpha is 0."""
-    rgb, alpha = image.convert("RGB"), image.getchannel("A")
-    hidden = alpha.histogram()[0]
-    if not hidden or max(image.size) == 1:
+    """RGBA, whose alpha is lost, as RGB: with the mean colours of ever wider surroundings where alpha is 0."""
+    rgb, shown = image.convert("RGB"), image.getchannel("A").point(SHOWN)
+    if not shown.histogram()[0] or max(image.size) == 1:
         return rgb
-    around = image.convert("RGBa").reduce(2).convert("RGBA")  # weighted by alpha
-    around.putalpha(around.getchannel("A").point(SHOWN))
-    wide = spread_colors(around).resize(image.size, Image.Resampling.BILINEAR)
-    return Image.composite(rgb, wide, alpha.point(SHOWN))
+    image.putalpha(shown)  # however faint: 8 bits weighted by little would lose the colour
+    wide = spread_colors(image.convert("RGBa").reduce(2).convert("RGBA"))
+    return Image.composite(rgb, wide.resize(image.size, Image.Resampling.BILINEAR), shown)
 
 
 def scale_key(image: Image.Image) -> None:
@@ -291,7 +289,7 @@ def scale_key(image: Image.Image) -> None:
     key = image.info.get("transparency")
     if not isinstance(image, PngImagePlugin.PngImageFile) or key is None:
         return
-    stored = image.tile[0].args if image.tile else None
+    stored = image.tile[0][3] if image.tile else None
     if stored in ("L;2", "L;4"):
         image.info["transparency"] = key * {"L;2": 85, "L;4": 17}[stored]
     elif stored == "RGB;16B":
@@ -329,15 +327,19 @@ def split_deep_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | Non
     pixel exceeds.
     """
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    (bits, *_) = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
+    (sign, *_) = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
     values = np.asarray(image)
-    if image.mode == "I" and tags and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 1:
+    if image.mode == "I" and tags and sign == 1:
         values = values.view(np.uint32)  # Pillow takes them for signed
     values = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
     brightest = values.max()
     if image.mode.startswith("I;16"):
-        white = 2.0 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+        white = 2.0**bits - 1
+    elif image.mode == "I" and tags and (bits, sign) == (16, 2):
+        white = 2.0**15 - 1
     else:
-        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1, 2.0**32 - 1)
+        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31, 2.0**32)
         white = next((white for white in usual if brightest <= white), brightest)
     grey = Image.fromarray((values.clip(0, white) * (255 / white)).round().astype(np.uint8))
     if image.mode.startswith("I;16") and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:

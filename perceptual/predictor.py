@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import engines, histogram, images
 from .bands import run_in_bands, to_float
-from .errors import InvalidOption, OutOfMemory, WeightsError
+from .errors import InvalidOption, OutOfMemory, WeightsError, first_line
 from .images import Picture
 from .networks import ImageTransformationNetwork, StyleNetwork, luma
 from .options import PictureOptions, StyleOptions, UpscaleOptions
@@ -323,6 +323,7 @@ def to_bytes(images: Tensor) -> Tensor:
 def open_picture(photo: str | Path | bytes | Image.Image, scale: int = 1) -> Picture:
     """Decodes a path, an encoded image, or a PIL image, that will be enlarged so many times."""
     if isinstance(photo, Image.Image):
+        images.refuse_empty(photo)
         images.check_size(*photo.size, images.MAX_PIXELS, scale)
         return images.from_pil(photo)
     return images.decode(photo if isinstance(photo, bytes | bytearray) else images.read(photo), scale=scale)
@@ -335,4 +336,4 @@ def pick_device(device: str | None) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise InvalidOption(f"device: cannot use {device!r}: {str(error).splitlines()[0]}") from error
+        raise InvalidOption(f"device: cannot use {device!r}: {first_line(error)}") from error

@@ -53,7 +53,6 @@ class Server:
             of at ports: the one to this user and its group, the other to this user alone.
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
         progress: Is told in a few words what is going on.
-        timeout: Seconds within which every model must be loaded; by default 160, and 20 for each.
         pass_over: Is told of each archive that is damaged or fails to load; the others are served all the same. By
             default, that is an error.
         front: Whether a :class:`.front.Front` answers in TorchServe's stead where that does not.
@@ -68,7 +67,6 @@ class Server:
         sockets: str | Path | None = None,
         overrides: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = lambda message: None,
-        timeout: float | None = None,
         pass_over: Callable[[str], None] | None = None,
         front: bool = False,
     ) -> None:
@@ -78,7 +76,6 @@ class Server:
         self.sockets = None if sockets is None else Path(sockets).resolve()
         self.overrides = overrides or {}
         self.progress = progress
-        self.timeout = timeout
         self.pass_over = pass_over
         self.with_front = front
         self.failed: set[Archive] = set()
@@ -270,7 +267,7 @@ class Server:
 
     def wait_until_ready(self, archives: Sequence[Archive]) -> None:
         """Returns when all these models are loaded; raises ServerError as soon as one cannot be."""
-        timeout = LOADING + 20.0 * len(archives) if self.timeout is None else self.timeout
+        timeout = LOADING + 20.0 * len(archives)
         deadline = time.monotonic() + timeout
         with self.address.management(timeout=5.0) as management:
             while waiting := self.not_ready(archives, management):

@@ -134,6 +134,9 @@ def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict
         known = {name: dict(json.loads(metadata[name])) for name in ("config", "provenance")}
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} has damaged metadata: {first_lines(error)}") from error
+    parts = dict.fromkeys(("recipe", "training"), dict) | {"earlier_trainings": list}
+    if bad := [name for name, kind in parts.items() if not isinstance(known["provenance"].get(name, kind()), kind)]:
+        raise WeightsError(f"{path} has damaged metadata: {bad[0]} is not as this program writes it")
     return {"task": task, **known}
 
 

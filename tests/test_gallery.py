@@ -68,13 +68,14 @@ def test_bad_input_is_one_line(run, upscaler, styles, photos, tmp_path):
     for arguments, message in [
         ((photo, "-o", tmp_path / "sheet.gif"), "the name of the sheet must end in .jpg"),
         ((photo, "-o", photo), "would overwrite a photo"),
-        ((photo, "-o", tmp_path / "s.png", "--size", 3), "size: expected a whole number of at least 16, got 3"),
         ((photo, "-o", tmp_path / "s.png", "--models", upscaler), "these weights are for super-resolution"),
         ((photo, "-o", broken / "s.png"), "cannot be written to"),
         ((broken, "-o", tmp_path / "s.png", "--models", styles[0]), f"{broken}: this is not an image"),
     ]:
         status, out, err = run("gallery", *arguments)
         assert (status, out) == (1, "") and message in err and err.count("\n") == 1
+    status, _, err = run("gallery", photo, "-o", tmp_path / "s.png", "--size", 3)
+    assert status == 2 and "--size: expected a whole number of at least 16, got '3'" in err
     assert not (tmp_path / "s.png").exists()
 
 

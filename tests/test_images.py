@@ -492,8 +492,8 @@ def tiff(width, bits, pixels, *, sign=1):
 def test_a_png_s_transparent_colour_at_every_depth(depth, kind, row, key, levels, alpha):
     key = struct.pack(f">{len(key)}H", *key)
     data = png(len(levels), 1, depth=depth, kind=kind, key=key, compressed=zlib.compress(b"\0" + row))
-    picture = images.decode(data)
-    assert picture.rgb[0].tolist() == [levels] and picture.alpha.tolist() == [[alpha]]
+    for picture in (images.decode(data), images.from_pil(Image.open(BytesIO(data)))):
+        assert picture.rgb[0].tolist() == [levels] and picture.alpha.tolist() == [[alpha]]
 
 
 @pytest.mark.parametrize(
@@ -501,6 +501,7 @@ def test_a_png_s_transparent_colour_at_every_depth(depth, kind, row, key, levels
     [
         (12, bytes([0xFF, 0xF8, 0x00]), 1),
         (16, struct.pack("<2H", 0xFFFF, 0x8000), 1),
+        (16, struct.pack("<2h", 2**15 - 1, 2**14), 2),
         (32, struct.pack("<2I", 2**32 - 1, 2**31), 1),
         (32, struct.pack("<2i", 2**31 - 1, 2**30), 2),
     ],
@@ -520,6 +521,9 @@ def test_colours_of_what_is_transparent_decide_nothing():
     assert np.abs(as_array(one.rgb).astype(int) - (200, 100, 50)).max() <= 4  # around it as it is, but for rounding
     gone = images.from_pil(merge(color, np.zeros_like(alpha))).without_hidden_colors()
     assert gone.rgb.max() == 0
+    faint = np.broadcast_to(np.arange(70).clip(40, 43) - 40, (90, 70)).astype(np.uint8)  # alpha from 0 to 3
+    orange = images.from_pil(merge(np.where(faint[..., None] > 0, (200, 100, 50), 9).astype(np.uint8), faint))
+    assert np.abs(as_array(orange.without_hidden_colors().rgb).astype(int) - (200, 100, 50)).max() <= 4
     opaque = images.from_pil(merge(color, np.full_like(alpha, 9)))
     assert opaque.without_hidden_colors() is opaque
 

@@ -75,6 +75,8 @@ def test_luma_network_ignores_colour():
 
 
 def test_in_channels_is_checked():
+    with pytest.raises(ValueError, match="padding border goes with normalization batch or none"):
+        StyleNetwork(padding="border")
     with pytest.raises(ValueError, match="in_channels is 2"):
         StyleNetwork(in_channels=2)
 

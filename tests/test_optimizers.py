@@ -23,7 +23,7 @@ def test_muon_steps_equally_far_in_all_directions_of_the_gradient(shape):
     assert along.diagonal()[far].min() > 0.6 and along.diagonal().max() < 1.25
     assert (along - along.diagonal().diag()).abs().max() < 0.1
     rms = (before - kernel.detach().double().flatten(1)).square().mean().sqrt()
-    assert 0.0005 < rms < 0.003  # as Adam's at this rate, to which 0.2 goes back
+    assert 0.0005 < rms < 0.003  # about Adam's usual step, hence the 0.2
 
 
 def test_muon_s_step_is_the_same_in_any_memory_format():

@@ -71,6 +71,14 @@ def test_two_processes_train_as_one_does_and_each_goes_on_with_the_other_s_run(f
     assert len(list((tmp_path / "mixed").glob("events.out.tfevents*"))) == 3  # one for each of the three runs
 
 
+def test_two_processes_come_as_far_as_one_with_muon(finish, tmp_path):
+    finish(1, "alone", "--iterations 4 --optimizer muon")
+    finish(2, "both", "--iterations 4 --optimizer muon")
+    assert losses(tmp_path / "both") == losses(tmp_path / "alone")
+    for name, weights in checkpoint(tmp_path / "alone")["network"].items():
+        torch.testing.assert_close(checkpoint(tmp_path / "both")["network"][name], weights, rtol=0.01, atol=1e-3)
+
+
 def test_a_signal_stops_all_processes_with_one_checkpoint(start, tmp_path):
     process = start(2, "run", "--iterations 100000")
     for line in process.stderr:

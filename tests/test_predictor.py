@@ -140,6 +140,11 @@ def test_results_of_super_resolution_are_limited_too(enlarging, tmp_path):
             enlarging.upscale(photo)
 
 
+def test_a_picture_without_pixels_is_refused(predictor):
+    with pytest.raises(InvalidImage, match="has no pixels"):
+        predictor.stylize(Image.new("RGB", (0, 5)))
+
+
 def test_a_gpu_that_runs_full_in_histogram_matching_tells_so(enlarging, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")

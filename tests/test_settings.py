@@ -127,6 +127,9 @@ def test_a_recipe_s_paths_are_relative_to_it(tmp_path):
         parse(StyleSettings, recipe | {"content-dir": "photos"})
     (tmp_path / "named.toml").write_text('initial-weights = "starry_night"')
     assert read_recipe(tmp_path / "named.toml") == {"initial-weights": "starry_night"}  # one that ships
+    (tmp_path / "list.toml").write_text('initial-weights = ["x"]')
+    with pytest.raises(InvalidOption, match="initial-weights: expected a weights file, got"):
+        parse(StyleSettings, read_recipe(tmp_path / "list.toml") | {"content-dir": "p", "style-image": "q"})
     with pytest.raises(InvalidOption, match="missing.toml"):
         read_recipe(tmp_path / "missing.toml")
     (tmp_path / "bad.toml").write_text("lr = = 1")

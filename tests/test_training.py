@@ -104,11 +104,6 @@ def test_time_and_machines_add_up_over_all_runs(settings):
     longer = read_metadata(run.model_path)["provenance"]["training"]
     assert 1000 < longer["seconds"] < 1060 and longer["machine"] == f"some GPU; {told['machine']}"
 
-    del state["seconds"], state["machines"]  # as checkpoints were before
-    torch.save(state, file)
-    train_style(settings(iterations=61), resume=True)
-    assert read_metadata(run.model_path)["provenance"]["training"] == {"seconds": None, "machine": told["machine"]}
-
 
 def test_a_budget_of_time_ends_in_a_checkpoint(settings):
     assert train_style(settings(iterations=10_000, minutes=0)) is None
@@ -297,9 +292,15 @@ def test_resuming_needs_a_checkpoint_and_the_same_settings(settings):
     train_style(settings())
     with pytest.raises(TrainingError, match=r"lr was 0\.001 and is now 0\.002; seed was 0 and is now 1"):
         train_style(settings(iterations=8, lr=2e-3, seed=1), resume=True)
-    (settings().sample_path / "checkpoint.pt").write_bytes(b"broken")
-    with pytest.raises(TrainingError, match="is damaged"):
+    file = settings().sample_path / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({key: value for key, value in state.items() if key != "optimizers"}, file)
+    with pytest.raises(TrainingError, match="is no checkpoint of this version"):
         train_style(settings(), resume=True)
+    for content in (b"broken", b""):
+        file.write_bytes(content)
+        with pytest.raises(TrainingError, match="is damaged"):
+            train_style(settings(), resume=True)
 
 
 def test_a_checkpoint_from_before_a_setting_existed_resumes_at_its_default(settings):

@@ -71,6 +71,9 @@ def test_bad_files_are_told_apart(weights, tmp_path):
         "has damaged metadata: .*dictionary": rewritten(weights, tmp_path / "h.st", provenance="[1]"),
         "is not a safetensors file, or a damaged one": tmp_path / "broken.safetensors",
     }
+    for name, value in {"recipe": None, "training": 5, "earlier_trainings": 3}.items():
+        file = tmp_path / f"{name}.st"
+        cases[f"has damaged metadata: {name} is"] = rewritten(weights, file, provenance=json.dumps({name: value}))
     save_file(load_file(weights), tmp_path / "i.st", {"format": FORMAT})
     cases["is for the task None"] = tmp_path / "i.st"
     save_file(load_file(weights), tmp_path / "j.st", {"format": FORMAT, "task": "style", "config": "{}"})

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from perceptual.errors import TrainingError
+from perceptual.errors import TrainingError, first_line
 from perceptual.settings import settings_of
 from perceptual.weights import write_atomically
 
 from .settings import FREE_ON_RESUME, TrainingSettings, plain, plain_value
+
+KEYS = ("settings", "sources", "network", "optimizers", "random", "random_cuda")
 
 
 class Progress(NamedTuple):
@@ -21,18 +23,20 @@ class Progress(NamedTuple):
 
     Attributes:
         iteration: Iterations done.
-        seconds: Spent on them in all runs together; None if a checkpoint from before this was kept does not tell.
+        seconds: Spent on them in all runs together.
         machines: What they ran on, in order, each once.
         rising_from: The iteration at which the learning rate began to rise: 0, or where a training went on that was
             meant to be shorter.
-        photos: How many there were, on which their order depends; None if the checkpoint does not tell.
+        photos: How many there were, on which their order depends; None before the first run.
+        earlier: The trainings that made the weights which this one began with, as these tell, the oldest first.
     """
 
     iteration: int = 0
-    seconds: float | None = 0.0
+    seconds: float = 0.0
     machines: tuple[str, ...] = ()
     rising_from: int = 0
     photos: int | None = None
+    earlier: tuple[dict[str, Any], ...] = ()
 
 
 def save_checkpoint(
@@ -87,9 +91,11 @@ def load_checkpoint(
     except FileNotFoundError as error:
         raise TrainingError(f"nothing to resume: there is no {path}; leave --resume out to begin") from error
     except Exception as error:  # torch.load raises whatever unpickling does
-        raise TrainingError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        raise TrainingError(f"{path} is damaged: {first_line(error)}") from error
+    if not isinstance(state, dict) or {*Progress._fields, *KEYS} - state.keys():
+        raise TrainingError(f"{path} is no checkpoint of this version; name another --sample-path to begin anew")
     refuse_other_settings(path, state["settings"], settings)
-    for what, digest in state.get("sources", {}).items():
+    for what, digest in state["sources"].items():
         if digest and sources[what] and sources[what] != digest:  # no share of initial weights is no such file
             raise TrainingError(
                 f"{path} was made with another file as {what}; name another --sample-path to begin anew"
@@ -101,10 +107,9 @@ def load_checkpoint(
     device = next(network.parameters()).device
     if device.type == "cuda" and isinstance(state["random_cuda"], Tensor):
         torch.cuda.set_rng_state(state["random_cuda"], device)
-    done = state["iteration"]
+    progress = Progress(**{name: state[name] for name in Progress._fields})
     as_meant = state["settings"]["iterations"] == settings.iterations
-    rising_from = state.get("rising_from", 0) if as_meant else done
-    return Progress(done, state.get("seconds"), tuple(state.get("machines", ())), rising_from, state.get("photos"))
+    return progress if as_meant else progress._replace(rising_from=progress.iteration)
 
 
 def restore(optimizer: Optimizer, state: dict[str, Any]) -> None:

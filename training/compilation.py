@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from perceptual.engines import first_line
+from perceptual.errors import first_line
 
 from .parallel import Losses
 

@@ -103,7 +103,7 @@ def readable_images(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Names and pixels, uint8 3×H×W, of a folder's images. Raises TrainingError naming one that cannot be read."""
     for file in image_files(folder, "--data"):
         try:
-            yield file.name, images.decode(images.read(file)).rgb
+            yield file.name, images.decode(images.read(file)).opaque()
         except InputError as error:
             raise TrainingError(f"{file}: {error}") from error
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from perceptual.engines import quick_in_bfloat16
 from perceptual.errors import TrainingError
 from perceptual.networks import ImageTransformationNetwork
-from perceptual.weights import find_weights, save_network, write_atomically
+from perceptual.weights import find_weights, read_metadata, save_network, write_atomically
 
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -93,7 +93,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     network = task.network.train()
     on_gpu = device.type == "cuda"
     optimizers = build_optimizers(network, settings.optimizer, settings.lr)
-    before = Progress()
+    before = Progress(earlier=earlier_trainings(settings))
     quick = quick_in_bfloat16(device)
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and quick)
     precision = partial(bfloat16, device, enabled=half)
@@ -178,6 +178,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                     "training": {"seconds": progress.seconds, "machine": "; ".join(progress.machines)},
                     "photos": len(files),
                     "losses": means,
+                    **({"earlier_trainings": progress.earlier} if progress.earlier else {}),
                 }
                 with mixed_with(network, initial, settings.initial_share):
                     save_network(run.latest, network, {**task.provenance(), **facts})
@@ -213,11 +214,25 @@ def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
     }
 
 
+def earlier_trainings(settings: TrainingSettings) -> tuple[dict[str, Any], ...]:
+    """The trainings that made the weights which a training begins with, as these tell, the oldest first.
+
+    Raises:
+        WeightsError: They cannot be read.
+    """
+    if not settings.initial_weights:
+        return ()
+    told = read_metadata(find_weights(settings.initial_weights))["provenance"]
+    known = {**told.get("recipe", {}), **told.get("training", {}), **told}
+    facts = ("name", "iterations", "batch_size", "optimizer", "lr", "photos", "seconds", "machine")
+    return (*told.get("earlier_trainings", ()), {fact: known[fact] for fact in facts if fact in known})
+
+
 def advanced(before: Progress, iteration: int, seconds: float, machine: str, photos: int) -> Progress:
     """How far a training has come that went on from ``before`` for some time on a machine."""
     machines = tuple(dict.fromkeys([*before.machines, machine]))
-    total = None if before.seconds is None else round(before.seconds + seconds, 1)
-    return Progress(iteration, total, machines, before.rising_from, photos)
+    total = round(before.seconds + seconds, 1)
+    return before._replace(iteration=iteration, seconds=total, machines=machines, photos=photos)
 
 
 def lr_factor(done: int, settings: TrainingSettings, rising_from: int = 0) -> float:

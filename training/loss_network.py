@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights, vgg16, vgg19
 
-from perceptual.errors import TrainingError
+from perceptual.errors import TrainingError, first_line
 
 Convention = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of the input, RGB in [0, 1]
 
@@ -188,7 +188,7 @@ def read_state(name: str, path: Path, sha256: str | None) -> tuple[dict[str, Ten
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot read the loss network's weights: {error}") from error
     except Exception as error:  # torch.load raises whatever unpickling does
-        raise TrainingError(f"{path} is no state dictionary: {str(error).splitlines()[0]}") from error
+        raise TrainingError(f"{path} is no state dictionary: {first_line(error)}") from error
     return state, input_convention(name, path, metadata, digest, bool(sha256)), digest
 
 

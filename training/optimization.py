@@ -112,7 +112,7 @@ class Optimization:
 
     def __init__(self, settings: OptimizationSettings, photo: Path) -> None:
         self.settings = settings
-        self.photo = images.shrink(open_picture(photo), settings.max_size)
+        self.photo = images.shrink(open_picture(photo), settings.max_size).without_hidden_colors()
         if min(self.photo.rgb.shape[1:]) < SMALLEST:
             height, width = self.photo.rgb.shape[1:]
             raise InvalidImage(f"{photo}: {width}×{height} pixels are too few; {SMALLEST} a side are needed")

@@ -1,4 +1,4 @@
-"""What takes the steps: Adam as in the paper, or Muon, with which style comes as far in fewer iterations.
+"""What takes the steps: Adam as in the paper, or Muon, with which style needs fewer iterations.
 
 Adam scales the step of every weight by itself. Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)
 takes the weights of a layer as a matrix, and makes its step equally long in all directions that the last gradients
@@ -11,12 +11,12 @@ from torch.optim import Adam, Optimizer
 
 
 class ConvolutionMuon(torch.optim.Muon):
-    """Muon for the kernels of convolutions: as matrices, with a row for each output channel.
+    """Muon for the kernels of convolutions, as matrices with a row for each of the first dimension.
 
-    Its steps are as large as Adam's at the same learning rate, in the mean over a kernel.
+    Its steps are as long as Adam's usually are at the same learning rate: 0.2 of it, as root mean square of a kernel.
 
     Args:
-        kernels: Weights of convolutions, C′×C×k×k, in any memory format.
+        kernels: Weights of convolutions, C′×C×k×k, or of transposed ones, C×C′×k×k, in any memory format.
         lr: Learning rate.
     """
 
@@ -34,8 +34,9 @@ class ConvolutionMuon(torch.optim.Muon):
                 matrix.grad = kernel.grad.flatten(1)
         super().step()
         for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
-            kernel.copy_(matrix.view_as(kernel))
-            matrix.grad = None  # a view of memory that may be a CUDA graph's, which writes there again
+            if matrix.grad is not None:
+                kernel.copy_(matrix.view_as(kernel))
+                matrix.grad = None  # a view of memory that may be a CUDA graph's, which writes there again
 
 
 def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer]:

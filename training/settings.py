@@ -125,7 +125,7 @@ class StyleSettings(TrainingSettings):
     content_image: Path | None = setting(
         None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
     )
-    in_channels: int = setting(3, Integer(1, 3), "3: the network sees colour; 1: only brightness", NETWORK)
+    in_channels: int = setting(3, OneOf((1, 3)), "3: the network sees colour; 1: only brightness", NETWORK)
     style_layers: tuple[str, ...] = setting(
         ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), Several(Text("a layer")), "layers for style", LOSSES
     )
@@ -134,7 +134,7 @@ class StyleSettings(TrainingSettings):
     )
     reg_weight: float = setting(1e5, Number(0), "weight of the total variation loss", LOSSES)
     optimizer: str = setting(
-        "muon", Choice(("muon", "adam")), "muon comes as far in half the iterations; adam is the paper's", OPTIMIZATION
+        "muon", Choice(("muon", "adam")), "muon needs fewer iterations; adam is the paper's", OPTIMIZATION
     )
 
 
@@ -269,7 +269,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidOption(f"recipe {path}: {error}") from error
     for name, value in values.items():
-        if name == "initial-weights" and value in shipped_weights():
+        if name == "initial-weights" and isinstance(value, str) and value in shipped_weights():
             continue
         if name.replace("-", "_") in PATHS and isinstance(value, str) and value:
             values[name] = path.parent / parse_one(PATHS[name.replace("-", "_")], value)

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize, to_pil_image
 
+from perceptual import images
 from perceptual.networks import StyleNetwork
 
 from .data import resized_crops
@@ -16,16 +17,7 @@ from .loop import train
 from .objective import build_objective
 from .settings import StyleSettings
 from .sheets import sheet
-from .task import (
-    FRAME_SIZE,
-    build_network,
-    earlier_trainings,
-    prepare,
-    provenance,
-    run_finished,
-    sample_photos,
-    shifted_alike,
-)
+from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
 
 POOLED = 8  # pixels; the period of the loss network's third pooling, the last before relu4_3
 
@@ -34,11 +26,12 @@ def train_style(settings: StyleSettings, *, resume: bool = False) -> Path | None
     """Trains a style network.
 
     Returns:
-        The weights file, or None if a signal stopped the training early.
+        The weights file, or None if a signal or ``settings.minutes`` stopped the training early.
 
     Raises:
-        TrainingError: As in :func:`.loop.train`, or the style image cannot be read.
-        InvalidOption: Settings that do not go together.
+        TrainingError: As in :func:`.loop.train`, or the loss network cannot be had.
+        InputError: The style image cannot be read, or settings do not go together.
+        WeightsError: The initial weights cannot be read.
     """
     run, device = prepare(settings, settings.name or settings.style_image.stem, resume=resume)
     task = StyleTransfer(settings, device)
@@ -55,13 +48,12 @@ class StyleTransfer:
 
     def __init__(self, settings: StyleSettings, device: torch.device) -> None:
         self.settings = settings
-        self.painting_sha256 = hashlib.sha256(settings.style_image.read_bytes()).hexdigest()
+        self.painting_sha256 = hashlib.sha256(images.read(settings.style_image)).hexdigest()
         self.samples = sample_photos(settings, settings.content_image).to(device)
         self.objective, self.origin, painting = build_objective(settings, device)
         # On a CPU the transformation network is faster as it is, the loss network with channels last; measured.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
-        self.earlier = earlier_trainings(settings)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.crops = resized_crops(settings.image_size)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]
@@ -86,7 +78,6 @@ class StyleTransfer:
         image = self.settings.style_image
         return provenance(
             self.settings,
-            self.earlier,
             name=self.settings.name or image.stem,
             description=f"Style transfer after {image.stem.replace('_', ' ')}",
             style_image=image.name,

@@ -20,15 +20,7 @@ from .loss_network import load_loss_network
 from .losses import FeatureReconstructionLoss, PixelLoss, TotalVariationLoss
 from .settings import SuperResolutionSettings, weights_by_layer
 from .sheets import sheet
-from .task import (
-    build_network,
-    earlier_trainings,
-    prepare,
-    provenance,
-    run_finished,
-    sample_photos,
-    shifted_alike,
-)
+from .task import build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
 
 LOSSES = {"feature": "feature loss", "pixel": "pixel loss", "both": "feature and pixel loss"}
 POOLED = 4  # pixels; the period of the loss network's second pooling, one more than the default layer has behind it
@@ -38,11 +30,12 @@ def train_super_resolution(settings: SuperResolutionSettings, *, resume: bool = 
     """Trains a super-resolution network.
 
     Returns:
-        The weights file, or None if a signal stopped the training early.
+        The weights file, or None if a signal or ``settings.minutes`` stopped the training early.
 
     Raises:
         TrainingError: As in :func:`.loop.train`.
         InvalidOption: Settings that do not go together.
+        WeightsError: The initial weights cannot be read.
     """
     run, device = prepare(settings, name_of(settings), resume=resume)
     task = SuperResolution(settings, device)
@@ -68,7 +61,6 @@ class SuperResolution:
                 f"image-size: expected a multiple of --upscale-factor {self.scale}, got {settings.image_size}"
             )
         network = build_network(SuperResolutionNetwork, settings, scale=self.scale)
-        self.earlier = earlier_trainings(settings)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.crops = plain_crops(settings.image_size)
         self.pixel_loss = PixelLoss(settings.pixel_weight)
@@ -121,7 +113,6 @@ class SuperResolution:
         """Where the weights come from, in words and numbers."""
         return provenance(
             self.settings,
-            self.earlier,
             name=name_of(self.settings),
             description=f"Super-resolution ×{self.scale}, {LOSSES[self.settings.loss]}",
             degradation=self.settings.degradation,

@@ -15,7 +15,7 @@ from perceptual import images
 from perceptual.errors import InputError, InvalidOption, TrainingError
 from perceptual.networks import ImageTransformationNetwork
 from perceptual.predictor import pick_device
-from perceptual.weights import find_weights, load_network, read_metadata
+from perceptual.weights import find_weights, load_network
 
 from . import parallel
 from .data import find_photos
@@ -67,20 +67,6 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
     return network
 
 
-def earlier_trainings(settings: TrainingSettings) -> list[dict[str, Any]]:
-    """The trainings that made the weights which this one begins with, as these tell, the oldest first.
-
-    Raises:
-        WeightsError: They cannot be read.
-    """
-    if not settings.initial_weights:
-        return []
-    told = read_metadata(find_weights(settings.initial_weights))["provenance"]
-    known = {**told.get("recipe", {}), **told.get("training", {}), **told}
-    facts = ("name", "iterations", "batch_size", "optimizer", "lr", "photos", "seconds", "machine")
-    return [*told.get("earlier_trainings", []), {fact: known[fact] for fact in facts if fact in known}]
-
-
 def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:
     """Several images N×3×H×W without ``period`` − 1 rows and columns: how many of them the first, is random.
 
@@ -102,7 +88,7 @@ def run_finished(network: ImageTransformationNetwork, photos: Tensor) -> Tensor:
     return outputs
 
 
-def provenance(settings: TrainingSettings, earlier: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
+def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
     """Facts about the weights, and what every training knows of them; of paths the names alone."""
     recipe = {
         key: value.name if isinstance(value, Path) else value
@@ -111,7 +97,6 @@ def provenance(settings: TrainingSettings, earlier: list[dict[str, Any]], **fact
     }
     return {
         **facts,
-        **({"earlier_trainings": earlier} if earlier else {}),
         "licence": settings.licence,
         "recipe": recipe,
         "versions": {

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InvalidOption, WeightsError
+from ..settings import Integer
+from .arguments import converter
 from .photos import SUFFIXES, add_machine, check_writable
 
 if TYPE_CHECKING:
@@ -32,7 +34,10 @@ def add_to(subparsers: Any) -> None:
         "--models", nargs="+", metavar="MODEL", help="weights files or names; default: every style that ships"
     )
     parser.add_argument(
-        "--size", type=int, default=384, help="longest side of a picture, in pixels (default: %(default)s)"
+        "--size",
+        type=converter(Integer(16)),
+        default=384,
+        help="longest side of a picture, in pixels (default: %(default)s)",
     )
     add_machine(parser)
     parser.set_defaults(run=run)
@@ -45,8 +50,6 @@ def run(args: Namespace) -> None:
     if args.output.resolve() in {photo.resolve() for photo in args.photos}:
         raise InvalidOption(f"{args.output} would overwrite a photo; choose another --output")
     check_writable([args.output.parent])
-    if args.size < 16:
-        raise InvalidOption(f"size: expected a whole number of at least 16, got {args.size}")
 
     from .. import images
     from ..predictor import load, open_picture

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..settings import Integer
+from .arguments import converter
 from .servers import add_server, server_of
 
 DESCRIPTION = """Registers, scales and removes models while the server runs.
@@ -32,7 +34,7 @@ def add_to(subparsers: Any) -> None:
     register = add_action(actions, "register", "load weights or an archive", register_model)
     register.add_argument("file", metavar="FILE", help="weights (.safetensors), an archive, or its name in the store")
     register.add_argument("--version", help="default: the archive's, or the one in the weights' provenance, else 1.0")
-    register.add_argument("--workers", type=count(1), metavar="N", help="default: what the archive says")
+    register.add_argument("--workers", type=converter(Integer(1)), metavar="N", help="default: what the archive says")
     register.add_argument(
         "--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: all"
     )
@@ -180,20 +182,9 @@ def unregister_model(args: Namespace) -> None:
     print(f"{args.name} {args.version or ''}".rstrip() + " is unregistered; its archive stays in the model store")
 
 
-def count(low: int) -> Callable[[str], int]:
-    """For argparse: a whole number from ``low``."""
-
-    def convert(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise ArgumentTypeError(f"expected a whole number of at least {low}, got {text!r}")
-        return int(text)
-
-    return convert
-
-
 def count_or_auto(text: str) -> int | None:
     """For argparse: a number of workers, or None for ``auto``."""
-    return None if text == "auto" else count(0)(text)
+    return None if text == "auto" else converter(Integer(0))(text)
 
 
 def gpu_list(text: str) -> list[int]:

@@ -26,7 +26,7 @@ raise --style-size; if too large, lower it. If flat areas show a pattern, raise 
 SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
 
   perceptual train super-resolution --content-dir photos/ --upscale-factor 4
-  perceptual train super-resolution --recipe training/recipes/super_resolution_x4_feature.toml --content-dir photos/ \
+  perceptual train super-resolution --recipe training/recipes/super_resolution_x4_feature.toml --content-dir photos/ \\
       --name mine
   perceptual train super-resolution ... --resume
 
