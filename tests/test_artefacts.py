@@ -55,8 +55,8 @@ BOUNDS = {
     "composition_vii": (10.2, 30.2, 0.49, 0.20),
     "the_muse": (8.6, 26, 0.49, 0.19),
     "edtaonisl": (9.1, 49, 0.45, 0.20),
-    "starry_night_fast": (43, 25, 0.46, 0.30),
-    "edtaonisl_fast": (2.4, 15.5, 0.42, 0.23),
+    "starry_night_fast": (22.5, 88, 0.46, 0.29),
+    "edtaonisl_fast": (1.6, 17.6, 0.47, 0.24),
 }
 
 

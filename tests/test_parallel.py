@@ -12,6 +12,8 @@ from perceptual.errors import InvalidOption
 from perceptual.networks import StyleNetwork
 from perceptual_training import parallel
 
+CANCELLED = "layers.3.body.4.bias"  # the next norm takes it away: its gradients are rounding errors
+
 
 @pytest.fixture
 def start(photos, painting, loss_weights, tmp_path):
@@ -58,14 +60,11 @@ def test_two_processes_train_as_one_does_and_each_goes_on_with_the_other_s_run(f
     finish(1, "mixed", "--iterations 3 --resume")
     finish(2, "mixed", "--iterations 4 --resume")
     alone, mixed = checkpoint(tmp_path / "alone"), checkpoint(tmp_path / "mixed")
-    compared = 0
     for index, (name, weights) in enumerate(alone["network"].items()):
         gradient, other = (run["optimizers"][0]["state"][index]["exp_avg"] for run in (alone, mixed))
         torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-2)
-        if gradient.abs().max() > 1e-2:  # a bias that the next norm takes away has rounding errors for gradients
+        if name != CANCELLED:
             torch.testing.assert_close(mixed["network"][name], weights, rtol=1e-4, atol=1e-5)
-            compared += 1
-    assert compared >= len(alone["network"]) - 1
     assert torch.equal(alone["random"], mixed["random"])
     assert losses(tmp_path / "mixed") == losses(tmp_path / "alone")  # four digits of the means over all processes
     assert len(list((tmp_path / "mixed").glob("events.out.tfevents*"))) == 3  # one for each of the three runs
@@ -75,8 +74,10 @@ def test_two_processes_come_as_far_as_one_with_muon(finish, tmp_path):
     finish(1, "alone", "--iterations 4 --optimizer muon")
     finish(2, "both", "--iterations 4 --optimizer muon")
     assert losses(tmp_path / "both") == losses(tmp_path / "alone")
+    both = checkpoint(tmp_path / "both")["network"]
     for name, weights in checkpoint(tmp_path / "alone")["network"].items():
-        torch.testing.assert_close(checkpoint(tmp_path / "both")["network"][name], weights, rtol=0.01, atol=1e-3)
+        if name != CANCELLED:  # the step is 1e-3; Muon's is computed in bfloat16
+            torch.testing.assert_close(both[name], weights, rtol=0, atol=1e-4)
 
 
 def test_a_signal_stops_all_processes_with_one_checkpoint(start, tmp_path):
