@@ -2,7 +2,9 @@
 
 import hashlib
 import math
+import threading
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +23,7 @@ from perceptual.weights import find_weights, read_metadata, save_network, write_
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .compilation import compiled
-from .data import Crop, RandomCrops, batches, find_photos
+from .data import Crop, RandomCrops, Sample, batches, find_photos
 from .loss_network import identity
 from .machine import bfloat16, machine_name
 from .mixing import initial_weights, mixed_with
@@ -87,113 +89,171 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
         TrainingError: The training cannot begin, a loss is no longer finite, or the output is of one colour. The
             last good checkpoint is kept.
     """
-    begin = time.monotonic()
-    deadline = math.inf if settings.minutes is None else begin + 60 * settings.minutes
-    files = find_photos(settings.content_dir, settings.split)
-    network = task.network.train()
-    on_gpu = device.type == "cuda"
-    optimizers = build_optimizers(network, settings.optimizer, settings.lr)
-    before = Progress(earlier=earlier_trainings(settings))
-    quick = quick_in_bfloat16(device)
-    half = settings.precision == "bfloat16" or (settings.precision == "auto" and quick)
-    precision = partial(bfloat16, device, enabled=half)
-    initial = initial_weights(settings)
-    sources = sources_of(task, settings)
+    training = Training(task, settings, run, device)
     if resume:
-        before = load_checkpoint(run.checkpoint, settings, sources, network, optimizers)
-    start = before.iteration
-    if start >= settings.iterations:
-        if parallel.any_of(run.model.exists()):  # of all processes alike, before the first writes it
-            raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
-        finish(run)  # which it did not come to the last time
-        return True
-    stream = batches(
-        RandomCrops(files, task.crops, settings.seed),
-        settings.batch_size,
-        start,
-        settings.iterations,
-        settings.num_workers,
-        device,
-    )
-    losses_of = parallel.synchronized(network, task.losses)
-    recording: AbstractContextManager[Record | None] = nullcontext()
-    if parallel.rank() == 0:
-        recording = Record(run.folder, start, settings.iterations, settings.batch_size)
-    unusable: set[Path] = set()
-    recent: list[Tensor] = []  # losses since the last line of the log; those of one batch say little
-    with recording as record, stop_signals() as stop:
-        machine = machine_name(device)
-        if parallel.world_size() > 1:
-            machine = f"{parallel.world_size()} × {machine}"
-        if record:
-            kind = "bfloat16" if half else "float32"
-            record.note(f"{len(files)} photos, {device}, {kind}; all files in {run.folder}")
-            if before.photos not in (None, len(files)):
-                record.note(f"before, there were {before.photos} photos: they come in another order from here on")
-            if half and not quick:
-                record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
-            wanted = settings.compile == "yes" or (settings.compile == "auto" and on_gpu)
-            if wanted and parallel.world_size() > 1:
-                record.note("of several processes, the step is not compiled")
-            elif wanted:
-                record.note("compiling the step; that takes a minute or two")
-                ramp = torch.linspace(0, 1, settings.image_size, device=device)
-                example = ramp.repeat(settings.batch_size, 3, settings.image_size, 1)
-                losses_of = compiled(losses_of, network, example, precision, record.note)
-        for done, (photos, bad) in enumerate(stream, start + 1):
-            with precision():
-                losses, output = losses_of(photos)
-            terms = torch.stack(list(losses.values()))
-            objective = terms.sum()
-            network.zero_grad(set_to_none=True)
-            objective.backward()
-            lr = settings.lr * lr_factor(done - 1, settings, before.rising_from)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                optimizer.step()
-
-            recent.append(terms.detach())
-            unusable.update(bad)
-            stopping = parallel.any_of(stop.is_set() or time.monotonic() >= deadline) and done < settings.iterations
-            last = done == settings.iterations or stopping
-            if last or any(done % step == 0 for step in (settings.log_step, settings.sample_step, settings.save_step)):
-                check_health(done, parallel.mean(objective), photos, output, network, run)
-                means = dict(zip(losses, parallel.mean(torch.stack(recent).mean(dim=0)).tolist(), strict=True))
-            if last or done % settings.log_step == 0:
-                recent.clear()
-            if last:
-                unusable = parallel.union(unusable)
-            if record is None:  # the first process writes for all
-                if stopping:
-                    return False
-                continue
-            record.advance()
-            if last or done % settings.log_step == 0:
-                record.losses(done, means, lr)
-            if last or done % settings.save_step == 0:
-                progress = advanced(before, done, time.monotonic() - begin, machine, len(files))
-                facts = {
-                    "iterations": done,
-                    "training": {"seconds": progress.seconds, "machine": "; ".join(progress.machines)},
-                    "photos": len(files),
-                    "losses": means,
-                    **({"earlier_trainings": progress.earlier} if progress.earlier else {}),
-                }
-                with mixed_with(network, initial, settings.initial_share):
-                    save_network(run.latest, network, {**task.provenance(), **facts})
-                # After the weights: where a checkpoint is, they are as far at least.
-                save_checkpoint(run.checkpoint, progress, settings, sources, network, optimizers)
-            if last or done % settings.sample_step == 0:
-                with mixed_with(network, initial, settings.initial_share):
-                    record.pictures(done, task.sheet(), task.frame())
-            if last:
-                record.unusable(unusable)
-            if stopping:
-                record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
+        training.resume()
+    start = training.before.iteration
+    if start < settings.iterations:
+        with training.recording() as record, stop_signals() as stop:
+            training.begin(record)
+            if not training.iterate(record, stop):
                 return False
+    elif parallel.any_of(run.model.exists()):  # of all processes alike, before the first writes it
+        raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
     finish(run)
     return True
+
+
+class Training:
+    """One run of a training: what it has to go on, and how far those before it came.
+
+    A method's ``record`` is None in all processes but the first, which writes for all.
+    """
+
+    def __init__(self, task: Task, settings: TrainingSettings, run: Run, device: torch.device) -> None:
+        self.started = time.monotonic()
+        self.task = task
+        self.settings = settings
+        self.run = run
+        self.device = device
+        self.files = find_photos(settings.content_dir, settings.split)
+        self.network = task.network.train()
+        self.optimizers = build_optimizers(self.network, settings.optimizer, settings.lr)
+        self.before = Progress(earlier=earlier_trainings(settings))
+        self.quick = quick_in_bfloat16(device)
+        self.half = settings.precision == "bfloat16" or (settings.precision == "auto" and self.quick)
+        self.precision = partial(bfloat16, device, enabled=self.half)
+        self.initial = initial_weights(settings)
+        self.sources = sources_of(task, settings)
+        self.losses_of = parallel.synchronized(self.network, task.losses)
+        self.unusable: set[Path] = set()
+        self.recent: list[Tensor] = []  # losses since the last line of the log; those of one batch say little
+
+    def resume(self) -> None:
+        """Goes on where a checkpoint is."""
+        self.before = load_checkpoint(self.run.checkpoint, self.settings, self.sources, self.network, self.optimizers)
+
+    def recording(self) -> AbstractContextManager[Record | None]:
+        """Opens the record, in the process that writes."""
+        if parallel.rank() > 0:
+            return nullcontext()
+        settings = self.settings
+        return Record(self.run.folder, self.before.iteration, settings.iterations, settings.batch_size)
+
+    def begin(self, record: Record | None) -> None:
+        """Tells what is trained on, and compiles the step if that is wanted."""
+        if record is None:
+            return
+        kind = "bfloat16" if self.half else "float32"
+        record.note(f"{len(self.files)} photos, {self.device}, {kind}; all files in {self.run.folder}")
+        if self.before.photos not in (None, len(self.files)):
+            record.note(f"before, there were {self.before.photos} photos: they come in another order from here on")
+        if self.half and not self.quick:
+            record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
+        settings = self.settings
+        if settings.compile == "no" or (settings.compile == "auto" and self.device.type != "cuda"):
+            return
+        if parallel.world_size() > 1:
+            record.note("of several processes, the step is not compiled")
+            return
+        record.note("compiling the step; that takes a minute or two")
+        ramp = torch.linspace(0, 1, settings.image_size, device=self.device)
+        example = ramp.repeat(settings.batch_size, 3, settings.image_size, 1)
+        self.losses_of = compiled(self.losses_of, self.network, example, self.precision, record.note)
+
+    def iterate(self, record: Record | None, stop: threading.Event) -> bool:
+        """Trains to the end, or until it is told to stop, or its time is up; returns whether that was the end."""
+        settings = self.settings
+        deadline = math.inf if settings.minutes is None else self.started + 60 * settings.minutes
+        for done, (photos, unusable) in enumerate(self.batches(), self.before.iteration + 1):
+            losses, output = self.step(done, photos)
+            self.unusable.update(unusable)
+            stopped = done < settings.iterations and parallel.any_of(stop.is_set() or time.monotonic() >= deadline)
+            last = stopped or done == settings.iterations
+            log, save, sample = (
+                last or done % step == 0 for step in (settings.log_step, settings.save_step, settings.sample_step)
+            )
+            if log or save or sample:
+                objective = parallel.mean(torch.stack(list(losses.values())).sum())
+                check_health(done, objective, photos, output, self.network, self.run)
+                means = dict(zip(losses, parallel.mean(torch.stack(self.recent).mean(dim=0)).tolist(), strict=True))
+            if log:
+                self.recent.clear()
+            if last:
+                self.unusable = parallel.union(self.unusable)
+            if record:
+                record.advance()
+                if log:
+                    record.losses(done, means, self.lr(done))
+                if save:
+                    self.save(done, means)
+                if sample:
+                    with mixed_with(self.network, self.initial, settings.initial_share):
+                        record.pictures(done, self.task.sheet(), self.task.frame())
+                if last:
+                    record.unusable(self.unusable)
+                if stopped:
+                    record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
+            if stopped:
+                return False
+        return True
+
+    def batches(self) -> Iterator[Sample]:
+        """Photos and unusable files, batch after batch, up to the last iteration."""
+        settings = self.settings
+        return batches(
+            RandomCrops(self.files, self.task.crops, settings.seed),
+            settings.batch_size,
+            self.before.iteration,
+            settings.iterations,
+            settings.num_workers,
+            self.device,
+        )
+
+    def step(self, done: int, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Takes the step that makes ``done`` iterations; returns the losses and the network's output before it."""
+        with self.precision():
+            losses, output = self.losses_of(photos)
+        terms = torch.stack(list(losses.values()))
+        self.network.zero_grad(set_to_none=True)
+        terms.sum().backward()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr(done)
+            optimizer.step()
+        self.recent.append(terms.detach())
+        return losses, output
+
+    def lr(self, done: int) -> float:
+        """The learning rate of the step that makes ``done`` iterations."""
+        return self.settings.lr * lr_factor(done - 1, self.settings, self.before.rising_from)
+
+    def save(self, done: int, losses: dict[str, float]) -> None:
+        """Writes the weights, with their provenance, and the checkpoint."""
+        progress = self.progress(done)
+        facts = {
+            "iterations": done,
+            "training": {"seconds": progress.seconds, "machine": "; ".join(progress.machines)},
+            "photos": progress.photos,
+            "losses": losses,
+            **({"earlier_trainings": progress.earlier} if progress.earlier else {}),
+        }
+        with mixed_with(self.network, self.initial, self.settings.initial_share):
+            save_network(self.run.latest, self.network, {**self.task.provenance(), **facts})
+        # After the weights: where a checkpoint is, they are as far at least.
+        save_checkpoint(self.run.checkpoint, progress, self.settings, self.sources, self.network, self.optimizers)
+
+    def progress(self, done: int) -> Progress:
+        """How far the training has come, this run and those before it."""
+        machine = machine_name(self.device)
+        if parallel.world_size() > 1:
+            machine = f"{parallel.world_size()} × {machine}"
+        return self.before._replace(
+            iteration=done,
+            seconds=round(self.before.seconds + time.monotonic() - self.started, 1),
+            machines=tuple(dict.fromkeys([*self.before.machines, machine])),
+            photos=len(self.files),
+        )
 
 
 def finish(run: Run) -> None:
@@ -226,13 +286,6 @@ def earlier_trainings(settings: TrainingSettings) -> tuple[dict[str, Any], ...]:
     known = {**told.get("recipe", {}), **told.get("training", {}), **told}
     facts = ("name", "iterations", "batch_size", "optimizer", "lr", "photos", "seconds", "machine")
     return (*told.get("earlier_trainings", ()), {fact: known[fact] for fact in facts if fact in known})
-
-
-def advanced(before: Progress, iteration: int, seconds: float, machine: str, photos: int) -> Progress:
-    """How far a training has come that went on from ``before`` for some time on a machine."""
-    machines = tuple(dict.fromkeys([*before.machines, machine]))
-    total = round(before.seconds + seconds, 1)
-    return before._replace(iteration=iteration, seconds=total, machines=machines, photos=photos)
 
 
 def lr_factor(done: int, settings: TrainingSettings, rising_from: int = 0) -> float:
