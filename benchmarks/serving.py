@@ -24,8 +24,9 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from perceptual import images
+from perceptual.addresses import RunningServer
 from perceptual.archive import package
-from perceptual.client import Client, RunningServer
+from perceptual.connection import Client
 from perceptual.errors import ServerError
 from perceptual.networks import StyleNetwork
 from perceptual.options import StyleOptions

@@ -30,7 +30,7 @@ _HOMES = {
     "TrainingError": "errors",
     "UnsupportedFormat": "errors",
     "WeightsError": "errors",
-    "find_server": "client",
+    "find_server": "addresses",
     "load": "predictor",
 }
 

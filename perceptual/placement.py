@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from .client import Registered, RunningServer
+from .addresses import RunningServer
+from .client import Registered
 from .registration import forget, register, unregister
 from .scaling import scale
 

@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 from PIL import Image
 
+from .addresses import RunningServer
 from .archive import DIGEST, package, repackage
-from .client import FAILED, ManagementClient, Registered, RunningServer
+from .client import FAILED, ManagementClient, Registered
 from .errors import InputError, InvalidOption, PerceptualError, ServerError
 from .manifest import read_archive, read_manifest
 from .scaling import scale

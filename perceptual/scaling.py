@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from .client import RunningServer
+from .addresses import RunningServer
 from .errors import ServerError
 
 CGROUPS = Path("/sys/fs/cgroup")

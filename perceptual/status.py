@@ -8,7 +8,8 @@ from typing import Any
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from .client import Client, RunningServer
+from .addresses import RunningServer
+from .connection import Client
 from .errors import ServerError
 from .snapshots import read_held
 

@@ -17,9 +17,10 @@ import pytest
 import yaml
 from serving import wait_for
 
-from perceptual.client import find_server
+from perceptual.addresses import find_server
 from perceptual.commands.serve import how_to_use
-from perceptual.server import METRICS, Server, end_group, reserve_ports
+from perceptual.processes import end_group
+from perceptual.server import METRICS, Server, reserve_ports
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 KEY = {"Authorization": "Bearer a-client-s-key", "Content-Type": "application/octet-stream"}

@@ -16,10 +16,13 @@ import pytest
 from PIL import Image
 from serving import altered, wait_for
 
+from perceptual.addresses import find_server
 from perceptual.archive import package
-from perceptual.client import InferenceClient, Tokens, find_server
+from perceptual.client import InferenceClient
+from perceptual.connection import Tokens
 from perceptual.errors import InputError, InvalidOption, ServerError
-from perceptual.server import Server, group_members
+from perceptual.processes import group_members
+from perceptual.server import Server
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -174,7 +177,7 @@ def test_a_token_is_required(server, photo):
 
 def test_tokens_are_renewed(server, client, photo, monkeypatch):
     before = client.http.auth.read()["inference"]["key"]
-    monkeypatch.setattr("perceptual.client.RENEW_WITHIN", 3605.0)
+    monkeypatch.setattr("perceptual.connection.RENEW_WITHIN", 3605.0)
     client.stylize(photo, "tiny")
     monkeypatch.undo()
     after = client.http.auth.read()["inference"]["key"]

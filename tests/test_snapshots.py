@@ -12,10 +12,11 @@ import psutil
 import pytest
 from serving import altered, wait_for
 
-from perceptual.client import find_server
+from perceptual.addresses import find_server
 from perceptual.errors import ServerError
 from perceptual.manifest import Archive, find_archives
-from perceptual.server import Server, group_members
+from perceptual.processes import group_members
+from perceptual.server import Server
 from perceptual.snapshots import begin, newest_snapshot, plan_start, snapshot_folder
 
 ONE, TWO, THREE = (Archive(f"{name}.mar", name, "1.0") for name in ("one", "two", "three"))

@@ -14,9 +14,10 @@ import pytest
 from serving import altered, wait_for
 
 from perceptual import supervisor
-from perceptual.client import find_server
+from perceptual.addresses import find_server
 from perceptual.errors import ServerError
-from perceptual.server import Server, group_members
+from perceptual.processes import group_members
+from perceptual.server import Server
 from perceptual.snapshots import read_held
 from perceptual.status import read_status
 from perceptual.supervisor import Backoff, Supervisor

@@ -1,0 +1,76 @@
+"""Ending in good order: signals that unwind the program, and process groups that end as a whole, and with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+STOP_TIMEOUT = 15.0  # seconds for a process group to end by itself; TorchServe's takes about two
+
+
+@contextmanager
+def signals_exit() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP unwind the program, as Ctrl-C does, where nothing else handles them."""
+    in_main = threading.current_thread() is threading.main_thread()  # Python allows it nowhere else
+    both = (signal.SIGTERM, signal.SIGHUP)
+    ours = [each for each in both if in_main and signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def guard(group: int) -> "subprocess.Popen[bytes]":
+    """A process that ends a process group when this program has ended, even by ``kill -9``."""
+    # A pipe is closed with the program, whatever it dies of; PR_SET_PDEATHSIG would reach TorchServe's launcher alone.
+    script = f'read -r _; kill -s TERM -- -"$1"; sleep {STOP_TIMEOUT:g}; kill -s KILL -- -"$1"'
+    return subprocess.Popen(
+        ["sh", "-c", script, "sh", str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def end_group(leader: "subprocess.Popen[bytes]") -> None:
+    """Ends a process group and returns when no process of it is left."""
+    try:
+        signal_group(leader.pid, signal.SIGTERM)
+        wait_for_end(leader.pid)
+    finally:  # even if a second Ctrl-C breaks off the wait
+        signal_group(leader.pid, signal.SIGKILL)
+        wait_for_end(leader.pid)
+        leader.wait()
+
+
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Sends a signal to a process group, if there still is one."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def wait_for_end(group: int) -> None:
+    """Waits until a process group has no process, for :data:`STOP_TIMEOUT` at most."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while group_members(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def group_members(group: int) -> list[int]:
+    """Process ids of a group. Zombies do not count: orphaned ones stay for ever where PID 1 is not an init."""
+    members = []
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                members.append(process.pid)
+    return members
