@@ -31,26 +31,24 @@ class Spread:
         return cls.of(a / b for a, b in zip(above, below, strict=True))
 
 
-def alternate(
-    ways: Mapping[Way, Callable[[], object]], repeats: int, device: torch.device, warm_up: int = 1
-) -> dict[Way, list[float]]:
+def alternate(ways: Mapping[Way, Callable[[], object]], repeats: int, device: torch.device) -> dict[Way, list[float]]:
     """Seconds that each way takes, round by round.
 
-    The ways take turns, so that a machine that slows down in between slows them all.
+    The ways take turns, so that a machine that slows down in between slows them all. The first round, in which memory
+    is allocated and algorithms are picked, does not count.
 
     Args:
         ways: What to time, by name.
         repeats: Rounds that count.
         device: Its work is waited for.
-        warm_up: Rounds before these, in which memory is allocated and algorithms are picked.
     """
     seconds: dict[Way, list[float]] = {name: [] for name in ways}
-    for number in range(warm_up + repeats):
+    for number in range(1 + repeats):
         for name, run in ways.items():
             begin = now(device)
             run()
             taken = now(device) - begin
-            if number >= warm_up:
+            if number > 0:
                 seconds[name].append(taken)
     return seconds
 

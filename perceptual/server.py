@@ -417,7 +417,7 @@ def listening(port: int) -> socket.socket:
         bound.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         bound.close()
-        reason = "is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be had ({error})"
+        reason = "is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be taken ({error})"
         advice = "the server takes three in a row: choose others with --port, or free ones with --port 0"
         raise ServerError(f"port {port} {reason}; {advice}") from error
     return bound

@@ -34,6 +34,6 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], gap: int = 6) -> Image.Image:
     return sheet
 
 
-def in_rows(tiles: Sequence[Tile], columns: int = 4) -> list[Sequence[Tile]]:
-    """Parts pictures into rows."""
-    return [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+def in_rows(tiles: Sequence[Tile]) -> list[Sequence[Tile]]:
+    """Parts pictures into rows of four."""
+    return [tiles[i : i + 4] for i in range(0, len(tiles), 4)]

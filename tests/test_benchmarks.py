@@ -148,8 +148,8 @@ def test_ratios_are_of_the_same_round():
 
 def test_a_process_of_its_own_does_not_see_the_memory_of_this_one():
     ballast = torch.ones(2**27)
-    most = peak(CPU)
-    assert most >= held(CPU) > ballast.nbytes / 2**30
+    now, most = held(CPU), peak(CPU)  # in this order: the next line of code may take a page more
+    assert most >= now > ballast.nbytes / 2**30
     assert 0.05 < in_own_process(peak, CPU) < most
 
 
@@ -240,7 +240,6 @@ def test_load_is_bounded_in_number_and_time(server, photo):
     assert 2 <= len(cut.latencies) < 1000
 
 
-@pytest.mark.slow
 def test_serving_starts_a_server(bench):
     (rows,) = bench(
         *("serving", "--size", 64, "--concurrency", 1, "--requests", 2, "--repeats", 1, "--seconds", 20)
@@ -248,7 +247,6 @@ def test_serving_starts_a_server(bench):
     assert len(rows) == 1 and check(rows[0]["requests/s"]) > 0
 
 
-@pytest.mark.slow
 def test_collection(bench):
     (rows,) = bench("collection", "--styles", 2, "--size", 64, "--repeats", 1, "--concurrency", 2).values()
     assert [row["workers"] for row in rows] == [2, 1]

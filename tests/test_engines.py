@@ -72,7 +72,6 @@ def test_bfloat16_agrees_with_eager(name, monkeypatch):
     assert isinstance(assert_agrees(name, "auto").transform, engines.Checked)
 
 
-@pytest.mark.slow
 def test_compiled_agrees_with_eager_and_is_compiled_once(caplog):
     torch._dynamo.reset()
     with caplog.at_level(logging.WARNING, engines.__name__):

@@ -76,7 +76,7 @@ def test_report_json_and_contact_sheets(settings, tmp_path):
         assert f"| stripes | {size}² | photo | 0 | " in report and "| 100.0% |" in report
         with Image.open(tmp_path / f"out/contact_sheet_stripes_{size}.png") as sheet:
             assert sheet.width == 4 * (size + 6) + 6
-    assert set(content["artefacts"][0]) == {"network", "grid, grey", "grid, gradient", "border", "centre"}
+    assert set(content["artefacts"][0]) == {"network", "grid, grey", "grid, gradients", "border", "centre"}
 
 
 def test_figures_are_those_of_the_training(settings):

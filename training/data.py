@@ -129,14 +129,9 @@ class RandomCrops(Dataset[Sample]):
         raise TrainingError(f"not one of the {len(bad)} image files can be used; the last is {bad[-1]}: {reason}")
 
 
-def resized_crops(size: int, scale: tuple[float, float] = (0.35, 1.0)) -> Crop:
-    """Random parts of a photo, resized to ``size`` × ``size``, flipped every other time.
-
-    Args:
-        size: In pixels.
-        scale: Smallest and largest share of a photo's area that a crop covers.
-    """
-    return v2.Compose([v2.RandomResizedCrop(size, scale, antialias=True), v2.RandomHorizontalFlip()])
+def resized_crops(size: int) -> Crop:
+    """Random parts of a photo, a third of its area at least, as ``size`` × ``size`` pixels, every other one flipped."""
+    return v2.Compose([v2.RandomResizedCrop(size, (0.35, 1.0), antialias=True), v2.RandomHorizontalFlip()])
 
 
 def plain_crops(size: int) -> Crop:

@@ -59,7 +59,7 @@ def evaluate(settings: EvaluationSettings) -> Path:
 
     Raises:
         WeightsError: A network is missing or for another task.
-        TrainingError: No image can be measured, or the loss network cannot be had.
+        TrainingError: No image can be measured, or the loss network cannot be loaded.
     """
     exact_float32()
     predictors = {name: load(file, settings.device, "eager") for name, file in find_distinct(settings.model).items()}

@@ -108,7 +108,7 @@ def load_loss_network(
         The network, and one line saying what its weights are, for the provenance.
 
     Raises:
-        TrainingError: The weights cannot be had, are not what they should be, or lack a layer.
+        TrainingError: The weights cannot be loaded, are not what they should be, or lack a layer.
     """
     architecture = ARCHITECTURES[name]
     with torch.device("meta"):  # the weights come from the file; initialising VGG's classifier would take seconds

@@ -60,7 +60,7 @@ def build_objective(
         The objective, one line saying what the loss network's weights are, and the painting, 1×3×H×W in [0, 1].
 
     Raises:
-        TrainingError: The loss network cannot be had.
+        TrainingError: The loss network cannot be loaded.
         InputError: The style image cannot be read.
         InvalidOption: Layers and weights do not match.
     """

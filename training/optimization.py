@@ -107,7 +107,7 @@ class Optimization:
 
     Raises:
         InputError: Photo or style image cannot be read, or the photo has too few pixels.
-        TrainingError: The loss network cannot be had.
+        TrainingError: The loss network cannot be loaded.
     """
 
     def __init__(self, settings: OptimizationSettings, photo: Path) -> None:

@@ -19,11 +19,11 @@ def sheet(rows: Sequence[Sequence[Tensor]]) -> Image.Image:
     return to_pil_image(make_grid(torch.stack(images), nrow=len(rows[0]), padding=4, pad_value=1))
 
 
-def animate(frames: Sequence[Path], path: Path, milliseconds: int = 120) -> None:
+def animate(frames: Sequence[Path], path: Path) -> None:
     """Joins pictures to an endless GIF that rests on the last one."""
     if frames:
         pictures = [Image.open(frame).convert("RGB") for frame in frames]
-        durations = [milliseconds] * (len(pictures) - 1) + [2000]
+        durations = [120] * (len(pictures) - 1) + [2000]  # milliseconds
         buffer = io.BytesIO()
         pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
         write_atomically(path, buffer.getvalue())

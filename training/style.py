@@ -29,7 +29,7 @@ def train_style(settings: StyleSettings, *, resume: bool = False) -> Path | None
         The weights file, or None if a signal or ``settings.minutes`` stopped the training early.
 
     Raises:
-        TrainingError: As in :func:`.loop.train`, or the loss network cannot be had.
+        TrainingError: As in :func:`.loop.train`, or the loss network cannot be loaded.
         InputError: The style image cannot be read, or settings do not go together.
         WeightsError: The initial weights cannot be read.
     """

@@ -227,8 +227,8 @@ def markdown(
             "## Artefacts",
             "",
             "Grids: energy at 1/2 and 1/4 cycles per pixel against that of frequencies around, of the output for plain "
-            "grey and for a gradient; 1 is none. Borders: what 64 px more around change, relative to the result's "
-            "contrast, in the outer 16 px and in the centre.",
+            "grey and, in the geometric mean, for gradients; 1 is none. Borders: what 64 px more around change, "
+            "relative to the result's contrast, in the outer 16 px and in the centre.",
             "",
             *table(faults, shown),
             "",
