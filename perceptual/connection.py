@@ -18,7 +18,7 @@ RENEW_WITHIN = 120.0  # seconds before a token's expiry
 
 ADVICE = {
     403: "make another version the default first: perceptual models set-default",
-    404: "perceptual models list tells what there is, and perceptual models register adds to it",
+    404: "perceptual models list shows what there is, and perceptual models register adds to it",
     405: "the server's model API is off: set enable_model_api=true in its config.properties",
     409: "unregister it first, or give the new one another --version",
     500: "the reason is in the server's log",
@@ -62,7 +62,7 @@ class Client:
             # TorchServe lets requests wait without limit while a worker restarts.
             limit = self.http.timeout.read
             raise ServerError(
-                f"no answer from {self.url} within {limit:g} s; perceptual status tells if workers are busy or down"
+                f"no answer from {self.url} within {limit:g} s; perceptual status shows if workers are busy or down"
             ) from error
         except httpx.TransportError as error:
             raise ServerError(f"the connection to {self.url} broke: {error}") from error
@@ -144,8 +144,8 @@ def error_of(response: httpx.Response) -> PerceptualError:
         return KINDS.get(str(reply.get("error")), ServerError)(reply["detail"])
     if is_token_refused(response):
         return ServerError(
-            "the server wants a valid token: name its key file (--key-file; in Python auth=Tokens(key_file, …)), or "
-            "have the server of this machine found (no --url; find_server())"
+            "the server requires a valid token: name its key file (--key-file; in Python auth=Tokens(key_file, …)), "
+            "or, if it runs on this machine, leave --url out (in Python use find_server())"
         )
     if response.status_code == 413:
         return InputError("the photo has more bytes than the server takes (max_request_size in its config.properties)")

@@ -1,4 +1,4 @@
-"""Everything that can go wrong on purpose, as one tree.
+"""All errors that are raised on purpose, as one tree.
 
 Each class carries the HTTP status with which the server answers it; the command line prints its message in one
 red line and exits with 1::

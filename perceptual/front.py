@@ -180,7 +180,7 @@ class Front:
     def told(self, reply: ClientResponse, body: bytes, request: web.Request) -> web.Response:
         """What a client is told where TorchServe or a handler refuses."""
         if reply.status == 500 and any(kind.encode() in body for kind in BAD_FORM):
-            detail = "this is no form that TorchServe can read; send the image as field data of a form, or as the body"
+            detail = "TorchServe cannot parse this form; send the image as form field data, or as the body"
             return web.json_response({"error": "InvalidImage", "detail": detail}, status=400)
         if reply.status == 503 and NO_WORKER in body:
             return refusal("the queue of this model is full, or it has no workers", self.retry_after(request))

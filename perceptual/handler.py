@@ -198,7 +198,7 @@ def attempt(function: Callable[..., T], *arguments: Any) -> T | Reply:
     except Exception as error:
         end_if_gpu_is_lost(error)
         logger.exception("a request failed")
-        return error_reply(500, "InternalError", "the server failed over this request; its log says why")
+        return error_reply(500, "InternalError", "the server failed on this request; see its model_log.log")
 
 
 def error_reply(status: int, error: str, detail: str) -> Reply:

@@ -40,7 +40,7 @@ def telling_of_memory(method: M) -> M:
             smaller = "a smaller picture (max-size)" if self.network.task == "style" else "a smaller picture"
             raise OutOfMemory(
                 f"{self.device} has too little memory left: send {smaller} or try again; "
-                "whoever runs the server, fewer workers for each GPU"
+                "if you run the server, use fewer workers on each GPU"
             ) from error
 
     return cast("M", wrapper)

@@ -78,7 +78,7 @@ def choose(server: RunningServer, described: dict[str, Any], wanted: int | None)
     if described["deviceType"] == "gpu":
         rooms += room_on_gpus(described)
         if wanted is None and len(rooms) == 1:
-            raise ServerError("nvidia-smi does not tell what a worker takes, as in most containers: say how many")
+            raise ServerError("nvidia-smi does not report what a worker takes, as in most containers: give a number")
     tightest = min(rooms, key=lambda room: room.fit)
     if wanted is None:
         return max(1, min(tightest.fit, cores(server.pid)))

@@ -49,8 +49,8 @@ class Server:
         sockets: A folder for ``inference.sock`` and ``management.sock``, where these two APIs are then served instead
             of at ports: the one to this user and its group, the other to this user alone.
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
-        progress: Is told in a few words what is going on.
-        pass_over: Is told of each archive that is damaged or fails to load; the others are served all the same. By
+        progress: Called with a few words on what is going on.
+        pass_over: Called with each archive that is damaged or fails to load; the others are served all the same. By
             default, that is an error.
         front: Whether a :class:`.front.Front` answers in TorchServe's stead where that does not.
     """
@@ -387,7 +387,7 @@ def check_sockets(folder: Path) -> None:
     of the machine, who could have a worker run any code.
     """
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
-        raise ServerError(f"{folder.parent} is mounted noexec, so TorchServe cannot have sockets there: set TMPDIR")
+        raise ServerError(f"{folder.parent} is mounted noexec, so TorchServe cannot use it: set TMPDIR to another")
 
 
 def check_unused(sockets: Path) -> None:

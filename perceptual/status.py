@@ -91,7 +91,7 @@ def ask_for_metrics(url: str) -> "Metrics":
         try:
             return read_metrics(client.send("GET", "/metrics").text)
         except ServerError as error:
-            raise ServerError(f"the server does not tell its metrics: {error}") from error
+            raise ServerError(f"cannot read the server's metrics: {error}") from error
 
 
 def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping[str, int], local: bool) -> ModelStatus:

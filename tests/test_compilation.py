@@ -72,4 +72,4 @@ def test_a_training_goes_on_without_if_compiling_fails(settings, monkeypatch):
     wishes = settings(compile="yes")
     assert train_style(wishes).exists()
     log = (wishes.sample_path / "train.log").read_text()
-    assert "torch.compile fails, so that training goes on without: no C++ compiler\n" in log
+    assert "torch.compile fails; training continues without it: no C++ compiler\n" in log

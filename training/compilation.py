@@ -46,7 +46,7 @@ def compiled(
                     terms, _ = quick(example)
                 torch.stack(list(terms.values())).sum().backward()
     except Exception as error:
-        note(f"torch.compile fails, so that training goes on without: {first_line(error)}")
+        note(f"torch.compile fails; training continues without it: {first_line(error)}")
         return losses
     finally:
         network.zero_grad(set_to_none=True)

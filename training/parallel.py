@@ -75,7 +75,7 @@ def synchronized(network: nn.Module, losses: Losses) -> Losses:
     if world_size() == 1:
         return losses
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
-        raise InvalidOption("preset: paper normalizes over the whole batch, so it is trained in one process")
+        raise InvalidOption("preset: paper normalizes over the whole batch: train it without torchrun")
     return DistributedDataParallel(Step(network, losses))
 
 

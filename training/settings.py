@@ -55,7 +55,7 @@ class TrainingSettings:
     initial_share: float = setting(
         0.0,
         Number(0, 1),
-        "share of these initial weights in those that are written; about 0.25 calms patterns that a loss adds",
+        "share of the initial weights mixed into those written; about 0.25 softens patterns that a loss introduces",
         NETWORK,
     )
 
@@ -71,7 +71,10 @@ class TrainingSettings:
 
     iterations: int = setting(40_000, Integer(1), "iterations in all", OPTIMIZATION)
     minutes: float | None = setting(
-        None, Number(0), "stop after so many, with a checkpoint to resume from; default: when done", OPTIMIZATION
+        None,
+        Number(0),
+        "stop after this many minutes, with a checkpoint to resume from; default: no limit",
+        OPTIMIZATION,
     )
     optimizer: str = setting(
         "adam", Choice(("muon", "adam")), "adam is the paper's; muon is no better here", OPTIMIZATION
@@ -89,11 +92,11 @@ class TrainingSettings:
     compile: str = setting(
         "auto",
         Choice(("auto", "yes", "no")),
-        "compile the step: takes a minute and a C++ compiler, then a CPU is a sixth quicker; auto: on a GPU",
+        "compile the step: takes a minute and needs a C++ compiler; a CPU is then a sixth faster; auto: only on a GPU",
         OPTIMIZATION,
     )
     device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any", OPTIMIZATION)
-    seed: int = setting(0, Integer(0), "start of all random numbers", OPTIMIZATION)
+    seed: int = setting(0, Integer(0), "seed of all random numbers", OPTIMIZATION)
 
     name: str | None = setting(
         None,
@@ -217,7 +220,7 @@ class StyleEvaluationSettings:
 
     model: tuple[str, ...] = as_in(EvaluationSettings, "model")
     content: Path = setting(MISSING, FilePath("a folder"), "folder of photos; required")
-    split: str = setting("test", Choice(tuple(SPLITS)), "share of them; all, for photos of which none was trained on")
+    split: str = setting("test", Choice(tuple(SPLITS)), "which of them; use all if none was trained on")
     photos: int = setting(5, Integer(1), "how many of these, spread over the folder")
     sizes: tuple[int, ...] = setting((256, 512, 1024), Several(Integer(32)), "sides of the squares measured, in pixels")
     iterations: tuple[int, ...] = setting(

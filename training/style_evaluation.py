@@ -2,8 +2,8 @@
 
 On photos that were not trained on, the losses that a network was trained with: of its output, of the untouched photo,
 and of pictures optimized by the same losses, from the photo or from noise. The number of iterations after which these
-reach the network's total loss is what the network is worth; figure 5 of Johnson et al. 2016 puts it at 50 to 100. His
-own program (https://github.com/jcjohnson/neural-style) begins with noise, which the photo is far ahead of.
+reach the network's total loss is what the network is worth; figure 5 of Johnson et al. 2016 puts it at 50 to 100.
+Johnson's own program (https://github.com/jcjohnson/neural-style) begins with noise, which the photo is far ahead of.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The command line, ``perceptual``: one module for each command, which is imported light and works late."""
+"""The command line, ``perceptual``: one module for each command, which imports what is heavy only when it runs."""
 
 import sys
 from importlib import import_module

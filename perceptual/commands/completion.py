@@ -6,7 +6,7 @@ from typing import Any
 DESCRIPTION = """Prints a script that lets the shell complete commands and options.
 
   eval "$(perceptual completion bash)"                                      for this shell
-  mkdir -p ~/.local/share/bash-completion/completions                       for every one
+  mkdir -p ~/.local/share/bash-completion/completions                       for every shell
   perceptual completion bash > ~/.local/share/bash-completion/completions/perceptual
   mkdir -p ~/.zfunc; perceptual completion zsh > ~/.zfunc/_perceptual       with ~/.zfunc in fpath
 """

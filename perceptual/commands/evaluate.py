@@ -21,10 +21,11 @@ STYLE = """Measures style networks against optimization of the picture itself, o
   perceptual evaluate style --model starry_night --content photos/ --loss-weights vgg19.safetensors
   perceptual evaluate style --model mine.safetensors --style-image painting.jpg --content holiday/ --split all
 
-Content loss, style loss by layer and total variation, weighted as in the training, of each network's output, of the
-photo, and of optimizations that begin with it or with noise; after how many iterations these are as good; grids
-in flat areas, and borders. The folder --output gets tables as Markdown and as JSON, and contact sheets. Hours on a CPU:
-choose --sizes, --photos and --iterations. The networks that ship need the VGG-19 of their training as --loss-weights.
+Reports content loss, style loss by layer and total variation, weighted as in the training, of each network's output,
+of the photo, and of optimizations that start from it or from noise; after how many iterations these match the network;
+and artefacts: grids in flat areas, and borders. The folder --output gets tables as Markdown and as JSON, and contact
+sheets. This takes hours on a CPU: limit it by --sizes, --photos and --iterations. For the networks that ship,
+--loss-weights must name the VGG-19 of their training.
 """
 
 

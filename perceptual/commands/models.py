@@ -145,7 +145,7 @@ def scale_model(args: Namespace) -> None:
     from ..scaling import scale
 
     if args.url and args.gpus:
-        raise InputError("with --url, the model store is not at hand, in which an archive with the GPUs has to be put")
+        raise InputError("--gpus needs access to the model store: run it on the server's machine, without --url")
     with Console(stderr=True).status("starting") as status:
         model = args.name
         if args.gpus:

@@ -16,8 +16,9 @@ DESCRIPTION = """Gives one photo the style of a painting by optimizing the pictu
   perceptual optimize photo.jpg --style-image painting.jpg -o stylized.png
   perceptual optimize photo.jpg --style-image painting.jpg -o stylized.png --max-size 1024 --iterations 200
 
-No training, but many minutes for every picture on a CPU, where a trained network takes a second. The losses are those
-of `perceptual train style`: use it to try a painting and weights before a training. Ctrl-C keeps the picture so far.
+This needs no training, but takes many minutes per picture on a CPU, where a trained network takes a second. The losses
+are those of `perceptual train style`: use it to try a painting and loss weights before a training. Ctrl-C keeps the
+picture so far.
 """
 
 

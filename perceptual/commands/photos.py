@@ -75,7 +75,7 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Pat
         jobs = [(photos[0], output)]
     else:
         if output.is_file() or output.suffix.lower() in SUFFIXES:
-            raise InvalidOption(f"{output}: several photos need a folder to go to")
+            raise InvalidOption(f"{output}: several photos need a folder as --output")
         suffix = {None: ".jpg", "jpeg": ".jpg"}.get(format, f".{format}")
         jobs = [
             (file, (output / relative).with_suffix(suffix)) for photo in photos for file, relative in photos_in(photo)

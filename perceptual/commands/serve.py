@@ -8,9 +8,9 @@ from .package import add_model_store
 
 DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
 
-  perceptual serve                         ./model_store, as it was when its last server ended, and what is new
+  perceptual serve                         ./model_store: what was registered when it last ended, and new archives
   perceptual serve starry_night --port 9000
-  perceptual serve --supervise             for production: what gives up is started again
+  perceptual serve --supervise             for production: restarts what dies
 
 Tokens are on: `perceptual token` prints one that is valid. Ctrl-C stops the server.
 """
@@ -25,17 +25,17 @@ def add_to(subparsers: Any) -> None:
         "--port",
         type=int,
         default=8080,
-        help="of the inference API; management and metrics take the next two, 0 takes free ones (default: %(default)s)",
+        help="port of the inference API; management and metrics take the next two; 0: free ones (default: %(default)s)",
     )
     parser.add_argument(
         "--sockets",
         metavar="FOLDER",
-        help="serve inference and management at sockets in this folder, which file permissions guard, not at ports",
+        help="serve inference and management at UNIX sockets in this folder, guarded by file permissions, not at ports",
     )
     parser.add_argument(
         "--no-tokens",
         action="store_true",
-        help="ask for no tokens, behind a proxy that checks who asks: every program on this machine then has access",
+        help="require no tokens, behind a proxy that checks clients: every program on this machine then has access",
     )
     parser.add_argument(
         "--supervise",

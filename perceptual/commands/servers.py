@@ -27,5 +27,5 @@ def server_of(args: Namespace) -> Any:
     if args.url and args.port is not None:
         raise InputError("--url and --port name a server each: leave one out")
     if args.key_file and not args.url:
-        raise InputError("--key-file is for --url; a server of this machine is found with its tokens")
+        raise InputError("--key-file is for --url; the tokens of a server on this machine are found without it")
     return server_at(args.url, args.key_file) if args.url else find_server(args.port)

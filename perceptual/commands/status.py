@@ -8,23 +8,23 @@ from typing import Any
 from ..errors import ServerError
 from .servers import add_server, server_of
 
-DESCRIPTION = """Tells what the server that `perceptual serve` started is doing, since it started.
+DESCRIPTION = """Shows what the server that `perceptual serve` started is doing, with totals since it started.
 
   perceptual status
   perceptual status --watch                                again every two seconds, until Ctrl-C
   perceptual status --url http://10.0.0.7:8081 --key-file key_file.json
 
-With --url, /ping is asked at the port before and metrics are read at the port after, where TorchServe has them unless
-it is told otherwise. The exit status is 1 if a model has no worker that is ready: /ping says Healthy even then.
+With --url, /ping is requested at the port below and metrics at the port above, which are TorchServe's defaults. The
+exit status is 1 if a model has no ready worker; /ping says Healthy even then.
 """
 INTERVAL = 2.0  # seconds
 
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    parser = subparsers.add_parser("status", help="tell what the running server is doing", description=DESCRIPTION)
+    parser = subparsers.add_parser("status", help="show what the running server is doing", description=DESCRIPTION)
     add_server(parser)
-    parser.add_argument("--watch", action="store_true", help="keep telling")
+    parser.add_argument("--watch", action="store_true", help="repeat every two seconds, until Ctrl-C")
     parser.set_defaults(run=run)
 
 

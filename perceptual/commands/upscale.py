@@ -23,7 +23,7 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser("upscale", help="enlarge photos without a server", description=DESCRIPTION)
     factor = OneOf((4, 8))
     parser.add_argument(
-        "--scale", type=converter(factor), metavar="{4,8}", help="how many times; default: as --model does, else 4"
+        "--scale", type=converter(factor), metavar="{4,8}", help="enlargement factor; default: that of --model, else 4"
     )
     parser.add_argument(
         "--model", help="a weights file, or the name of a network that ships; default: super_resolution_xSCALE_feature"
