@@ -27,6 +27,7 @@ _HOMES = {
     "ServerError": "errors",
     "StyleNetwork": "networks",
     "SuperResolutionNetwork": "networks",
+    "Tokens": "connection",
     "TrainingError": "errors",
     "UnsupportedFormat": "errors",
     "WeightsError": "errors",

@@ -60,9 +60,8 @@ def find_server(port: int | None = None) -> RunningServer:
     Raises:
         ServerError: There is none.
     """
-    files = state_folder().glob("*.json" if port is None else f"{port}.json")
-    for file in sorted(files, key=os.path.getmtime, reverse=True):
-        server = RunningServer(**json.loads(file.read_text()))
+    announced = filter(None, map(read_state, state_folder().glob("*.json" if port is None else f"{port}.json")))
+    for _, server in sorted(announced, key=lambda each: each[0], reverse=True):
         if psutil.pid_exists(server.pid):  # otherwise it was killed
             return server
     where = "" if port is None else f" on port {port}"
@@ -89,6 +88,14 @@ def server_at(management_url: str, key_file: str | Path | None = None) -> Runnin
     except (KeyError, httpx.InvalidURL):
         raise InputError(f"expected an address such as http://127.0.0.1:8081, got {management_url!r}") from None
     return RunningServer(0, inference, management_url, metrics, keys, logs="")
+
+
+def read_state(file: Path) -> tuple[float, RunningServer] | None:
+    """When a server was announced, and which; None if it ends just now, or another version of this package did it."""
+    try:
+        return file.stat().st_mtime, RunningServer(**json.loads(file.read_text()))
+    except (OSError, TypeError, ValueError):
+        return None
 
 
 def state_folder() -> Path:

@@ -90,22 +90,17 @@ def package_collection(
     name: str,
     weights: Sequence[str | Path],
     model_store: str | Path,
-    *,
-    version: str | None = None,
-    device_ids: Sequence[int] | None = None,
 ) -> Packaged:
-    """Builds ``model_store/NAME.mar`` of several networks, which one pool of workers serves, as :func:`package`.
+    """Builds ``model_store/NAME.mar`` 1.0 of several networks, which one pool of workers serves, as :func:`package`.
 
     Args:
         name: Of the model.
         weights: Style networks of different names, and at most one of super-resolution for each factor.
         model_store: As for :func:`package`.
-        version: By default 1.0.
-        device_ids: As for :func:`package`.
 
     Raises:
         WeightsError: As :func:`package`, or there are two networks of one name or factor.
-        InputError: Its name or version cannot be served.
+        InputError: Its name cannot be served.
         ServerError: As :func:`package`.
     """
     files = [Path(each) for each in weights]
@@ -116,8 +111,8 @@ def package_collection(
         raise WeightsError("a collection holds one network for each name, and for each factor of super-resolution")
     name = checked_name(name, "--collection")
     description = f"Collection of {', '.join(networks)}"
-    contents = gather(files, COLLECTION, device_ids)
-    return build(Path(model_store), name, checked_name(version or "1.0", "version"), description, COLLECTION, contents)
+    contents = gather(files, COLLECTION, None)
+    return build(Path(model_store), name, "1.0", description, COLLECTION, contents)
 
 
 def repackage(

@@ -17,6 +17,7 @@ from .connection import Client
 from .errors import InputError, ServerError
 
 NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F", "I", "PA", "RGBX")  # modes of PIL
+IN_NO_FILE = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA"}  # and what they are sent as
 # Seconds; more than the archives allow a worker: responseTimeout for a picture, startupTimeout to load.
 WORKING = 610.0
 LOADING = 660.0
@@ -133,6 +134,10 @@ class ManagementClient(Client):
         default = self.describe(name)["modelVersion"]
         every = self.send("GET", model_path(name, "all")).json()
         return sorted(every, key=lambda each: (each["modelVersion"] != default, each["modelVersion"]))
+
+    def every_version(self) -> list[dict[str, Any]]:
+        """The descriptions of all versions of all models, as :meth:`versions`."""
+        return [each for name in self.models() for each in self.versions(name)]
 
     def ready_workers(self, name: str, version: str | None = None) -> list[int]:
         """Process ids of the workers that have loaded the model; ``/ping`` says Healthy even without any."""
@@ -292,9 +297,11 @@ def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
     try:
         if not isinstance(photo, Image.Image):
             return Path(photo).read_bytes()
+        profile, exif = photo.info.get("icc_profile"), orientation_of(photo)
+        if photo.mode in IN_NO_FILE:
+            photo = photo.convert(IN_NO_FILE[photo.mode])
         buffer = io.BytesIO()
-        format = "TIFF" if photo.mode in NOT_IN_PNG else "PNG"
-        photo.save(buffer, format, icc_profile=photo.info.get("icc_profile"), exif=orientation_of(photo))
+        photo.save(buffer, "TIFF" if photo.mode in NOT_IN_PNG else "PNG", icc_profile=profile, exif=exif)
         return buffer.getvalue()
     except OSError as error:
         raise InputError(f"cannot send {photo}: {error.strerror or error}") from error

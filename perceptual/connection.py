@@ -28,7 +28,7 @@ ADVICE = {
 
 
 class Client:
-    """What both clients share: a connection that turns failures into errors of this package."""
+    """A connection that turns failures into errors of this package."""
 
     def __init__(self, url: str, auth: httpx.Auth | None = None, timeout: float = 10.0) -> None:
         self.url = url
@@ -144,7 +144,7 @@ def error_of(response: httpx.Response) -> PerceptualError:
         return KINDS.get(str(reply.get("error")), ServerError)(reply["detail"])
     if is_token_refused(response):
         return ServerError(
-            "the server requires a valid token: name its key file (--key-file; in Python auth=Tokens(key_file, …)), "
+            "the server requires a valid token: name its key file (--key-file; in Python auth=Tokens(…)), "
             "or, if it runs on this machine, leave --url out (in Python use find_server())"
         )
     if response.status_code == 413:

@@ -189,8 +189,10 @@ def with_instance_norm(layers: nn.Sequential) -> nn.Sequential:
 
 
 def quick_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 saves time on a device: on GPUs, and on processors with instructions for it, AVX-512 or AMX."""
-    return device.type != "cpu" or not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_flags())
+    """Whether a device has instructions for bfloat16: GPUs since Ampere, processors with AVX-512 BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_flags())
 
 
 def cpu_flags() -> list[str]:

@@ -7,7 +7,7 @@ red line and exits with 1::
     ├── InputError                  400
     │   ├── InvalidImage            400   not an image, or a truncated one
     │   ├── UnsupportedFormat       415   an image, but of a format we do not read
-    │   ├── ImageTooLarge           413   more pixels than the limit
+    │   ├── ImageTooLarge           413   more pixels or bytes than the limit
     │   ├── InvalidOption           422   a value out of its range, or an unknown name
     │   ├── UnknownStyle            404   a style that a collection does not hold
     │   └── NotAcceptable           406   the client accepts no format we write
@@ -34,6 +34,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def in_one_line(error: BaseException) -> str:
+    """All that an error says, on one line, shortened: torch lists every key of weights that does not fit."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 400 else text[:400] + " …"
+
+
 class InputError(PerceptualError):
     """The request or file is at fault, not the program."""
 
@@ -51,7 +57,7 @@ class UnsupportedFormat(InputError):
 
 
 class ImageTooLarge(InputError):
-    """More pixels than the limit; found out from the header, before decoding."""
+    """A photo of more pixels than the limit, as its header says, or a result of more pixels or bytes."""
 
     status = 413
 

@@ -30,7 +30,7 @@ from PIL import (
 )
 from torch import Tensor
 
-from .errors import ImageTooLarge, InvalidImage, UnsupportedFormat
+from .errors import ImageTooLarge, InputError, InvalidImage, UnsupportedFormat
 
 READABLE = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 8192**2
@@ -116,6 +116,18 @@ def read(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise InvalidImage(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def load(path: str | Path, *, scale: int = 1) -> "Picture":
+    """Reads and decodes an image file, that will be enlarged so many times. Raises as :func:`read` and :func:`decode`.
+
+    The error names the file.
+    """
+    content = read(path)
+    try:
+        return decode(content, scale=scale)
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def decode(

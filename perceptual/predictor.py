@@ -326,7 +326,9 @@ def open_picture(photo: str | Path | bytes | Image.Image, scale: int = 1) -> Pic
         images.refuse_empty(photo)
         images.check_size(*photo.size, images.MAX_PIXELS, scale)
         return images.from_pil(photo)
-    return images.decode(photo if isinstance(photo, bytes | bytearray) else images.read(photo), scale=scale)
+    if isinstance(photo, bytes | bytearray):
+        return images.decode(photo, scale=scale)
+    return images.load(photo, scale=scale)
 
 
 def pick_device(device: str | None) -> torch.device:

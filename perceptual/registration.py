@@ -1,6 +1,5 @@
 """Registers weights and archives from anywhere with a running server, completely or not at all."""
 
-import io
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -190,13 +189,9 @@ def check_gpus(management: ManagementClient, model: Registered, gpus: Sequence[i
 
 def warm_up(server: RunningServer, model: Registered) -> None:
     """Sends one small picture, so that the first user does not wait for what happens only once."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), "grey").save(buffer, "PNG")
     with server.inference() as inference:
         try:
-            headers = {"Content-Type": "application/octet-stream"}
-            path = f"/predictions/{model.name}/{model.version}"
-            inference.send("POST", path, content=buffer.getvalue(), headers=headers)
+            inference.predict(Image.new("RGB", (64, 64), "grey"), f"{model.name}/{model.version}", {})
         except InvalidOption:
             pass  # a collection, which wants to be told a style; it has run every network as it loaded
         except PerceptualError as error:

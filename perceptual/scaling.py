@@ -18,6 +18,7 @@ from .addresses import RunningServer
 from .errors import ServerError
 
 CGROUPS = Path("/sys/fs/cgroup")
+ENDED = "a worker ended just now; perceptual status shows more"
 
 
 class Room(NamedTuple):
@@ -93,6 +94,8 @@ def choose(server: RunningServer, described: dict[str, Any], wanted: int | None)
 def room_in_memory(server: RunningServer, described: dict[str, Any]) -> Room:
     """What the machine's memory allows, of which a worker on a GPU takes some as well."""
     peaks = [peak(worker["pid"]) for worker in ready(described)]
+    if not peaks:
+        raise ServerError(ENDED)
     needs, free = max(peaks), free_memory(server.pid)
     return Room(len(peaks) + free // needs, needs, free, "in memory")
 
@@ -110,6 +113,8 @@ def room_on_gpus(described: dict[str, Any]) -> list[Room]:
     gpus = described.get("deviceIds") or list(free)
     if not ours:
         return []
+    if not gpus or not free.keys() >= {*gpus}:
+        raise ServerError("nvidia-smi does not report what is free on the GPUs, so it is not known what fits")
     needs = max(ours)
     fullest = min(gpus, key=lambda gpu: free[gpu])
     fit = len(ready(described)) + len(gpus) * (free[fullest] // needs)
@@ -142,7 +147,7 @@ def peak(pid: int) -> int:
     with suppress(OSError):
         if found := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()):
             return int(found[1]) * 1024
-    raise ServerError("a worker ended just now; perceptual status tells more")
+    raise ServerError(ENDED)
 
 
 def free_memory(pid: int) -> int:

@@ -27,7 +27,7 @@ from .front import Front
 from .manifest import Archive, find_archives
 from .processes import end_group, guard, signals_exit
 from .scaling import free_memory
-from .snapshots import begin, plan_restart, plan_start, snapshot_folder
+from .snapshots import begin, plan_restart, plan_start, snapshot_folder, write_held
 
 CONFIG = Path(__file__).with_name("config.properties")
 METRICS = Path(__file__).with_name("metrics.yaml")
@@ -119,6 +119,7 @@ class Server:
             self.wait_until_ready(self.plan.loaded)
             self.register_added()
             self.wait_until_ready(self.archives)
+            write_held(self.snapshots, {})  # what was held back has had its trial
             cleanup.callback(self.announce().unlink, missing_ok=True)
             self.cleanup = cleanup.pop_all()
         self.running = True

@@ -50,7 +50,9 @@ def snapshot_folder(model_store: Path, port: int) -> Path | None:
 def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
     """Decides what to start with: what was registered last, and the archives that have come since.
 
-    An archive that was unregistered stays so; a registered one that is gone from the model store is passed over.
+    An archive that was unregistered stays so; a registered one that is gone from the model store is passed over. A
+    model that a supervisor was holding back is tried again, with the workers it should have: someone may have put a
+    good archive in its place, and there may be no supervisor this time.
 
     Args:
         folder: Of the snapshots, or None to load all archives as they are.
@@ -59,10 +61,14 @@ def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
     last = newest_snapshot(folder) if folder else None
     if folder is None or last is None:
         return Start([*archives], [], [], None)
+    return restored(with_held(last, read_held(folder)), archives, known_files(folder))
+
+
+def restored(last: dict[str, Any], archives: Sequence[Archive], known: set[str]) -> Start:
+    """What a snapshot tells to start with, of these archives, and those of them that are not known yet."""
     entries = entries_of(last)
     loaded = [archive for archive in archives if archive.file in entries]
     paused = [archive for archive in loaded if not entries[archive.file]["minWorkers"]]
-    known = known_files(folder)
     added = [archive for archive in archives if archive.file not in known | entries.keys()]
     models: dict[str, dict[str, Any]] = {}
     for archive in loaded:  # under the version that the file holds now
@@ -86,7 +92,7 @@ def plan_restart(
         return Start([*started], [], [], None)
     files = [file for file in entries_of(last) if (model_store / file).exists()]
     archives = find_archives(model_store, [Path(file).stem for file in files], pass_over)
-    return plan_start(folder, archives)
+    return restored(last, archives, known_files(folder))  # what is held back, stays so
 
 
 def begin(folder: Path, left_out: Sequence[str]) -> None:
@@ -104,6 +110,20 @@ def read_held(folder: Path) -> dict[str, int]:
     file = folder / HELD
     held: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     return held
+
+
+def with_held(snapshot: dict[str, Any], held: dict[str, int]) -> dict[str, Any]:
+    """A snapshot in which models that are held back have the workers they should have."""
+    models = {
+        name: {version: entry | workers_of(held.get(f"{name}/{version}")) for version, entry in versions.items()}
+        for name, versions in snapshot.get("models", {}).items()
+    }
+    return snapshot | {"models": models}
+
+
+def workers_of(count: int | None) -> dict[str, int]:
+    """A number of workers as an entry of a snapshot has it; nothing for None."""
+    return {} if count is None else {"minWorkers": count, "maxWorkers": count}
 
 
 def write_held(folder: Path, held: dict[str, int]) -> None:

@@ -58,8 +58,11 @@ class Status:
     ping: str
 
     def find(self, name: str, version: str) -> ModelStatus:
-        """One of the models. Raises StopIteration if there is none."""
-        return next(model for model in self.models if (model.name, model.version) == (name, version))
+        """One of the models. Raises ServerError if there is none."""
+        for model in self.models:
+            if (model.name, model.version) == (name, version):
+                return model
+        raise ServerError(f"{name} {version} is not registered")
 
     @property
     def unhealthy(self) -> list[str]:
@@ -74,7 +77,7 @@ def read_status(server: RunningServer) -> Status:
         ServerError: It does not answer.
     """
     with server.management(timeout=5.0) as management:
-        described = [each for name in management.models() for each in management.versions(name)]
+        described = management.every_version()
     metrics = ask_for_metrics(server.metrics_url) if server.metrics_url else Metrics({}, {}, {})
     with server.inference(timeout=5.0) as inference:
         try:

@@ -14,7 +14,7 @@ import psutil
 from .client import ManagementClient
 from .errors import ServerError
 from .server import Server
-from .snapshots import read_held, write_held
+from .snapshots import write_held
 
 INTERVAL = 1.0  # seconds between two looks
 PATIENCE = 15.0  # seconds without a ready worker; TorchServe replaces one that died within three to seven
@@ -46,8 +46,8 @@ class Supervisor:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.held = read_held(server.snapshots)
-        self.attempts = {model: Backoff() for model in self.held}
+        self.held: dict[str, int] = {}  # workers that a model should have
+        self.attempts: dict[str, Backoff] = {}
         self.restarts = Backoff()
         self.down_since: dict[str, float] = {}
         self.answered = time.monotonic()
@@ -65,7 +65,7 @@ class Supervisor:
             return
         try:
             with self.server.address.management(timeout=5.0) as management:
-                described = [each for name in management.models() for each in management.versions(name)]
+                described = management.every_version()
                 self.answered = time.monotonic()
                 self.forget_all_but({model_of(each) for each in described})
                 due = [model_of(each) for each in described if self.look_at(each, management)]

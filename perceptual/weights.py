@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .errors import WeightsError
+from .errors import WeightsError, in_one_line
 from .networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
 
 FORMAT = "torchserve-perceptual/1"
@@ -70,7 +70,7 @@ def load_network(path: str | Path) -> tuple[ImageTransformationNetwork, dict[str
         network = NETWORKS[metadata["task"]](**metadata["config"])
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in tensors.items()})
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise WeightsError(f"{path} does not fit its own network: {first_lines(error)}") from error
+        raise WeightsError(f"{path} does not fit its own network: {in_one_line(error)}") from error
     return network.eval().requires_grad_(False), metadata
 
 
@@ -119,7 +119,7 @@ def open_weights(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise WeightsError(f"there is no weights file {path}") from error
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a safetensors file, or a damaged one: {first_lines(error)}") from error
+        raise WeightsError(f"{path} is not a safetensors file, or a damaged one: {in_one_line(error)}") from error
 
 
 def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict
     try:
         known = {name: dict(json.loads(metadata[name])) for name in ("config", "provenance")}
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} has damaged metadata: {first_lines(error)}") from error
+        raise WeightsError(f"{path} has damaged metadata: {in_one_line(error)}") from error
     parts = dict.fromkeys(("recipe", "training"), dict) | {"earlier_trainings": list}
     if bad := [name for name, kind in parts.items() if not isinstance(known["provenance"].get(name, kind()), kind)]:
         raise WeightsError(f"{path} has damaged metadata: {bad[0]} is not as this program writes it")
@@ -150,9 +150,3 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def first_lines(error: Exception, limit: int = 400) -> str:
-    """An error's message on one line, shortened: torch lists every key that does not fit."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[:limit] + " …"

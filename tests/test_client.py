@@ -22,7 +22,7 @@ def test_options_become_headers():
     assert headers == {"X-Strength": b"0.5", "X-Keep-Colors": b"True", "X-Format": rb"\xe4\n"}
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I", "PA", "RGBX", "CMYK", "F"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I", "PA", "RGBX", "CMYK", "F", "HSV", "RGBa", "La"])
 def test_a_photo_of_any_mode_is_sent_with_no_more_than_how_it_was_held(mode):
     photo = Image.new(mode, (8, 6))
     photo.getexif()[ExifTags.Base.Orientation] = 6

@@ -1,3 +1,4 @@
+import os
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -5,7 +6,7 @@ import pytest
 
 from perceptual import scaling
 from perceptual.errors import ServerError
-from perceptual.scaling import free_memory, peak, room_on_gpus
+from perceptual.scaling import free_memory, peak, room_in_memory, room_on_gpus
 
 MIB = 2**20
 
@@ -47,6 +48,11 @@ def test_a_worker_that_has_ended_takes_nothing_that_could_be_measured():
         peak(2**22 + 1)
 
 
+def test_a_model_whose_workers_have_just_ended_is_told():
+    with pytest.raises(ServerError, match="a worker ended just now"):
+        room_in_memory(SimpleNamespace(pid=os.getpid()), described([]))
+
+
 def described(pids, **more):
     return {"modelName": "m", "workers": [{"pid": pid, "status": "READY"} for pid in pids], **more}
 
@@ -65,6 +71,14 @@ def test_the_fullest_gpu_decides(monkeypatch, apps, gpus, fit):
         scaling, "ask_nvidia", lambda query: [(key, size * MIB) for key, size in answers[query].items()]
     )
     assert [room.fit for room in room_on_gpus(described([5], deviceIds=gpus))] == ([] if fit is None else [fit])
+
+
+def test_a_gpu_whose_free_memory_is_not_known_is_told(monkeypatch):
+    answers = {"compute-apps=pid,used_memory": [(5, 1000 * MIB)], "gpu=index,memory.free": []}
+    monkeypatch.setattr(scaling, "ask_nvidia", answers.get)
+    for gpus in (None, [0]):
+        with pytest.raises(ServerError, match="does not report what is free on the GPUs"):
+            room_on_gpus(described([5], deviceIds=gpus))
 
 
 def test_nvidia_smi_is_read(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from perceptual.errors import ServerError
 from perceptual.manifest import Archive, find_archives
 from perceptual.processes import group_members
 from perceptual.server import Server
-from perceptual.snapshots import begin, newest_snapshot, plan_start, snapshot_folder
+from perceptual.snapshots import begin, newest_snapshot, plan_restart, plan_start, snapshot_folder, write_held
 
 ONE, TWO, THREE = (Archive(f"{name}.mar", name, "1.0") for name in ("one", "two", "three"))
 
@@ -60,6 +60,16 @@ def test_what_was_registered_last_is_loaded_and_what_is_new(folder):
     loaded, paused, added, models = planned(folder, ONE, TWO, THREE)
     assert (loaded, paused, added) == ([ONE], [], [THREE])  # two was unregistered
     assert models["one"]["1.0"]["minWorkers"] == 2 and models.keys() == {"one"}
+
+
+def test_a_model_that_was_held_back_is_tried_at_a_start_and_not_at_a_restart(folder, monkeypatch):
+    write(folder, "1.cfg", 10, one=0, two=0)
+    write_held(folder, {"one/1.0": 2})
+    replaced = ONE._replace(version="2.0")  # by an archive that may work
+    loaded, paused, _, models = planned(folder, replaced, TWO)
+    assert (loaded, paused, models["one"]["2.0"]["minWorkers"]) == ([replaced, TWO], [TWO], 2)
+    monkeypatch.setattr("perceptual.snapshots.find_archives", lambda *arguments: [ONE, TWO])
+    assert plan_restart(folder, folder, []).paused == [ONE, TWO]
 
 
 def test_an_unregistered_archive_stays_out_however_often_one_starts(folder):

@@ -145,7 +145,6 @@ def test_a_torchserve_that_does_not_answer_is_started_again(monkeypatch, caplog)
     clock, restarts = [1000.0], []
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(supervisor, "read_held", lambda folder: {})
     watcher = Supervisor(Silent())
     for clock[0] in (1001.0, 1029.0, 1031.0, 1032.0, 1062.0):
         watcher.look()
@@ -208,7 +207,6 @@ def described(monkeypatch):
     """A server as :class:`Described`, with its supervisor and a clock of its own."""
     clock = [1000.0]
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(supervisor, "read_held", lambda folder: {})
     monkeypatch.setattr(supervisor, "write_held", lambda folder, held: None)
     server = Described()
     return server, Supervisor(server), clock

@@ -17,6 +17,7 @@ SURFACE = {
     "ServerError",
     "StyleNetwork",
     "SuperResolutionNetwork",
+    "Tokens",
     "TrainingError",
     "UnsupportedFormat",
     "WeightsError",

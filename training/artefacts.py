@@ -1,6 +1,7 @@
 """Faults that networks of this kind are known for, as figures: grids in flat areas, and odd borders."""
 
 from collections.abc import Sequence
+from statistics import geometric_mean
 
 import torch
 from torch import Tensor
@@ -24,8 +25,7 @@ def grids(predictor: Predictor) -> dict[str, float]:
     """
     noise = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) / 255
     found = {"grey": grid(predictor((0.5 + noise)[None])[0])}
-    gradients = torch.tensor([grid(predictor(gradient(*direction)[None])[0]) for direction in DIRECTIONS])
-    return found | {"gradients": float(gradients.log().mean().exp())}
+    return found | {"gradients": geometric_mean(grid(predictor(gradient(*each)[None])[0]) for each in DIRECTIONS)}
 
 
 def gradient(down: int, right: int) -> Tensor:

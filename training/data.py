@@ -58,6 +58,11 @@ def image_files(folder: Path, option: str) -> list[Path]:
     return files
 
 
+def spread(files: Sequence[Path], count: int) -> list[Path]:
+    """Every so many-th file, so that there are ``count``, a few more, or all there are."""
+    return list(files[:: max(1, len(files) // count)])
+
+
 def percentile(name: str) -> int:
     """A number from 0 to 99 that depends on nothing but the file's name."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % 100
@@ -78,7 +83,7 @@ def fit_on(device: torch.device, files: Sequence[Path]) -> bool:
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return mean_size(files[:: max(1, len(files) // 32)]) * len(files) < free / 2
+    return mean_size(spread(files, 32)) * len(files) < free / 2
 
 
 def mean_size(files: Sequence[Path]) -> float:

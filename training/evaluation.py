@@ -74,14 +74,16 @@ def evaluate(settings: EvaluationSettings) -> Path:
     smallest = SMALLEST if perceptual_metric is None else SMALLEST_FOR_LPIPS
     settings.output.mkdir(parents=True, exist_ok=True)
     targets = list(readable_images(settings.data))
+    scales = sorted({each.network.scale for each in predictors.values()})
+    for name, photo in targets:
+        if min(divisible(photo, scales[-1]).shape[1:]) < smallest + 2 * scales[-1]:
+            raise TrainingError(f"{name} has too few pixels to be measured at ×{scales[-1]}")
     rows: list[Row] = []  # image, scale, degradation, method, and a figure for each metric
-    for scale in sorted({each.network.scale for each in predictors.values()}):
+    for scale in scales:
         compared = {name: each for name, each in predictors.items() if each.network.scale == scale}
         crops: list[list[Tile]] = []
         for name, photo in targets:
             target = divisible(photo, scale)
-            if min(target.shape[1:]) < smallest + 2 * scale:
-                raise TrainingError(f"{name} has too few pixels to be measured at ×{scale}")
             results = enlargements(target, scale, settings.degradation, compared)
             for method, result in results.items():
                 facts = {"image": name, "scale": scale, "degradation": settings.degradation, "method": method}
@@ -103,9 +105,9 @@ def readable_images(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Names and pixels, uint8 3×H×W, of a folder's images. Raises TrainingError naming one that cannot be read."""
     for file in image_files(folder, "--data"):
         try:
-            yield file.name, images.decode(images.read(file)).opaque()
+            yield file.name, images.load(file).opaque()
         except InputError as error:
-            raise TrainingError(f"{file}: {error}") from error
+            raise TrainingError(str(error)) from error
 
 
 def divisible(image: Tensor, scale: int) -> Tensor:

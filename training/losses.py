@@ -66,10 +66,6 @@ class FeatureReconstructionLoss(nn.Module):
         ]
         return torch.stack(terms).sum()
 
-    def extra_repr(self) -> str:
-        """Layers and weights."""
-        return describe(self.weights)
-
 
 class StyleReconstructionLoss(nn.Module):
     """Mean squared difference of Gram matrices, times a weight, summed over layers.
@@ -98,10 +94,6 @@ class StyleReconstructionLoss(nn.Module):
         """Compares features of N images, N×C×H×W each, with the style image."""
         return torch.stack([self.weights[layer] * loss for layer, loss in self.layers(features).items()]).sum()
 
-    def extra_repr(self) -> str:
-        """Layers and weights."""
-        return describe(self.weights)
-
 
 class PixelLoss(nn.Module):
     """Squared Euclidean distance of pixels from 0 to 255, divided by C·H·W (section 3.2), times a weight.
@@ -119,10 +111,6 @@ class PixelLoss(nn.Module):
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Compares two sets of images in [0, 1], each N×C×H×W; the targets are taken as constants."""
         return self.weight * (255 * (wide(images) - wide(targets).detach())).square().mean()
-
-    def extra_repr(self) -> str:
-        """The weight."""
-        return f"weight={self.weight:g}"
 
 
 class TotalVariationLoss(nn.Module):
@@ -145,16 +133,7 @@ class TotalVariationLoss(nn.Module):
         down, right = images.diff(dim=2), images.diff(dim=3)
         return self.weight * (down.square().mean() + right.square().mean())
 
-    def extra_repr(self) -> str:
-        """The weight."""
-        return f"weight={self.weight:g}"
-
 
 def wide(x: Tensor) -> Tensor:
     """At least float32: squares of half-precision features overflow."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def describe(weights: Mapping[str, float]) -> str:
-    """``relu1_2=1, relu2_2=0.5`` for a module's ``repr``."""
-    return ", ".join(f"{layer}={weight:g}" for layer, weight in weights.items())

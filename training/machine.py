@@ -1,4 +1,4 @@
-"""The machine that computes, by name."""
+"""The machine that computes: its name, and how exactly it does."""
 
 import platform
 from collections.abc import Iterator

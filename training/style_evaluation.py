@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
@@ -27,7 +28,7 @@ from perceptual.sheets import Tile, contact_sheet
 from perceptual.weights import find_distinct, write_atomically
 
 from .artefacts import SIDE, SURROUNDINGS, borders, grids
-from .data import find_photos
+from .data import find_photos, spread
 from .loss_network import identity
 from .losses import Features
 from .machine import exact_float32
@@ -59,25 +60,27 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
     for predictor in predictors.values():
         predictor.require("style")
     files = find_photos(settings.content, settings.split, "--content")
-    files = files[:: max(1, len(files) // settings.photos)][: settings.photos]
+    files = spread(files, settings.photos)[: settings.photos]
     groups: dict[OptimizationSettings, dict[str, Predictor]] = {}  # networks of the same losses share optimizations
     for name, predictor in predictors.items():
         groups.setdefault(losses_of(name, predictor, settings), {})[name] = predictor
     refuse_other_losses(groups)
+    objectives = {losses: checked_objective(losses, networks) for losses, networks in groups.items()}
     faults = [{"network": name, **artefacts(each, files)} for name, each in predictors.items()]
     rows: list[Row] = []
     console = Console(stderr=True)
     report = settings.output / "style.md"
     with console.status("measuring") as status:
         for losses, networks in groups.items():
-            objective = checked_objective(losses, networks)
             for size in settings.sizes:
                 sheet: list[list[Tile]] = []
                 for file in files:
-                    status.update(f"{', '.join(networks)} at {size} px: {file.name}")
+                    status.update(escape(f"{', '.join(networks)} at {size} px: {file.name}"))
                     photo = load_square(file, size)
                     facts = {"painting": losses.style_image.stem, "size": size, "image": file.name}
-                    measured, pictures = compare(objective, photo, networks, settings.iterations, settings.start)
+                    measured, pictures = compare(
+                        objectives[losses], photo, networks, settings.iterations, settings.start
+                    )
                     rows += [{**facts, **row} for row in measured]
                     sheet.append([("" if sheet else name, thumbnail(each)) for name, each in pictures.items()])
                     write_report(settings, report, rows, faults)
@@ -226,9 +229,9 @@ def markdown(
             "",
             "## Artefacts",
             "",
-            "Grids: energy at 1/2 and 1/4 cycles per pixel against that of frequencies around, of the output for plain "
-            "grey and, in the geometric mean, for gradients; 1 is none. Borders: what 64 px more around change, "
-            "relative to the result's contrast, in the outer 16 px and in the centre.",
+            "Grids: energy at 1/2 and 1/4 cycles per pixel relative to that of neighbouring frequencies, of the output "
+            "for grey with faint noise and for gradients (geometric mean); 1 means no grid. Borders: how much 64 px of "
+            "extra surroundings change, relative to the result's contrast, in the outer 16 px and in the centre.",
             "",
             *table(faults, shown),
             "",

@@ -18,7 +18,7 @@ from perceptual.predictor import pick_device
 from perceptual.weights import find_weights, load_network
 
 from . import parallel
-from .data import find_photos
+from .data import find_photos, spread
 from .loop import Run
 from .settings import TrainingSettings
 
@@ -126,11 +126,7 @@ def load_square(path: Path, size: int) -> Tensor:
 
 def read_image(path: Path) -> Tensor:
     """An image on white, uint8 3×H×W. Raises as :func:`load_image`."""
-    content = images.read(path)
-    try:
-        return images.decode(content).opaque()
-    except InputError as error:
-        raise type(error)(f"{path}: {error}") from error
+    return images.load(path).opaque()
 
 
 def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tensor:
@@ -145,12 +141,12 @@ def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tens
     for split in (*others, settings.split):
         with suppress(TrainingError):
             files = files or find_photos(settings.content_dir, split)
-    spread = files[:: max(1, len(files) // settings.samples)]
+    tried = spread(files, settings.samples)
     photos = [load_square(first, FRAME_SIZE)] if first else []
-    for file in spread:
+    for file in tried:
         if len(photos) < settings.samples:
             with suppress(InputError):  # the training itself counts and names the unreadable files
                 photos.append(load_square(file, FRAME_SIZE))
     if not photos:
-        raise TrainingError(f"none of {len(spread)} photos tried in {settings.content_dir} can be read")
+        raise TrainingError(f"none of {len(tried)} photos tried in {settings.content_dir} can be read")
     return torch.cat(photos)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import MISSING, Field
 from typing import Any, NoReturn
 
@@ -30,15 +30,21 @@ def report(message: str) -> None:
     print(f"{red}{message}{plain}", file=sys.stderr)
 
 
-def add_settings(parser: ArgumentParser, cls: type, skip: Iterable[str] = ()) -> None:
+def saying(status: Any) -> Callable[[str], None]:
+    """Shows messages beside a spinner of rich's as they are: it takes brackets in a file's name for a style."""
+    from rich.markup import escape
+
+    return lambda message: status.update(escape(message))
+
+
+def add_settings(parser: ArgumentParser, cls: type) -> None:
     """Adds an option for every setting of a dataclass, in its groups. What is not given stays out of the result."""
     groups: dict[str, Any] = {}
     for each in settings_of(cls):
-        if each.name not in skip:
-            title = each.metadata["group"]
-            if title not in groups:
-                groups[title] = parser.add_argument_group(title) if title else parser
-            add_setting(groups[title], each)
+        title = each.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title) if title else parser
+        add_setting(groups[title], each)
 
 
 def add_setting(group: Any, each: Field[Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidOption
+from .arguments import saying
 
 DESCRIPTION = """Packages the networks that ship as one archive, which one worker serves, starts TorchServe, asks for a
 photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Networks of
@@ -48,7 +49,7 @@ def run(args: Namespace) -> None:
     print(f"{'packaged' if built else 'found'} {archive}", flush=True)
     shown = [("photo", photo)]
     with Console(stderr=True).status("starting") as status:
-        server = Server(args.output, [ARCHIVE], port=0, progress=status.update)
+        server = Server(args.output, [ARCHIVE], port=0, progress=saying(status))
         with server, server.address.inference() as client:
             print(f"TorchServe is up at {server.address.inference_url}", flush=True)
             for name, weights in chosen.items():

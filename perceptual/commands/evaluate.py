@@ -65,5 +65,6 @@ def evaluate_style(args: Namespace) -> None:
 
 def show(report: Path) -> None:
     """Prints a report's table of means."""
-    print("\n".join(line for line in report.read_text().split("\n## ")[0].splitlines() if line.startswith("|")))
+    means = report.read_text(encoding="utf-8").split("\n## ")[0]
+    print("\n".join(line for line in means.splitlines() if line.startswith("|")))
     print(f"\nin {report}, with every image; pictures in {report.parent}")

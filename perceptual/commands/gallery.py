@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, InvalidOption, WeightsError
+from ..errors import InvalidOption, WeightsError
 from ..settings import Integer
 from .arguments import converter
 from .photos import SUFFIXES, add_machine, check_writable
@@ -52,15 +52,10 @@ def run(args: Namespace) -> None:
     check_writable([args.output.parent])
 
     from .. import images
-    from ..predictor import load, open_picture
+    from ..predictor import load
     from ..weights import find_distinct, write_atomically
 
-    photos = []
-    for file in args.photos:
-        try:
-            photos.append(images.shrink(open_picture(file), args.size))
-        except InputError as error:
-            raise type(error)(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+    photos = [images.shrink(images.load(file), args.size) for file in args.photos]
     names = args.models or shipped_styles()
     if not names:
         raise WeightsError("no style ships with this package; name weights files with --models")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..settings import Integer
-from .arguments import converter
+from .arguments import converter, saying
 from .servers import add_server, server_of
 
 DESCRIPTION = """Registers, scales and removes models while the server runs.
@@ -73,14 +73,13 @@ def add_action(actions: Any, name: str, help: str, run: Callable[[Namespace], No
 def show_list(args: Namespace) -> None:
     """Prints a row for every version of every model."""
     with server_of(args).management() as client:
-        versions = [each for name in client.models() for each in client.versions(name)]
-        defaults = {name: client.describe(name)["modelVersion"] for name in client.models()}
-    rows = [list_row(each, defaults[each["modelName"]] == each["modelVersion"]) for each in versions]
+        models = [client.versions(name) for name in client.models()]
+    rows = [list_row(each, is_default=each is versions[0]) for versions in models for each in versions]
     columns = ["model", "version", "default", "workers ready", "waiting", "batch", "archive"]
     console().print(table(columns, rows))
 
 
-def list_row(version: dict[str, Any], is_default: bool) -> list[str]:
+def list_row(version: dict[str, Any], *, is_default: bool) -> list[str]:
     """What the table tells of a version."""
     ready = sum(worker["status"] == "READY" for worker in version["workers"])
     return [
@@ -133,7 +132,7 @@ def register_model(args: Namespace) -> None:
     else:
         with Console(stderr=True).status("starting") as status:
             wishes = {"version": args.version, "workers": args.workers, "gpus": args.gpus}
-            model = register(server_of(args), args.file, progress=status.update, **wishes)
+            model = register(server_of(args), args.file, progress=saying(status), **wishes)
     print(f"{model.name} {model.version} is ready at /predictions/{model.name}/{model.version}")
 
 

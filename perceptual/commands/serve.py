@@ -4,6 +4,7 @@ import logging
 from argparse import Namespace
 from typing import Any
 
+from .arguments import saying
 from .package import add_model_store
 
 DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
@@ -63,7 +64,7 @@ def run(args: Namespace) -> None:
             port=args.port,
             sockets=args.sockets,
             overrides=overrides,
-            progress=status.update,
+            progress=saying(status),
             pass_over=logging.getLogger(__name__).error if args.supervise else None,
             front=True,
         )

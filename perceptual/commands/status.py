@@ -31,6 +31,7 @@ def add_to(subparsers: Any) -> None:
 def run(args: Namespace) -> int:
     """Tells once, or until Ctrl-C; returns 1 if a model does not answer."""
     from rich.live import Live
+    from rich.markup import escape
 
     from ..status import read_status
     from .models import console
@@ -47,7 +48,7 @@ def run(args: Namespace) -> int:
             try:
                 tell(report_of(read_status(server)))
             except ServerError as error:  # it may come back
-                tell(f"[red]{error}[/red]")
+                tell(f"[red]{escape(str(error))}[/red]")
             time.sleep(INTERVAL)
 
 
@@ -68,9 +69,12 @@ def report_of(status: Any) -> Any:
 
 def verdict(status: Any) -> str:
     """Whether every model answers, and what ``/ping`` says to that."""
+    from rich.markup import escape
+
+    ping = escape(status.ping)
     if status.unhealthy:
-        return f"[red]unhealthy[/red]: no worker is ready for {', '.join(status.unhealthy)} (/ping: {status.ping})"
-    return f"[green]healthy[/green] (/ping: {status.ping})"
+        return f"[red]unhealthy[/red]: no worker is ready for {', '.join(status.unhealthy)} (/ping: {ping})"
+    return f"[green]healthy[/green] (/ping: {ping})"
 
 
 def model_row(model: Any) -> list[str]:
