@@ -218,7 +218,6 @@ def test_no_upload_does_harm(server, management, ask, photo):
     assert ask("tiny", photo)[0] == 200
 
 
-@pytest.mark.slow
 def test_a_worker_takes_no_more_after_2000_requests(management, ask):
     """Memory, files and threads of the worker, over a mix of formats, options, mistakes and ever new sizes."""
     chance = random.Random(0)

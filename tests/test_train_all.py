@@ -52,7 +52,6 @@ def train_all(folder):
     return invoke
 
 
-@pytest.mark.slow
 def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder):
     status, lines, errors = train_all("--minutes", "0")
     assert status == 130 and lines[:2] == ["a_broken: training", "b_factor: no time left; call again to go on"]
