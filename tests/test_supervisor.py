@@ -179,10 +179,7 @@ class Described:
     def management(self, timeout=180.0):
         return nullcontext(self)
 
-    def models(self):
-        return {"m": "m.mar"}
-
-    def versions(self, name):
+    def every_version(self):
         return [{"modelName": "m", "modelVersion": "1", "minWorkers": self.wanted, "workers": self.workers}]
 
     def describe(self, name):
