@@ -11,9 +11,9 @@ import psutil
 from PIL import Image
 
 from .addresses import RunningServer
-from .archive import DIGEST, package, repackage
+from .archive import COLLECTION, DIGEST, package, repackage
 from .client import FAILED, ManagementClient, Registered
-from .errors import InputError, InvalidOption, PerceptualError, ServerError
+from .errors import InputError, PerceptualError, ServerError
 from .manifest import read_archive, read_manifest
 from .scaling import scale
 from .status import Worker, read_status
@@ -71,7 +71,9 @@ def register(
             check_gpus(management, registered, gpus)
         if workers is not None:
             scale(server, registered.name, workers, registered.version, progress)
-        if DIGEST in read_manifest(stored):  # only of our own is it known what they take
+        manifest = read_manifest(stored)
+        # Only of our own is it known what they take; a collection has run every network as it loaded.
+        if DIGEST in manifest and manifest["model"]["handler"] != f"{COLLECTION}.py":
             progress(f"warming up {registered.name} {registered.version}")
             warm_up(server, registered)
         undo.pop_all()
@@ -192,8 +194,6 @@ def warm_up(server: RunningServer, model: Registered) -> None:
     with server.inference() as inference:
         try:
             inference.predict(Image.new("RGB", (64, 64), "grey"), f"{model.name}/{model.version}", {})
-        except InvalidOption:
-            pass  # a collection, which wants to be told a style; it has run every network as it loaded
         except PerceptualError as error:
             raise ServerError(f"{model.name} {model.version} loads but does not answer: {error}") from error
 

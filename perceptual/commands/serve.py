@@ -26,7 +26,8 @@ def add_to(subparsers: Any) -> None:
         "--port",
         type=int,
         default=8080,
-        help="port of the inference API; management and metrics take the next two; 0: free ones (default: %(default)s)",
+        help="port of the inference API; management and metrics take the next two; 0: free ones, and no state is kept "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--sockets",
