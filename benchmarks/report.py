@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from perceptual.files import write_atomically
 from perceptual.predictor import pick_device
-from perceptual.weights import write_atomically
 from perceptual_training.machine import machine_name
 from perceptual_training.report import table
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from perceptual import images
 from perceptual.commands.gallery import gallery, shipped_styles
+from perceptual.files import write_atomically
 from perceptual.images import Picture
 from perceptual.options import UpscaleOptions
 from perceptual.predictor import Predictor, load, open_picture, to_bytes
 from perceptual.resampling import resize_bicubic
 from perceptual.sheets import contact_sheet
-from perceptual.weights import write_atomically
 from perceptual_training.degradation import degrade
 from perceptual_training.evaluation import detail, divisible, enlarged
 from perceptual_training.sheets import sheet

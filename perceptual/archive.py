@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import InputError, ServerError, WeightsError
+from .files import write_atomically
 from .manifest import MANIFEST, checked_name, read_manifest
-from .weights import read_metadata, write_atomically
+from .weights import read_metadata
 
 # The modules that run at inference.
 MODULES = (
@@ -32,6 +33,7 @@ MODULES = (
     "resampling",
     "networks",
     "weights",
+    "files",
     "images",
     "histogram",
     "tiles",

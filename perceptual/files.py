@@ -1,5 +1,6 @@
-"""Which files are images, by their names."""
+"""Files: written as a whole or not at all, and which are images, by their names."""
 
+import os
 from pathlib import Path
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -8,3 +9,15 @@ EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 def images_below(folder: Path) -> list[Path]:
     """All image files in a folder or anywhere below it, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Writes a whole file or leaves the old one untouched; makes the folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -14,10 +14,10 @@ from .addresses import RunningServer
 from .archive import COLLECTION, DIGEST, package, repackage
 from .client import FAILED, ManagementClient, Registered
 from .errors import InputError, PerceptualError, ServerError
+from .files import write_atomically
 from .manifest import read_archive, read_manifest
 from .scaling import scale
 from .status import Worker, read_status
-from .weights import write_atomically
 
 QUIET = 1.0  # seconds of idleness: a request on its way from the queue to the handler is not seen for a moment
 LOST = 5.0  # seconds without idleness in which nevertheless no worker has computed

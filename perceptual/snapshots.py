@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import javaproperties
 
+from .files import write_atomically
 from .manifest import Archive, find_archives
-from .weights import write_atomically
 
 PROPERTY = "model_snapshot"
 LEFT_OUT = "left_out.json"  # archives that are in the model store, but were not loaded at the last start

@@ -5,7 +5,6 @@ network's constructor arguments as JSON) and ``provenance`` (JSON: recipe, itera
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .errors import WeightsError, in_one_line
+from .files import write_atomically
 from .networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
 
 FORMAT = "torchserve-perceptual/1"
@@ -138,15 +138,3 @@ def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict
     if bad := [name for name, kind in parts.items() if not isinstance(known["provenance"].get(name, kind()), kind)]:
         raise WeightsError(f"{path} has damaged metadata: {bad[0]} is not as this program writes it")
     return {"task": task, **known}
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a whole file or leaves the old one untouched; makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import perceptual
 
 SURFACE = {
@@ -40,6 +42,17 @@ def test_importing_is_fast_and_leaves_torch_for_later():
     runs = [subprocess.check_output([sys.executable, "-c", program], text=True).split() for _ in range(3)]
     assert min(float(spent) for spent, _ in runs) < 0.2
     assert {torch_came for _, torch_came in runs} == {"False"}
+
+
+@pytest.mark.parametrize("command", ["--version", "train style --help", "status --port 1", "token --port 1"])
+def test_a_command_that_computes_nothing_does_not_wait_for_torch(command):
+    program = (
+        "import sys; from perceptual.commands import main\n"
+        f"try: main({command.split()!r})\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()[-1] == "False"
 
 
 def test_every_error_has_its_status():

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from perceptual.errors import WeightsError
+from perceptual.files import write_atomically
 from perceptual.networks import StyleNetwork
 from perceptual.weights import (
     FORMAT,
@@ -13,7 +14,6 @@ from perceptual.weights import (
     load_network,
     read_metadata,
     save_network,
-    write_atomically,
 )
 
 

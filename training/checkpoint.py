@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from perceptual.errors import TrainingError, first_line
+from perceptual.files import write_atomically
 from perceptual.settings import settings_of
-from perceptual.weights import write_atomically
 
 from .settings import FREE_ON_RESUME, TrainingSettings, plain, plain_value
 

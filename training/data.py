@@ -1,7 +1,6 @@
 """Photographs for training: found in a folder, split by name, cropped at random but reproducibly."""
 
 import hashlib
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -19,13 +18,7 @@ from perceptual.errors import InputError, InvalidImage, TrainingError
 from perceptual.files import EXTENSIONS, images_below
 
 from . import parallel
-
-SPLITS = {  # percent of the files
-    "train": range(0, 80),
-    "validation": range(80, 90),
-    "test": range(90, 100),
-    "all": range(0, 100),
-}
+from .splits import SPLITS, percentile
 
 Sample = tuple[Tensor, list[Path]]
 Read = Callable[[Path], Tensor]
@@ -61,11 +54,6 @@ def image_files(folder: Path, option: str) -> list[Path]:
 def spread(files: Sequence[Path], count: int) -> list[Path]:
     """Every so many-th file, so that there are ``count``, a few more, or all there are."""
     return list(files[:: max(1, len(files) // count)])
-
-
-def percentile(name: str) -> int:
-    """A number from 0 to 99 that depends on nothing but the file's name."""
-    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % 100
 
 
 def read_photo(file: Path) -> Tensor:

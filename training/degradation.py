@@ -6,7 +6,6 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from perceptual.resampling import resize_bicubic
 
-DEGRADATIONS = ("paper", "bicubic")
 SIGMA = 1.0  # standard deviation of the paper's blur, in pixels of the target
 REACH = 4  # standard deviations after which the blur is cut off
 

@@ -24,13 +24,14 @@ from torchvision.models import AlexNet_Weights
 
 from perceptual import images
 from perceptual.errors import InputError, TrainingError
+from perceptual.files import write_atomically
 from perceptual.images import Picture
 from perceptual.networks import luma
 from perceptual.options import UpscaleOptions
 from perceptual.predictor import Predictor, load, to_bytes
 from perceptual.resampling import resize_bicubic
 from perceptual.sheets import Tile, contact_sheet
-from perceptual.weights import find_distinct, write_atomically
+from perceptual.weights import find_distinct
 
 from .data import image_files
 from .degradation import degrade

@@ -18,10 +18,10 @@ from perceptual.settings import (
     setting,
     settings_of,
 )
-from perceptual.weights import shipped_weights
 
-from .data import SPLITS
-from .degradation import DEGRADATIONS
+from .splits import SPLITS
+
+DEGRADATIONS = ("paper", "bicubic")
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -267,6 +267,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InvalidOption: The file is missing or is not TOML.
     """
+    from perceptual.weights import shipped_weights  # and torch with it, which not every command line needs
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

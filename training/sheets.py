@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from perceptual.weights import write_atomically
+from perceptual.files import write_atomically
 
 
 def sheet(rows: Sequence[Sequence[Tensor]]) -> Image.Image:

@@ -22,10 +22,11 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from perceptual.errors import InvalidOption, TrainingError
+from perceptual.files import write_atomically
 from perceptual.predictor import Predictor, load, pick_device
 from perceptual.settings import parse
 from perceptual.sheets import Tile, contact_sheet
-from perceptual.weights import find_distinct, write_atomically
+from perceptual.weights import find_distinct
 
 from .artefacts import SIDE, SURROUNDINGS, borders, grids
 from .data import find_photos, spread

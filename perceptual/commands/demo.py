@@ -36,8 +36,9 @@ def run(args: Namespace) -> None:
 
     from .. import images
     from ..archive import package_collection
+    from ..files import write_atomically
     from ..server import Server
-    from ..weights import shipped_weights, write_atomically
+    from ..weights import shipped_weights
 
     photo = images.read(args.photo)
     picture = images.decode(photo)  # a bad photo fails here, before a server is started for it

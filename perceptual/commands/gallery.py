@@ -52,8 +52,9 @@ def run(args: Namespace) -> None:
     check_writable([args.output.parent])
 
     from .. import images
+    from ..files import write_atomically
     from ..predictor import load
-    from ..weights import find_distinct, write_atomically
+    from ..weights import find_distinct
 
     photos = [images.shrink(images.load(file), args.size) for file in args.photos]
     names = args.models or shipped_styles()

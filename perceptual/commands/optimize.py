@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
     from perceptual_training.signals import stop_signals
 
     from .. import images
-    from ..weights import write_atomically
+    from ..files import write_atomically
 
     optimization = Optimization(settings, source)
     step: Any = None

@@ -47,7 +47,7 @@ def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], b
     from rich.progress import track
 
     from .. import images
-    from ..weights import write_atomically
+    from ..files import write_atomically
 
     console = Console(stderr=True)
     failures = 0
