@@ -13,6 +13,8 @@ from .connection import Client
 from .errors import ServerError
 from .snapshots import read_held
 
+STAGES = ("wait", "decode", "infer", "match", "encode")  # of a request, in their order
+
 Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
 
 
@@ -108,7 +110,11 @@ def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping
         workers=[worker_of(each, local) for each in described["workers"]],
         begun=metrics.begun.get(model, 0),
         replies=metrics.replies.get(model, {}),
-        stages={stage: (quantile(0.5, each), quantile(0.95, each)) for stage, each in buckets.items()},
+        stages={
+            stage: (quantile(0.5, buckets[stage]), quantile(0.95, buckets[stage]))
+            for stage in STAGES
+            if stage in buckets
+        },
     )
 
 

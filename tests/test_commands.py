@@ -132,7 +132,7 @@ def test_a_full_gpu_costs_one_photo_and_not_those_after_it(run, weights, folder,
     monkeypatch.setattr("perceptual.predictor.Predictor.stylize_pictures", stylize_pictures)
     (folder / "broken.jpg").unlink()
     status, out, err = run("stylize", folder, "--model", weights, "-o", tmp_path / "out")
-    assert status == 1 and "1 of 2 photos stylized" in out
+    assert status == 1 and "1 of 2 photos stylized, in " in out
     assert err == f"{folder / 'deep/two.png'}: cuda has too little memory left\n"
 
 

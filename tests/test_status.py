@@ -15,7 +15,7 @@ from perceptual import measure
 from perceptual import server as server_module
 from perceptual.commands import status as command
 from perceptual.errors import InvalidImage
-from perceptual.status import ModelStatus, Worker, quantile, read_metrics, read_status, worker_of
+from perceptual.status import STAGES, ModelStatus, Worker, quantile, read_metrics, read_status, worker_of
 
 BUCKETS = [(0.1, 10.0), (0.5, 10.0), (1.0, 20.0), (math.inf, 20.0)]
 
@@ -93,6 +93,7 @@ def test_requests_are_counted_and_timed(server, counted):
     (model,) = read_status(server.address).models
     assert model.idle and model.begun >= 3
     assert all(0 < p50 <= p95 for p50, p95 in model.stages.values())
+    assert [*model.stages] == [stage for stage in STAGES if stage in model.stages]
 
 
 def test_sizes_and_errors_are_histograms(server, photo):

@@ -32,13 +32,14 @@ def add_machine(parser: ArgumentParser) -> None:
     )
 
 
-def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], bytes], done: str) -> int:
+def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], bytes], done: str, output: Path) -> int:
     """Converts every photo; a bad one is reported and skipped.
 
     Args:
         jobs: Photos and the files their results go to.
         convert_one: Makes, of a photo's content, the content of a result in a format.
         done: The word for what was done to them.
+        output: Where the results are.
 
     Returns:
         1 if one failed, else 0.
@@ -57,7 +58,8 @@ def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], b
         except (InputError, OutOfMemory, OSError) as error:
             failures += 1
             report(str(error) if str(source) in str(error) else f"{source}: {error}")
-    print(f"{len(jobs) - failures} of {len(jobs)} photos {done}")
+    where = f", in {output}" if failures < len(jobs) else ""
+    print(f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}")
     return 1 if failures else 0
 
 

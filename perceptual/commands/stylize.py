@@ -41,4 +41,4 @@ def run(args: Namespace) -> int:
         (picture,) = predictor.stylize_pictures([decoded], [options])
         return images.encode(picture, format, options.quality)
 
-    return convert(jobs, stylize, f"stylized, in {args.output}")
+    return convert(jobs, stylize, "stylized", args.output)

@@ -52,4 +52,4 @@ def run(args: Namespace) -> int:
         (picture,) = predictor.upscale_pictures([small], [options])
         return images.encode(picture, format, options.quality)
 
-    return convert(jobs, upscale, f"enlarged {scale} times, in {args.output}")
+    return convert(jobs, upscale, f"enlarged {scale} times", args.output)
