@@ -4,7 +4,7 @@ import io
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,7 +141,7 @@ class ManagementClient(Client):
 
     def ready_workers(self, name: str, version: str | None = None) -> list[int]:
         """Process ids of the workers that have loaded the model; ``/ping`` says Healthy even without any."""
-        return [each["pid"] for each in self.describe(name, version)["workers"] if each["status"] == "READY"]
+        return [each["pid"] for each in ready(self.describe(name, version))]
 
     def register(
         self,
@@ -269,6 +269,11 @@ class ManagementClient(Client):
         doomed = [version] if version else [each["modelVersion"] for each in reversed(self.versions(name))]
         for each in doomed:
             self.send("DELETE", model_path(name, each))
+
+
+def ready(described: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The workers of a model's description that have loaded it."""
+    return [worker for worker in described["workers"] if worker["status"] == "READY"]
 
 
 def model_path(name: str, version: str | None = None) -> str:

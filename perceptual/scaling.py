@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from .addresses import RunningServer
+from .client import ready
 from .errors import ServerError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -131,11 +132,6 @@ def ask_nvidia(query: str) -> Iterator[tuple[int, int]]:
     for line in told.splitlines():
         if found := re.fullmatch(r"(\d+), *(\d+)", line.strip()):
             yield int(found[1]), int(found[2]) * 2**20
-
-
-def ready(described: dict[str, Any]) -> list[dict[str, Any]]:
-    """The workers that have loaded the model."""
-    return [worker for worker in described["workers"] if worker["status"] == "READY"]
 
 
 def peak(pid: int) -> int:

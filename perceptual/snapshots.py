@@ -113,17 +113,12 @@ def read_held(folder: Path) -> dict[str, int]:
 
 
 def with_held(snapshot: dict[str, Any], held: dict[str, int]) -> dict[str, Any]:
-    """A snapshot in which models that are held back have the workers they should have."""
-    models = {
-        name: {version: entry | workers_of(held.get(f"{name}/{version}")) for version, entry in versions.items()}
-        for name, versions in snapshot.get("models", {}).items()
-    }
-    return snapshot | {"models": models}
-
-
-def workers_of(count: int | None) -> dict[str, int]:
-    """A number of workers as an entry of a snapshot has it; nothing for None."""
-    return {} if count is None else {"minWorkers": count, "maxWorkers": count}
+    """A snapshot in which models that are held back have the workers they should have; changed in place."""
+    for model, workers in held.items():
+        name, version = model.split("/")
+        if entry := snapshot.get("models", {}).get(name, {}).get(version):
+            entry |= {"minWorkers": workers, "maxWorkers": workers}
+    return snapshot
 
 
 def write_held(folder: Path, held: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from .client import ManagementClient
+from .client import ManagementClient, ready
 from .errors import ServerError
 from .server import Server
 from .snapshots import write_held
@@ -101,7 +101,7 @@ class Supervisor:
                 return time.monotonic() >= self.attempts[model].due
             self.refuse(model, 0, management)  # someone has scaled it to none: what waited for it would wait for ever
             return False
-        if any(worker["status"] == "READY" for worker in workers):
+        if ready(described):
             self.release(model)  # if it was held back, someone has scaled it up
             self.down_since.pop(model, None)
             return False

@@ -123,7 +123,7 @@ class RandomCrops(Dataset[Sample]):
 
 
 def resized_crops(size: int) -> Crop:
-    """Random parts of a photo, a third of its area at least, as ``size`` × ``size`` pixels, every other one flipped."""
+    """Random parts of a photo, a third of its area at least, as ``size`` × ``size`` pixels, flipped at random."""
     return v2.Compose([v2.RandomResizedCrop(size, (0.35, 1.0), antialias=True), v2.RandomHorizontalFlip()])
 
 

@@ -21,13 +21,12 @@ from perceptual.settings import (
 
 from .splits import SPLITS
 
-DEGRADATIONS = ("paper", "bicubic")
-
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+DEGRADATIONS = ("paper", "bicubic")
 DATA, NETWORK, LOSSES, OPTIMIZATION, OUTPUT = "Data", "Network", "Losses", "Optimization", "Output"
 
 

@@ -114,19 +114,14 @@ def load_image(path: Path, size: int) -> Tensor:
     Raises:
         InputError: It cannot be read; the message names it.
     """
-    return resize(read_image(path)[None], [size], antialias=True).float() / 255
+    return resize(images.load(path).opaque()[None], [size], antialias=True).float() / 255
 
 
 def load_square(path: Path, size: int) -> Tensor:
     """The middle of an image, on white, 1×3×``size``×``size`` in [0, 1]. Raises as :func:`load_image`."""
-    photo = read_image(path)
+    photo = images.load(path).opaque()
     middle = center_crop(photo, [min(photo.shape[1:])])  # first, as a thin image would grow beyond all memory
     return resize(middle[None], [size], antialias=True).float() / 255
-
-
-def read_image(path: Path) -> Tensor:
-    """An image on white, uint8 3×H×W. Raises as :func:`load_image`."""
-    return images.load(path).opaque()
 
 
 def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tensor:

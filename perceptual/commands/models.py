@@ -81,12 +81,13 @@ def show_list(args: Namespace) -> None:
 
 def list_row(version: dict[str, Any], *, is_default: bool) -> list[str]:
     """What the table tells of a version."""
-    ready = sum(worker["status"] == "READY" for worker in version["workers"])
+    from ..client import ready
+
     return [
         version["modelName"],
         version["modelVersion"],
         "yes" if is_default else "",
-        f"{ready} of {version['minWorkers']}",
+        f"{len(ready(version))} of {version['minWorkers']}",
         str(version["jobQueueStatus"]["pendingRequests"]),
         str(version["batchSize"]),
         version["modelUrl"],
