@@ -25,7 +25,12 @@ setup(
     python_requires=">=3.10",
     packages=[
         "perceptual",
+        "perceptual.archives",
+        "perceptual.client",
         "perceptual.commands",
+        "perceptual.inference",
+        "perceptual.serving",
+        "perceptual.worker",
         "perceptual_handlers",
         "perceptual_models",
         "perceptual_training",
@@ -38,7 +43,7 @@ setup(
         "perceptual_training": "training",
     },
     package_data={
-        "perceptual": ["config.properties", "metrics.yaml"],
+        "perceptual.serving": ["config.properties", "metrics.yaml"],
         "perceptual_handlers": ["*.yaml"],
         "perceptual_models": ["*.safetensors"],
         "perceptual_training": ["styles/*.jpg"],

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from perceptual.networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
+from perceptual.inference.networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
 
 # Class and arguments. Typed Any, as each class takes arguments of its own.
 CATALOG: dict[str, tuple[Any, dict[str, Any]]] = {

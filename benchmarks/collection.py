@@ -17,10 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from perceptual.archive import package, package_collection
-from perceptual.networks import StyleNetwork
-from perceptual.server import Server
-from perceptual.weights import save_network
+from perceptual.archives.build import package, package_collection
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.weights import save_network
+from perceptual.serving.server import Server
 
 from .arguments import count
 from .photos import noise

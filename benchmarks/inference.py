@@ -32,8 +32,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
-from perceptual.engines import ENGINES, in_bfloat16
-from perceptual.predictor import Predictor, pick_device
+from perceptual.inference.engines import ENGINES, in_bfloat16
+from perceptual.inference.predictor import Predictor, pick_device
 
 from .arguments import Size, count, size
 from .arithmetic import COPYING, PRECISIONS, ceilings, floor, works

@@ -8,7 +8,7 @@ from http.client import HTTPConnection
 from threading import local
 from urllib.parse import urlsplit
 
-from perceptual.addresses import RunningServer
+from perceptual.client.addresses import RunningServer
 from perceptual.errors import ServerError
 
 

@@ -12,10 +12,10 @@ from argparse import ArgumentParser, Namespace
 
 import torch
 
-from perceptual import images
 from perceptual.commands.arguments import converter
+from perceptual.inference import images
+from perceptual.inference.predictor import load
 from perceptual.options import TILE, StyleOptions, UpscaleOptions
-from perceptual.predictor import load
 
 from .arguments import count
 from .photos import noise

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from perceptual.predictor import Predictor, load
+from perceptual.inference.predictor import Predictor, load
 from perceptual.settings import parse
 from perceptual_training.data import find_photos
 from perceptual_training.objective import StyleObjective

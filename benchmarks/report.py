@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from perceptual.files import write_atomically
-from perceptual.predictor import pick_device
+from perceptual.inference.predictor import pick_device
 from perceptual_training.machine import machine_name
 from perceptual_training.report import table
 

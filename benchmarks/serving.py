@@ -23,16 +23,16 @@ from pathlib import Path
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from perceptual import images
-from perceptual.addresses import RunningServer
-from perceptual.archive import package
-from perceptual.connection import Client
+from perceptual.archives.build import package
+from perceptual.client.addresses import RunningServer
+from perceptual.client.connection import Client
 from perceptual.errors import ServerError
-from perceptual.networks import StyleNetwork
+from perceptual.inference import images
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.predictor import Predictor, load
+from perceptual.inference.weights import save_network
 from perceptual.options import StyleOptions
-from perceptual.predictor import Predictor, load
-from perceptual.server import Server
-from perceptual.weights import save_network
+from perceptual.serving.server import Server
 
 from .arguments import count
 from .load import Load, generate

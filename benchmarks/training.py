@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from perceptual.engines import quick_in_bfloat16
-from perceptual.predictor import pick_device
+from perceptual.inference.engines import quick_in_bfloat16
+from perceptual.inference.predictor import pick_device
 from perceptual.settings import parse
 from perceptual_training.data import RandomCrops, batches, find_photos
 from perceptual_training.machine import bfloat16

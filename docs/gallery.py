@@ -13,14 +13,14 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from perceptual import images
 from perceptual.commands.gallery import gallery, shipped_styles
 from perceptual.files import write_atomically
-from perceptual.images import Picture
+from perceptual.inference import images
+from perceptual.inference.images import Picture
+from perceptual.inference.predictor import Predictor, load, open_picture, to_bytes
+from perceptual.inference.resampling import resize_bicubic
+from perceptual.inference.sheets import contact_sheet
 from perceptual.options import UpscaleOptions
-from perceptual.predictor import Predictor, load, open_picture, to_bytes
-from perceptual.resampling import resize_bicubic
-from perceptual.sheets import contact_sheet
 from perceptual_training.degradation import degrade
 from perceptual_training.evaluation import detail, divisible, enlarged
 from perceptual_training.sheets import sheet

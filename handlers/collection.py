@@ -6,13 +6,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from perceptual.errors import InvalidOption, UnknownStyle
-from perceptual.handler import ImageHandler
-from perceptual.images import Picture
-from perceptual.measure import Watch
-from perceptual.networks import SuperResolutionNetwork
+from perceptual.inference.images import Picture
+from perceptual.inference.networks import SuperResolutionNetwork
+from perceptual.inference.predictor import Predictor, load
 from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
-from perceptual.predictor import Predictor, load
 from perceptual.settings import option_name
+from perceptual.worker.handler import ImageHandler
+from perceptual.worker.measure import Watch
 
 
 class CollectionHandler(ImageHandler):
@@ -28,7 +28,7 @@ class CollectionHandler(ImageHandler):
     upscalers: dict[int, Predictor]
 
     def load(self, folder: Path, device: str, engine: str) -> None:
-        """Loads all networks; of one factor there is one, as :func:`perceptual.archive.package_collection` sees to."""
+        """Loads all networks; there is one for each factor (:func:`perceptual.archives.build.package_collection`)."""
         networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
         self.styles = {name: each for name, each in networks.items() if each.network.task == "style"}
         self.upscalers = {each.network.scale: each for name, each in networks.items() if name not in self.styles}

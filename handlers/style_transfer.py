@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from perceptual.handler import ImageHandler
-from perceptual.images import Picture
-from perceptual.measure import Watch
+from perceptual.inference.images import Picture
 from perceptual.options import StyleOptions
+from perceptual.worker.handler import ImageHandler
+from perceptual.worker.measure import Watch
 
 
 class StyleTransferHandler(ImageHandler):
@@ -14,5 +14,5 @@ class StyleTransferHandler(ImageHandler):
     options = StyleOptions
 
     def run(self, pictures: Sequence[Picture], options: Sequence[StyleOptions], watch: Watch) -> list[Picture]:
-        """As :meth:`perceptual.predictor.Predictor.stylize_pictures`."""
+        """As :meth:`perceptual.inference.predictor.Predictor.stylize_pictures`."""
         return self.predictor.stylize_pictures(pictures, options, watch)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from perceptual.handler import ImageHandler
-from perceptual.images import Picture
-from perceptual.measure import Watch
+from perceptual.inference.images import Picture
 from perceptual.options import UpscaleOptions
+from perceptual.worker.handler import ImageHandler
+from perceptual.worker.measure import Watch
 
 
 class SuperResolutionHandler(ImageHandler):
@@ -14,5 +14,5 @@ class SuperResolutionHandler(ImageHandler):
     options = UpscaleOptions
 
     def run(self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions], watch: Watch) -> list[Picture]:
-        """As :meth:`perceptual.predictor.Predictor.upscale_pictures`."""
+        """As :meth:`perceptual.inference.predictor.Predictor.upscale_pictures`."""
         return self.predictor.upscale_pictures(pictures, options, watch)

@@ -15,24 +15,24 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ImageTooLarge": "errors",
-    "InferenceClient": "client",
+    "InferenceClient": "client.apis",
     "InputError": "errors",
     "InvalidImage": "errors",
     "InvalidOption": "errors",
-    "ManagementClient": "client",
+    "ManagementClient": "client.apis",
     "NotAcceptable": "errors",
     "PerceptualError": "errors",
-    "Predictor": "predictor",
-    "Server": "server",
+    "Predictor": "inference.predictor",
+    "Server": "serving.server",
     "ServerError": "errors",
-    "StyleNetwork": "networks",
-    "SuperResolutionNetwork": "networks",
-    "Tokens": "connection",
+    "StyleNetwork": "inference.networks",
+    "SuperResolutionNetwork": "inference.networks",
+    "Tokens": "client.connection",
     "TrainingError": "errors",
     "UnsupportedFormat": "errors",
     "WeightsError": "errors",
-    "find_server": "addresses",
-    "load": "predictor",
+    "find_server": "client.addresses",
+    "load": "inference.predictor",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from training_fixtures import loss_weights, painting, photos, settings  # noqa: F401
 
-from perceptual.networks import StyleNetwork, SuperResolutionNetwork
-from perceptual.weights import save_network
+from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
+from perceptual.inference.weights import save_network
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,7 +70,7 @@ def without_package(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model_store(weights, tmp_path_factory):
     """A model store with the archive of the tiny network, ``tiny.mar``."""
-    from perceptual.archive import package
+    from perceptual.archives.build import package
 
     folder = tmp_path_factory.mktemp("model_store")
     package(weights, folder)
@@ -80,7 +80,7 @@ def model_store(weights, tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(model_store, without_package, tmp_path_factory):
     """A TorchServe that serves ``tiny``; its workers do not find the installed package."""
-    from perceptual.server import Server
+    from perceptual.serving.server import Server
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
-from perceptual.predictor import Predictor
+from perceptual.inference.predictor import Predictor
 
 SIDE = 256  # pixels; of the images measured
 DIRECTIONS = ((1, 1), (0, 1), (1, 0), (2, 1), (1, -1), (1, 2))  # of gradients: steps down and right

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from perceptual import images
 from perceptual.errors import InputError, InvalidImage, TrainingError
 from perceptual.files import EXTENSIONS, images_below
+from perceptual.inference import images
 
 from . import parallel
 from .splits import SPLITS, percentile

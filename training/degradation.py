@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from perceptual.resampling import resize_bicubic
+from perceptual.inference.resampling import resize_bicubic
 
 SIGMA = 1.0  # standard deviation of the paper's blur, in pixels of the target
 REACH = 4  # standard deviations after which the blur is cut off

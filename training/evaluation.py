@@ -22,16 +22,16 @@ from torchmetrics import Metric
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
-from perceptual import images
 from perceptual.errors import InputError, TrainingError
 from perceptual.files import write_atomically
-from perceptual.images import Picture
-from perceptual.networks import luma
+from perceptual.inference import images
+from perceptual.inference.images import Picture
+from perceptual.inference.networks import luma
+from perceptual.inference.predictor import Predictor, load, to_bytes
+from perceptual.inference.resampling import resize_bicubic
+from perceptual.inference.sheets import Tile, contact_sheet
+from perceptual.inference.weights import find_distinct
 from perceptual.options import UpscaleOptions
-from perceptual.predictor import Predictor, load, to_bytes
-from perceptual.resampling import resize_bicubic
-from perceptual.sheets import Tile, contact_sheet
-from perceptual.weights import find_distinct
 
 from .data import image_files
 from .degradation import degrade

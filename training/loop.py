@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from perceptual.engines import quick_in_bfloat16
 from perceptual.errors import TrainingError
 from perceptual.files import write_atomically
-from perceptual.networks import ImageTransformationNetwork
-from perceptual.weights import find_weights, read_metadata, save_network
+from perceptual.inference.engines import quick_in_bfloat16
+from perceptual.inference.networks import ImageTransformationNetwork
+from perceptual.inference.weights import find_weights, read_metadata, save_network
 
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from perceptual.weights import find_weights, load_network
+from perceptual.inference.weights import find_weights, load_network
 
 from .settings import TrainingSettings
 

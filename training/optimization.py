@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perceptual import images
 from perceptual.errors import InvalidImage, TrainingError
-from perceptual.images import Picture
-from perceptual.predictor import open_picture, pick_device
+from perceptual.inference import images
+from perceptual.inference.images import Picture
+from perceptual.inference.predictor import open_picture, pick_device
 
 from .objective import build_objective
 from .settings import OptimizationSettings

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize, to_pil_image
 
-from perceptual import images
-from perceptual.networks import StyleNetwork
+from perceptual.inference import images
+from perceptual.inference.networks import StyleNetwork
 
 from .data import resized_crops
 from .loop import train

@@ -23,10 +23,10 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from perceptual.errors import InvalidOption, TrainingError
 from perceptual.files import write_atomically
-from perceptual.predictor import Predictor, load, pick_device
+from perceptual.inference.predictor import Predictor, load, pick_device
+from perceptual.inference.sheets import Tile, contact_sheet
+from perceptual.inference.weights import find_distinct
 from perceptual.settings import parse
-from perceptual.sheets import Tile, contact_sheet
-from perceptual.weights import find_distinct
 
 from .artefacts import SIDE, SURROUNDINGS, borders, grids
 from .data import find_photos, spread

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from perceptual.errors import InvalidOption
-from perceptual.networks import SuperResolutionNetwork
-from perceptual.resampling import resize_bicubic
+from perceptual.inference.networks import SuperResolutionNetwork
+from perceptual.inference.resampling import resize_bicubic
 
 from .data import plain_crops
 from .degradation import degrade

@@ -11,11 +11,11 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 import perceptual
-from perceptual import images
 from perceptual.errors import InputError, InvalidOption, TrainingError
-from perceptual.networks import ImageTransformationNetwork
-from perceptual.predictor import pick_device
-from perceptual.weights import find_weights, load_network
+from perceptual.inference import images
+from perceptual.inference.networks import ImageTransformationNetwork
+from perceptual.inference.predictor import pick_device
+from perceptual.inference.weights import find_weights, load_network
 
 from . import parallel
 from .data import find_photos, spread

@@ -34,11 +34,11 @@ def run(args: Namespace) -> None:
     """Runs the demonstration."""
     from rich.console import Console
 
-    from .. import images
-    from ..archive import package_collection
+    from ..archives.build import package_collection
     from ..files import write_atomically
-    from ..server import Server
-    from ..weights import shipped_weights
+    from ..inference import images
+    from ..inference.weights import shipped_weights
+    from ..serving.server import Server
 
     photo = images.read(args.photo)
     picture = images.decode(photo)  # a bad photo fails here, before a server is started for it
@@ -86,7 +86,7 @@ def networks_of(shipped: Mapping[str, Path]) -> dict[str, Path]:
 
 def scale_of(weights: Path) -> int:
     """How many times a network enlarges; 1, if it is for style."""
-    from ..weights import read_metadata
+    from ..inference.weights import read_metadata
 
     scale: int = read_metadata(weights)["config"].get("scale", 1)
     return scale
@@ -96,8 +96,8 @@ def sheet_of(pictures: Sequence[tuple[str, bytes]]) -> bytes:
     """Encoded pictures of one shape and their names in rows of four, as a JPEG; each 384 pixels high."""
     from PIL import Image
 
-    from .. import images
-    from ..sheets import contact_sheet, in_rows
+    from ..inference import images
+    from ..inference.sheets import contact_sheet, in_rows
 
     decoded = [(name, images.Picture(images.decode(each).opaque()).to_pil()) for name, each in pictures]
     photo = decoded[0][1]

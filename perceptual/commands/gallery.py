@@ -13,8 +13,8 @@ from .photos import SUFFIXES, add_machine, check_writable
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..images import Picture
-    from ..predictor import Predictor
+    from ..inference.images import Picture
+    from ..inference.predictor import Predictor
 
 DESCRIPTION = """Shows photos in every style that ships, on one sheet with the styles' names.
 
@@ -51,10 +51,10 @@ def run(args: Namespace) -> None:
         raise InvalidOption(f"{args.output} would overwrite a photo; choose another --output")
     check_writable([args.output.parent])
 
-    from .. import images
     from ..files import write_atomically
-    from ..predictor import load
-    from ..weights import find_distinct
+    from ..inference import images
+    from ..inference.predictor import load
+    from ..inference.weights import find_distinct
 
     photos = [images.shrink(images.load(file), args.size) for file in args.photos]
     names = args.models or shipped_styles()
@@ -68,7 +68,7 @@ def run(args: Namespace) -> None:
 
 def shipped_styles() -> list[str]:
     """Names of the style networks that ship."""
-    from ..weights import read_metadata, shipped_weights
+    from ..inference.weights import read_metadata, shipped_weights
 
     return [name for name, file in shipped_weights().items() if read_metadata(file)["task"] == "style"]
 
@@ -79,9 +79,9 @@ def gallery(photos: Sequence["Picture"], predictors: Mapping[str, "Predictor"]) 
     Raises:
         WeightsError: A network is for another task.
     """
-    from ..images import Picture
+    from ..inference.images import Picture
+    from ..inference.sheets import contact_sheet, in_rows
     from ..options import StyleOptions
-    from ..sheets import contact_sheet, in_rows
 
     rows = []
     for photo in photos:

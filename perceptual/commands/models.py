@@ -81,7 +81,7 @@ def show_list(args: Namespace) -> None:
 
 def list_row(version: dict[str, Any], *, is_default: bool) -> list[str]:
     """What the table tells of a version."""
-    from ..client import ready
+    from ..client.apis import ready
 
     return [
         version["modelName"],
@@ -123,7 +123,7 @@ def register_model(args: Namespace) -> None:
     """Registers a file: with a server of this machine completely, elsewhere an archive of its store."""
     from rich.console import Console
 
-    from ..registration import register
+    from ..serving.registration import register
 
     if args.url:
         if args.version or args.gpus or Path(args.file).name != args.file or not args.file.endswith(".mar"):
@@ -141,8 +141,8 @@ def scale_model(args: Namespace) -> None:
     """Scales and tells what has become of it: with a server of this machine within what its memory holds."""
     from rich.console import Console
 
-    from ..placement import place
-    from ..scaling import scale
+    from ..serving.placement import place
+    from ..serving.scaling import scale
 
     if args.url and args.gpus:
         raise InputError("--gpus needs access to the model store: run it on the server's machine, without --url")
@@ -172,7 +172,7 @@ def set_default(args: Namespace) -> None:
 
 def unregister_model(args: Namespace) -> None:
     """Removes a model or a version; from a server of this machine, after it has answered what it was given."""
-    from ..registration import unregister
+    from ..serving.registration import unregister
 
     if args.url:
         with server_of(args).management() as client:

@@ -52,8 +52,8 @@ def run(args: Namespace) -> int:
     from perceptual_training.optimization import Optimization
     from perceptual_training.signals import stop_signals
 
-    from .. import images
     from ..files import write_atomically
+    from ..inference import images
 
     optimization = Optimization(settings, source)
     step: Any = None

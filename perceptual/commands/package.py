@@ -38,8 +38,8 @@ def add_model_store(parser: Any) -> None:
 
 def run(args: Namespace) -> None:
     """Packages every network named and says which archives are new."""
-    from ..archive import package, package_collection
-    from ..weights import find_distinct, shipped_weights
+    from ..archives.build import package, package_collection
+    from ..inference.weights import find_distinct, shipped_weights
 
     files = [*find_distinct(args.models or shipped_weights()).values()]
     if args.collection:

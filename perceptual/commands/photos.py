@@ -47,8 +47,8 @@ def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], b
     from rich.console import Console
     from rich.progress import track
 
-    from .. import images
     from ..files import write_atomically
+    from ..inference import images
 
     console = Console(stderr=True)
     failures = 0

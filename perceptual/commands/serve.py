@@ -52,8 +52,8 @@ def run(args: Namespace) -> None:
     """Serves until Ctrl-C."""
     from rich.console import Console
 
-    from ..server import Server
-    from ..supervisor import Supervisor
+    from ..serving.server import Server
+    from ..serving.supervisor import Supervisor
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     console = Console(stderr=True)
@@ -103,8 +103,8 @@ def how_to_use(server: Any) -> str:
 
 def styles_to_name(server: Any) -> dict[str, str]:
     """For each model the header by which a request names a style, which only collections need."""
-    from ..archive import COLLECTION
-    from ..manifest import read_manifest
+    from ..archives.build import COLLECTION
+    from ..archives.manifest import read_manifest
 
     handlers = {
         each.name: read_manifest(server.model_store / each.file)["model"]["handler"] for each in server.archives

@@ -22,7 +22,7 @@ def server_of(args: Namespace) -> Any:
         InputError: ``--url`` is no address, or the options contradict each other.
         ServerError: There is no such server on this machine.
     """
-    from ..addresses import find_server, server_at
+    from ..client.addresses import find_server, server_at
 
     if args.url and args.port is not None:
         raise InputError("--url and --port name a server each: leave one out")

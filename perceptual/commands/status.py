@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     from rich.live import Live
     from rich.markup import escape
 
-    from ..status import read_status
+    from ..serving.status import read_status
     from .models import console
 
     server = server_of(args)

@@ -31,8 +31,8 @@ def run(args: Namespace) -> int:
     options = parse(StyleOptions, given(args, StyleOptions))
     jobs = plan(args.photos, args.output, options.format)
 
-    from .. import images
-    from ..predictor import load
+    from ..inference import images
+    from ..inference.predictor import load
 
     predictor = load(args.model, args.device, args.engine)
 

@@ -38,8 +38,8 @@ def run(args: Namespace) -> int:
     options = parse(UpscaleOptions, given(args, UpscaleOptions))
     jobs = plan(args.photos, args.output, options.format)
 
-    from .. import images
-    from ..predictor import load
+    from ..inference import images
+    from ..inference.predictor import load
 
     predictor = load(args.model or f"super_resolution_x{args.scale or 4}_feature", args.device, args.engine)
     predictor.require("super-resolution")

@@ -1,0 +1,1 @@
+"""Archives: building and reading ``.mar`` files."""

@@ -1,0 +1,228 @@
+"""Archives: a weights file packaged with its handler as ``NAME.mar``, which any TorchServe serves.
+
+An archive carries the modules of this package that run at inference, so it registers on a TorchServe that has
+torch, numpy, Pillow and safetensors and nothing of ours; archives of different versions live side by side.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError, ServerError, WeightsError
+from ..files import write_atomically
+from ..inference.weights import read_metadata
+from .manifest import MANIFEST, checked_name, read_manifest
+
+# What runs at inference: the modules of the package itself, and these rooms, whole.
+ROOMS = ("inference", "worker")
+# By task: a .py and a .yaml in the handlers package.
+HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
+COLLECTION = "collection"  # the handler of several networks
+DIGEST = "inputsDigest"  # our key in the manifest; TorchServe passes over keys it does not know
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can tell
+
+
+class Packaged(NamedTuple):
+    """An archive, and whether it had to be built."""
+
+    path: Path
+    built: bool
+
+
+def package(
+    weights: str | Path,
+    model_store: str | Path,
+    *,
+    version: str | None = None,
+    device_ids: Sequence[int] | None = None,
+) -> Packaged:
+    """Builds ``model_store/NAME.mar`` from ``NAME.safetensors``, unless it is there already with the same content.
+
+    The same inputs always give the same bytes. Description and version are the weights' provenance.
+
+    Args:
+        weights: The weights file; the model is named after it.
+        model_store: Folder of the archive; made if it is not there.
+        version: Instead of the one in the provenance.
+        device_ids: GPUs over which TorchServe spreads the workers in turn; by default over all of them.
+
+    Raises:
+        WeightsError: The weights file is missing, damaged, or of an unknown task.
+        InputError: Its name or version cannot be served.
+        ServerError: The archiver is not installed, or fails.
+    """
+    weights = Path(weights)
+    metadata = read_metadata(weights)
+    name = checked_name(weights.stem, f"{weights}: rename the file")
+    version = checked_name(version or str(metadata["provenance"].get("version") or "1.0"), f"{weights}: version")
+    description = str(metadata["provenance"].get("description") or "")
+    contents = gather([weights], HANDLERS[metadata["task"]], device_ids)
+    return build(Path(model_store), name, version, description, HANDLERS[metadata["task"]], contents)
+
+
+def package_collection(
+    name: str,
+    weights: Sequence[str | Path],
+    model_store: str | Path,
+) -> Packaged:
+    """Builds ``model_store/NAME.mar`` 1.0 of several networks, which one pool of workers serves, as :func:`package`.
+
+    Args:
+        name: Of the model.
+        weights: Style networks of different names, and at most one of super-resolution for each factor.
+        model_store: As for :func:`package`.
+
+    Raises:
+        WeightsError: As :func:`package`, or there are two networks of one name or factor.
+        InputError: Its name cannot be served.
+        ServerError: As :func:`package`.
+    """
+    files = [Path(each) for each in weights]
+    networks = {file.stem: read_metadata(file) for file in files}
+    # What a request would choose a network by.
+    keys = [each["config"].get("scale") or name for name, each in networks.items()]
+    if len(networks) < len(files) or len(set(keys)) < len(keys):
+        raise WeightsError("a collection holds one network for each name, and for each factor of super-resolution")
+    name = checked_name(name, "--collection")
+    description = f"Collection of {', '.join(networks)}"
+    contents = gather(files, COLLECTION, None)
+    return build(Path(model_store), name, "1.0", description, COLLECTION, contents)
+
+
+def repackage(
+    archive: str | Path, folder: str | Path, *, version: str | None = None, device_ids: Sequence[int] | None = None
+) -> Packaged:
+    """Builds ``folder/NAME.mar`` from an archive of this package, with the code and the weights that it holds.
+
+    Args:
+        archive: As :func:`package` and :func:`package_collection` make them.
+        folder: Of the new archive; not the one of the old.
+        version: Instead of its version.
+        device_ids: Instead of its GPUs, as for :func:`package`.
+
+    Raises:
+        InputError: The archive is another's, or the version cannot be served.
+        ServerError: It is missing or damaged, the archiver is not installed, or fails.
+    """
+    manifest = read_manifest(archive)
+    model = manifest["model"]
+    if DIGEST not in manifest:
+        raise InputError(f"{archive} was not made by perceptual package, so its version and GPUs cannot be changed")
+    with zipfile.ZipFile(archive) as file:
+        names = [name for name in file.namelist() if name != MANIFEST]
+        if bad := [name for name in names if name.startswith("/") or ".." in Path(name).parts]:
+            raise InputError(f"{archive} holds a file that would be written elsewhere: {bad[0]}")
+        contents = {name: file.read(name) for name in names}
+    handler = Path(model["handler"]).stem
+    if device_ids is not None:
+        contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
+    version = checked_name(version or model["modelVersion"], "version")
+    name = checked_name(model["modelName"], "the model's name")
+    return build(Path(folder), name, version, manifest["description"], handler, contents)
+
+
+def build(
+    model_store: Path, name: str, version: str, description: str, handler: str, contents: dict[str, bytes]
+) -> Packaged:
+    """Writes the archive of a handler and contents as from :func:`gather`, unless it is there."""
+    archive = model_store / f"{name}.mar"
+    manifest = {"description": description}
+    manifest[DIGEST] = digest(contents, [name, version, description, archiver_version()])
+    if is_current(archive, manifest[DIGEST]):
+        return Packaged(archive, built=False)
+    # Private, because the archiver deletes $TMPDIR/<model name> and copies what it packs.
+    with tempfile.TemporaryDirectory(prefix="perceptual-") as folder:
+        draft = run_archiver(Path(folder), name, version, handler, contents)
+        write_atomically(archive, reproducible(draft, manifest))
+    return Packaged(archive, built=True)
+
+
+def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
+    """Everything an archive holds besides the manifest, by path in the archive."""
+    package = Path(__file__).parents[1]
+    modules = sorted(file for room in ("", *ROOMS) for file in (package / room).glob("*.py"))
+    handlers = package_files("perceptual_handlers")
+    contents = {file.relative_to(package.parent).as_posix(): file.read_bytes() for file in modules}
+    contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}
+    if device_ids is not None:
+        contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
+    return contents | {f"{file.stem}.safetensors": file.read_bytes() for file in weights}
+
+
+def with_devices(config: bytes, device_ids: Sequence[int]) -> bytes:
+    """A model's yaml that names its GPUs. Only here can TorchServe be told; no request can change it."""
+    others = re.sub(rb"\ndeviceIds: .*\n", b"", config)
+    return others + f"\ndeviceIds: {[*device_ids]}\n".encode()
+
+
+def digest(contents: dict[str, bytes], facts: list[str]) -> str:
+    """SHA-256 of everything that decides what an archive will be."""
+    parts = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    return hashlib.sha256(json.dumps([parts, facts], sort_keys=True).encode()).hexdigest()
+
+
+def is_current(archive: Path, expected: str) -> bool:
+    """Whether an intact archive was built from inputs of this digest."""
+    try:
+        return read_manifest(archive).get(DIGEST) == expected
+    except ServerError:
+        return False
+
+
+def run_archiver(folder: Path, name: str, version: str, handler: str, contents: dict[str, bytes]) -> Path:
+    """Lays the contents out in an empty folder and runs torch-model-archiver there."""
+    own, extra, temporary = folder / "own", folder / "extra", folder / "tmp"
+    temporary.mkdir()
+    named = f"{handler}.py", f"{handler}.yaml"  # the archiver copies all else that is in the folder of extra files
+    for path, content in contents.items():
+        file = (own if path in named else extra) / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    command = [sys.executable, "-m", "model_archiver.model_packaging"]
+    command += ["--model-name", name, "--version", version]
+    command += ["--handler", str(own / f"{handler}.py"), "--config-file", str(own / f"{handler}.yaml")]
+    command += ["--extra-files", str(extra), "--export-path", str(folder)]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ServerError(f"torch-model-archiver failed for {name}: {reason}")
+    return folder / f"{name}.mar"
+
+
+def reproducible(draft: Path, additions: dict[str, str]) -> bytes:
+    """An archive's content with additions to the manifest, and without what differs from run to run.
+
+    Those are the order of entries, their time stamps and permissions, and the manifest's time of creation.
+    """
+    with zipfile.ZipFile(draft) as file:
+        entries = {name: file.read(name) for name in sorted(file.namelist())}
+    manifest = json.loads(entries[MANIFEST]) | additions
+    manifest["createdOn"] = "01/01/1980 00:00:00"  # TorchServe warns if there is none
+    entries[MANIFEST] = json.dumps(manifest, indent=2, ensure_ascii=False).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in entries.items():
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.external_attr = 0o644 << 16
+            file.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def archiver_version() -> str:
+    """The installed torch-model-archiver. Raises ServerError if there is none."""
+    try:
+        return installed_version("torch-model-archiver")
+    except ImportError as error:
+        raise ServerError("torch-model-archiver is not installed: pip install torch-model-archiver") from error

@@ -1,0 +1,1 @@
+"""Clients of a running TorchServe, and the discovery of those on this machine. Imports no torch."""

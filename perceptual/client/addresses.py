@@ -1,0 +1,103 @@
+"""Where running servers are: what tells of one, and how it is found."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import psutil
+
+from ..errors import InputError, ServerError
+from .apis import LOADING, WORKING, InferenceClient, ManagementClient
+from .connection import Tokens
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """Where a server can be reached, and its folder of archives.
+
+    ``key_file`` is None if the server has token authorization off. One that ``perceptual serve`` did not start has the
+    ``pid`` 0, and its logs, model store and snapshots are not known.
+    """
+
+    pid: int
+    inference_url: str
+    management_url: str
+    metrics_url: str
+    key_file: str | None
+    logs: str
+    model_store: str = ""
+    snapshots: str = ""
+
+    def inference(self, timeout: float = WORKING) -> InferenceClient:
+        """A client for pictures."""
+        return InferenceClient(self.inference_url, self.tokens("inference"), timeout)
+
+    def management(self, timeout: float = LOADING) -> ManagementClient:
+        """A client for the models."""
+        return ManagementClient(self.management_url, self.tokens("management"), timeout)
+
+    def tokens(self, kind: Literal["inference", "management"]) -> Tokens | None:
+        """What signs requests to one of its APIs."""
+        return Tokens(self.key_file, kind, self.management_url) if self.key_file else None
+
+    def announce(self, port: int) -> Path:
+        """Writes the file by which :func:`find_server` finds it under a port, for this user alone to read."""
+        folder = state_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = folder / f"{port}.json"
+        draft = file.with_suffix(".tmp")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(asdict(self)))
+        return draft.replace(file)
+
+
+def find_server(port: int | None = None) -> RunningServer:
+    """The server this user started last with ``perceptual serve``, or the one on an inference port.
+
+    Raises:
+        ServerError: There is none.
+    """
+    announced = filter(None, map(read_state, state_folder().glob("*.json" if port is None else f"{port}.json")))
+    for _, server in sorted(announced, key=lambda each: each[0], reverse=True):
+        if psutil.pid_exists(server.pid):  # otherwise it was killed
+            return server
+    where = "" if port is None else f" on port {port}"
+    raise ServerError(f"no server is running{where}; start one with: perceptual serve")
+
+
+def server_at(management_url: str, key_file: str | Path | None = None) -> RunningServer:
+    """A server by the address of its management API.
+
+    Its other addresses are taken to be TorchServe's: inference at the port before, metrics at the port after. Beside a
+    socket (``unix:FOLDER/management.sock``) is that of inference, and metrics are not known.
+
+    Raises:
+        InputError: It is no address.
+    """
+    keys = str(key_file) if key_file else None
+    if management_url.startswith("unix:"):
+        folder = management_url.rpartition("/")[0]
+        return RunningServer(0, f"{folder}/inference.sock", management_url, "", keys, logs="")
+    try:
+        url = httpx.URL(management_url)
+        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        inference, metrics = (str(url.copy_with(port=port + step)) for step in (-1, 1))
+    except (KeyError, httpx.InvalidURL):
+        raise InputError(f"expected an address such as http://127.0.0.1:8081, got {management_url!r}") from None
+    return RunningServer(0, inference, management_url, metrics, keys, logs="")
+
+
+def read_state(file: Path) -> tuple[float, RunningServer] | None:
+    """When a server was announced, and which; None if it ends just now, or another version of this package did it."""
+    try:
+        return file.stat().st_mtime, RunningServer(**json.loads(file.read_text()))
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def state_folder() -> Path:
+    """Where the running servers of this user are noted down."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache") / "torchserve-perceptual"

@@ -1,0 +1,1 @@
+"""Inference: networks, weight files, images, and the predictor that runs a network on pictures."""

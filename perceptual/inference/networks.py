@@ -1,0 +1,382 @@
+"""The image transformation networks of Johnson et al. 2016, configurable.
+
+Every network takes and returns RGB in [0, 1], for any height and width of at least 1; normalisation, padding to a
+size the layers can take, and cropping back happen inside. Layers follow the paper's supplementary material
+(https://cs.stanford.edu/people/jcjohns/papers/eccv16/JohnsonECCV16Supplementary.pdf, tables 1 and 2).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .resampling import resize_bicubic
+
+Normalization = Literal["instance", "batch", "none"]
+Padding = Literal["layer", "border"]
+Upsampling = Literal["resize", "transposed"]
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+class ImageTransformationNetwork(nn.Module):
+    """What every network says of itself.
+
+    Attributes:
+        task: What it does, as written in weight files.
+        presets: Arguments of the constructor, by name.
+        config: The arguments it was built with; enough to build it anew.
+        scale: How many times higher and wider than the input the output is.
+        reach: How many input pixels around it an output pixel depends on; None if on the whole image.
+        tile: Side, in output pixels, of the square that is worked on at once: about 1.5 GiB by the default preset.
+    """
+
+    task: ClassVar[str]
+    presets: ClassVar[dict[str, dict[str, Any]]]
+    tile: ClassVar[int]
+    scale = 1
+    reach: int | None = None
+
+    layers: nn.Sequential
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+        self.normalize = Normalize(config.get("in_channels", 3))
+
+    @property
+    def transform(self) -> nn.Sequential:
+        """What there is to compute for padded images, which an engine may do in another way: all its layers."""
+        return nn.Sequential(self.normalize, self.layers)
+
+
+class Normalize(nn.Module):
+    """Makes of RGB images in [0, 1], N×3×H×W, what layers take: in [-1, 1], with 1 channel their luma."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps N×3×H×W to N×C×H×W."""
+        x = (2 * images).sub_(1)
+        return luma(x) if self.channels == 1 else x
+
+
+class Pad(nn.Module):
+    """Pads height and width in the type that the input has.
+
+    Autocast would pad in float32, which moves twice the bytes to no avail.
+
+    Args:
+        width: Pixels at each side.
+        mode: ``reflect`` or ``replicate``, as for :func:`torch.nn.functional.pad`.
+    """
+
+    def __init__(self, width: int, mode: str) -> None:
+        super().__init__()
+        self.width = width
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×C×H×W to N×C×(H+2·width)×(W+2·width)."""
+        with torch.autocast(x.device.type, enabled=False):
+            if self.mode == "replicate" and torch.compiler.is_compiling():
+                return repeat_edges(x, self.width)
+            return F.pad(x, [self.width] * 4, mode=self.mode)
+
+
+def repeat_edges(x: Tensor, width: int) -> Tensor:
+    """F.pad of mode ``replicate``, of which torch.compile mistakes the gradient's layout (up to 2.14 at least).
+
+    See https://github.com/pytorch/pytorch/issues/179442.
+    """
+    x = torch.cat([*[x[..., :1, :]] * width, x, *[x[..., -1:, :]] * width], dim=2)
+    return torch.cat([*[x[..., :1]] * width, x, *[x[..., -1:]] * width], dim=3)
+
+
+class Convolution(nn.Conv2d):
+    """A convolution of an odd kernel that reflects its input at the borders, so that height and width stay."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, kernel, stride, bias=bias)
+        self.pad = Pad(kernel // 2, "reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×C×H×W to N×C′×H×W, or to half of H and W, rounded up, with stride 2."""
+        return super().forward(self.pad(x))
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, normalisation, ReLU. The shift of a norm makes a bias of the convolution redundant."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, normalization: Normalization
+    ) -> None:
+        super().__init__(
+            Convolution(inputs, outputs, kernel, stride, bias=normalization == "none"),
+            norm_layer(normalization, outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class ResizeConvolution(nn.Conv2d):
+    """Enlarges twice, bilinearly, and applies a 3×3 convolution, both at once and without the enlarged copy.
+
+    Together they are a transposed convolution whose 6×6 kernel is the 3×3 one spread by a tent. Unlike one with free
+    weights, it leaves no checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). Repeating
+    pixels, their other proposal, makes stairs of every gradient, and losses on the features of a network that pools
+    keep them as a grid. The input must be padded by 1.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+        super().__init__(inputs, outputs, 3, bias=bias)
+
+    def forward(self, padded: Tensor) -> Tensor:
+        """Maps N×C×(H+2)×(W+2) to N×C′×2H×2W."""
+        sides = self.weight.new_tensor([1, 3, 3, 1]) / 4
+        kernels = F.pad(self.weight.flip(2, 3).flatten(0, 1)[:, None], [3] * 4)
+        spread = F.conv2d(kernels, torch.outer(sides, sides)[None, None]).view(*self.weight.shape[:2], 6, 6)
+        return F.conv_transpose2d(padded, spread.transpose(0, 1), self.bias, stride=2, padding=4)
+
+
+class UpsampleBlock(nn.Sequential):
+    """Doubles height and width, then normalisation and ReLU.
+
+    ``resize`` is a resize-convolution, ``transposed`` the paper's fractionally strided convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling) -> None:
+        bias = normalization == "none"
+        if upsampling == "resize":
+            convolution: list[nn.Module] = [Pad(1, "replicate"), ResizeConvolution(inputs, outputs, bias=bias)]
+        else:
+            convolution = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=bias)]
+        super().__init__(*convolution, norm_layer(normalization, outputs), nn.ReLU(inplace=True))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around an identity, without a ReLU after the sum (Gross and Wilber 2016).
+
+    Args:
+        features: Channels in and out.
+        normalization: Kind of the two norm layers.
+        padded: False leaves the convolutions unpadded, as in the paper: the result is 2 px smaller on each side.
+    """
+
+    def __init__(self, features: int, *, normalization: Normalization, padded: bool = True) -> None:
+        super().__init__()
+        convolution, bias = (Convolution if padded else nn.Conv2d), normalization == "none"
+        self.crop = 0 if padded else 2
+        self.body = nn.Sequential(
+            convolution(features, features, 3, bias=bias),
+            norm_layer(normalization, features),
+            nn.ReLU(inplace=True),
+            convolution(features, features, 3, bias=bias),
+            norm_layer(normalization, features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×C×H×W to the same shape, or 4 px less in height and width where unpadded."""
+        return F.pad(x, [-self.crop] * 4) + self.body(x)
+
+
+class StyleNetwork(ImageTransformationNetwork):
+    """The style transfer network: two strided convolutions down, residual blocks, two upsamplings.
+
+    Args:
+        in_channels: 3 sees the photo in colour; 1 sees only its luma (the input is RGB all the same).
+        init_features: Channels of the first layer; doubled at each of the two reductions.
+        num_residuals: Number of residual blocks.
+        normalization: ``instance`` (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022), the paper's ``batch``, or
+            ``none``.
+        padding: ``layer`` reflects at every convolution; ``border`` is the paper's one reflection of the input,
+            40 px for 5 residual blocks, used up by unpadded residual blocks.
+        upsampling: ``resize`` or the paper's ``transposed`` convolution.
+        output: The paper's scaled ``tanh``, or ``leaky``, the same plus a twentieth of its argument, clamped to [0, 1]
+            in evaluation mode. A saturated tanh has no gradient, so black blobs that appear early would stay; with
+            no tanh at all, the losses' fourth powers make the first steps explode.
+    """
+
+    task = "style"
+    tile = 2048
+    presets: ClassVar = {
+        "paper": {"normalization": "batch", "padding": "border", "upsampling": "transposed", "output": "tanh"},
+        "default": {},
+        "fast": {"init_features": 16},
+    }
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        init_features: int = 32,
+        num_residuals: int = 5,
+        normalization: Normalization = "instance",
+        padding: Padding = "layer",
+        upsampling: Upsampling = "resize",
+        output: Literal["leaky", "tanh"] = "leaky",
+    ) -> None:
+        super().__init__(
+            {
+                "in_channels": in_channels,
+                "init_features": init_features,
+                "num_residuals": num_residuals,
+                "normalization": normalization,
+                "padding": padding,
+                "upsampling": upsampling,
+                "output": output,
+            }
+        )
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels is {in_channels}; it is 3 (colour) or 1 (luma)")
+        if padding == "border" and normalization == "instance":
+            # A large image is run in bands that know its statistics; those of the border would have to be among them.
+            raise ValueError("padding border goes with normalization batch or none")
+        # Each unpadded residual block eats 2 px on each side of a feature map that is a quarter of the input's size.
+        self.border = 8 * num_residuals if padding == "border" else 0
+        self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads
+        if normalization != "instance":
+            self.reach = 8 * num_residuals + 20  # residual blocks, all else; a multiple of 4, as the strides ask for
+        self.leak = 1 / 20 if output == "leaky" else 0.0
+        few, some, many = init_features, 2 * init_features, 4 * init_features
+        self.features = many
+        self.layers = nn.Sequential(
+            ConvBlock(in_channels, few, 9, normalization=normalization),
+            ConvBlock(few, some, 3, stride=2, normalization=normalization),
+            ConvBlock(some, many, 3, stride=2, normalization=normalization),
+            *(
+                ResidualBlock(many, normalization=normalization, padded=padding == "layer")
+                for _ in range(num_residuals)
+            ),
+            UpsampleBlock(many, some, normalization=normalization, upsampling=upsampling),
+            UpsampleBlock(some, few, normalization=normalization, upsampling=upsampling),
+            Convolution(few, 3, 9),
+        )
+
+    def forward(self, images: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Maps RGB images in [0, 1], N×3×H×W, to stylized ones of the same form.
+
+        In training mode, a leaky output may leave [0, 1] a little. ``transform`` is instead of the network's own, as
+        :func:`perceptual.inference.engines.build` makes it.
+        """
+        height, width = images.shape[-2:]
+        x = pad_to_multiple(images, 4, self.minimum_size)
+        if self.border:
+            x = F.pad(x, [self.border] * 4, mode="reflect")
+        return self.complete((transform or self.transform)(x))[..., :height, :width]
+
+    def complete(self, x: Tensor) -> Tensor:
+        """Images of what the layers make, N×3×H×W."""
+        x = x.float()
+        if self.training:
+            return (torch.tanh(x) + self.leak * x + 1) / 2
+        return torch.tanh(x).add_(x, alpha=self.leak).add_(1).div_(2).clamp_(0, 1)  # in place, for the memory
+
+
+class SuperResolutionNetwork(ImageTransformationNetwork):
+    """The super-resolution network: residual blocks at the input's size, then a doubling for each factor of 2.
+
+    Args:
+        scale: 4 or 8.
+        init_features: Channels of all layers.
+        num_residuals: Number of residual blocks.
+        normalization: The paper's ``batch``, or ``none``: norms make outputs depend on how images differ in contrast
+            from those of the training, and cost PSNR (Lim et al. 2017, https://arxiv.org/abs/1707.02921).
+        upsampling: ``resize`` or the paper's ``transposed`` convolution.
+        output: The paper's scaled ``tanh``; or ``residual``, what to add to the bicubically enlarged input, clamped to
+            [0, 1] in evaluation mode. Zero at the beginning, so that a training starts from bicubic.
+    """
+
+    task = "super-resolution"
+    tile = 1024
+    presets: ClassVar = {
+        "paper": {"normalization": "batch", "upsampling": "transposed", "output": "tanh"},
+        "default": {},
+        "fast": {"init_features": 32},
+    }
+
+    def __init__(
+        self,
+        *,
+        scale: int,
+        init_features: int = 64,
+        num_residuals: int = 4,
+        normalization: Normalization = "none",
+        upsampling: Upsampling = "resize",
+        output: Literal["residual", "tanh"] = "residual",
+    ) -> None:
+        super().__init__(
+            {
+                "scale": scale,
+                "init_features": init_features,
+                "num_residuals": num_residuals,
+                "normalization": normalization,
+                "upsampling": upsampling,
+                "output": output,
+            }
+        )
+        if scale not in (4, 8):
+            raise ValueError(f"scale is {scale}; it is 4 or 8")
+        self.scale = scale
+        if normalization != "instance":
+            self.reach = 4 + 2 * num_residuals + 3  # first layer, residual blocks, and all layers at larger sizes
+        last = Convolution(init_features, 3, 9)
+        if output == "residual":
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+        self.layers = nn.Sequential(
+            ConvBlock(3, init_features, 9, normalization=normalization),
+            *(ResidualBlock(init_features, normalization=normalization) for _ in range(num_residuals)),
+            *(
+                UpsampleBlock(init_features, init_features, normalization=normalization, upsampling=upsampling)
+                for _ in range(int(math.log2(scale)))
+            ),
+            last,
+        )
+
+    def forward(self, images: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Maps RGB images in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W).
+
+        In training mode, a residual output may leave [0, 1] a little. ``transform`` as for the style network.
+        """
+        height, width = (self.scale * side for side in images.shape[-2:])
+        x = pad_to_multiple(images, 1, 8)  # reflection needs more pixels than it pads
+        x = (transform or self.transform)(x)[..., :height, :width].float()
+        if self.config["output"] == "tanh":
+            return (torch.tanh(x) + 1) / 2
+        x = resize_bicubic(images, self.scale) + x
+        return x if self.training else x.clamp(0, 1)
+
+
+def luma(images: Tensor) -> Tensor:
+    """Brightness of RGB images, N×3×H×W to N×1×H×W (ITU-R BT.601 weights)."""
+    weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def norm_layer(kind: Normalization, features: int) -> nn.Module:
+    """An affine normalisation layer, or none.
+
+    Instance norm is group norm with a group for each channel; PyTorch's ``GroupNorm`` keeps the memory format of its
+    input, where its ``InstanceNorm2d`` copies, and has no running statistics to be confused about.
+    """
+    if kind == "none":
+        return nn.Identity()
+    return nn.GroupNorm(features, features) if kind == "instance" else nn.BatchNorm2d(features)
+
+
+def pad_to_multiple(images: Tensor, multiple: int, minimum: int) -> Tensor:
+    """Repeats the right and bottom edge until height and width are multiples of ``multiple``, ``minimum`` at least."""
+    height, width = padded_size(images.shape[-2:], multiple, minimum)
+    if images.shape[-2:] == (height, width):
+        return images  # F.pad would copy them
+    return F.pad(images, [0, width - images.shape[-1], 0, height - images.shape[-2]], mode="replicate")
+
+
+def padded_size(size: Sequence[int], multiple: int, minimum: int) -> list[int]:
+    """Height and width as :func:`pad_to_multiple` makes them."""
+    return [max(minimum, math.ceil(side / multiple) * multiple) for side in size]

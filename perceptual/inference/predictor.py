@@ -1,0 +1,342 @@
+"""A trained network, ready to use: tensors in, tensors out; or pictures in, pictures out."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InvalidOption, OutOfMemory, WeightsError, first_line
+from ..options import PictureOptions, StyleOptions, UpscaleOptions
+from ..settings import parse
+from . import engines, histogram, images
+from .bands import run_in_bands, to_float
+from .images import Picture
+from .networks import ImageTransformationNetwork, StyleNetwork, luma
+from .resampling import resize_bicubic
+from .tiles import run_in_tiles
+from .weights import find_weights, load_network
+
+LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause than the picture's size
+
+Finish = Callable[[slice, Tensor, Tensor], Tensor]
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def telling_of_memory(method: M) -> M:
+    """A predictor's method that raises OutOfMemory where PyTorch tells that a GPU has none left."""
+
+    @wraps(method)
+    def wrapper(self: "Predictor", *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            smaller = "a smaller picture (max-size)" if self.network.task == "style" else "a smaller picture"
+            raise OutOfMemory(
+                f"{self.device} has too little memory left: send {smaller} or try again; "
+                "if you run the server, use fewer workers on each GPU"
+            ) from error
+
+    return cast("M", wrapper)
+
+
+def load(name_or_path: str | Path, device: str | None = None, engine: str = "auto") -> "Predictor":
+    """Loads a trained network.
+
+    Args:
+        name_or_path: A weights file, or the name of a network that ships, such as ``starry_night``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
+        engine: How the network is run, as for :func:`perceptual.inference.engines.build`; ``auto`` is the fastest
+            that is safe.
+
+    Raises:
+        WeightsError: No such file or name, or the file is damaged.
+        InvalidOption: No such device or engine, or the engine is not installed.
+    """
+    network, metadata = load_network(find_weights(name_or_path))
+    return Predictor(network, metadata, device=device, engine=engine)
+
+
+class Observer:
+    """Is told what a predictor does; this one takes no notice."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Surrounds a stage: ``infer``, or ``match`` for histogram matching."""
+        return nullcontext()
+
+    def tile(self) -> None:
+        """Another part of the result is done, or the whole, if it is made at once."""
+
+
+UNOBSERVED = Observer()
+
+
+class Predictor:
+    """A network on a device. Calls are independent of each other.
+
+    Args:
+        network: In ``eval`` mode; moved to the device.
+        metadata: As from :func:`perceptual.inference.weights.read_metadata`; kept for the caller.
+        device: As in :func:`load`.
+        engine: As in :func:`load`.
+    """
+
+    def __init__(
+        self,
+        network: ImageTransformationNetwork,
+        metadata: dict[str, Any],
+        *,
+        device: str | None = None,
+        engine: str = "eager",
+    ) -> None:
+        self.device = pick_device(device)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.transform = engines.build(engine, self.network.transform, self.device)
+        self.bfloat16 = engines.in_bfloat16(engine, self.device)
+        self.metadata = metadata
+
+    @telling_of_memory
+    @torch.inference_mode()
+    def __call__(self, batch: Tensor, *, tile: int | None = None) -> Tensor:
+        """Runs the network on RGB images in [0, 1], float, N×3×H×W.
+
+        Args:
+            batch: The images.
+            tile: Side, in pixels of the result, of the square that is worked on at once; by default the network's.
+
+        Returns:
+            The same type on the same device, in the same form; of super-resolution, larger by ``network.scale``.
+
+        Raises:
+            ValueError: The tensor has another shape or type.
+            OutOfMemory: A GPU's memory does not even hold a small tile.
+        """
+        if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
+            raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
+        parts = batch.float().split(self.at_once(batch.shape[-2:], tile))
+        outputs = [self.run(part, lambda place, originals, outputs: outputs, tile, UNOBSERVED) for part in parts]
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).to(batch.dtype)
+
+    def stylize(
+        self,
+        photo: str | Path | bytes | Image.Image,
+        *,
+        strength: float = 1.0,
+        keep_colors: bool = False,
+        max_size: int | None = None,
+        tile: int | None = None,
+    ) -> Image.Image:
+        """Stylizes one photo: a path, an encoded image, or a PIL image.
+
+        The parameters are those of :class:`perceptual.options.StyleOptions`.
+
+        Raises:
+            InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
+            WeightsError: The network is for another task.
+        """
+        wishes = {"strength": strength, "keep-colors": keep_colors, "max-size": max_size, "tile": tile}
+        options = parse(StyleOptions, {name: value for name, value in wishes.items() if value is not None})
+        return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
+
+    @telling_of_memory
+    def stylize_pictures(
+        self, pictures: Sequence[Picture], options: Sequence[StyleOptions], observer: Observer = UNOBSERVED
+    ) -> list[Picture]:
+        """Stylizes decoded pictures, each with its own options, in order.
+
+        Pictures of one size run as one batch; padding to a common size would change the statistics that instance
+        norm takes over the whole image.
+        """
+        self.require("style")
+        photos = [
+            images.shrink(picture, wish.max_size).without_hidden_colors()
+            for picture, wish in zip(pictures, options, strict=True)
+        ]
+        results = list(photos)
+        for indices, batch in self.batches(photos, options):
+            wishes = [options[i] for i in indices]
+            with observer.stage("infer"):
+                styled = self.run(batch, partial(steer, wishes), wishes[0].tile, observer).cpu()
+            for i, rgb in zip(indices, styled, strict=True):
+                results[i] = Picture(rgb, photos[i].alpha)
+        return results
+
+    def upscale(
+        self,
+        photo: str | Path | bytes | Image.Image,
+        *,
+        histogram_matching: bool = True,
+        low_frequencies: bool = False,
+        tile: int | None = None,
+    ) -> Image.Image:
+        """Enlarges one photo by ``network.scale``: a path, an encoded image, or a PIL image.
+
+        The parameters are those of :class:`perceptual.options.UpscaleOptions`.
+
+        Raises:
+            InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
+            WeightsError: The network is for another task.
+        """
+        wishes = {"histogram-matching": histogram_matching, "low-frequencies": low_frequencies, "tile": tile}
+        options = parse(UpscaleOptions, {name: value for name, value in wishes.items() if value is not None})
+        return self.upscale_pictures([open_picture(photo, self.network.scale)], [options])[0].to_pil()
+
+    @telling_of_memory
+    def upscale_pictures(
+        self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions], observer: Observer = UNOBSERVED
+    ) -> list[Picture]:
+        """Enlarges decoded pictures, each with its own options, in order; alpha bicubically."""
+        self.require("super-resolution")
+        pictures = [picture.without_hidden_colors() for picture in pictures]
+        results = list(pictures)
+        for indices, batch in self.batches(pictures, options):
+            with observer.stage("infer"):
+                outputs = self.run(
+                    batch, lambda place, originals, outputs: to_bytes(outputs), options[indices[0]].tile, observer
+                )
+            for i, original, output in zip(indices, batch, outputs, strict=True):
+                if options[i].histogram_matching:
+                    with observer.stage("match"):
+                        output = match_channels(output, original, low_frequencies=options[i].low_frequencies)
+                results[i] = Picture(output.cpu(), enlarged(pictures[i].alpha, self.network.scale))
+        return results
+
+    def require(self, task: str) -> None:
+        """Raises WeightsError unless the network is for a task."""
+        if self.network.task != task:
+            raise WeightsError(f"these weights are for {self.network.task}, not for {task}")
+
+    def batches(
+        self, pictures: Sequence[Picture], options: Sequence[PictureOptions]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Batches of pictures that can be run at once: their indices, and their pixels on the device."""
+        groups = defaultdict(list)
+        for index, (picture, wish) in enumerate(zip(pictures, options, strict=True)):
+            groups[picture.rgb.shape[-2:], wish.tile].append(index)
+        for (size, tile), indices in groups.items():
+            count = self.at_once(size, tile)
+            for part in (indices[place : place + count] for place in range(0, len(indices), count)):
+                images = [pictures[i].rgb.to(self.device) for i in part]
+                yield part, images[0][None] if len(images) == 1 else torch.stack(images)
+
+    def at_once(self, size: Sequence[int], tile: int | None) -> int:
+        """How many images of a size the network takes at once; of the largest, one, and that in parts."""
+        return max(1, (tile or self.network.tile) ** 2 // (math.prod(size) * self.network.scale**2))
+
+    def run(self, images: Tensor, finish: Finish, tile: int | None, observer: Observer) -> Tensor:
+        """Runs the network on images of one size; in parts if they are large, in smaller ones if memory lacks.
+
+        Args:
+            images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
+            finish: Makes of images, told by their place in the batch, and the network's outputs, floats in [0, 1] on
+                the device, what is to be kept.
+            tile: As for :meth:`__call__`.
+            observer: Is told of every part.
+
+        Returns:
+            What was kept, of the images' type and on their device: N×3×(scale·H)×(scale·W).
+
+        Raises:
+            torch.OutOfMemoryError: A GPU's memory does not even hold a small tile.
+        """
+        side = (tile or self.network.tile) // 4 * 4  # the style network's strides ask for it
+
+        def finish_and_tell(place: slice, originals: Tensor, outputs: Tensor) -> Tensor:
+            observer.tile()
+            return finish(place, originals, outputs)
+
+        while True:
+            try:
+                return self.run_in_parts(images, finish_and_tell, side)
+            except torch.OutOfMemoryError:
+                if side <= LEAST_TILE:
+                    raise
+            side = side // 8 * 4  # half, and still where the strides of a network of style fall
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def run_in_parts(self, images: Tensor, finish: Finish, side: int) -> Tensor:
+        """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result."""
+        network, scale = self.network, self.network.scale
+        count, _, height, width = images.shape
+
+        def function(part: Tensor) -> Tensor:
+            originals = to_float(part, self.device)
+            outputs = network(originals, self.transform)
+            return finish(slice(count), originals, outputs)
+
+        if network.reach is not None:
+            return run_in_tiles(function, images, side // scale, network.reach, scale)
+        if isinstance(network, StyleNetwork) and count * height * width > side**2:
+            # Besides the band, the features of the whole image are kept.
+            places = [slice(i, i + 1) for i in range(count)]
+            in_bands = partial(run_in_bands, network, pixels=side**2 // 8, device=self.device, bfloat16=self.bfloat16)
+            results = [in_bands(image=images[each], finish=partial(finish, each)) for each in places]
+            return results[0] if count == 1 else torch.cat(results)
+        return function(images).to(images.device)
+
+
+def steer(options: Sequence[StyleOptions], place: slice, originals: Tensor, styled: Tensor) -> Tensor:
+    """Applies ``keep_colors`` and ``strength`` to stylized images, N×3×H×W in [0, 1], and rounds them to bytes.
+
+    Args:
+        options: Of a whole batch.
+        place: Where in the batch the images stand.
+        originals: The photos.
+        styled: What the network made of them.
+    """
+    return torch.stack([steer_one(*each) for each in zip(originals, styled, options[place], strict=True)])
+
+
+def steer_one(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor:
+    """:func:`steer` for one image, 3×H×W."""
+    if options.keep_colors:
+        # In YCbCr the chroma planes are differences to the luma, so exchanging the luma is adding its difference.
+        styled = original + luma((styled - original)[None])[0]
+    return to_bytes(torch.lerp(original, styled.clamp(0, 1), options.strength))
+
+
+def match_channels(output: Tensor, original: Tensor, *, low_frequencies: bool) -> Tensor:
+    """Histogram matching of bytes, 3×H×W; channel by channel, as it takes several times their memory."""
+    matched = (
+        histogram.match(channel[None, None], reference[None, None], low_frequencies=low_frequencies)
+        for channel, reference in zip(output, original, strict=True)
+    )
+    return torch.stack([channel[0, 0] for channel in matched])
+
+
+def enlarged(alpha: Tensor | None, scale: int) -> Tensor | None:
+    """Opacity, uint8 1×H×W, ``scale`` times larger."""
+    return None if alpha is None else to_bytes(resize_bicubic(alpha[None].float() / 255, scale)[0])
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Rounds images in [0, 1] to bytes."""
+    return (images * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def open_picture(photo: str | Path | bytes | Image.Image, scale: int = 1) -> Picture:
+    """Decodes a path, an encoded image, or a PIL image, that will be enlarged so many times."""
+    if isinstance(photo, Image.Image):
+        images.refuse_empty(photo)
+        images.check_size(*photo.size, images.MAX_PIXELS, scale)
+        return images.from_pil(photo)
+    if isinstance(photo, bytes | bytearray):
+        return images.decode(photo, scale=scale)
+    return images.load(photo, scale=scale)
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device named, or the best there is. Raises InvalidOption if torch cannot use it."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidOption(f"device: cannot use {device!r}: {first_line(error)}") from error

@@ -1,0 +1,1 @@
+"""Running a TorchServe: starting, supervising, scaling, registering. Imports no torch."""

@@ -1,0 +1,186 @@
+"""How many workers a model can have, and giving it that many.
+
+TorchServe starts whatever number it is told, one process each, until the machine has no memory left.
+"""
+
+import os
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from ..client.addresses import RunningServer
+from ..client.apis import ready
+from ..errors import ServerError
+
+CGROUPS = Path("/sys/fs/cgroup")
+ENDED = "a worker ended just now; perceptual status shows more"
+
+
+class Room(NamedTuple):
+    """What memory allows: how many workers ``fit`` in all, and in bytes what one ``needs`` and what is ``free``."""
+
+    fit: int
+    needs: int
+    free: int
+    where: str
+
+
+def scale(
+    server: RunningServer,
+    name: str,
+    workers: int | None,
+    version: str | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> int:
+    """Sets the number of workers of a model's version, within what memory holds, and waits for them.
+
+    A worker is counted with the most memory that one of the model's has taken so far; if none runs yet, one is started
+    to see. On GPUs this is done for each GPU.
+
+    Args:
+        server: As from :func:`perceptual.find_server`.
+        name: Of the model.
+        workers: How many; None for as many as memory and the processor's cores hold.
+        version: By default the default one.
+        progress: Is told in a few words what is going on.
+
+    Returns:
+        The number of workers there are now.
+
+    Raises:
+        ServerError: No such model, there is no room for so many, or a worker fails to start; then nothing has changed.
+    """
+    with server.management() as management:
+        before = management.describe(name, version)["minWorkers"]
+        if workers is not None and workers <= max(before, 1):
+            management.scale(name, workers, version, progress)
+            return workers
+        try:
+            if not management.ready_workers(name, version):
+                management.scale(name, max(before, 1), version, progress)
+            count = choose(server, management.describe(name, version), workers)
+            management.scale(name, count, version, progress)
+        except ServerError:
+            with suppress(ServerError):
+                if management.describe(name, version)["minWorkers"] != before:
+                    management.scale(name, before, version)
+            raise
+    return count
+
+
+def choose(server: RunningServer, described: dict[str, Any], wanted: int | None) -> int:
+    """The number that is wanted, or the largest sensible one. Raises ServerError if that many do not fit."""
+    rooms = [room_in_memory(server, described)]
+    if described["deviceType"] == "gpu":
+        rooms += room_on_gpus(described)
+        if wanted is None and len(rooms) == 1:
+            raise ServerError("nvidia-smi does not report what a worker takes, as in most containers: give a number")
+    tightest = min(rooms, key=lambda room: room.fit)
+    if wanted is None:
+        return max(1, min(tightest.fit, cores(server.pid)))
+    if wanted > tightest.fit:
+        raise ServerError(
+            f"{wanted} workers of {described['modelName']} do not fit, {tightest.fit} do: one takes "
+            f"{mebibytes(tightest.needs)}, and {mebibytes(tightest.free)} are free {tightest.where}"
+        )
+    return wanted
+
+
+def room_in_memory(server: RunningServer, described: dict[str, Any]) -> Room:
+    """What the machine's memory allows, of which a worker on a GPU takes some as well."""
+    peaks = [peak(worker["pid"]) for worker in ready(described)]
+    if not peaks:
+        raise ServerError(ENDED)
+    needs, free = max(peaks), free_memory(server.pid)
+    return Room(len(peaks) + free // needs, needs, free, "in memory")
+
+
+def room_on_gpus(described: dict[str, Any]) -> list[Room]:
+    """What the memory of the GPUs allows; empty if it cannot be told what a worker takes there.
+
+    TorchServe deals workers out in turn, so the fullest GPU decides.
+    """
+    taken: dict[int, int] = defaultdict(int)  # one process may have an entry on several GPUs
+    for pid, used in ask_nvidia("compute-apps=pid,used_memory"):
+        taken[pid] += used
+    ours = [taken[worker["pid"]] for worker in ready(described) if taken.get(worker["pid"])]
+    free = dict(ask_nvidia("gpu=index,memory.free"))
+    gpus = described.get("deviceIds") or list(free)
+    if not ours:
+        return []
+    if not gpus or not free.keys() >= {*gpus}:
+        raise ServerError("nvidia-smi does not report what is free on the GPUs, so it is not known what fits")
+    needs = max(ours)
+    fullest = min(gpus, key=lambda gpu: free[gpu])
+    fit = len(ready(described)) + len(gpus) * (free[fullest] // needs)
+    return [Room(fit, needs, free[fullest], f"on GPU {fullest}")]
+
+
+def ask_nvidia(query: str) -> Iterator[tuple[int, int]]:
+    """Two columns of nvidia-smi: a number, and memory in bytes. Lines where it knows neither are left out."""
+    command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ServerError(f"nvidia-smi fails, so what is free on the GPUs is not known: {error}") from error
+    for line in told.splitlines():
+        if found := re.fullmatch(r"(\d+), *(\d+)", line.strip()):
+            yield int(found[1]), int(found[2]) * 2**20
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had resident so far, in bytes.
+
+    Raises:
+        ServerError: It has just ended.
+    """
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()):
+            return int(found[1]) * 1024
+    raise ServerError(ENDED)
+
+
+def free_memory(pid: int) -> int:
+    """Bytes that a process of this machine can still have, within the limits of its control groups (version 2)."""
+    return min([psutil.virtual_memory().available, *(left(group) for group in control_groups(pid))])
+
+
+def control_groups(pid: int) -> list[Path]:
+    """The control group of a process and those around it that limit memory."""
+    try:
+        name = re.search(r"^0::/(.*)$", Path(f"/proc/{pid}/cgroup").read_text(), re.MULTILINE)
+    except OSError:
+        return []
+    group = CGROUPS / (name[1] if name else "")
+    around = [group, *(each for each in group.parents if each.is_relative_to(CGROUPS))]
+    return [each for each in around if limit(each) is not None]
+
+
+def left(group: Path) -> int:
+    """What is left of a control group's limit; the cache of files does not count as taken."""
+    cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+    taken = int((group / "memory.current").read_text()) - int(cached[1] if cached else 0)
+    return max(0, (limit(group) or 0) - taken)
+
+
+def limit(group: Path) -> int | None:
+    """A control group's limit of memory, if it has one."""
+    with suppress(OSError, ValueError):  # ValueError: the word "max"
+        return int((group / "memory.max").read_text())
+    return None
+
+
+def cores(pid: int) -> int:
+    """The processor's cores that a process may use."""
+    return len(os.sched_getaffinity(pid))
+
+
+def mebibytes(size: int) -> str:
+    """A size as it is told."""
+    return f"{size // 2**20:,} MiB"

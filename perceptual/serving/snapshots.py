@@ -1,0 +1,157 @@
+"""What a server had registered when it ended, however it ended: read from TorchServe's own snapshots.
+
+TorchServe writes one after every registration, scaling, choice of a default and removal, before it answers, and one
+at its start and end. By itself it would restore them only if it were started without a configuration, with the ports
+of the time, and would not start at all if an archive is missing. So here the newest is read and handed to it anew.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import javaproperties
+
+from ..archives.manifest import Archive, find_archives
+from ..files import write_atomically
+
+PROPERTY = "model_snapshot"
+LEFT_OUT = "left_out.json"  # archives that are in the model store, but were not loaded at the last start
+HELD = "held.json"  # models that the supervisor has scaled to no worker, and the workers they should have
+
+
+class Start(NamedTuple):
+    """What a server starts with: ``loaded`` from ``snapshot`` if there is one, then ``added`` by the management API.
+
+    ``paused`` are those of ``loaded`` that were scaled to no worker.
+    """
+
+    loaded: list[Archive]
+    paused: list[Archive]
+    added: list[Archive]
+    snapshot: str | None
+
+    @property
+    def workers(self) -> int:
+        """How many workers that makes."""
+        if self.snapshot is None:
+            return len(self.loaded) + len(self.added)
+        models: dict[str, dict[str, Any]] = json.loads(self.snapshot)["models"]
+        restored = sum(version["minWorkers"] for versions in models.values() for version in versions.values())
+        return restored + len(self.added)
+
+
+def snapshot_folder(model_store: Path, port: int) -> Path | None:
+    """Where a server's snapshots are; None if nothing can be kept: no fixed port to come back to, or read-only."""
+    return model_store / ".snapshots" / str(port) if port and os.access(model_store, os.W_OK) else None
+
+
+def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
+    """Decides what to start with: what was registered last, and the archives that have come since.
+
+    An archive that was unregistered stays so; a registered one that is gone from the model store is passed over. A
+    model that a supervisor was holding back is tried again, with the workers it should have: someone may have put a
+    good archive in its place, and there may be no supervisor this time.
+
+    Args:
+        folder: Of the snapshots, or None to load all archives as they are.
+        archives: Of the model store.
+    """
+    last = newest_snapshot(folder) if folder else None
+    if folder is None or last is None:
+        return Start([*archives], [], [], None)
+    return restored(with_held(last, read_held(folder)), archives, known_files(folder))
+
+
+def restored(last: dict[str, Any], archives: Sequence[Archive], known: set[str]) -> Start:
+    """What a snapshot tells to start with, of these archives, and those of them that are not known yet."""
+    entries = entries_of(last)
+    loaded = [archive for archive in archives if archive.file in entries]
+    paused = [archive for archive in loaded if not entries[archive.file]["minWorkers"]]
+    added = [archive for archive in archives if archive.file not in known | entries.keys()]
+    models: dict[str, dict[str, Any]] = {}
+    for archive in loaded:  # under the version that the file holds now
+        models.setdefault(archive.name, {})[archive.version] = entries[archive.file]
+    return Start(loaded, paused, added, json.dumps(last | {"models": models, "modelCount": len(loaded)}))
+
+
+def plan_restart(
+    folder: Path, model_store: Path, started: Sequence[Archive], pass_over: Callable[[str], None] | None = None
+) -> Start:
+    """Decides what to start again with after TorchServe died: what was registered then, and nothing else.
+
+    Args:
+        folder: Of the snapshots.
+        model_store: Of the archives.
+        started: The archives it had started with, for want of a snapshot.
+        pass_over: As for :func:`perceptual.archives.manifest.find_archives`.
+    """
+    last = newest_snapshot(folder)
+    if last is None:
+        return Start([*started], [], [], None)
+    files = [file for file in entries_of(last) if (model_store / file).exists()]
+    archives = find_archives(model_store, [Path(file).stem for file in files], pass_over)
+    return restored(last, archives, known_files(folder))  # what is held back, stays so
+
+
+def begin(folder: Path, left_out: Sequence[str]) -> None:
+    """Makes a folder ready for a new start: of the past, the newest snapshot and what was left out remain."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(folder / LEFT_OUT, json.dumps(left_out).encode())
+    readable = [file for file in snapshot_files(folder) if read_snapshot(file)]
+    for file in snapshot_files(folder):
+        if file not in readable[-1:]:
+            file.unlink()
+
+
+def read_held(folder: Path) -> dict[str, int]:
+    """The models that are held back, as ``name/version``, and how many workers they should have."""
+    file = folder / HELD
+    held: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    return held
+
+
+def with_held(snapshot: dict[str, Any], held: dict[str, int]) -> dict[str, Any]:
+    """A snapshot in which models that are held back have the workers they should have; changed in place."""
+    for model, workers in held.items():
+        name, version = model.split("/")
+        if entry := snapshot.get("models", {}).get(name, {}).get(version):
+            entry |= {"minWorkers": workers, "maxWorkers": workers}
+    return snapshot
+
+
+def write_held(folder: Path, held: dict[str, int]) -> None:
+    """Notes down which models are held back, beside the snapshots, in which they just have no worker."""
+    write_atomically(folder / HELD, json.dumps(held).encode())
+
+
+def newest_snapshot(folder: Path) -> dict[str, Any] | None:
+    """The newest snapshot that is whole: TorchServe may have been killed while it wrote one."""
+    return next(filter(None, map(read_snapshot, reversed(snapshot_files(folder)))), None)
+
+
+def known_files(folder: Path) -> set[str]:
+    """The archives that were registered since the last start, or left out at it."""
+    left_out = folder / LEFT_OUT
+    known = set(json.loads(left_out.read_text())) if left_out.exists() else set()
+    return known.union(*(entries_of(read_snapshot(file) or {}) for file in snapshot_files(folder)))
+
+
+def entries_of(snapshot: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a snapshot tells of each archive: ``minWorkers``, ``defaultVersion``, …, by the archive's file name."""
+    return {entry["marName"]: entry for versions in snapshot.get("models", {}).values() for entry in versions.values()}
+
+
+def snapshot_files(folder: Path) -> list[Path]:
+    """The snapshots in a folder, oldest first."""
+    return sorted(folder.glob("*.cfg"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+
+
+def read_snapshot(file: Path) -> dict[str, Any] | None:
+    """The models of a snapshot, which is a configuration with them as JSON in one property; None if it breaks off."""
+    try:
+        snapshot: dict[str, Any] = json.loads(javaproperties.loads(file.read_text())[PROPERTY])
+        return snapshot
+    except (KeyError, ValueError):
+        return None

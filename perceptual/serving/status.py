@@ -1,0 +1,170 @@
+"""What a running server is doing: its workers, and what its models' requests have cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from ..client.addresses import RunningServer
+from ..client.connection import Client
+from ..errors import ServerError
+from .snapshots import read_held
+
+STAGES = ("wait", "decode", "infer", "match", "encode")  # of a request, in their order
+
+Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process; ``memory`` is resident, in bytes, and None where it is not known."""
+
+    pid: int
+    ready: bool
+    device: str
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """A version of a model: its workers, and sums since the server started."""
+
+    name: str
+    version: str
+    wanted: int
+    waiting: int
+    workers: list[Worker]
+    begun: int = 0
+    replies: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it answers; a model that was scaled to no worker is not meant to."""
+        return self.wanted == 0 or any(worker.ready for worker in self.workers)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has answered all requests that it was given."""
+        return self.waiting == 0 and self.begun <= sum(self.replies.values())
+
+
+@dataclass(frozen=True)
+class Status:
+    """A server's models, and what its ``/ping`` says, which is Healthy even without a ready worker."""
+
+    models: list[ModelStatus]
+    ping: str
+
+    def find(self, name: str, version: str) -> ModelStatus:
+        """One of the models. Raises ServerError if there is none."""
+        for model in self.models:
+            if (model.name, model.version) == (name, version):
+                return model
+        raise ServerError(f"{name} {version} is not registered")
+
+    @property
+    def unhealthy(self) -> list[str]:
+        """The models that should answer and do not."""
+        return [f"{model.name} {model.version}" for model in self.models if not model.healthy]
+
+
+def read_status(server: RunningServer) -> Status:
+    """Asks a server's management, metrics and inference APIs.
+
+    Raises:
+        ServerError: It does not answer.
+    """
+    with server.management(timeout=5.0) as management:
+        described = management.every_version()
+    metrics = ask_for_metrics(server.metrics_url) if server.metrics_url else Metrics({}, {}, {})
+    with server.inference(timeout=5.0) as inference:
+        try:
+            ping = inference.send("GET", "/ping").json()["status"]
+        except ServerError as error:
+            ping = str(error)
+    held = read_held(Path(server.snapshots)) if server.snapshots else {}
+    return Status([model_status(each, metrics, held, local=server.pid > 0) for each in described], ping)
+
+
+def ask_for_metrics(url: str) -> "Metrics":
+    """The handlers' metrics from an address. Raises ServerError if it does not answer."""
+    with Client(url, timeout=5.0) as client:
+        try:
+            return read_metrics(client.send("GET", "/metrics").text)
+        except ServerError as error:
+            raise ServerError(f"cannot read the server's metrics: {error}") from error
+
+
+def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping[str, int], local: bool) -> ModelStatus:
+    """What TorchServe's description of a version, the metrics and the supervisor's notes tell together."""
+    model = described["modelName"], described["modelVersion"]
+    buckets = metrics.buckets.get(model, {})
+    return ModelStatus(
+        *model,
+        wanted=described["minWorkers"] or held.get("/".join(model), 0),
+        waiting=described["jobQueueStatus"]["pendingRequests"],
+        workers=[worker_of(each, local) for each in described["workers"]],
+        begun=metrics.begun.get(model, 0),
+        replies=metrics.replies.get(model, {}),
+        stages={
+            stage: (quantile(0.5, buckets[stage]), quantile(0.95, buckets[stage]))
+            for stage in STAGES
+            if stage in buckets
+        },
+    )
+
+
+def worker_of(described: Mapping[str, Any], local: bool) -> Worker:
+    """A worker, of this machine or another. TorchServe tells its GPU only among the figures of nvidia-smi."""
+    device = described["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if described["gpu"] else "CPU"
+    return Worker(described["pid"], described["status"] == "READY", device, memory_of(described, local))
+
+
+def memory_of(described: Mapping[str, Any], local: bool) -> int | None:
+    """A worker's resident memory, as TorchServe has measured it in the last minute if this machine cannot tell."""
+    if not local:
+        return described["memoryUsage"] or None
+    try:
+        return psutil.Process(described["pid"]).memory_info().rss
+    except (psutil.Error, ValueError):  # ValueError: TorchServe gives -1 while there is no process
+        return None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The handlers' metrics, by name and version of the model."""
+
+    begun: dict[tuple[str, str], int]
+    replies: dict[tuple[str, str], dict[str, int]]
+    buckets: dict[tuple[str, str], dict[str, Buckets]]
+
+
+def read_metrics(text: str) -> Metrics:
+    """Picks the handlers' metrics out of what Prometheus would read."""
+    metrics = Metrics({}, {}, {})
+    for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+        model = sample.labels.get("ModelName", ""), sample.labels.get("ModelVersion", "")
+        if sample.name == "perceptual_requests_total":
+            metrics.begun[model] = int(sample.value)
+        elif sample.name == "perceptual_reply_seconds_count":
+            metrics.replies.setdefault(model, {})[sample.labels["Outcome"]] = int(sample.value)
+        elif sample.name == "perceptual_stage_seconds_bucket":
+            stages = metrics.buckets.setdefault(model, {})
+            bound = float(sample.labels["le"])
+            stages[sample.labels["Stage"]] = [*stages.get(sample.labels["Stage"], []), (bound, sample.value)]
+    return metrics
+
+
+def quantile(share: float, buckets: Buckets) -> float:
+    """A quantile of a histogram, interpolated within its bucket as Prometheus does; the unit is the buckets'."""
+    rank = share * buckets[-1][1]
+    below, before = 0.0, 0.0
+    for bound, count in buckets:
+        if count >= rank and count > before:
+            return below if bound == float("inf") else below + (bound - below) * (rank - before) / (count - before)
+        below, before = bound, count
+    return float("nan")

@@ -1,0 +1,170 @@
+"""Restarts what TorchServe gives up on, and refuses early where it would let requests wait for ever.
+
+While no worker of a model is ready, TorchServe lets its requests wait, without limit even after it has given up; with
+no worker at all, it answers 503 at once. So a model whose workers keep dying is scaled to none and back, and the front
+refuses what waited for it.
+"""
+
+import logging
+import time
+from typing import Any
+
+import psutil
+
+from ..client.apis import ManagementClient, ready
+from ..errors import ServerError
+from .server import Server
+from .snapshots import write_held
+
+INTERVAL = 1.0  # seconds between two looks
+PATIENCE = 15.0  # seconds without a ready worker; TorchServe replaces one that died within three to seven
+SILENCE = 30.0  # seconds without an answer of the management API, which takes milliseconds
+SHORTEST, LONGEST = 2.0, 300.0  # seconds between two attempts; each pause is twice the one before
+
+logger = logging.getLogger(__name__)
+
+
+class Backoff:
+    """Pauses between attempts, that grow until the attempts are further apart than the longest."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.due = time.monotonic()
+
+    def next(self) -> float:
+        """Seconds until the next attempt."""
+        if time.monotonic() > self.due + LONGEST:
+            self.tries = 0
+        pause = min(LONGEST, SHORTEST * 2**self.tries)
+        self.tries += pause < LONGEST
+        self.due = time.monotonic() + pause
+        return pause
+
+
+class Supervisor:
+    """Looks after a server that has been started, with a front; everything it does is a line in the log."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.held: dict[str, int] = {}  # workers that a model should have
+        self.attempts: dict[str, Backoff] = {}
+        self.restarts = Backoff()
+        self.down_since: dict[str, float] = {}
+        self.answered = time.monotonic()
+
+    def run(self) -> None:
+        """Looks after it until the program ends."""
+        while True:
+            self.look()
+            time.sleep(INTERVAL)
+
+    def look(self) -> None:
+        """Does what there is to do just now."""
+        if self.server.process.poll() is not None:
+            self.restart(f"TorchServe ended: {self.server.exit_reason()}")
+            return
+        try:
+            with self.server.address.management(timeout=5.0) as management:
+                described = management.every_version()
+                self.answered = time.monotonic()
+                self.forget_all_but({model_of(each) for each in described})
+                due = [model_of(each) for each in described if self.look_at(each, management)]
+            if due:  # one in a look, and last: it takes as long as loading does
+                self.bring_back(due[0])
+                self.answered = time.monotonic()
+        except ServerError as error:  # it is busy, or someone has just unregistered a model
+            if time.monotonic() - self.answered > SILENCE:
+                self.restart(f"TorchServe does not answer: {error}")
+        except OSError as error:  # a full disk is no reason to end what still answers
+            logger.error("%s", error)
+
+    def restart(self, reason: str) -> None:
+        """Starts TorchServe again, after a pause."""
+        pause = self.restarts.next()
+        logger.error("%s; starting it again in %g s", reason, pause)
+        time.sleep(pause)
+        try:
+            self.server.restart()
+            logger.warning("TorchServe is started again")
+        except (ServerError, OSError) as error:  # the next look sees that it is not running
+            logger.error("%s", error)
+        self.down_since.clear()
+        self.answered = time.monotonic()
+
+    def look_at(self, described: dict[str, Any], management: ManagementClient) -> bool:
+        """Holds a model back whose workers keep dying; tells whether it is one to be brought back now."""
+        model = model_of(described)
+        workers = described["workers"]
+        if not described["minWorkers"]:
+            self.down_since.pop(model, None)
+            if model in self.held:
+                return time.monotonic() >= self.attempts[model].due
+            self.refuse(model, 0, management)  # someone has scaled it to none: what waited for it would wait for ever
+            return False
+        if ready(described):
+            self.release(model)  # if it was held back, someone has scaled it up
+            self.down_since.pop(model, None)
+            return False
+        down = time.monotonic() - self.down_since.setdefault(model, time.monotonic())
+        # One that is still importing torch is alive, for as long as that takes.
+        if down >= PATIENCE and not any(psutil.pid_exists(worker["pid"]) for worker in workers):
+            self.hold(model, described["minWorkers"], management)
+        return False
+
+    def hold(self, model: str, workers: int, management: ManagementClient) -> None:
+        """Has requests refused, until the model is brought back."""
+        self.held[model] = workers
+        self.attempts.setdefault(model, Backoff())
+        write_held(self.server.snapshots, self.held)  # first: after a crash the model must not stay without workers
+        name, version = split(model)
+        management.set_workers(name, 0, version)
+        self.down_since.pop(model, None)
+        pause = self.attempts[model].next()
+        self.refuse(model, pause, management)
+        logger.error("the workers of %s keep dying: refusing its requests, trying again in %g s", model, pause)
+
+    def refuse(self, model: str, pause: float, management: ManagementClient) -> None:
+        """Has the front refuse what waits for a model that is tried again after so many seconds."""
+        name, version = split(model)
+        self.server.front.refuse(f"/predictions/{model}", pause)
+        if management.describe(name)["modelVersion"] == version:  # the default, which requests need not name
+            self.server.front.refuse(f"/predictions/{name}", pause)
+
+    def bring_back(self, model: str) -> None:
+        """Tries to start a model's workers."""
+        name, version = split(model)
+        with self.server.address.management() as management:
+            try:
+                management.scale(name, self.held[model], version)
+            except ServerError as error:
+                pause = self.attempts[model].next()
+                self.refuse(model, pause, management)
+                logger.error("%s stays refused: %s; trying again in %g s", model, error, pause)
+            else:
+                self.release(model)
+                logger.warning("%s is back", model)
+
+    def release(self, *models: str) -> None:
+        """No longer holds models back, if it did."""
+        kept = {model: workers for model, workers in self.held.items() if model not in models}
+        if kept != self.held:
+            for model in self.held.keys() - kept:
+                self.server.front.welcome(f"/predictions/{model}", f"/predictions/{split(model)[0]}")
+            self.held = kept
+            write_held(self.server.snapshots, kept)
+
+    def forget_all_but(self, registered: set[str]) -> None:
+        """Drops what is known of models that have been unregistered."""
+        self.release(*(self.held.keys() - registered))
+        self.down_since = {model: since for model, since in self.down_since.items() if model in registered}
+
+
+def model_of(described: dict[str, Any]) -> str:
+    """A version of a model, as ``name/version``."""
+    return f"{described['modelName']}/{described['modelVersion']}"
+
+
+def split(model: str) -> tuple[str, str]:
+    """Name and version of ``name/version``."""
+    name, version = model.split("/")
+    return name, version

@@ -1,0 +1,1 @@
+"""What runs inside a TorchServe worker, beside inference: the base of the handlers and their metrics."""

@@ -1,0 +1,307 @@
+"""The one base class that TorchServe handlers extend: requests in, pictures out, one status for each.
+
+TorchServe fails a whole batch over one exception, and hangs or restarts the worker over worse (a reason phrase that
+is not ASCII, a header with a newline, a list of the wrong length). So here every request is caught on its own, and
+nothing that a client wrote goes into a status or header.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+
+from ..errors import ImageTooLarge, InvalidImage, InvalidOption, NotAcceptable, PerceptualError, WeightsError
+from ..inference import images
+from ..inference.images import Picture
+from ..inference.predictor import LEAST_TILE, Predictor, load
+from ..options import FORMATS, CollectionOptions
+from ..settings import Integer, option_name, parse, settings_of
+from .measure import Meter, Record, Watch, waited
+
+T = TypeVar("T")
+
+IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
+MAX_TILE = 2048  # pixels
+MAX_REPLY = 300_000_000  # bytes; a little below the max_response_size of config.properties
+TRIM_AFTER = 50  # requests; it takes milliseconds
+HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One understood request: a picture, what to do with it, and how to send it back."""
+
+    picture: Picture
+    options: Any
+    format: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back for one request; ``outcome`` is the name of the error, if it is one."""
+
+    status: int
+    media_type: str
+    body: bytes
+    outcome: str = "ok"
+
+
+class ImageHandler(ABC):
+    """Answers each request of a batch with a picture or with its own error.
+
+    A subclass names the options its task takes and says how to run it. Unless it loads others, the weights are the one
+    safetensors file of the archive. Of the model's yaml configuration it reads ``max_pixels``, ``max_tile``,
+    ``max_reply``, ``warm_up``, ``engine`` and ``maxWorkers``.
+    """
+
+    options: ClassVar[type[Any]]
+    predictor: Predictor
+    answered = 0  # requests since memory was trimmed
+
+    @abstractmethod
+    def run(self, pictures: Sequence[Picture], options: Sequence[Any], watch: Watch) -> list[Picture]:
+        """The task itself: one picture for each, in order. It may fail as a whole."""
+
+    def initialize(self, context: Any) -> None:
+        """Loads what the archive holds, on the GPU that TorchServe assigned to this worker if there is one.
+
+        Raises:
+            WeightsError: The archive's weights are damaged, or not as many as expected.
+        """
+        self.meter = Meter(context)
+        properties = context.system_properties
+        config = context.model_yaml_config or {}
+        self.max_pixels = int(config.get("max_pixels", images.MAX_PIXELS))
+        self.max_reply = int(config.get("max_reply", MAX_REPLY))
+        gpu = properties.get("gpu_id")
+        on_gpu = gpu is not None and torch.cuda.is_available()
+        if not on_gpu:
+            share_cores(config.get("maxWorkers", 1))
+        engine = str(config.get("engine", "auto"))
+        self.load(Path(properties["model_dir"]), f"cuda:{gpu}" if on_gpu else "cpu", engine)
+        self.max_tile = int(config.get("max_tile", MAX_TILE))
+        for width, height in map(parse_size, config.get("warm_up", ())):
+            for options in self.warm_up_options():
+                self.run([Picture(torch.zeros(3, height, width, dtype=torch.uint8))], [options], Watch())
+
+    def load(self, folder: Path, device: str, engine: str) -> None:
+        """Loads what the unpacked archive holds."""
+        self.predictor = load(find_archived_weights(folder), device, engine)
+
+    def warm_up_options(self) -> Iterable[Any]:
+        """Options that together make every network run."""
+        return [self.options()]
+
+    def scale_of(self, options: Any) -> int:
+        """How many times larger the result of a request will be. Raises InputError if there is no network for it."""
+        return self.predictor.network.scale
+
+    def handle(self, data: Sequence[Any] | None, context: Any) -> list[bytes]:
+        """Answers a batch, as TorchServe calls it.
+
+        Args:
+            data: One row per request: its form's fields, or a raw body as field ``body``.
+            context: TorchServe's context; the requests' headers come from it, statuses and content types go to it.
+
+        Returns:
+            One body per row: the picture, or JSON ``{"error": …, "detail": …}``.
+        """
+        rows = data or []
+        records = [self.meter.begin(context.get_request_id(index)) for index in range(len(rows))]
+        requests = [
+            attempt(self.understand, row, context, index, record)
+            for index, (row, record) in enumerate(zip(rows, records, strict=True))
+        ]
+        results = iter(self.run_all([request for request in requests if isinstance(request, Request)]))
+        replies = [
+            request if isinstance(request, Reply) else self.answer(request, next(results)) for request in requests
+        ]
+        for index, (record, reply) in enumerate(zip(records, replies, strict=True)):
+            context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, idx=index)
+            context.set_response_content_type(index, reply.media_type)
+            self.meter.tell(record, reply.status, reply.outcome, len(reply.body))
+        self.answered += len(replies)
+        if self.answered >= TRIM_AFTER:
+            self.answered = 0
+            trim_memory()
+        return [reply.body for reply in replies]
+
+    def understand(self, row: Any, context: Any, index: int, record: Record) -> Request:
+        """Reads one request. The image comes last: decoding it is what costs.
+
+        Raises:
+            InputError: Whatever is wrong with it.
+        """
+        headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
+        record.stages.update(waited(headers.get("x-request-start")))
+        data = find_image(row)
+        options = parse(self.options, option_values(headers, row))
+        if options.tile and options.tile > self.max_tile:
+            raise InvalidOption(f"tile: expected {Integer(LEAST_TILE, self.max_tile)}, got '{options.tile}'")
+        scale = self.scale_of(options)
+        format = options.format or choose_format(headers.get("accept", ""))
+        record.bytes = len(data)
+        with Watch(record).stage("decode"):
+            picture = images.decode(data, self.max_pixels, scale, format, getattr(options, "max_size", None))
+        record.pixels = picture.rgb.shape[-2] * picture.rgb.shape[-1]
+        return Request(picture, options, format, record)
+
+    def run_all(self, requests: Sequence[Request]) -> list[Picture | Reply]:
+        """Runs requests as one batch or, if that fails, one by one, so that only those at fault fail."""
+        if len(requests) > 1:
+            try:
+                watch = Watch(*(each.record for each in requests))
+                return list(self.run([each.picture for each in requests], [each.options for each in requests], watch))
+            except Exception as error:
+                end_if_gpu_is_lost(error)
+                logger.exception("a batch of %d failed; running its requests one by one", len(requests))
+        return [attempt(self.run_one, request) for request in requests]
+
+    def run_one(self, request: Request) -> Picture:
+        """Runs a batch of one."""
+        return self.run([request.picture], [request.options], Watch(request.record))[0]
+
+    def answer(self, request: Request, result: Picture | Reply) -> Reply:
+        """The reply to a request that was run."""
+        return result if isinstance(result, Reply) else attempt(self.picture_reply, request, result)
+
+    def picture_reply(self, request: Request, picture: Picture) -> Reply:
+        """The encoded picture. Raises ImageTooLarge if it is more than the server may send."""
+        with Watch(request.record).stage("encode"):
+            body = images.encode(picture, request.format, request.options.quality)
+        if len(body) > self.max_reply:
+            raise ImageTooLarge(
+                f"the result has {len(body):,} bytes as {request.format}, and the server sends {self.max_reply:,} at "
+                f"most: {'send a smaller picture' if request.format == 'jpeg' else 'ask for jpeg'}"
+            )
+        return Reply(200, f"image/{request.format}", body)
+
+
+def attempt(function: Callable[..., T], *arguments: Any) -> T | Reply:
+    """A function's result, or the reply that says why there is none."""
+    try:
+        return function(*arguments)
+    except PerceptualError as error:
+        return error_reply(error.status, error.name, str(error))
+    except Exception as error:
+        end_if_gpu_is_lost(error)
+        logger.exception("a request failed")
+        return error_reply(500, "InternalError", "the server failed on this request; see its model_log.log")
+
+
+def error_reply(status: int, error: str, detail: str) -> Reply:
+    """The JSON form of an error."""
+    return Reply(status, "application/json", json.dumps({"error": error, "detail": detail}).encode(), error)
+
+
+def end_if_gpu_is_lost(error: Exception) -> None:
+    """Ends the worker over an error after which CUDA fails every call of the process; TorchServe starts another."""
+    if "CUDA error" in str(error):
+        logger.critical("the GPU fails; ending this worker", exc_info=error)
+        logging.shutdown()
+        os._exit(1)
+
+
+def trim_memory() -> None:
+    """Gives memory that is free back to the system; pictures of ever new sizes leave it in ever more pieces."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim:
+        trim(0)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height of ``640x480``. Raises ValueError for anything else."""
+    width, height = map(int, str(text).split("x"))
+    return width, height
+
+
+def find_image(row: Any) -> bytes | bytearray:
+    """The image in a request. Raises InvalidImage if there is none, or text or JSON in its place."""
+    fields = row if isinstance(row, Mapping) else {}
+    data = next((fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None), None)
+    if data is None:
+        raise InvalidImage(f"there is no image in the request; {HOW_TO_SEND}")
+    if not isinstance(data, bytes | bytearray):
+        raise InvalidImage(f"the body is {'text' if isinstance(data, str) else 'JSON'}; {HOW_TO_SEND}")
+    return data
+
+
+def option_values(headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's options by name: its ``X-`` headers of known names, and over them all fields of its form.
+
+    A name counts as known if any model has it, so that one sent to a model without it is refused, not passed over.
+
+    Args:
+        headers: By name in lower case.
+        fields: Of the form, the image's among them.
+    """
+    names = [option_name(each) for each in settings_of(CollectionOptions)]
+    from_headers = {name: headers[f"x-{name}"] for name in names if f"x-{name}" in headers}
+    from_fields = {name: as_text(value) for name, value in fields.items() if name not in IMAGE_FIELDS}
+    return from_headers | from_fields
+
+
+def as_text(value: Any) -> Any:
+    """A form field as text; one that TorchServe has parsed already stays as it is."""
+    return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value
+
+
+def choose_format(accept: str) -> str:
+    """The format an ``Accept`` header prefers; jpeg where it leaves the choice.
+
+    Raises:
+        NotAcceptable: It leaves none of :data:`perceptual.options.FORMATS`.
+    """
+    ranges = [parse_range(text) for text in accept.split(",") if text.strip()] or [("*/*", 1.0)]
+    ranks = {format: rank(format, ranges) for format in FORMATS}
+    best = max(FORMATS, key=lambda format: ranks[format])
+    if not ranks[best]:
+        raise NotAcceptable(f"Accept leaves none of {', '.join(f'image/{format}' for format in FORMATS)}")
+    return best
+
+
+def rank(format: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, ...]:
+    """How much a format is wanted; empty where it is not.
+
+    What counts is the quality of the most exact range that names it (RFC 9110, 12.5.1). Between equals, a name goes
+    before a wildcard and an earlier range before a later one: the standard leaves it open, but clients expect it.
+    """
+    for exactness, pattern in ((2, f"image/{format}"), (1, "image/*"), (0, "*/*")):
+        for place, (name, quality) in enumerate(ranges):
+            if name == pattern:
+                return (quality, exactness, -place) if quality > 0 else ()
+    return ()
+
+
+def parse_range(text: str) -> tuple[str, float]:
+    """Media type and quality of one part of an ``Accept`` header; a quality that is no number counts as 0."""
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+    return name, float(quality) if re.fullmatch(r"\d+\.?\d*", quality) else 0.0
+
+
+def find_archived_weights(folder: Path) -> Path:
+    """The one weights file of an unpacked archive. Raises WeightsError if there is none, or several."""
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise WeightsError(f"an archive holds exactly one .safetensors file; this one holds {names}")
+    return files[0]
+
+
+def share_cores(workers: int) -> None:
+    """Leaves every worker its part of the cores: all on all cores slow each other down. OMP_NUM_THREADS goes first."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))

@@ -1,0 +1,133 @@
+"""What a request costs, told to TorchServe's metrics and in one line of the log.
+
+TorchServe exports only the metrics that its ``metrics_config`` lists: ours are in ``metrics.yaml``. On a server that
+has another one, they are passed over.
+
+The bounds of its histograms' buckets are fixed, from 0.005 to 10. Megabytes and megapixels make the sizes of photos
+fall between them.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ts.metrics.metric_type_enum import MetricTypes
+
+from ..inference.predictor import Observer
+
+# Each with kind, unit, and what tells its series apart besides the model's name and version, as in metrics.yaml.
+METRICS = {
+    "perceptual_requests_total": (MetricTypes.COUNTER, "count", []),  # begun; without the replies: being worked on
+    "perceptual_reply_seconds": (MetricTypes.HISTOGRAM, "s", ["Outcome"]),  # ok, or the name of the error
+    "perceptual_stage_seconds": (MetricTypes.HISTOGRAM, "s", ["Stage"]),  # wait, decode, infer, match, encode
+    "perceptual_megabytes": (MetricTypes.HISTOGRAM, "MB", ["Direction"]),  # in, out
+    "perceptual_megapixels": (MetricTypes.HISTOGRAM, "MP", []),  # of the photos that came
+    "perceptual_tiles": (MetricTypes.HISTOGRAM, "count", []),  # parts in which a result was made
+}
+MODEL = ["ModelName", "ModelVersion"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Record:
+    """What one request has cost so far, since ``begin``; ``stages`` in seconds."""
+
+    request_id: str
+    begin: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+    bytes: int = 0
+    pixels: int = 0
+    tiles: int = 0
+
+
+class Watch(Observer):
+    """Notes in the records of a batch what it goes through together: each request takes as long as its batch.
+
+    Args:
+        records: Of the batch's requests.
+    """
+
+    def __init__(self, *records: Record) -> None:
+        self.records = records
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage; what the stage has taken before is added."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            for record in self.records:
+                record.stages[name] = record.stages.get(name, 0.0) + time.perf_counter() - begin
+
+    def tile(self) -> None:
+        """Counts it."""
+        for record in self.records:
+            record.tiles += 1
+
+
+def waited(request_start: str | None) -> dict[str, float]:
+    """The stage ``wait``: seconds since a request reached the front, if its header ``X-Request-Start`` tells.
+
+    Args:
+        request_start: ``t=`` and seconds since 1970 with a fraction, as nginx's ``t=${msec}``; anything else is passed
+            over, as are times in the future.
+    """
+    found = re.fullmatch(r"t=(\d{1,12}(?:\.\d{1,9})?)", request_start or "")
+    seconds = time.time() - float(found[1]) if found else -1.0
+    return {"wait": seconds} if seconds >= 0 else {}
+
+
+class Meter:
+    """Tells what requests have cost.
+
+    Args:
+        context: TorchServe's, of the worker.
+    """
+
+    def __init__(self, context: Any) -> None:
+        model = (context.manifest or {}).get("model", {})
+        self.model = [str(context.model_name), str(model.get("modelVersion", ""))]
+        self.metrics = {
+            name: context.metrics.cache.get(kind, {}).get(name)
+            or context.metrics.add_metric_to_cache(name, unit, [*MODEL, *labels], kind)
+            for name, (kind, unit, labels) in METRICS.items()
+        }
+
+    def begin(self, request_id: str) -> Record:
+        """Tells that a request is begun; returns the record to be filled."""
+        self.add("perceptual_requests_total", 1)
+        return Record(request_id)
+
+    def tell(self, record: Record, status: int, outcome: str, size: int) -> None:
+        """Tells about an answered request.
+
+        Args:
+            record: What it has cost.
+            status: HTTP status of the reply.
+            outcome: ``ok``, or the name of the error.
+            size: Bytes of the reply.
+        """
+        self.add("perceptual_reply_seconds", time.perf_counter() - record.begin, outcome)
+        self.add("perceptual_megabytes", record.bytes / 1e6, "in")
+        self.add("perceptual_megabytes", size / 1e6, "out")
+        if record.pixels:  # 0 where nothing was decoded
+            self.add("perceptual_megapixels", record.pixels / 1e6)
+        if record.tiles:
+            self.add("perceptual_tiles", record.tiles)
+        for name, seconds in record.stages.items():
+            self.add("perceptual_stage_seconds", seconds, name)
+        stages = {f"{name}_ms": round(seconds * 1000, 2) for name, seconds in record.stages.items()}
+        known = {"bytes_in": record.bytes, "bytes_out": size, "pixels": record.pixels, "tiles": record.tiles}
+        told = {"request_id": record.request_id, "status": status, "outcome": outcome, **known, **stages}
+        logger.info("%s", json.dumps(told))
+
+    def add(self, name: str, value: float, *labels: str) -> None:
+        """Adds a value to a counter, or to the values of a histogram."""
+        self.metrics[name].add_or_update(value, [*self.model, *labels])

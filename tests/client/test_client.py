@@ -1,0 +1,30 @@
+import httpx
+import pytest
+from PIL import ExifTags, Image
+
+from perceptual.client.apis import ManagementClient, encoded, option_headers
+from perceptual.inference import images
+
+
+def test_models_are_listed_over_all_pages():
+    def serve(request):
+        start = int(request.url.params["next_page_token"])
+        page = {"models": [{"modelName": f"m{start}", "modelUrl": f"m{start}.mar"}]}
+        return httpx.Response(200, json=page | ({"nextPageToken": str(start + 1)} if start < 2 else {}))
+
+    with ManagementClient() as client:
+        client.http._transport = httpx.MockTransport(serve)
+        assert client.models() == {"m0": "m0.mar", "m1": "m1.mar", "m2": "m2.mar"}
+
+
+def test_options_become_headers():
+    headers = option_headers({"strength": 0.5, "keep_colors": True, "max_size": None, "format": "ä\n"})
+    assert headers == {"X-Strength": b"0.5", "X-Keep-Colors": b"True", "X-Format": rb"\xe4\n"}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I", "PA", "RGBX", "CMYK", "F", "HSV", "RGBa", "La"])
+def test_a_photo_of_any_mode_is_sent_with_no_more_than_how_it_was_held(mode):
+    photo = Image.new(mode, (8, 6))
+    photo.getexif()[ExifTags.Base.Orientation] = 6
+    photo.getexif()[ExifTags.Base.XResolution] = "no number"  # what Pillow fails to write
+    assert images.decode(encoded(photo)).rgb.shape == (3, 8, 6)

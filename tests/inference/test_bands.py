@@ -1,0 +1,69 @@
+import pytest
+import torch
+from skimage.data import astronaut
+from torch import nn
+
+from perceptual import load
+from perceptual.inference.bands import Moments, run_in_bands
+from perceptual.inference.networks import StyleNetwork
+
+
+def network_of(preset, **changes):
+    """One whose weights carry far and whose norms matter, so that a wrong statistic or margin would show."""
+    torch.manual_seed(0)
+    network = StyleNetwork(**{**StyleNetwork.presets[preset], "init_features": 4, "num_residuals": 2, **changes})
+    for layer in network.modules():
+        if isinstance(layer, nn.GroupNorm):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    return network.eval().requires_grad_(False)
+
+
+def in_bands(network, image, pixels, **options):
+    return run_in_bands(network, image, pixels, torch.device("cpu"), lambda originals, outputs: outputs, **options)
+
+
+@pytest.mark.parametrize("changes", [{}, {"in_channels": 1}, {"output": "tanh"}])
+@pytest.mark.parametrize("size", [(160, 48), (101, 70), (33, 203), (1, 600)])
+def test_bands_make_the_same_picture(changes, size):
+    network = network_of("default", **changes)
+    image = torch.rand(1, 3, *size)
+    image[..., : size[0] // 3, :] *= 0.1  # bands of very different statistics
+    with torch.inference_mode():
+        found, whole = in_bands(network, image, 16 * size[1]), network(image)
+    assert (found - whole).abs().max() < 2e-3  # the features are kept in half precision
+    assert (found - whole).abs().mean() < 2e-4
+
+
+def test_bands_in_bfloat16_make_the_same_picture():
+    network = load("starry_night", "cpu", engine="eager").network
+    image = torch.from_numpy(astronaut()).movedim(2, 0)[None, :, :300, :256] / 255
+    with torch.inference_mode():
+        found, whole = in_bands(network, image, 40 * 256, bfloat16=True), network(image)
+    assert found.dtype == torch.float32
+    assert (found - whole).abs().mean() * 255 < 1  # as of the whole image in bfloat16
+    borders = (found - whole).abs().mean((0, 1, 3))[39:-1:40] * 255
+    assert borders.max() < 2
+
+
+def test_bytes_in_bytes_out():
+    image = torch.randint(0, 256, (1, 3, 50, 40), dtype=torch.uint8)
+    seen = []
+
+    def keep(originals, outputs):
+        seen.append(originals)
+        assert outputs.shape == originals.shape
+        return (originals * 255).round().byte()
+
+    assert torch.equal(run_in_bands(network_of("default"), image, 16 * 40, torch.device("cpu"), keep), image)
+    assert [len(part[0, 0]) for part in seen] == [16, 16, 16, 2]
+
+
+def test_moments_are_those_of_the_whole():
+    x = torch.randn(1, 3, 50, 20) * torch.tensor([1, 10, 0.1]).view(3, 1, 1) + torch.tensor([0, 1000, -5]).view(3, 1, 1)
+    moments = Moments()
+    for part in x.split([7, 1, 30, 12], dim=2):
+        moments.add(part)
+    variance, mean = torch.var_mean(x.double(), dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(moments.mean, mean, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(moments.variance, variance, rtol=1e-4, atol=0)

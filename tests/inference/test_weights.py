@@ -1,0 +1,108 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from perceptual.errors import WeightsError
+from perceptual.files import write_atomically
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.weights import (
+    FORMAT,
+    find_distinct,
+    find_weights,
+    load_network,
+    read_metadata,
+    save_network,
+)
+
+
+def test_a_network_comes_back_as_it_was_saved(tmp_path):
+    network = StyleNetwork(init_features=4, num_residuals=1, normalization="batch")
+    save_network(tmp_path / "x.safetensors", network, {"name": "x", "losses": {"content": 1.5}})
+    loaded, metadata = load_network(tmp_path / "x.safetensors")
+    assert loaded.config == network.config == metadata["config"]
+    assert metadata["provenance"] == {"name": "x", "losses": {"content": 1.5}}
+    assert read_metadata(tmp_path / "x.safetensors") == metadata
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[key], value, atol=1e-3, rtol=1e-3)
+
+
+def test_files_are_in_half_precision(weights):
+    assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.float16}
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    network = StyleNetwork(init_features=4, num_residuals=1)
+    save_network(tmp_path / "x.safetensors", network, {})
+    before = (tmp_path / "x.safetensors").read_bytes()
+    network.layers[-1].bias.data[0] = 1e6  # infinite in float16
+    with pytest.raises(WeightsError, match=r"layers\.\d+\.bias is not finite in half precision"):
+        save_network(tmp_path / "x.safetensors", network, {})
+    assert (tmp_path / "x.safetensors").read_bytes() == before
+
+
+def rewritten(weights, path, *, without="", **metadata):
+    """A copy of a weights file with other metadata, or without a tensor."""
+    tensors = {key: value for key, value in load_file(weights).items() if key != without}
+    strings = {"format": FORMAT, "task": "style", "config": "{}", "provenance": "{}"}
+    save_file(tensors, path, strings | metadata)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_bad_files_are_told_apart(weights, tmp_path):
+    config = read_metadata(weights)["config"]
+    config, wider = json.dumps(config), json.dumps(config | {"init_features": 5})
+    cases = {
+        "there is no weights file": tmp_path / "missing.safetensors",
+        "format torchserve-perceptual/1 expected, none found": rewritten(weights, tmp_path / "a.st", format="none"),
+        "is for the task juggling; this version knows style, super-resolution": rewritten(
+            weights, tmp_path / "b.st", task="juggling"
+        ),
+        "does not fit its own network: .*size mismatch": rewritten(weights, tmp_path / "c.st", config=wider),
+        r"does not fit its own network: .*Missing key.*layers\.0\.0\.weight": rewritten(
+            weights, tmp_path / "d.st", without="layers.0.0.weight", config=config
+        ),
+        "does not fit its own network: .*unexpected keyword": rewritten(weights, tmp_path / "e.st", config='{"x": 1}'),
+        "does not fit its own network: .*zero": rewritten(weights, tmp_path / "f.st", config='{"init_features": 0}'),
+        "has damaged metadata: Expecting": rewritten(weights, tmp_path / "g.st", config="{"),
+        "has damaged metadata: .*dictionary": rewritten(weights, tmp_path / "h.st", provenance="[1]"),
+        "is not a safetensors file, or a damaged one": tmp_path / "broken.safetensors",
+    }
+    for name, value in {"recipe": None, "training": 5, "earlier_trainings": 3}.items():
+        file = tmp_path / f"{name}.st"
+        cases[f"has damaged metadata: {name} is"] = rewritten(weights, file, provenance=json.dumps({name: value}))
+    save_file(load_file(weights), tmp_path / "i.st", {"format": FORMAT})
+    cases["is for the task None"] = tmp_path / "i.st"
+    save_file(load_file(weights), tmp_path / "j.st", {"format": FORMAT, "task": "style", "config": "{}"})
+    cases["has damaged metadata: 'provenance'"] = tmp_path / "j.st"
+    (tmp_path / "broken.safetensors").write_bytes(weights.read_bytes()[:100])
+    for message, file in cases.items():
+        with pytest.raises(WeightsError, match=message):
+            load_network(file)
+
+
+def test_names_are_found_or_listed(weights):
+    assert find_weights(weights) == weights
+    assert find_weights("starry_night").name == "starry_night.safetensors"
+    with pytest.raises(WeightsError, match=r"nor the name of a shipped network \(.*starry_night.*\)"):
+        find_weights("no_such")
+
+
+def test_a_network_named_twice_is_one(weights, tmp_path):
+    assert find_distinct([weights, "starry_night", weights]) == {
+        weights.stem: weights, "starry_night": find_weights("starry_night")
+    }  # fmt: skip
+    (tmp_path / "starry_night.safetensors").write_bytes(weights.read_bytes())
+    with pytest.raises(WeightsError, match="would both be starry_night: rename one"):
+        find_distinct(["starry_night", tmp_path / "starry_night.safetensors"])
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "new" / "file"
+    write_atomically(target, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(target, "not bytes")
+    assert target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]

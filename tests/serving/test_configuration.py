@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import torch
+import yaml
+from ts.model_server import load_properties
+
+from perceptual.archives.build import COLLECTION, HANDLERS
+from perceptual.inference.images import MAX_PIXELS, Picture, encode
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_model_keeps_its_replies_below_the_server_s_limit():
+    limit = int(load_properties(str(ROOT / "config.properties"))["max_response_size"])
+    models = {file.stem: yaml.safe_load(file.read_text()) for file in ROOT.glob("handlers/*.yaml")}
+    assert models.keys() == {*HANDLERS.values(), COLLECTION}
+    assert all(model["max_reply"] < limit for model in models.values())
+
+
+def test_no_worker_is_given_up(server):
+    retried = [yaml.safe_load(file.read_text())["maxRetryTimeoutInSec"] for file in ROOT.glob("handlers/*.yaml")]
+    with server.address.management() as management:
+        told = management.describe("tiny")["maxRetryTimeoutInSec"]  # it counts milliseconds in 31 bits
+    assert {told, *retried} == {2_000_000}
+
+
+def test_the_largest_stylized_photo_fits_into_a_reply():
+    noise = torch.randint(0, 256, (4, 500, 500), dtype=torch.uint8)
+    bytes_per_pixel = len(encode(Picture(noise[:3], noise[3:]), "png")) / 500**2
+    assert bytes_per_pixel > 4  # it does not compress
+    model = yaml.safe_load((ROOT / "handlers/style_transfer.yaml").read_text())
+    assert model["max_pixels"] * bytes_per_pixel < model["max_reply"]
+
+
+def test_as_many_pixels_are_accepted_in_the_server_as_without():
+    limits = {yaml.safe_load(file.read_text())["max_pixels"] for file in ROOT.glob("handlers/*.yaml")}
+    assert limits == {MAX_PIXELS} == {8192**2}

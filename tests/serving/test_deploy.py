@@ -1,0 +1,244 @@
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from serving_fixtures import wait_for
+
+from perceptual.client.addresses import find_server
+from perceptual.commands.serve import how_to_use
+from perceptual.serving.processes import end_group
+from perceptual.serving.server import METRICS, Server, reserve_ports
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+KEY = {"Authorization": "Bearer a-client-s-key", "Content-Type": "application/octet-stream"}
+
+needs_nginx = pytest.mark.skipif(
+    not (shutil.which("nginx") and shutil.which("openssl")), reason="nginx or openssl is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def instances(model_store, tmp_path_factory):
+    """Two servers at sockets, without tokens; tests may kill the second."""
+    options = {"port": 0, "overrides": {"disable_token_authorization": "true"}, "front": True}
+    folders = [tmp_path_factory.mktemp("sockets") for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        with (
+            Server(model_store, sockets=folders[0], **options) as one,
+            Server(model_store, sockets=folders[1], **options) as two,
+        ):
+            yield one, two
+
+
+@contextmanager
+def nginx(folder, sockets, **changes):
+    """A client of nginx with the configuration that ships, but for port, paths and changes."""
+    (port,) = reserve_ports(0)[:1]
+    one, two = sockets
+    shipped = (DEPLOY / "nginx.conf").read_text()
+    changes |= {
+        "/etc/perceptual/": f"{folder}/",
+        "/run/perceptual/8080/inference.sock": f"{one}/inference.sock",
+        "/run/perceptual/8090/inference.sock": f"{two}/inference.sock",
+        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+    }
+    for old, new in changes.items():
+        assert old in shipped
+        shipped = shipped.replace(old, new)
+    (folder / "clients.map").write_text(f'"{KEY["Authorization"]}" tester;\n')
+    certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    files = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
+    subprocess.run([*certificate, *files], check=True, capture_output=True)
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"{'user root;' if os.geteuid() == 0 else ''}\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{temporary}{shipped}\n}}\n"
+    )
+    command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, trust_env=False, timeout=60) as client:
+            wait_for(lambda: process.poll() is None and answers(client), seconds=15)
+            yield client
+    finally:
+        end_group(process)
+
+
+def answers(client):
+    try:
+        return client.get("/").status_code == 404
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def front(instances, tmp_path_factory):
+    """A client of nginx in front of two servers, which lets through as many requests as come."""
+    sockets = [each.sockets for each in instances]
+    with nginx(tmp_path_factory.mktemp("nginx"), sockets, **{"rate=10r/s": "rate=1000r/s"}) as client:
+        yield client
+
+
+def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
+    port = instances[0].ports[0]
+    modes = {file.name: file.stat().st_mode & 0o777 for file in instances[0].sockets.iterdir()}
+    assert modes["inference.sock"] == 0o660 and not modes["management.sock"] & 0o077
+    with socket.socket() as tcp:
+        assert tcp.connect_ex(("127.0.0.1", port)) != 0
+    assert run("models", "scale", "tiny", "--workers", "1", "--port", port)[1] == "tiny has 1 worker\n"
+    url = f"unix:{instances[0].sockets}/management.sock"
+    assert run("models", "list", "--url", url)[0] == 0
+    assert run("status", "--url", url)[1].startswith("healthy (/ping: Healthy)")
+    assert run("status", "--port", port)[0] == 0
+    with find_server(port).inference() as client:
+        assert client.stylize(photo, "tiny")
+    assert f"--unix-socket {instances[0].sockets}/inference.sock http://localhost/predictions/tiny" in how_to_use(
+        instances[0]
+    )
+
+
+@needs_nginx
+def test_only_predictions_and_health_are_exposed(front, photo):
+    reply = front.post("/predictions/tiny", content=photo, headers=KEY)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "image/jpeg")
+    assert front.post("/predictions/tiny/1.2", content=photo, headers=KEY).status_code == 200
+    for method, path in (
+        ("GET", "/models"),
+        ("POST", "/models?url=tiny.mar"),
+        ("POST", "/models/tiny/invoke"),
+        ("GET", "/metrics"),
+        ("GET", "/token?type=inference"),
+        ("POST", "/workflows"),
+        ("POST", "/predictions/tiny/../../models"),
+        ("POST", "/predictions/tiny/1.2/explain"),
+        ("POST", "/explanations/tiny"),
+        ("OPTIONS", "/"),
+    ):
+        assert front.request(method, path, headers=KEY).status_code == 404, path
+    assert front.get("/predictions/tiny", headers=KEY).status_code == 403
+    assert front.delete("/ping").status_code == 403
+
+
+@needs_nginx
+def test_what_a_photo_is_called_does_not_matter(front, photo):
+    for kind in ("application/x-www-form-urlencoded", "image/png", ""):
+        reply = front.post("/predictions/tiny", content=photo, headers=KEY | {"Content-Type": kind})
+        assert reply.status_code == 200, kind
+    bad = KEY | {"Content-Type": "multipart/form-data; boundary=xx"}
+    nameless = [front.post("/predictions/tiny", content=b"--xx\r\n\r\na\r\n--xx--\r\n", headers=bad) for _ in range(4)]
+    assert [reply.status_code for reply in nameless] == [400] * 4
+    assert front.post("/predictions/tiny", content=photo, headers=KEY).status_code == 200  # nothing is taken for dead
+    form = {"files": {"data": ("photo.png", photo)}, "data": {"strength": "7"}}
+    key = {"Authorization": KEY["Authorization"]}
+    assert front.post("/predictions/tiny", headers=key, **form).json()["error"] == "InvalidOption"
+
+
+@needs_nginx
+def test_only_known_clients_and_bodies_within_the_limit(front, photo):
+    for key in ({}, {"Authorization": "Bearer wrong"}):
+        assert front.post("/predictions/tiny", content=photo, headers=key).status_code == 401
+    head = f"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY['Authorization']}\r\n"
+    with socket.create_connection((front.base_url.host, front.base_url.port), timeout=20) as plain:
+        insecure = ssl._create_unverified_context()
+        with insecure.wrap_socket(plain) as connection:
+            connection.sendall(f"{head}Content-Length: {2**28}\r\n\r\n".encode())  # and not a byte of it
+            assert b" 413 " in connection.recv(200)
+
+
+@needs_nginx
+def test_a_client_that_asks_too_often_is_refused(tmp_path):
+    with nginx(tmp_path, [tmp_path, tmp_path]) as client:  # no server behind it
+        replies = [client.post("/predictions/tiny", headers=KEY) for _ in range(60)]
+        refused = [reply for reply in replies if reply.status_code == 429]
+        assert [reply.status_code for reply in replies[:20]] == [502] * 20
+        assert len(refused) >= 20 and {reply.headers["retry-after"] for reply in refused} == {"1"}
+        assert client.get("/ping").status_code == 502  # is not counted
+
+
+@needs_nginx
+def test_killing_one_of_two_servers_under_load_loses_no_request(front, instances, photo):
+    end, statuses = threading.Event(), []
+
+    def ask():
+        while not end.is_set():
+            statuses.append(front.post("/predictions/tiny", content=photo, headers=KEY).status_code)
+
+    with ThreadPoolExecutor(4) as pool:
+        askers = [pool.submit(ask) for _ in range(4)]
+        try:
+            wait_for(lambda: len(statuses) >= 20, seconds=60)
+            before = len(statuses)
+            os.killpg(instances[1].process.pid, signal.SIGKILL)
+            wait_for(lambda: len(statuses) >= before + 20, seconds=60)
+        finally:
+            end.set()
+    assert [asker.result() for asker in askers] == [None] * 4
+    assert set(statuses) == {200}
+
+
+@needs_nginx
+def test_a_refusal_says_when_to_try_again(front, instances, photo):
+    alive = [each for each in instances if each.process.poll() is None]  # one was killed above, so it may be a 502
+    for each in alive:
+        with each.address.management() as management:
+            management.scale("tiny", 0)
+    reply = front.post("/predictions/tiny", content=photo, headers=KEY)
+    assert reply.status_code in (502, 503) and reply.headers["retry-after"] == "5"
+    for each in alive:
+        with each.address.management() as management:
+            management.scale("tiny", 1)
+    replies = []
+
+    def answered():
+        replies.append(front.post("/predictions/tiny", content=photo, headers=KEY))
+        return replies[-1].status_code == 200
+
+    wait_for(answered, seconds=30)  # nginx takes a server that has failed for dead for a moment
+    assert "retry-after" not in replies[-1].headers
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are():
+    listed = yaml.safe_load(METRICS.read_text())
+    kinds = [group for side in ("ts_metrics", "model_metrics") for group in listed[side].values()]
+    labels = {each["name"]: {*each["dimensions"], "le"} for group in kinds for each in group}
+    panels = json.loads((DEPLOY / "grafana.json").read_text())["panels"]
+    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    named = re.findall(r"\b(?:perceptual|ts)_\w+|MemoryUtilization", asked)
+    metrics = {re.sub("_(bucket|count|sum)$", "", name) for name in named}
+    assert metrics <= labels.keys()
+    assert {name for name in labels if name.startswith("perceptual_")} <= metrics
+    grouped = {label for group in re.findall(r"by \(([^)]*)\)", asked) for label in re.split(r",\s*", group)}
+    assert grouped <= set().union(*(labels[name] for name in metrics))
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_understands_the_unit(tmp_path):
+    unit = tmp_path / "perceptual@8080.service"
+    shipped = (DEPLOY / "perceptual@.service").read_text()
+    unit.write_text(shipped.replace("/opt/perceptual/bin/perceptual", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_starts_servers_uses_options_that_there_are(run):
+    known = run("serve", "--help")[1]
+    for name in ("perceptual@.service", "Dockerfile"):
+        lines = re.findall("^(?:ExecStart=|ENTRYPOINT|CMD).*", (DEPLOY / name).read_text(), re.MULTILINE)
+        options = set(re.findall(r"--[a-z-]+", " ".join(lines)))
+        assert "--supervise" in options and options <= set(re.findall(r"--[a-z-]+", known))

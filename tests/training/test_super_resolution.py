@@ -1,0 +1,182 @@
+import pytest
+import torch
+from PIL import Image
+from training_fixtures import make_photos
+
+from perceptual.errors import InvalidOption, TrainingError
+from perceptual.inference.weights import load_network
+from perceptual.settings import parse
+from perceptual_training import super_resolution
+from perceptual_training.settings import SuperResolutionSettings
+from perceptual_training.super_resolution import SuperResolution, train_super_resolution
+from perceptual_training.task import shifted_alike
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def settings(photos, loss_weights, tmp_path):
+    """Settings of a training of four iterations, with what a test changes of them."""
+
+    def make(**changes):
+        values = {
+            "content-dir": photos,
+            "loss-weights": loss_weights,
+            "init-features": 4,
+            "num-residuals": 1,
+            "image-size": 32,
+            "batch-size": 2,
+            "iterations": 4,
+            "num-workers": 0,
+            "samples": 2,
+            "log-step": 2,
+            "save-step": 2,
+            "sample-step": 2,
+            "model-path": tmp_path / "models" / "large.safetensors",
+            "sample-path": tmp_path / "run",
+            "device": "cpu",
+        }
+        values |= {name.replace("_", "-"): value for name, value in changes.items()}
+        return parse(SuperResolutionSettings, {name: value for name, value in values.items() if value is not None})
+
+    return make
+
+
+def test_the_defaults_are_the_paper_s():
+    settings = parse(SuperResolutionSettings, {"content-dir": "photos"})
+    assert (settings.image_size, settings.batch_size, settings.lr) == (288, 4, 1e-3)
+    assert (settings.iterations, settings.degradation, settings.upscale_factor) == (200_000, "paper", 4)
+    assert (settings.loss, settings.content_layers) == ("feature", ("relu2_2",))
+
+
+def test_the_loss_falls(settings):
+    # The paper's network begins anywhere; the default one at bicubic, from where sixty iterations hardly lead away.
+    common = {"iterations": 60, "log_step": 1, "save_step": 60, "sample_step": 60}
+    run = settings(**common, preset="paper", lr=1e-2, batch_size=1, loss="pixel")
+    train_super_resolution(run)
+    lines = (run.sample_path / "train.log").read_text().splitlines()
+    totals = [float(line.split("total ")[1].split()[0]) for line in lines if "total " in line]
+    assert len(totals) == 60
+    assert sum(totals[-10:]) < 0.7 * sum(totals[:10])
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings, scale):
+    run = settings(upscale_factor=scale, loss="both", reg_weight=10)
+    network, metadata = load_network(train_super_resolution(run))
+    assert metadata["task"] == "super-resolution" and network.scale == metadata["config"]["scale"] == scale
+    provenance = metadata["provenance"]
+    assert provenance["name"] == f"super_resolution_x{scale}_both" and provenance["degradation"] == "paper"
+    assert provenance["recipe"]["upscale_factor"] == scale and "narrow.safetensors" in provenance["loss_network"]
+    assert set(provenance["losses"]) == {"feature", "pixel", "total_variation"}
+    with Image.open(run.sample_path / "samples.png") as sheet:
+        assert sheet.size == (4 * 256 + 5 * 4, 2 * 256 + 3 * 4)  # input, bicubic, output, target for two photos
+    with Image.open(run.sample_path / "evolution.gif") as animation:
+        assert animation.size == (256, 256)
+    assert "4/4  feature " in (run.sample_path / "train.log").read_text()
+    assert list(run.sample_path.glob("events.out.tfevents*"))
+
+
+def test_the_pixel_loss_needs_no_loss_network(settings, monkeypatch):
+    monkeypatch.setattr(super_resolution, "load_loss_network", None)
+    run = settings(loss="pixel", loss_weights="missing.safetensors")
+    _, metadata = load_network(train_super_resolution(run))
+    assert metadata["provenance"]["loss_network"] is None
+    assert set(metadata["provenance"]["losses"]) == {"pixel", "total_variation"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [("feature", ["feature"]), ("pixel", ["pixel"]), ("both", ["feature", "pixel"])],
+)
+def test_losses_are_weighted_and_compare_with_the_target(settings, loss, names):
+    photos = torch.rand(2, 3, 32, 32)
+    once, twice = (
+        SuperResolution(settings(loss=loss, pixel_weight=w, content_weight=w, reg_weight=w), CPU) for w in (1, 2)
+    )
+    twice.network.load_state_dict(once.network.state_dict())
+    results = []
+    for task in (once, twice):
+        torch.manual_seed(0)  # the same shift for both
+        results.append(task.losses(photos))
+    (one, output), (two, _) = results
+    assert list(one) == [*names, "total_variation"]
+    assert output.shape == photos.shape
+    for name in one:
+        assert two[name].item() == pytest.approx(2 * one[name].item())
+    monkey = once.network
+    monkey.forward = lambda inputs: photos  # a perfect network
+    perfect, _ = once.losses(photos)
+    assert all(perfect[name].item() == 0 for name in names)
+
+
+def test_images_are_shifted_by_less_than_a_period_and_alike():
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    places = torch.stack([rows, columns, rows])[None]
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(200):
+        one, other = shifted_alike(4, places, places + 100)
+        down, right = (int(one[0, axis, 0, 0]) for axis in (0, 1))
+        assert torch.equal(one, places[..., down : down + 13, right : right + 13]) and torch.equal(one + 100, other)
+        seen.add((down, right))
+    assert seen == {(down, right) for down in range(4) for right in range(4)}
+
+
+def test_the_network_sees_reduced_photos(settings):
+    task = SuperResolution(settings(upscale_factor=8), CPU)
+    seen = []
+    task.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    photos = torch.rand(2, 3, 32, 32)
+    task.losses(photos)
+    assert seen[0].shape == (2, 3, 4, 4)
+    assert torch.equal(seen[0], task.reduce(photos))
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_resuming_is_exact(settings, tmp_path, preset):
+    def run(name, iterations):
+        return settings(
+            preset=preset, iterations=iterations, sample_path=tmp_path / name, model_path=tmp_path / f"{name}.st"
+        )
+
+    train_super_resolution(run("straight", 4))
+    train_super_resolution(run("halves", 2))
+    torch.manual_seed(99)
+    train_super_resolution(run("halves", 4), resume=True)
+    one, two = (load_network(tmp_path / f"{name}.st")[0].state_dict() for name in ("straight", "halves"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    with pytest.raises(TrainingError, match="upscale-factor was 4 and is now 8"):
+        train_super_resolution(settings(preset=preset, upscale_factor=8, sample_path=tmp_path / "halves"), resume=True)
+
+
+def test_photos_smaller_than_the_crops_are_skipped_and_named(settings, photos):
+    small = make_photos(photos / "small", 6, (40, 31))
+    run = settings(iterations=12, loss="pixel")
+    train_super_resolution(run)
+    last = (run.sample_path / "train.log").read_text().splitlines()[-1]
+    named = [str(file) for file in small if str(file) in last]
+    assert named and last.startswith(f"{len(named)} image files were skipped, damaged or too small for a crop: ")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_only_small_photos_are_one_clear_error(settings, workers):
+    message = r"^not one of the \d+ image files can be used; .*: 60×48 pixels are too few for a crop of 64×64$"
+    with pytest.raises(TrainingError, match=message):
+        train_super_resolution(settings(image_size=64, loss="pixel", num_workers=workers))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"upscale_factor": 3}, "upscale-factor: expected 4 or 8, got '3'"),
+        ({"upscale_factor": "16"}, "upscale-factor: expected 4 or 8, got '16'"),
+        ({"image_size": 36, "upscale_factor": 8}, "image-size: expected a multiple of --upscale-factor 8, got 36"),
+        ({"loss": "perceptual"}, "loss: expected feature, pixel or both, got 'perceptual'"),
+        ({"degradation": "jpeg"}, "degradation: expected paper or bicubic, got 'jpeg'"),
+        ({"content_weight": [1, 2]}, "content-weight: expected 1 or 1 numbers"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings, changes, message):
+    with pytest.raises(InvalidOption, match=message):
+        train_super_resolution(settings(**changes))
