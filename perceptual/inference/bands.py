@@ -10,14 +10,16 @@ Estimating the statistics instead, from spread crops or a reduced image, changes
 up along the residual blocks.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .networks import StyleNetwork, padded_size
+from .networks import InstanceNorm, StyleNetwork, padded_size
 
 REDUCTION = 4  # of the features that are kept; bands begin at multiples of it
 LEAST_ROWS = 16  # of a band, in pixels of the image
@@ -29,6 +31,7 @@ ENCODER_MARGIN, BLOCK_MARGIN, DECODER_MARGIN = 8, 2, 3
 def run_in_bands(
     network: StyleNetwork,
     image: Tensor,
+    style: Tensor,
     pixels: int,
     device: torch.device,
     finish: Callable[[Tensor, Tensor], Tensor],
@@ -40,11 +43,12 @@ def run_in_bands(
     Args:
         network: On the device.
         image: 1×3×H×W, floats in [0, 1] or bytes, on any device.
+        style: 1×P, on the device.
         pixels: Of a band; at least 16 rows are taken.
         device: Where to compute; the features are kept there.
         finish: Makes of a band and what the network makes of it, both 1×3×h×W in [0, 1] on the device, what is to be
             kept.
-        bfloat16: Whether autocast takes bfloat16 for what bears it; the statistics are taken in float32 all the same.
+        bfloat16: Whether eligible operations run in bfloat16; the statistics are taken in float32 all the same.
 
     Returns:
         1×3×H×W, of the image's type and on its device.
@@ -60,7 +64,7 @@ def run_in_bands(
         return features[..., top:bottom, :].float()
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-    encoder = Stretch(frozen.layers[:3], read_image, height, rows, ENCODER_MARGIN, autocast)
+    encoder = Stretch(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast)
     encoder.fix_statistics()
     features = torch.empty(
         (1, frozen.features, height // REDUCTION, width // REDUCTION),
@@ -72,11 +76,11 @@ def run_in_bands(
         place = top // REDUCTION
         features[..., place : place + made.shape[2], :] = made
     few = features.shape[2], rows // REDUCTION
-    for block in frozen.layers[3:-3]:
-        stretch = Stretch(block, read_features, *few, BLOCK_MARGIN, autocast)
+    for block in frozen.blocks:
+        stretch = Stretch(block, style, read_features, *few, BLOCK_MARGIN, autocast)
         stretch.fix_statistics()
         replace_rows(features, stretch.outputs())
-    decoder = Stretch(frozen.layers[-3:], read_features, *few, DECODER_MARGIN, autocast)
+    decoder = Stretch(frozen.decoder, style, read_features, *few, DECODER_MARGIN, autocast)
     decoder.fix_statistics()
     output = torch.empty_like(image)
     for place, made in decoder.outputs():
@@ -88,11 +92,33 @@ def run_in_bands(
 
 
 def with_fixed_statistics(network: StyleNetwork) -> StyleNetwork:
-    """A copy whose norm layers take their statistics as given: instance norm becomes batch norm in evaluation mode."""
-    copy = StyleNetwork(**{**network.config, "normalization": "batch"})
-    copy.load_state_dict(network.state_dict(), strict=False)
-    device = next(network.parameters()).device
-    return copy.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    """A copy whose norm layers take their statistics as given."""
+    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    for parent in list(copied.modules()):
+        for name, norm in parent.named_children():
+            if isinstance(norm, InstanceNorm):
+                setattr(parent, name, FixedNorm(norm))
+    return copied
+
+
+class FixedNorm(InstanceNorm):
+    """An instance norm that normalizes every image by the same mean and variance, C each.
+
+    Args:
+        norm: Whose place it takes.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, norm: InstanceNorm) -> None:
+        super().__init__(norm.features)
+        self.place = norm.place
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Maps 1×C×H×W to the same shape, by a style 1×P."""
+        scale, shift = self.parameters_of(style)
+        return F.batch_norm(x, self.mean, self.variance, scale[0], shift[0], eps=self.eps)
 
 
 @dataclass
@@ -100,7 +126,8 @@ class Stretch:
     """A part of a network, to be run band by band.
 
     Attributes:
-        layers: Of the network.
+        layers: Of the network, with fixed norms.
+        style: That they are given, 1×P.
         read: Rows of their input, from one to before another: 1×C×h×W.
         height: Number of these rows.
         rows: Of a band.
@@ -109,6 +136,7 @@ class Stretch:
     """
 
     layers: nn.Module
+    style: Tensor
     read: Callable[[int, int], Tensor]
     height: int
     rows: int
@@ -117,15 +145,30 @@ class Stretch:
 
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
         """What the layers make of each band, after the band's first row."""
-        return self.run(self.layers)
+        return self.run(partial(self.layers, style=self.style))
 
     def fix_statistics(self) -> None:
         """Gives each norm layer, in turn, the statistics that its input has in the whole image."""
-        for norm in (each for each in self.layers.modules() if isinstance(each, nn.BatchNorm2d)):
+        for norm in (each for each in self.layers.modules() if isinstance(each, FixedNorm)):
             moments = Moments()
-            for _, given in self.run(partial(input_of, norm, self.layers)):
+            for _, given in self.run(partial(self.input_of, norm)):
                 moments.add(given)
-            norm.load_state_dict({"running_mean": moments.mean, "running_var": moments.variance}, strict=False)
+            norm.mean, norm.variance = (each.float().to(self.style.device) for each in (moments.mean, moments.variance))
+
+    def input_of(self, norm: FixedNorm, x: Tensor) -> Tensor:
+        """What a norm is given when the layers are given ``x``."""
+
+        def stop(module: nn.Module, arguments: tuple[Tensor, Tensor]) -> None:
+            raise Reached(arguments[0])
+
+        hook = norm.register_forward_pre_hook(stop)
+        try:
+            self.layers(x, self.style)
+        except Reached as reached:
+            return reached.args[0]
+        finally:
+            hook.remove()
+        raise ValueError("the norm is not among the layers")
 
     def run(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor]]:
         """The first row of each band and what a function makes of it, which may have any number of rows for one."""
@@ -164,22 +207,6 @@ class Moments:
 
 class Reached(Exception):
     """Carries what a layer was given out of a network that need not be run further."""
-
-
-def input_of(layer: nn.Module, network: nn.Module, x: Tensor) -> Tensor:
-    """What a layer of a network is given when the network is given ``x``."""
-
-    def stop(module: nn.Module, arguments: tuple[Tensor]) -> None:
-        raise Reached(arguments[0])
-
-    hook = layer.register_forward_pre_hook(stop)
-    try:
-        network(x)
-    except Reached as reached:
-        return reached.args[0]
-    finally:
-        hook.remove()
-    raise ValueError("the layer is not part of the network")
 
 
 def replace_rows(features: Tensor, outputs: Iterator[tuple[int, Tensor]]) -> None:

@@ -18,27 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, first_line
+from .networks import ImageTransformationNetwork, InstanceNorm, Stack
 
-Layers = Callable[[Tensor], Tensor]
+Layers = Callable[..., Tensor]  # of images N×3×H×W and, of a network with styles, styles N×P
 
 ENGINES = ("auto", "eager", "compile", "openvino")
 COMPILE_SECONDS = 90  # for each network, after which PyTorch's compiler is given up; see startupTimeout in the yamls
-EXAMPLE = 1, 3, 64, 96  # an image; not a square, so that compilers do not take all for such
 
 logger = logging.getLogger(__name__)
 
 
-def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
-    """Makes a network's layers ready to be run.
+def build(engine: str, network: ImageTransformationNetwork, device: torch.device) -> Layers:
+    """Makes the layers of a network ready to be run: its ``transform``, in another way.
 
     Args:
         engine: ``eager`` is PyTorch as it is, in float32; ``compile`` is ``torch.compile``, which takes up to a minute
             at first; ``openvino`` is OpenVINO, on a CPU. ``auto`` is OpenVINO on a CPU if it is installed. Where that
             or ``compile`` fails, it is PyTorch as it is, on a CPU in bfloat16 where that is quick.
-        layers: The ``transform`` of a network in evaluation mode, on the device.
+        network: In evaluation mode, on the device.
         device: Where they run.
 
     Raises:
@@ -51,14 +52,15 @@ def build(engine: str, layers: nn.Sequential, device: torch.device) -> Layers:
             raise InvalidOption(f"engine: openvino runs on the CPU, and the device is {device}")
         if not find_spec("openvino"):
             raise InvalidOption("engine: openvino is not installed: pip install openvino")
-        return openvino(layers)
-    if engine == "compile" and (made := compiled(layers, device)):
+        return openvino(network)
+    if engine == "compile" and (made := compiled(network, device)):
         return made
     if engine == "auto" and device.type == "cpu" and find_spec("openvino"):
         try:
-            return openvino(layers)
+            return openvino(network)
         except Exception as error:
             logger.warning("OpenVINO fails; running PyTorch as it is: %s", first_line(error))
+    layers = network.transform
     if in_bfloat16(engine, device):
         return Checked(Eager(layers, device, bfloat16=True), layers)
     return Eager(layers, device)
@@ -84,11 +86,11 @@ class Eager:
         self.device = device
         self.bfloat16 = bfloat16
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *style: Tensor) -> Tensor:
         """Runs a batch, N×C×H×W; the layout is the one in which PyTorch's convolutions are fastest."""
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.layers(x)
+            return self.layers(x, *style)
 
 
 class Checked:
@@ -103,27 +105,28 @@ class Checked:
         self.engine = engine
         self.layers = layers
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Runs a batch, N×C×H×W."""
-        made = [self.run(each) for each in x.split(1)]
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Runs a batch: images N×C×H×W and, of a network with styles, N×P."""
+        made = [self.run(*each) for each in zip(*(given.split(1) for given in inputs), strict=True)]
         return made[0] if len(made) == 1 else torch.cat(made)
 
-    def run(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor, *style: Tensor) -> Tensor:
         """Runs an image, 1×C×H×W."""
-        made = self.engine(x).float()
-        return made if made.sum().isfinite() else Eager(self.layers, x.device)(x)
+        made = self.engine(x, *style).float()
+        return made if made.sum().isfinite() else Eager(self.layers, x.device)(x, *style)
 
 
-def compiled(layers: nn.Sequential, device: torch.device) -> Layers | None:
-    """The layers compiled by PyTorch for all sizes; None, and a line in the log, if that fails or takes too long."""
+def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layers | None:
+    """Its layers compiled by PyTorch for all sizes; None, and a line in the log, if that fails or takes too long."""
+    layers = network.transform
     engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=quick_in_bfloat16(device))
-    example = torch.zeros(EXAMPLE, device=device)
+    example = [each.to(device) for each in network.example]
     failures: list[str] = []
 
     def run() -> None:
         try:
             with torch.inference_mode():
-                engine(example)
+                engine(*example)
         except Exception as error:
             failures.append(first_line(error))
 
@@ -138,29 +141,31 @@ def compiled(layers: nn.Sequential, device: torch.device) -> Layers | None:
     return Checked(engine, layers)
 
 
-def openvino(layers: nn.Sequential) -> Layers:
-    """The layers compiled by OpenVINO for all sizes, on as many threads as PyTorch has."""
+def openvino(network: ImageTransformationNetwork) -> Layers:
+    """Its layers compiled by OpenVINO for all sizes and styles, on as many threads as PyTorch has."""
     core = openvino_core()
     from openvino import convert_model
 
+    layers, example = network.transform, network.example
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated, and warns of what it makes constant
-        example = torch.zeros(EXAMPLE)
         # Traced here: OpenVINO would have PyTorch check the trace too, which takes three times as long as all the rest.
         traced = torch.jit.trace(with_instance_norm(layers), example, check_trace=False)
-        model = convert_model(traced, example_input=example, input=[-1, 3, -1, -1])
+        model = convert_model(
+            traced, example_input=example, input=[[1, 3, -1, -1], *([*each.shape] for each in example[1:])]
+        )
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if quick_in_bfloat16(torch.device("cpu")) else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
         "CPU_RUNTIME_CACHE_CAPACITY": "0",  # it would keep what it prepared for every size of picture that ever came
     }
-    network = core.compile_model(model, "CPU", settings)
+    engine = core.compile_model(model, "CPU", settings)
 
-    def run(x: Tensor) -> Tensor:
+    def run(*inputs: Tensor) -> Tensor:
         # A request of its own for each call: they may come from several threads, and it frees its memory.
-        request = network.create_infer_request()
-        return torch.from_numpy(request.infer([x.contiguous().numpy()], share_inputs=True)[0])
+        request = engine.create_infer_request()
+        return torch.from_numpy(request.infer([each.contiguous().numpy() for each in inputs], share_inputs=True)[0])
 
     return Checked(run, layers)
 
@@ -179,16 +184,32 @@ def openvino_core() -> Any:
     return Core()
 
 
-def with_instance_norm(layers: nn.Sequential) -> nn.Sequential:
+def with_instance_norm(layers: Stack) -> Stack:
     """A copy with PyTorch's own instance norm, which OpenVINO runs faster than group norm."""
     copied = copy.deepcopy(layers).to(memory_format=torch.contiguous_format)
     for parent in list(copied.modules()):
         for name, norm in parent.named_children():
-            if isinstance(norm, nn.GroupNorm):
-                same = nn.InstanceNorm2d(norm.num_channels, norm.eps, affine=True).eval()
-                same.load_state_dict(norm.state_dict())
-                setattr(parent, name, same)
+            if isinstance(norm, InstanceNorm):
+                setattr(parent, name, OneImageNorm(norm))
     return copied
+
+
+class OneImageNorm(InstanceNorm):
+    """An instance norm of one image, by PyTorch's own operation.
+
+    Args:
+        norm: Whose place it takes.
+    """
+
+    def __init__(self, norm: InstanceNorm) -> None:
+        super().__init__(norm.features)
+        self.place = norm.place
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Maps 1×C×H×W to the same shape, by a style 1×P."""
+        scale, shift = self.parameters_of(style)
+        # Of four dimensions, as OpenVINO would otherwise turn x into another layout and back.
+        return F.instance_norm(x, eps=self.eps) * scale[..., None, None] + shift[..., None, None]
 
 
 def quick_in_bfloat16(device: torch.device) -> bool:

@@ -20,6 +20,7 @@ Padding = Literal["layer", "border"]
 Upsampling = Literal["resize", "transposed"]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+EXAMPLE = 1, 3, 64, 96  # an image; not a square, so that compilers do not take all for such
 
 
 class ImageTransformationNetwork(nn.Module):
@@ -40,17 +41,20 @@ class ImageTransformationNetwork(nn.Module):
     scale = 1
     reach: int | None = None
 
-    layers: nn.Sequential
-
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
         self.normalize = Normalize(config.get("in_channels", 3))
 
     @property
-    def transform(self) -> nn.Sequential:
-        """What there is to compute for padded images, which an engine may do in another way: all its layers."""
-        return nn.Sequential(self.normalize, self.layers)
+    def transform(self) -> "Stack":
+        """All layers, for padded images N×3×H×W and, of a network with styles, styles N×P; engines run them."""
+        raise NotImplementedError(type(self))
+
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """What ``transform`` can be given, with N = 1."""
+        return (torch.zeros(EXAMPLE),)
 
 
 class Normalize(nn.Module):
@@ -110,7 +114,49 @@ class Convolution(nn.Conv2d):
         return super().forward(self.pad(x))
 
 
-class ConvBlock(nn.Sequential):
+class InstanceNorm(nn.Module):
+    """Normalizes each channel of each image, then applies the scale and shift of the image's own style.
+
+    Conditional instance normalization (Dumoulin et al. 2017, https://arxiv.org/abs/1610.07629).
+
+    Args:
+        features: Number of channels, C.
+    """
+
+    eps = 1e-5
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+        self.place = slice(0, 2 * features)  # of its scales and shifts in a style; the network sets where
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Maps N×C×H×W to the same shape, by styles N×P."""
+        scale, shift = self.parameters_of(style)
+        n, c, h, w = x.shape
+        if n == 1:
+            return F.group_norm(x, c, scale[0], shift[0])
+        if x.is_contiguous():  # all images as channels of one: a single pass over memory
+            return F.group_norm(x.view(1, n * c, h, w), n * c, scale.flatten(), shift.flatten()).view(n, c, h, w)
+        return torch.addcmul(shift[..., None, None], F.group_norm(x, c), scale[..., None, None])
+
+    def parameters_of(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """This layer's scale and shift, N×C each, of styles N×P."""
+        scale, shift = style[:, self.place].chunk(2, dim=1)
+        return scale, shift
+
+
+class Stack(nn.Sequential):
+    """Layers one after another, of which those with norms are given the style."""
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        """Runs N×C×H×W through all layers, with styles N×P."""
+        for layer in self:
+            x = layer(x, style) if isinstance(layer, CONDITIONAL) else layer(x)
+        return x
+
+
+class ConvBlock(Stack):
     """Convolution, normalisation, ReLU. The shift of a norm makes a bias of the convolution redundant."""
 
     def __init__(
@@ -143,7 +189,7 @@ class ResizeConvolution(nn.Conv2d):
         return F.conv_transpose2d(padded, spread.transpose(0, 1), self.bias, stride=2, padding=4)
 
 
-class UpsampleBlock(nn.Sequential):
+class UpsampleBlock(Stack):
     """Doubles height and width, then normalisation and ReLU.
 
     ``resize`` is a resize-convolution, ``transposed`` the paper's fractionally strided convolution.
@@ -171,7 +217,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         convolution, bias = (Convolution if padded else nn.Conv2d), normalization == "none"
         self.crop = 0 if padded else 2
-        self.body = nn.Sequential(
+        self.body = Stack(
             convolution(features, features, 3, bias=bias),
             norm_layer(normalization, features),
             nn.ReLU(inplace=True),
@@ -179,15 +225,23 @@ class ResidualBlock(nn.Module):
             norm_layer(normalization, features),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
         """Maps N×C×H×W to the same shape, or 4 px less in height and width where unpadded."""
-        return F.pad(x, [-self.crop] * 4) + self.body(x)
+        return F.pad(x, [-self.crop] * 4) + self.body(x, style)
+
+
+CONDITIONAL = (InstanceNorm, Stack, ResidualBlock)
 
 
 class StyleNetwork(ImageTransformationNetwork):
     """The style transfer network: two strided convolutions down, residual blocks, two upsamplings.
 
+    With instance normalization it holds any number of styles: a style is the P numbers that all norms scale and shift
+    by, 3,200 in the default preset, and styles mix as numbers do.
+
     Args:
+        styles: Number of styles.
+        sizes: Sizes at which each is held, from fine to coarse strokes: 1 or 2.
         in_channels: 3 sees the photo in colour; 1 sees only its luma (the input is RGB all the same).
         init_features: Channels of the first layer; doubled at each of the two reductions.
         num_residuals: Number of residual blocks.
@@ -212,6 +266,8 @@ class StyleNetwork(ImageTransformationNetwork):
     def __init__(
         self,
         *,
+        styles: int = 1,
+        sizes: int = 1,
         in_channels: int = 3,
         init_features: int = 32,
         num_residuals: int = 5,
@@ -222,6 +278,8 @@ class StyleNetwork(ImageTransformationNetwork):
     ) -> None:
         super().__init__(
             {
+                "styles": styles,
+                "sizes": sizes,
                 "in_channels": in_channels,
                 "init_features": init_features,
                 "num_residuals": num_residuals,
@@ -244,30 +302,71 @@ class StyleNetwork(ImageTransformationNetwork):
         self.leak = 1 / 20 if output == "leaky" else 0.0
         few, some, many = init_features, 2 * init_features, 4 * init_features
         self.features = many
-        self.layers = nn.Sequential(
+        self.encoder = Stack(
             ConvBlock(in_channels, few, 9, normalization=normalization),
             ConvBlock(few, some, 3, stride=2, normalization=normalization),
             ConvBlock(some, many, 3, stride=2, normalization=normalization),
-            *(
-                ResidualBlock(many, normalization=normalization, padded=padding == "layer")
-                for _ in range(num_residuals)
-            ),
+        )
+        self.blocks = Stack(
+            *(ResidualBlock(many, normalization=normalization, padded=padding == "layer") for _ in range(num_residuals))
+        )
+        self.decoder = Stack(
             UpsampleBlock(many, some, normalization=normalization, upsampling=upsampling),
             UpsampleBlock(some, few, normalization=normalization, upsampling=upsampling),
             Convolution(few, 3, 9),
         )
+        self.style_numbers = place_norms(self)
+        self.styles = nn.Parameter(neutral_style(self).repeat(styles, sizes, 1))
 
-    def forward(self, images: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    @property
+    def transform(self) -> Stack:
+        """See the base class."""
+        return Stack(self.normalize, self.encoder, self.blocks, self.decoder)
+
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """See the base class."""
+        image = torch.zeros(EXAMPLE)
+        return (image, self.styles[:1, 0].detach().cpu()) if self.style_numbers else (image,)
+
+    def style(self, weights: Sequence[float], stroke: float = 0) -> Tensor:
+        """A mixture of styles, 1×P.
+
+        Args:
+            weights: Share of each style; they add up to 1.
+            stroke: From 0, the first of the sizes, to 1, the last.
+        """
+        sizes = self.styles[:, 0].lerp(self.styles[:, -1], stroke)
+        return self.styles.new_tensor(weights)[None] @ sizes
+
+    def forward(
+        self, images: Tensor, style: Tensor | None = None, transform: Callable[..., Tensor] | None = None
+    ) -> Tensor:
         """Maps RGB images in [0, 1], N×3×H×W, to stylized ones of the same form.
 
-        In training mode, a leaky output may leave [0, 1] a little. ``transform`` is instead of the network's own, as
-        :func:`perceptual.inference.engines.build` makes it.
+        In training mode, a leaky output may leave [0, 1] a little.
+
+        Args:
+            images: The photos.
+            style: N×P, or 1×P for all; may be left out of a network that has one.
+            transform: Instead of the network's own, as :func:`perceptual.inference.engines.build` makes it.
         """
         height, width = images.shape[-2:]
         x = pad_to_multiple(images, 4, self.minimum_size)
         if self.border:
             x = F.pad(x, [self.border] * 4, mode="reflect")
-        return self.complete((transform or self.transform)(x))[..., :height, :width]
+        x = (transform or self.transform)(x, *self.conditions(style, len(images)))
+        return self.complete(x)[..., :height, :width]
+
+    def conditions(self, style: Tensor | None, count: int) -> tuple[Tensor, ...]:
+        """What ``transform`` takes beside ``count`` images: a style for each, or nothing where there are no norms."""
+        if not self.style_numbers:
+            return ()
+        if style is None:
+            if self.styles[..., 0].numel() > 1:
+                raise ValueError(f"say which of {len(self.styles)} styles")
+            style = self.styles[0]
+        return (style.expand(count, -1),)
 
     def complete(self, x: Tensor) -> Tensor:
         """Images of what the layers make, N×3×H×W."""
@@ -328,7 +427,7 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
         if output == "residual":
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
-        self.layers = nn.Sequential(
+        self.layers = Stack(
             ConvBlock(3, init_features, 9, normalization=normalization),
             *(ResidualBlock(init_features, normalization=normalization) for _ in range(num_residuals)),
             *(
@@ -338,7 +437,12 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
             last,
         )
 
-    def forward(self, images: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    @property
+    def transform(self) -> Stack:
+        """See the base class."""
+        return Stack(self.normalize, self.layers)
+
+    def forward(self, images: Tensor, transform: Callable[..., Tensor] | None = None) -> Tensor:
         """Maps RGB images in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W).
 
         In training mode, a residual output may leave [0, 1] a little. ``transform`` as for the style network.
@@ -359,14 +463,26 @@ def luma(images: Tensor) -> Tensor:
 
 
 def norm_layer(kind: Normalization, features: int) -> nn.Module:
-    """An affine normalisation layer, or none.
-
-    Instance norm is group norm with a group for each channel; PyTorch's ``GroupNorm`` keeps the memory format of its
-    input, where its ``InstanceNorm2d`` copies, and has no running statistics to be confused about.
-    """
+    """An affine normalisation layer, or none."""
     if kind == "none":
         return nn.Identity()
-    return nn.GroupNorm(features, features) if kind == "instance" else nn.BatchNorm2d(features)
+    return InstanceNorm(features) if kind == "instance" else nn.BatchNorm2d(features)
+
+
+def place_norms(network: nn.Module) -> int:
+    """Gives each norm of a network its place in a style, in order; returns how many numbers a style has."""
+    first = 0
+    for norm in network.modules():
+        if isinstance(norm, InstanceNorm):
+            norm.place = slice(first, first + 2 * norm.features)
+            first = norm.place.stop
+    return first
+
+
+def neutral_style(network: nn.Module) -> Tensor:
+    """The style that scales by 1 and shifts by 0, P numbers."""
+    norms = [each for each in network.modules() if isinstance(each, InstanceNorm)]
+    return torch.cat([torch.zeros(0), *(torch.arange(2 * each.features).lt(each.features).float() for each in norms)])
 
 
 def pad_to_multiple(images: Tensor, multiple: int, minimum: int) -> Tensor:

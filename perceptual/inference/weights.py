@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from ..errors import WeightsError, in_one_line
 from ..files import write_atomically
+from .earlier import in_todays_layout
 from .networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
 
 FORMAT = "torchserve-perceptual/1"
@@ -68,8 +69,9 @@ def load_network(path: str | Path) -> tuple[ImageTransformationNetwork, dict[str
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
     try:
         network = NETWORKS[metadata["task"]](**metadata["config"])
+        tensors = in_todays_layout(network, tensors)
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in tensors.items()})
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         raise WeightsError(f"{path} does not fit its own network: {in_one_line(error)}") from error
     return network.eval().requires_grad_(False), metadata
 

@@ -1,0 +1,28 @@
+"""Weights of style networks as earlier versions wrote them: one style, its numbers in the norm layers."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .networks import ImageTransformationNetwork, InstanceNorm, StyleNetwork
+
+
+def in_todays_layout(network: ImageTransformationNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names that a network gives them today; those of today's files as they are."""
+    if not isinstance(network, StyleNetwork) or "styles" in tensors:
+        return dict(tensors)
+    blocks = len(network.blocks)
+    parts = [
+        *(("encoder", i) for i in range(3)),
+        *(("blocks", i) for i in range(blocks)),
+        *(("decoder", i) for i in range(3)),
+    ]
+    renamed = {}
+    for key, value in tensors.items():
+        _, place, rest = key.split(".", 2)
+        part, index = parts[int(place)]
+        renamed[f"{part}.{index}.{rest}"] = value
+    norms = [name for name, layer in network.named_modules() if isinstance(layer, InstanceNorm)]
+    numbers = [renamed.pop(f"{norm}.{kind}") for norm in norms for kind in ("weight", "bias")]
+    return {**renamed, "styles": torch.cat([torch.zeros(0), *numbers])[None, None]}
