@@ -23,9 +23,9 @@ from perceptual.settings import parse
 from perceptual_training.data import find_photos
 from perceptual_training.objective import StyleObjective
 from perceptual_training.optimization import optimize
+from perceptual_training.pictures import load_square
 from perceptual_training.settings import StyleEvaluationSettings
 from perceptual_training.style_evaluation import checked_objective, figures, losses_of
-from perceptual_training.task import load_square
 
 from .arguments import count
 from .photos import PHOTOS

@@ -53,6 +53,9 @@ class Task(Protocol):
     def sheet(self) -> Image.Image:
         """A sample sheet of the network as it is now."""
 
+    def figures(self) -> dict[str, float]:
+        """What the sheet made last shows in numbers, by name."""
+
     def frame(self) -> Image.Image:
         """One photo's output as it is now, for the animation."""
 
@@ -191,6 +194,7 @@ class Training:
                 if sample:
                     with mixed_with(self.network, self.initial, settings.initial_share):
                         record.pictures(done, self.task.sheet(), self.task.frame())
+                    record.figures(done, self.task.figures())
                 if last:
                     record.unusable(self.unusable)
                 if stopped:
@@ -220,7 +224,7 @@ class Training:
         terms.sum().backward()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.lr(done)
+                group["lr"] = self.lr(done) * group.get("rate", 1)
             optimizer.step()
         self.recent.append(terms.detach())
         return losses, output
@@ -269,7 +273,7 @@ def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
     told = task.provenance()
     initial = find_weights(settings.initial_weights) if settings.initial_weights and settings.initial_share else None
     return {
-        "the painting": str(told.get("style_image_sha256")),
+        "the paintings" if "styles" in told else "the painting": str(told.get("style_image_sha256")),
         "the loss network": identity(str(told.get("loss_network"))),
         "the initial weights": hashlib.sha256(initial.read_bytes()).hexdigest() if initial else "",
     }

@@ -76,23 +76,38 @@ class StyleReconstructionLoss(nn.Module):
 
     Args:
         weights: Weight of each layer, by name.
-        targets: Features of the style image, 1×C×H×W each; only their Gram matrices are kept, as buffers.
+        targets: Features of each of K style images, 1×C×H×W by layer; only their Gram matrices are kept, as buffers.
     """
 
-    def __init__(self, weights: Mapping[str, float], targets: Features) -> None:
+    def __init__(self, weights: Mapping[str, float], *targets: Features) -> None:
         super().__init__()
         self.weights = dict(weights)
         for layer in self.weights:
-            self.register_buffer(layer, gram_matrix(targets[layer]).detach(), persistent=False)
+            grams = torch.cat([gram_matrix(features[layer]) for features in targets])
+            self.register_buffer(layer, grams.detach(), persistent=False)
 
-    def layers(self, features: Features) -> dict[str, Tensor]:
-        """The unweighted loss of every layer."""
-        grams = {layer: gram_matrix(features[layer]) for layer in self.weights}
-        return {layer: (gram - getattr(self, layer)).square().mean() for layer, gram in grams.items()}
+    def layers(self, features: Features, which: Tensor | None = None) -> dict[str, Tensor]:
+        """The unweighted loss of every layer, for each of N images.
+
+        Args:
+            features: Of the images, N×C×H×W by layer.
+            which: Each image's style image, N numbers below K; without it, K or N is 1, and the one is compared with
+                all of the others.
+        """
+        losses = {}
+        for layer in self.weights:
+            targets = getattr(self, layer)
+            targets = targets if which is None else targets[which]
+            losses[layer] = (gram_matrix(features[layer]) - targets).square().mean(dim=(1, 2))
+        return losses
+
+    def of_each(self, features: Features, which: Tensor | None = None) -> Tensor:
+        """The weighted loss of each of N images; arguments as for :meth:`layers`."""
+        return torch.stack([self.weights[layer] * loss for layer, loss in self.layers(features, which).items()]).sum(0)
 
     def forward(self, features: Features) -> Tensor:
-        """Compares features of N images, N×C×H×W each, with the style image."""
-        return torch.stack([self.weights[layer] * loss for layer, loss in self.layers(features).items()]).sum()
+        """Compares features of N images, N×C×H×W each, with the one style image."""
+        return self.of_each(features).mean()
 
 
 class PixelLoss(nn.Module):

@@ -1,12 +1,13 @@
 """What stylized photos are measured by: the three losses of equation 5 of Johnson et al. 2016."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from .loss_network import LossNetwork, load_loss_network
 from .losses import FeatureReconstructionLoss, Features, StyleReconstructionLoss, TotalVariationLoss
-from .settings import OptimizationSettings, StyleSettings, weights_by_layer
-from .task import load_image
+from .settings import OptimizationSettings, PaintingSettings, weights_by_layer
 
 
 class StyleObjective:
@@ -52,29 +53,31 @@ class StyleObjective:
 
 
 def build_objective(
-    settings: StyleSettings | OptimizationSettings, device: torch.device
-) -> tuple[StyleObjective, str, Tensor]:
+    settings: PaintingSettings | OptimizationSettings, paintings: Iterable[Tensor], device: torch.device
+) -> tuple[StyleObjective, str]:
     """The objective that settings describe, on a device.
 
+    Args:
+        settings: Layers and weights, and the loss network.
+        paintings: The style images, 1×3×H×W in [0, 1] each.
+        device: Where to compute.
+
     Returns:
-        The objective, one line saying what the loss network's weights are, and the painting, 1×3×H×W in [0, 1].
+        The objective, and one line saying what the loss network's weights are.
 
     Raises:
         TrainingError: The loss network cannot be loaded.
-        InputError: The style image cannot be read.
         InvalidOption: Layers and weights do not match.
     """
-    painting = load_image(settings.style_image, settings.style_size).to(device)
     content = weights_by_layer(settings.content_layers, settings.content_weight, "content-weight")
     style = weights_by_layer(settings.style_layers, settings.style_weights, "style-weights")
     loss_network, origin = load_loss_network(
         settings.loss_network, [*content, *style], settings.loss_weights, settings.loss_weights_sha256
     )
     loss_network = loss_network.to(device).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        style_loss = StyleReconstructionLoss(style, *(loss_network(each.to(device), style) for each in paintings))
     objective = StyleObjective(
-        loss_network,
-        FeatureReconstructionLoss(content),
-        StyleReconstructionLoss(style, loss_network(painting, style)).to(device),
-        TotalVariationLoss(settings.reg_weight),
+        loss_network, FeatureReconstructionLoss(content), style_loss, TotalVariationLoss(settings.reg_weight)
     )
-    return objective, origin, painting
+    return objective, origin

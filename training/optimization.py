@@ -18,6 +18,7 @@ from perceptual.inference.images import Picture
 from perceptual.inference.predictor import open_picture, pick_device
 
 from .objective import build_objective
+from .pictures import load_image
 from .settings import OptimizationSettings
 
 SMALLEST = 16  # pixels; side of an image whose features the loss network's deeper layers can still compute
@@ -117,7 +118,8 @@ class Optimization:
             height, width = self.photo.rgb.shape[1:]
             raise InvalidImage(f"{photo}: {width}×{height} pixels are too few; {SMALLEST} a side are needed")
         self.device = pick_device(settings.device)
-        self.objective, _, _ = build_objective(settings, self.device)
+        painting = load_image(settings.style_image, settings.style_size)
+        self.objective, _ = build_objective(settings, [painting], self.device)
 
     def steps(self) -> Iterator[Step]:
         """The picture from its beginning to its last iteration, as from :func:`optimize`."""

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim import Adam, Optimizer
 
+STYLE_RATE = 5  # of the table of styles, relative to the learning rate: each step's images are of a few of them
+
 
 class ConvolutionMuon(torch.optim.Muon):
     """Muon for the kernels of convolutions, as matrices with a row for each of the first dimension.
@@ -49,5 +51,11 @@ def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer
     inner = [each for each in parameters if kind == "muon" and each.ndim == 4 and min(each.shape[:2]) > 3]
     chosen = {id(each) for each in inner}
     others = [each for each in parameters if id(each) not in chosen]
-    adam = Adam(others, lr, fused=parameters[0].device.type == "cuda")
+    groups = [{"params": [each]} | ({"rate": STYLE_RATE} if is_table(each) else {}) for each in others]
+    adam = Adam(groups, lr, fused=parameters[0].device.type == "cuda")
     return [adam, ConvolutionMuon(inner, lr)] if inner else [adam]
+
+
+def is_table(parameter: nn.Parameter) -> bool:
+    """Whether it is the table of several styles."""
+    return parameter.ndim == 3 and parameter[..., 0].numel() > 1

@@ -72,6 +72,11 @@ class Record:
         frame.save(self.folder / "evolution" / f"{done:07}.png")
         self.board.add_image("samples", pil_to_tensor(sheet), done)
 
+    def figures(self, done: int, figures: Mapping[str, float]) -> None:
+        """Records what the sample sheet shows in numbers."""
+        for name, value in figures.items():
+            self.board.add_scalar(name, value, done)
+
     def unusable(self, files: Iterable[Path]) -> None:
         """Counts and names the files that were skipped."""
         if names := sorted(str(file) for file in files):

@@ -117,16 +117,9 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StyleSettings(TrainingSettings):
-    """What a style training can be told besides."""
+class PaintingSettings(TrainingSettings):
+    """What every training after paintings can be told besides."""
 
-    style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
-    style_size: int = setting(
-        384, Integer(32), "the painting's shorter side in training, in pixels; larger gives larger strokes", DATA
-    )
-    content_image: Path | None = setting(
-        None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
-    )
     in_channels: int = setting(3, OneOf((1, 3)), "3: the network sees colour; 1: only brightness", NETWORK)
     style_layers: tuple[str, ...] = setting(
         ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), Several(Text("a layer")), "layers for style", LOSSES
@@ -138,6 +131,44 @@ class StyleSettings(TrainingSettings):
     optimizer: str = setting(
         "muon", Choice(("muon", "adam")), "muon needs fewer iterations; adam is the paper's", OPTIMIZATION
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleSettings(PaintingSettings):
+    """What the training of one style can be told besides."""
+
+    style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
+    style_size: int = setting(
+        384, Integer(32), "the painting's shorter side in training, in pixels; larger gives larger strokes", DATA
+    )
+    content_image: Path | None = setting(
+        None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StylesSettings(PaintingSettings):
+    """What the training of many styles in one network can be told besides."""
+
+    style_dir: Path = setting(
+        MISSING, FilePath("a folder"), "folder of paintings; paintings.toml in it may name them; required", DATA
+    )
+    style_sizes: tuple[int, ...] = setting(
+        (256, 512),
+        Several(Integer(32)),
+        "the paintings' shorter side in training, in pixels: one, or two for fine and coarse strokes",
+        DATA,
+    )
+    style_weights: tuple[float, ...] = setting(
+        (5.0,),
+        Several(Number(0)),
+        "weight of the style reconstruction loss, one for all layers or one each; 1 makes it 1e6 for untouched photos",
+        LOSSES,
+    )
+    style_factors: tuple[str, ...] = setting(
+        (), Several(Text("NAME=NUMBER")), "more or less style for single paintings, such as great_wave=2", LOSSES
+    )
+    content_layers: tuple[str, ...] = setting(("relu3_3",), Several(Text("a layer")), "layers for content", LOSSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +270,7 @@ class StyleEvaluationSettings:
 
 PATHS = {
     each.name: each
-    for cls in (StyleSettings, SuperResolutionSettings)
+    for cls in (StyleSettings, StylesSettings, SuperResolutionSettings)
     for each in settings_of(cls)
     if isinstance(each.metadata["kind"], FilePath)
 }

@@ -15,9 +15,18 @@ from perceptual.inference.networks import StyleNetwork
 from .data import resized_crops
 from .loop import train
 from .objective import build_objective
+from .pictures import load_image
 from .settings import StyleSettings
 from .sheets import sheet
-from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
+from .task import (
+    FRAME_SIZE,
+    build_network,
+    prepare,
+    provenance,
+    run_finished,
+    sample_photos,
+    shifted_alike,
+)
 
 POOLED = 8  # pixels; the period of the loss network's third pooling, the last before relu4_3
 
@@ -50,7 +59,8 @@ class StyleTransfer:
         self.settings = settings
         self.painting_sha256 = hashlib.sha256(images.read(settings.style_image)).hexdigest()
         self.samples = sample_photos(settings, settings.content_image).to(device)
-        self.objective, self.origin, painting = build_objective(settings, device)
+        painting = load_image(settings.style_image, settings.style_size).to(device)
+        self.objective, self.origin = build_objective(settings, [painting], device)
         # On a CPU the transformation network is faster as it is, the loss network with channels last; measured.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
@@ -68,6 +78,10 @@ class StyleTransfer:
         """Each sample photo beside the painting and the stylized photo."""
         outputs = run_finished(self.network, self.samples)
         return sheet([(photo, self.painting, out) for photo, out in zip(self.samples, outputs, strict=True)])
+
+    def figures(self) -> dict[str, float]:
+        """None beside the losses."""
+        return {}
 
     def frame(self) -> Image.Image:
         """The first sample, stylized."""

@@ -35,9 +35,9 @@ from .losses import Features
 from .machine import exact_float32
 from .objective import StyleObjective, build_objective
 from .optimization import beginning, optimize
+from .pictures import load_image, load_square
 from .report import Row, averages, encoded, table
 from .settings import OptimizationSettings, StyleEvaluationSettings, plain
-from .task import load_square
 
 STYLES = Path(__file__).parent / "styles"
 SHOWN = 256  # pixels; side of a picture on a contact sheet
@@ -130,7 +130,8 @@ def refuse_other_losses(groups: Mapping[OptimizationSettings, Mapping[str, Predi
 
 def checked_objective(losses: OptimizationSettings, networks: Mapping[str, Predictor]) -> StyleObjective:
     """The objective that networks were trained with. Raises TrainingError if its loss network had other weights."""
-    objective, origin, _ = build_objective(losses, pick_device(losses.device))
+    painting = load_image(losses.style_image, losses.style_size)
+    objective, origin = build_objective(losses, [painting], pick_device(losses.device))
     for name, predictor in networks.items():
         trained = predictor.metadata["provenance"]["loss_network"]
         if identity(trained) != identity(origin):
@@ -168,7 +169,9 @@ def figures(objective: StyleObjective, image: Tensor, targets: Features) -> dict
     """Weighted losses of an image 1×3×H×W in [0, 1], those of style for each layer too."""
     features = objective.features(image)
     weights = objective.style_loss.weights
-    by_layer = {layer: weights[layer] * loss.item() for layer, loss in objective.style_loss.layers(features).items()}
+    by_layer = {
+        layer: weights[layer] * loss.mean().item() for layer, loss in objective.style_loss.layers(features).items()
+    }
     losses = {
         "content": objective.content_loss(features, targets).item(),
         "style": sum(by_layer.values()),

@@ -105,6 +105,10 @@ class SuperResolution:
         )
         return sheet(list(zip(*columns, strict=True)))
 
+    def figures(self) -> dict[str, float]:
+        """None beside the losses."""
+        return {}
+
     def frame(self) -> Image.Image:
         """The first sample, enlarged."""
         return to_pil_image(run_finished(self.network, self.reduce(self.samples[:1]))[0].cpu())

@@ -8,18 +8,17 @@ from typing import Any, TypeVar
 import torch
 import torchvision
 from torch import Tensor
-from torchvision.transforms.v2.functional import center_crop, resize
 
 import perceptual
 from perceptual.errors import InputError, InvalidOption, TrainingError
-from perceptual.inference import images
-from perceptual.inference.networks import ImageTransformationNetwork
+from perceptual.inference.networks import ImageTransformationNetwork, StyleNetwork
 from perceptual.inference.predictor import pick_device
 from perceptual.inference.weights import find_weights, load_network
 
 from . import parallel
 from .data import find_photos, spread
 from .loop import Run
+from .pictures import load_square
 from .settings import TrainingSettings
 
 N = TypeVar("N", bound=ImageTransformationNetwork)
@@ -58,13 +57,25 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
     network = cls(**{**cls.presets[settings.preset], **given})
     if settings.initial_weights:
         initial, _ = load_network(find_weights(settings.initial_weights))
-        if (initial.task, initial.config) != (network.task, network.config):
+        if not fits(initial, network):
             raise InvalidOption(
                 f"initial-weights: {settings.initial_weights} holds another network ({initial.task} {initial.config}); "
                 f"this training's is {network.task} {network.config}"
             )
-        network.load_state_dict(initial.state_dict())
+        state = initial.state_dict()
+        if isinstance(network, StyleNetwork):
+            state["styles"] = state["styles"].expand_as(network.styles)  # of one style, all begin with it
+        network.load_state_dict(state)
     return network
+
+
+def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwork) -> bool:
+    """Whether a network can begin with the weights of another: the same, or one of many styles with one of one."""
+    held = {"styles": 1, "sizes": 1}
+    given = initial.config
+    if all(given.get(name) == number for name, number in held.items()):
+        given = given | {name: network.config[name] for name in held}
+    return (initial.task, given) == (network.task, network.config)
 
 
 def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:
@@ -80,10 +91,17 @@ def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-def run_finished(network: ImageTransformationNetwork, photos: Tensor) -> Tensor:
-    """The photos through a network as it will be used: in evaluation mode, in float32, one by one."""
+def run_finished(network: ImageTransformationNetwork, photos: Tensor, *styles: Tensor) -> Tensor:
+    """The photos through a network as it will be used: in evaluation mode, in float32, one by one.
+
+    Args:
+        network: In training mode, in which it is left.
+        photos: N×3×H×W in [0, 1].
+        styles: 1×P each; every photo is run in all of them, or in the network's only one if none is given.
+    """
     network.eval()
-    outputs = torch.cat([network(photo[None]) for photo in photos])
+    conditions: list[tuple[Tensor, ...]] = [(style,) for style in styles] or [()]
+    outputs = torch.cat([network(photo[None], *style) for photo in photos for style in conditions])
     network.train()
     return outputs
 
@@ -106,22 +124,6 @@ def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def load_image(path: Path, size: int) -> Tensor:
-    """An image with its shorter side resized to ``size`` pixels, on white, 1×3×H×W in [0, 1].
-
-    Raises:
-        InputError: It cannot be read; the message names it.
-    """
-    return resize(images.load(path).opaque()[None], [size], antialias=True).float() / 255
-
-
-def load_square(path: Path, size: int) -> Tensor:
-    """The middle of an image, on white, 1×3×``size``×``size`` in [0, 1]. Raises as :func:`load_image`."""
-    photo = images.load(path).opaque()
-    middle = center_crop(photo, [min(photo.shape[1:])])  # first, as a thin image would grow beyond all memory
-    return resize(middle[None], [size], antialias=True).float() / 255
 
 
 def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tensor:

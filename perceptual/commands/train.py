@@ -22,6 +22,21 @@ If the style is too weak, double --style-weights; if it swallows the photo, halv
 raise --style-size; if too large, lower it. If flat areas show a pattern, raise --reg-weight tenfold.
 """
 
+STYLES = """Trains one network to paint photos in the style of any painting of a folder.
+
+  perceptual train styles --style-dir paintings/ --content-dir photos/
+  perceptual train styles --recipe training/recipes/styles.toml --style-dir paintings/ --content-dir photos/
+  perceptual train styles ... --resume
+
+A painting's file name is its style's name. The folder may hold a paintings.toml with a table for each:
+
+  [starry_night]
+  title = "The Starry Night"
+  artist = "Vincent van Gogh"
+
+Every painting is learned at two sizes (--style-sizes), for fine and coarse strokes. If a style is too weak, give it
+more with --style-factors NAME=2; if it swallows the photo, less.
+"""
 
 SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
 
@@ -37,13 +52,15 @@ the highest PSNR and needs no loss network; --loss feature, the paper's, gives s
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import StyleSettings, SuperResolutionSettings
+    from perceptual_training.settings import StyleSettings, StylesSettings, SuperResolutionSettings
 
     tasks = subparsers.add_parser("train", help="train a network").add_subparsers(
         title="tasks", metavar="TASK", required=True
     )
     style = add_task(tasks, "style", "style transfer: one network for one painting", STYLE, StyleSettings)
     style.set_defaults(run=train_style)
+    styles = add_task(tasks, "styles", "style transfer: one network for many paintings", STYLES, StylesSettings)
+    styles.set_defaults(run=train_styles)
     summary = "super-resolution: one network for one factor"
     super_resolution = add_task(tasks, "super-resolution", summary, SUPER_RESOLUTION, SuperResolutionSettings)
     super_resolution.set_defaults(run=train_super_resolution)
@@ -65,6 +82,14 @@ def train_style(args: Namespace) -> int:
     from perceptual_training.style import train_style
 
     return finish(train_style(merged(args, StyleSettings), resume=args.resume), "stylize", "stylized")
+
+
+def train_styles(args: Namespace) -> int:
+    """Trains a network of many styles likewise."""
+    from perceptual_training.settings import StylesSettings
+    from perceptual_training.styles import train_styles
+
+    return finish(train_styles(merged(args, StylesSettings), resume=args.resume), "stylize", "stylized")
 
 
 def train_super_resolution(args: Namespace) -> int:

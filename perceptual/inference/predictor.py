@@ -97,7 +97,7 @@ class Predictor:
     ) -> None:
         self.device = pick_device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.transform = engines.build(engine, self.network.transform, self.device)
+        self.transform = engines.build(engine, self.network, self.device)
         self.bfloat16 = engines.in_bfloat16(engine, self.device)
         self.metadata = metadata
 

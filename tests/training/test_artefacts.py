@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import perceptual
 from perceptual.commands.gallery import shipped_styles
 from perceptual_training.artefacts import borders, grid, grids
-from perceptual_training.task import load_image
+from perceptual_training.pictures import load_image
 
 PHOTOS = Path(__file__).parents[2] / "docs/photos"
 

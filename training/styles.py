@@ -1,0 +1,184 @@
+"""Many styles in one network: a trunk, and for each style the scale and shift of every norm.
+
+Conditional instance normalization (Dumoulin et al. 2017, https://arxiv.org/abs/1610.07629), with the losses of Johnson
+et al. 2016. Every crop of a batch is given a style at random, at one of the sizes that each painting is learned at.
+"""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from perceptual.errors import InvalidOption
+from perceptual.inference.networks import StyleNetwork
+
+from . import parallel
+from .data import RandomCrops, batches, find_photos, resized_crops
+from .loop import train
+from .objective import StyleObjective, build_objective
+from .paintings import Painting, digest, find_paintings
+from .settings import StylesSettings
+from .sheets import sheet
+from .style import POOLED
+from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
+
+OWN = 1e6  # what the style loss of untouched photos counts, after every painting, with a style weight of 1
+MEASURED = 32  # crops to measure that with
+PAIRS = 4  # paintings in a row of the sample sheet, each beside a photo in its style at each size
+
+
+def train_styles(settings: StylesSettings, *, resume: bool = False) -> Path | None:
+    """Trains a network of all styles of a folder of paintings.
+
+    Returns:
+        The weights file, or None if a signal or ``settings.minutes`` stopped the training early.
+
+    Raises:
+        TrainingError: As in :func:`.loop.train`, or the loss network cannot be loaded.
+        InputError: A painting cannot be used, or settings do not go together.
+        WeightsError: The initial weights cannot be read.
+    """
+    run, device = prepare(settings, settings.name or "styles", resume=resume)
+    task = ManyStyles(settings, device)
+    return run.model if train(task, settings, run, device, resume=resume) else None
+
+
+class ManyStyles:
+    """Network and losses of a training of many styles, on a device.
+
+    A painting that the photos are far from, by their style loss, would outweigh others. So each painting's weight is
+    the inverse of that loss, and all count the same.
+
+    Args:
+        settings: What to train; as given by the user.
+        device: Where to train.
+    """
+
+    def __init__(self, settings: StylesSettings, device: torch.device) -> None:
+        self.settings = settings
+        if len(settings.style_sizes) > 2 or sorted(settings.style_sizes) != list(settings.style_sizes):
+            raise InvalidOption("style-sizes: expected one, or two of which the second is larger")
+        self.paintings = find_paintings(settings.style_dir)
+        self.samples = sample_photos(settings).to(device)
+        self.crops = resized_crops(settings.image_size)
+        sizes = settings.style_sizes
+        targets = (painting.load(size) for painting in self.paintings for size in sizes)
+        self.objective, self.origin = build_objective(settings, targets, device)
+        self.factors = self.balance(device)
+        self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        network = build_network(
+            StyleNetwork,
+            settings,
+            styles=len(self.paintings),
+            sizes=len(sizes),
+            in_channels=settings.in_channels,
+        )
+        self.network = network.to(device).to(memory_format=self.memory_format)
+        self.reached: dict[str, float] = {}
+
+    def balance(self, device: torch.device) -> Tensor:
+        """The factor of the style loss after each painting, at each size."""
+        settings = self.settings
+        crops = RandomCrops(find_photos(settings.content_dir, settings.split), self.crops, settings.seed)
+        own = own_losses(self.objective, batches(crops, 4, 0, MEASURED // 4, 0, device))
+        factors = OWN / own
+        wanted = factors_by_name(settings.style_factors, self.paintings)
+        each = [wanted.get(painting.name, 1.0) for painting in self.paintings for _ in settings.style_sizes]
+        return factors * factors.new_tensor(each)
+
+    def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Weighted losses by name for photos N×3×H×W in [0, 1], each in a style at random, and the stylized photos."""
+        rows = self.network.styles.flatten(0, 1)
+        count, first = len(photos), parallel.rank() * len(photos)
+        which = torch.randint(len(rows), (count * parallel.world_size(),), device=rows.device)[first : first + count]
+        stylized = self.network(photos.contiguous(memory_format=self.memory_format), rows[which])
+        seen, content = shifted_alike(POOLED, stylized, photos)
+        objective = self.objective
+        targets, features = objective.targets(content), objective.features(seen)
+        losses = {
+            "content": objective.content_loss(features, targets),
+            "style": (objective.style_loss.of_each(features, which) * self.factors[which]).mean(),
+            "total_variation": objective.total_variation(seen),
+        }
+        return losses, stylized
+
+    def sheet(self) -> Image.Image:
+        """Every painting beside a sample photo in its style, at each size."""
+        cells, self.reached = [], {}
+        for number, painting in enumerate(self.paintings):
+            photo = self.samples[number % len(self.samples)][None]
+            outputs = self.stylized(photo, number)
+            cells += [painting.square(FRAME_SIZE), *outputs]
+            self.reached[f"style/{painting.name}"] = float(self.remaining(photo, outputs, number))
+        width = PAIRS * (1 + len(self.settings.style_sizes))
+        cells += [torch.ones_like(cells[0])] * (-len(cells) % width)
+        rows = iter(cells)
+        return sheet([list(islice(rows, width)) for _ in range(len(cells) // width)])
+
+    def stylized(self, photo: Tensor, number: int) -> Tensor:
+        """A photo 1×3×H×W in a style, at each of its sizes."""
+        return run_finished(self.network, photo, *self.network.styles[number].detach().split(1))
+
+    @torch.no_grad()
+    def remaining(self, photo: Tensor, outputs: Tensor, number: int) -> Tensor:
+        """The style loss of a stylized photo as a share of the photo's own, in the mean over sizes."""
+        sizes = len(outputs)
+        which = torch.arange(number * sizes, (number + 1) * sizes, device=outputs.device)
+        of_each = self.objective.style_loss.of_each
+        own = of_each(self.objective.features(photo.expand_as(outputs)), which)
+        return (of_each(self.objective.features(outputs), which) / own).mean()
+
+    def figures(self) -> dict[str, float]:
+        """Of each style, what is left of the photo's own style loss on the sheet."""
+        return self.reached
+
+    def frame(self) -> Image.Image:
+        """The first sample in the first style."""
+        return to_pil_image(self.stylized(self.samples[:1], 0)[0].cpu())
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the weights come from, in words and numbers."""
+        return provenance(
+            self.settings,
+            name=self.settings.name or "styles",
+            description=f"Style transfer after {len(self.paintings)} paintings",
+            styles=[painting.provenance() for painting in self.paintings],
+            style_image_sha256=digest(self.paintings),
+            loss_network=self.origin,
+        )
+
+
+@torch.no_grad()
+def own_losses(objective: StyleObjective, photos: Any) -> Tensor:
+    """The mean style loss of photos as they are, after each of K paintings: K numbers.
+
+    Args:
+        objective: Of the paintings.
+        photos: Batches N×3×H×W in [0, 1], each with a list of unusable files.
+    """
+    losses = []
+    for batch, _ in photos:
+        features = objective.features(batch)
+        for place in range(len(batch)):
+            one = {layer: values[place : place + 1] for layer, values in features.items()}
+            losses.append(objective.style_loss.of_each(one))  # broadcast over all paintings
+    return torch.stack(losses).mean(dim=0)
+
+
+def factors_by_name(pairs: tuple[str, ...], paintings: list[Painting]) -> dict[str, float]:
+    """Factors given as ``NAME=NUMBER``. Raises InvalidOption for what is none, and for unknown paintings."""
+    factors = {}
+    names = [painting.name for painting in paintings]
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        if name not in names:
+            raise InvalidOption(f"style-factors: there is no painting {name!r}; the paintings are: {', '.join(names)}")
+        try:
+            factors[name] = float(number)
+        except ValueError:
+            raise InvalidOption(f"style-factors: expected NAME=NUMBER, got {pair!r}") from None
+    return factors
