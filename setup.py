@@ -75,6 +75,7 @@ setup(
     extras_require={
         # The checkers exactly, as each of their releases finds something new.
         "dev": [
+            "import-linter>=2.4",
             "matplotlib>=3.8",
             "mypy==2.4.1",
             "pytest>=8",

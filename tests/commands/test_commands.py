@@ -161,7 +161,7 @@ def test_upscale_goes_on_past_photos_that_are_broken_or_too_large(run, upscaler,
 def test_upscale_takes_the_network_that_ships_for_a_factor(run, upscaler, photo, tmp_path, monkeypatch):
     (tmp_path / "photo.png").write_bytes(photo)
     monkeypatch.setattr(
-        "perceptual.inference.weights.shipped_weights", lambda: {"super_resolution_x4_feature": upscaler}
+        "perceptual.inference.metadata.shipped_weights", lambda: {"super_resolution_x4_feature": upscaler}
     )
     for arguments in ((), ("--scale", "4")):
         assert run("upscale", tmp_path / "photo.png", "-o", tmp_path / "out.png", *arguments)[0] == 0
