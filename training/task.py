@@ -11,9 +11,10 @@ from torch import Tensor
 
 import perceptual
 from perceptual.errors import InputError, InvalidOption, TrainingError
+from perceptual.inference.metadata import find_weights
 from perceptual.inference.networks import ImageTransformationNetwork, StyleNetwork
 from perceptual.inference.predictor import pick_device
-from perceptual.inference.weights import find_weights, load_network
+from perceptual.inference.weights import load_network
 
 from . import parallel
 from .data import find_photos, spread
