@@ -19,7 +19,7 @@ class CollectionHandler(ImageHandler):
     """Stylizes pictures in the style that each asks for, then enlarges those that ask for it.
 
     Attributes:
-        styles: By name of the weights file.
+        styles: By name of the style: of a network of one, the name of its file.
         upscalers: By factor.
     """
 
@@ -30,36 +30,54 @@ class CollectionHandler(ImageHandler):
     def load(self, folder: Path, device: str, engine: str) -> None:
         """Loads all networks; there is one for each factor (:func:`perceptual.archives.build.package_collection`)."""
         networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
-        self.styles = {name: each for name, each in networks.items() if each.network.task == "style"}
-        self.upscalers = {each.network.scale: each for name, each in networks.items() if name not in self.styles}
+        self.styles, self.upscalers = {}, {}
+        for name, each in networks.items():
+            if each.network.task != "style":
+                self.upscalers[each.network.scale] = each
+                continue
+            if len(each.styles) == 1:
+                each.styles = [name]
+            self.styles |= dict.fromkeys(each.styles, each)
 
     def warm_up_options(self) -> Iterable[CollectionOptions]:
-        """Every style and every factor, each alone."""
-        yield from (CollectionOptions(style=name) for name in self.styles)
+        """A style of every network and every factor, each alone."""
+        yield from (CollectionOptions(style=((each.styles[0], 1.0),)) for each in set(self.styles.values()))
         yield from (CollectionOptions(scale=factor) for factor in self.upscalers)
 
     def scale_of(self, options: CollectionOptions) -> int:
         """The factor asked for, or 1.
 
         Raises:
-            UnknownStyle: The style is none of the collection's.
-            InvalidOption: Neither a style nor a factor is given, no network has that factor, or an option is of the
-                part that was not asked for.
+            UnknownStyle: A style is none of the collection's.
+            InvalidOption: Neither a style nor a factor is given, no network has that factor, styles of several networks
+                are to be mixed, or an option is of the part that was not asked for.
         """
         styles = ", ".join(self.styles) or "none"
         factors = " or ".join(map(str, self.upscalers))
         if options.style is None and options.scale is None:
             raise InvalidOption(f"say which style: {styles}{f'; or scale: {factors}' if factors else ''}")
-        if options.style is not None and options.style not in self.styles:
-            raise UnknownStyle(f"there is no style {options.style[:80]!r} here; the styles are: {styles}")
         if options.style is None:
             refuse_unused(options, StyleOptions, "a style")
+        else:
+            self.network_of(options.style).conditions([options])
         if options.scale is None:
             refuse_unused(options, UpscaleOptions, "scale")
         if options.scale is not None and options.scale not in self.upscalers:
             there_is = f"{factors} times" if factors else "nothing"
             raise InvalidOption(f"scale: this collection enlarges {there_is}, not {options.scale} times")
         return options.scale or 1
+
+    def network_of(self, mixture: Sequence[tuple[str, float]]) -> Predictor:
+        """The network that holds all styles of a mixture. Raises UnknownStyle, or InvalidOption if none does."""
+        names = [name for name, _ in mixture]
+        if unknown := [name for name in names if name not in self.styles]:
+            styles = ", ".join(self.styles) or "none"
+            raise UnknownStyle(f"there is no style {unknown[0][:80]!r} here; the styles are: {styles}")
+        if len({self.styles[name] for name in names}) > 1:
+            raise InvalidOption(
+                f"style: {', '.join(names)} are of several networks, and only styles of one can be mixed"
+            )
+        return self.styles[names[0]]
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Each network takes all the pictures that ask for it at once; the styles first."""
@@ -74,8 +92,9 @@ class CollectionHandler(ImageHandler):
             for i, picture in zip(indices, made, strict=True):
                 results[i] = picture
 
-        for style, indices in grouped([each.style for each in options]).items():
-            run_each(self.styles[style].stylize_pictures, indices, options)
+        networks = [self.network_of(each.style) if each.style else None for each in options]
+        for network, indices in grouped(networks).items():
+            run_each(network.stylize_pictures, indices, options)
         for factor, indices in grouped([each.scale for each in options]).items():
             run_each(self.upscalers[factor].upscale_pictures, indices, enlarging)
         return results

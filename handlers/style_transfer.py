@@ -13,6 +13,15 @@ class StyleTransferHandler(ImageHandler):
 
     options = StyleOptions
 
+    def warm_up_options(self) -> list[StyleOptions]:
+        """The first style: all are run by the same layers."""
+        return [StyleOptions(style=((self.predictor.styles[0], 1.0),))]
+
+    def scale_of(self, options: StyleOptions) -> int:
+        """1. Raises InputError as :meth:`perceptual.inference.predictor.Predictor.conditions`."""
+        self.predictor.conditions([options])
+        return 1
+
     def run(self, pictures: Sequence[Picture], options: Sequence[StyleOptions], watch: Watch) -> list[Picture]:
         """As :meth:`perceptual.inference.predictor.Predictor.stylize_pictures`."""
         return self.predictor.stylize_pictures(pictures, options, watch)

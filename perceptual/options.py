@@ -1,11 +1,47 @@
 """What a request may ask for, with the same names as header, form field and command-line option."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
-from .settings import Choice, Integer, Number, OneOf, Switch, Text, setting
+from .settings import Choice, Integer, Number, OneOf, Switch, setting
 
 FORMATS = ("jpeg", "png", "webp")
 TILE = Integer(128, 16384)  # pixels
+MOST_MIXED = 32  # styles in one picture
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A style's name, or several with their shares."""
+
+    def parse(self, value: Any) -> tuple[tuple[str, float], ...]:
+        """Names and shares, which add up to 1: of text such as ``starry_night:0.6,udnie:0.4``, or of a mapping."""
+        if isinstance(value, str):
+            value = dict(share_of(part) for part in split(value))
+        shares = {str(name): Number(0).parse(share) for name, share in dict(value).items()}
+        total = math.fsum(shares.values())
+        if not total or not math.isfinite(total) or len(shares) > MOST_MIXED:
+            raise ValueError
+        return tuple((name, share / total) for name, share in shares.items() if share)
+
+    def __str__(self) -> str:
+        return f"a style's name, or up to {MOST_MIXED} with shares above 0, such as starry_night:0.6,udnie:0.4"
+
+
+def split(text: str) -> list[str]:
+    """The parts of a mixture's text. Raises ValueError if one is empty, or two have one name."""
+    parts = [part.strip() for part in text.split(",")]
+    names = [part.rpartition(":")[0] or part for part in parts]
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError
+    return parts
+
+
+def share_of(part: str) -> tuple[str, str]:
+    """Name and share of a part of a mixture's text; the share is 1 if none is given."""
+    name, colon, share = part.rpartition(":")
+    return (name.strip(), share) if colon else (part, "1")
 
 
 @dataclass(frozen=True)
@@ -28,6 +64,10 @@ class PictureOptions:
 class StyleOptions(PictureOptions):
     """Options of a stylization."""
 
+    style: tuple[tuple[str, float], ...] | None = setting(
+        None, Mixture(), "which style, or a mixture of styles such as starry_night:0.6,udnie:0.4"
+    )
+    stroke: float = setting(0.0, Number(0, 1), "size of the strokes, from 0, fine, to 1, coarse")
     strength: float = setting(1.0, Number(0, 1), "share of the style; the rest is the photo itself")
     keep_colors: bool = setting(False, Switch(), "take only brightness from the style and keep the photo's colours")
     max_size: int | None = setting(None, Integer(16, 16384), "reduce the photo to this longest side, in pixels, first")
@@ -43,9 +83,8 @@ class UpscaleOptions(PictureOptions):
 
 @dataclass(frozen=True)
 class CollectionOptions(StyleOptions, UpscaleOptions):
-    """Options of an archive of several networks: which style, and how many times larger afterwards."""
+    """Options of an archive of several networks; without a style, it only enlarges."""
 
-    style: str | None = setting(None, Text("a style's name"), "which style of a collection; without, only scale")
     scale: int | None = setting(
         None, OneOf((4, 8)), "how many times larger a collection makes the result; default: not"
     )

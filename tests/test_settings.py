@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from perceptual.errors import InvalidOption
-from perceptual.options import StyleOptions
+from perceptual.options import Mixture, StyleOptions
 from perceptual.settings import Choice, FilePath, Integer, Number, OneOf, Several, Switch, Text, parse, setting
 from perceptual_training.settings import StyleSettings, SuperResolutionSettings, read_recipe
 
@@ -135,3 +135,45 @@ def test_a_recipe_s_paths_are_relative_to_it(tmp_path):
     (tmp_path / "bad.toml").write_text("lr = = 1")
     with pytest.raises(InvalidOption, match="bad.toml"):
         read_recipe(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "mixture"),
+    [
+        ("the_scream", {"the_scream": 1}),
+        ("the_scream:0.6, udnie:0.2", {"the_scream": 0.75, "udnie": 0.25}),
+        ("a,b:3", {"a": 0.25, "b": 0.75}),
+        ("a:1,b:0", {"a": 1}),
+        ({"a": 1, "b": 1}, {"a": 0.5, "b": 0.5}),
+    ],
+)
+def test_a_mixture_of_styles_adds_up_to_one(text, mixture):
+    assert dict(Mixture().parse(text)) == pytest.approx(mixture)
+
+
+MANY = ",".join(f"s{i}" for i in range(33))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ",",
+        "a:",
+        ":1",
+        "a:0",
+        "a:0,b:0",
+        "a:-1,b:2",
+        "a:nan",
+        "a:inf",
+        "a:x",
+        "a:1,a:1",
+        {},
+        3,
+        None,
+        ",".join(f"s{i}" for i in range(33)),
+    ],
+)
+def test_what_is_no_mixture_is_an_invalid_option(text):
+    with pytest.raises(InvalidOption, match="style: expected a style's name, or up to 32 with shares above 0"):
+        parse(StyleOptions, {"style": text})

@@ -5,6 +5,8 @@ takes the weights of a layer as a matrix, and makes its step equally long in all
 span, where otherwise a few of them outweigh the rest.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import Adam, Optimizer
@@ -51,7 +53,10 @@ def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer
     inner = [each for each in parameters if kind == "muon" and each.ndim == 4 and min(each.shape[:2]) > 3]
     chosen = {id(each) for each in inner}
     others = [each for each in parameters if id(each) not in chosen]
-    groups = [{"params": [each]} | ({"rate": STYLE_RATE} if is_table(each) else {}) for each in others]
+    tables = [each for each in others if is_table(each)]
+    groups: list[dict[str, Any]] = [{"params": [each for each in others if not is_table(each)]}]
+    if tables:
+        groups.append({"params": tables, "rate": STYLE_RATE})
     adam = Adam(groups, lr, fused=parameters[0].device.type == "cuda")
     return [adam, ConvolutionMuon(inner, lr)] if inner else [adam]
 

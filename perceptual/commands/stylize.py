@@ -12,6 +12,7 @@ DESCRIPTION = """Stylizes photos without a server.
 
   perceptual stylize photo.jpg --model starry_night -o stylized.jpg
   perceptual stylize holiday/ --model models/mine.safetensors -o stylized/ --strength 0.7
+  perceptual stylize photo.jpg --model styles.safetensors --style starry_night:0.6,udnie:0.4 -o mixed.jpg
 
 A file that cannot be read is reported and skipped; the exit status is then 1.
 """
@@ -35,6 +36,7 @@ def run(args: Namespace) -> int:
     from ..inference.predictor import load
 
     predictor = load(args.model, args.device, args.engine)
+    predictor.conditions([options])  # a wrong style is one error, not one for each photo
 
     def stylize(photo: bytes, format: str) -> bytes:
         decoded = images.decode(photo, format=format, max_size=options.max_size)

@@ -195,21 +195,26 @@ def with_instance_norm(layers: Stack) -> Stack:
 
 
 class OneImageNorm(InstanceNorm):
-    """An instance norm of one image, by PyTorch's own operation.
+    """An instance norm of one image, as OpenVINO runs it fastest.
 
     Args:
         norm: Whose place it takes.
     """
 
+    one: Tensor
+
     def __init__(self, norm: InstanceNorm) -> None:
         super().__init__(norm.features)
         self.place = norm.place
+        self.register_buffer("one", torch.ones(norm.features, 1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Maps 1×C×H×W to the same shape, by a style 1×P."""
         scale, shift = self.parameters_of(style)
-        # Of four dimensions, as OpenVINO would otherwise turn x into another layout and back.
-        return F.instance_norm(x, eps=self.eps) * scale[..., None, None] + shift[..., None, None]
+        # OpenVINO computes in the layout that most inputs of an operation have. Convolutions by 1 give scale and shift
+        # the layout of x, which would otherwise be copied to theirs and back: half as long again for all layers.
+        scale, shift = (F.conv2d(each[..., None, None], self.one, groups=self.features) for each in (scale, shift))
+        return F.instance_norm(x, eps=self.eps) * scale + shift
 
 
 def quick_in_bfloat16(device: torch.device) -> bool:

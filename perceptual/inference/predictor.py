@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial, wraps
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InvalidOption, OutOfMemory, WeightsError, first_line
+from ..errors import InvalidOption, OutOfMemory, UnknownStyle, WeightsError, first_line
 from ..options import PictureOptions, StyleOptions, UpscaleOptions
 from ..settings import parse
 from . import engines, histogram, images
@@ -101,14 +101,24 @@ class Predictor:
         self.transform = engines.build(engine, self.network, self.device)
         self.bfloat16 = engines.in_bfloat16(engine, self.device)
         self.metadata = metadata
+        self.styles = style_names(network, metadata)
 
     @telling_of_memory
     @torch.inference_mode()
-    def __call__(self, batch: Tensor, *, tile: int | None = None) -> Tensor:
+    def __call__(
+        self,
+        batch: Tensor,
+        *,
+        style: str | Mapping[str, float] | None = None,
+        stroke: float = 0.0,
+        tile: int | None = None,
+    ) -> Tensor:
         """Runs the network on RGB images in [0, 1], float, N×3×H×W.
 
         Args:
             batch: The images.
+            style: For all of them, as in :meth:`stylize`.
+            stroke: As in :meth:`stylize`.
             tile: Side, in pixels of the result, of the square that is worked on at once; by default the network's.
 
         Returns:
@@ -116,18 +126,27 @@ class Predictor:
 
         Raises:
             ValueError: The tensor has another shape or type.
+            InputError: As for :meth:`stylize`.
             OutOfMemory: A GPU's memory does not even hold a small tile.
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
+        wishes = parse(StyleOptions, given(style=style, stroke=stroke))
         parts = batch.float().split(self.at_once(batch.shape[-2:], tile))
-        outputs = [self.run(part, lambda place, originals, outputs: outputs, tile, UNOBSERVED) for part in parts]
+        outputs = [
+            self.run(
+                part, self.conditions([wishes] * len(part)), lambda place, originals, outputs: outputs, tile, UNOBSERVED
+            )
+            for part in parts
+        ]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).to(batch.dtype)
 
     def stylize(
         self,
         photo: str | Path | bytes | Image.Image,
         *,
+        style: str | Mapping[str, float] | None = None,
+        stroke: float = 0.0,
         strength: float = 1.0,
         keep_colors: bool = False,
         max_size: int | None = None,
@@ -135,14 +154,18 @@ class Predictor:
     ) -> Image.Image:
         """Stylizes one photo: a path, an encoded image, or a PIL image.
 
-        The parameters are those of :class:`perceptual.options.StyleOptions`.
+        The parameters are those of :class:`perceptual.options.StyleOptions`; a mixture of styles may also be a mapping
+        such as ``{"starry_night": 0.6, "udnie": 0.4}``. A network of one style needs no name.
 
         Raises:
-            InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
+            InputError: The photo cannot be read (see :mod:`perceptual.errors`), an option is out of range, or the
+                network has no such style.
             WeightsError: The network is for another task.
         """
-        wishes = {"strength": strength, "keep-colors": keep_colors, "max-size": max_size, "tile": tile}
-        options = parse(StyleOptions, {name: value for name, value in wishes.items() if value is not None})
+        wishes = given(
+            style=style, stroke=stroke, strength=strength, keep_colors=keep_colors, max_size=max_size, tile=tile
+        )
+        options = parse(StyleOptions, wishes)
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
 
     @telling_of_memory
@@ -160,10 +183,11 @@ class Predictor:
             for picture, wish in zip(pictures, options, strict=True)
         ]
         results = list(photos)
+        styles = self.conditions(options)
         for indices, batch in self.batches(photos, options):
             wishes = [options[i] for i in indices]
             with observer.stage("infer"):
-                styled = self.run(batch, partial(steer, wishes), wishes[0].tile, observer).cpu()
+                styled = self.run(batch, styles[indices], partial(steer, wishes), wishes[0].tile, observer).cpu()
             for i, rgb in zip(indices, styled, strict=True):
                 results[i] = Picture(rgb, photos[i].alpha)
         return results
@@ -184,8 +208,8 @@ class Predictor:
             InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
             WeightsError: The network is for another task.
         """
-        wishes = {"histogram-matching": histogram_matching, "low-frequencies": low_frequencies, "tile": tile}
-        options = parse(UpscaleOptions, {name: value for name, value in wishes.items() if value is not None})
+        wishes = given(histogram_matching=histogram_matching, low_frequencies=low_frequencies, tile=tile)
+        options = parse(UpscaleOptions, wishes)
         return self.upscale_pictures([open_picture(photo, self.network.scale)], [options])[0].to_pil()
 
     @telling_of_memory
@@ -199,7 +223,7 @@ class Predictor:
         for indices, batch in self.batches(pictures, options):
             with observer.stage("infer"):
                 outputs = self.run(
-                    batch, lambda place, originals, outputs: to_bytes(outputs), options[indices[0]].tile, observer
+                    batch, None, lambda place, originals, outputs: to_bytes(outputs), options[indices[0]].tile, observer
                 )
             for i, original, output in zip(indices, batch, outputs, strict=True):
                 if options[i].histogram_matching:
@@ -212,6 +236,28 @@ class Predictor:
         """Raises WeightsError unless the network is for a task."""
         if self.network.task != task:
             raise WeightsError(f"these weights are for {self.network.task}, not for {task}")
+
+    def conditions(self, options: Sequence[StyleOptions]) -> Tensor:
+        """The style that each of N requests asks for, N×P on the device.
+
+        Raises:
+            UnknownStyle: The network has no style of that name.
+            InvalidOption: It has several and none is named, or one size of strokes and another is asked for.
+        """
+        if not isinstance(self.network, StyleNetwork):
+            return torch.zeros(len(options), 0, device=self.device)
+        return torch.cat([self.style_of(self.network, each) for each in options])
+
+    def style_of(self, network: StyleNetwork, options: StyleOptions) -> Tensor:
+        """The style of one request, 1×P."""
+        if options.stroke and network.config["sizes"] == 1:
+            raise InvalidOption("stroke: this network has strokes of one size")
+        if options.style is None and len(self.styles) > 1:
+            raise InvalidOption(f"style: say which; the styles are: {', '.join(self.styles)}")
+        shares = dict(options.style or dict.fromkeys(self.styles, 1.0))
+        if unknown := [name for name in shares if name not in self.styles]:
+            raise UnknownStyle(f"there is no style {unknown[0][:80]!r} here; the styles are: {', '.join(self.styles)}")
+        return network.style([shares.get(name, 0.0) for name in self.styles], options.stroke)
 
     def batches(
         self, pictures: Sequence[Picture], options: Sequence[PictureOptions]
@@ -230,11 +276,14 @@ class Predictor:
         """How many images of a size the network takes at once; of the largest, one, and that in parts."""
         return max(1, (tile or self.network.tile) ** 2 // (math.prod(size) * self.network.scale**2))
 
-    def run(self, images: Tensor, finish: Finish, tile: int | None, observer: Observer) -> Tensor:
+    def run(
+        self, images: Tensor, styles: Tensor | None, finish: Finish, tile: int | None, observer: Observer
+    ) -> Tensor:
         """Runs the network on images of one size; in parts if they are large, in smaller ones if memory lacks.
 
         Args:
             images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
+            styles: N×P on the device, or None for a network without.
             finish: Makes of images, told by their place in the batch, and the network's outputs, floats in [0, 1] on
                 the device, what is to be kept.
             tile: As for :meth:`__call__`.
@@ -254,7 +303,7 @@ class Predictor:
 
         while True:
             try:
-                return self.run_in_parts(images, finish_and_tell, side)
+                return self.run_in_parts(images, styles, finish_and_tell, side)
             except torch.OutOfMemoryError:
                 if side <= LEAST_TILE:
                     raise
@@ -262,25 +311,54 @@ class Predictor:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def run_in_parts(self, images: Tensor, finish: Finish, side: int) -> Tensor:
+    def run_in_parts(self, images: Tensor, styles: Tensor | None, finish: Finish, side: int) -> Tensor:
         """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result."""
         network, scale = self.network, self.network.scale
         count, _, height, width = images.shape
 
         def function(part: Tensor) -> Tensor:
             originals = to_float(part, self.device)
-            outputs = network(originals, self.transform)
+            conditions = (styles,) if isinstance(network, StyleNetwork) else ()
+            outputs = network(originals, *conditions, transform=self.transform)
             return finish(slice(count), originals, outputs)
 
         if network.reach is not None:
             return run_in_tiles(function, images, side // scale, network.reach, scale)
-        if isinstance(network, StyleNetwork) and count * height * width > side**2:
+        if isinstance(network, StyleNetwork) and styles is not None and count * height * width > side**2:
             # Besides the band, the features of the whole image are kept.
             places = [slice(i, i + 1) for i in range(count)]
             in_bands = partial(run_in_bands, network, pixels=side**2 // 8, device=self.device, bfloat16=self.bfloat16)
-            results = [in_bands(image=images[each], finish=partial(finish, each)) for each in places]
+            results = [
+                in_bands(image=images[each], style=styles[each], finish=partial(finish, each)) for each in places
+            ]
             return results[0] if count == 1 else torch.cat(results)
         return function(images).to(images.device)
+
+
+def as_they_are(place: slice, originals: Tensor, outputs: Tensor) -> Tensor:
+    """Keeps what the network made."""
+    return outputs
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Arguments that are not None, by the names that options have in text."""
+    return {name.replace("_", "-"): value for name, value in values.items() if value is not None}
+
+
+def style_names(network: ImageTransformationNetwork, metadata: Mapping[str, Any]) -> list[str]:
+    """Names of a network's styles, in their order; a file of one style may have none.
+
+    Raises:
+        WeightsError: The metadata name more or fewer than the network holds.
+    """
+    if not isinstance(network, StyleNetwork):
+        return []
+    provenance = metadata.get("provenance", {})
+    named = provenance.get("styles") or [{"name": provenance.get("name", "")}]
+    names = [str(each["name"]) for each in named]
+    if len(names) != network.config["styles"]:
+        raise WeightsError(f"the weights hold {network.config['styles']} styles and name {len(names)}")
+    return names
 
 
 def steer(options: Sequence[StyleOptions], place: slice, originals: Tensor, styled: Tensor) -> Tensor:

@@ -5,22 +5,24 @@ from torch import nn
 
 from perceptual import load
 from perceptual.inference.bands import Moments, run_in_bands
-from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.networks import StyleNetwork, neutral_style
 
 
 def network_of(preset, **changes):
     """One whose weights carry far and whose norms matter, so that a wrong statistic or margin would show."""
     torch.manual_seed(0)
     network = StyleNetwork(**{**StyleNetwork.presets[preset], "init_features": 4, "num_residuals": 2, **changes})
-    for layer in network.modules():
-        if isinstance(layer, nn.GroupNorm):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    if network.style_numbers:
+        nn.init.uniform_(network.styles, 0.5, 1.5)
+        network.styles.data -= (neutral_style(network) == 0).float()  # shifts from -0.5 to 0.5
     return network.eval().requires_grad_(False)
 
 
-def in_bands(network, image, pixels, **options):
-    return run_in_bands(network, image, pixels, torch.device("cpu"), lambda originals, outputs: outputs, **options)
+def in_bands(network, image, pixels, style=None, **options):
+    style = network.styles[0, :1] if style is None else style
+    return run_in_bands(
+        network, image, style, pixels, torch.device("cpu"), lambda originals, outputs: outputs, **options
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"in_channels": 1}, {"output": "tanh"}])
@@ -33,6 +35,15 @@ def test_bands_make_the_same_picture(changes, size):
         found, whole = in_bands(network, image, 16 * size[1]), network(image)
     assert (found - whole).abs().max() < 2e-3  # the features are kept in half precision
     assert (found - whole).abs().mean() < 2e-4
+
+
+def test_bands_are_of_the_style_asked_for():
+    network = network_of("default", styles=3)
+    image, style = torch.rand(1, 3, 90, 50), network.style([0.2, 0, 0.8])
+    with torch.inference_mode():
+        found, whole = in_bands(network, image, 16 * 50, style), network(image, style)
+        assert (whole - network(image, network.styles[0])).abs().mean() > 0.01
+    assert (found - whole).abs().max() < 2e-3
 
 
 def test_bands_in_bfloat16_make_the_same_picture():
@@ -55,7 +66,9 @@ def test_bytes_in_bytes_out():
         assert outputs.shape == originals.shape
         return (originals * 255).round().byte()
 
-    assert torch.equal(run_in_bands(network_of("default"), image, 16 * 40, torch.device("cpu"), keep), image)
+    network = network_of("default")
+    made = run_in_bands(network, image, network.styles[0], 16 * 40, torch.device("cpu"), keep)
+    assert torch.equal(made, image)
     assert [len(part[0, 0]) for part in seen] == [16, 16, 16, 2]
 
 

@@ -52,6 +52,22 @@ def test_openvino_agrees_with_eager(name, bfloat16, monkeypatch):
     assert_agrees(name, "openvino")
 
 
+@pytest.mark.parametrize("engine", ["eager", "compile", pytest.param("openvino", marks=needs_openvino)])
+def test_one_engine_runs_every_style_as_each_image_asks(engine, caplog):
+    torch.manual_seed(0)
+    network = StyleNetwork(init_features=8, num_residuals=1, styles=3).eval()
+    nn.init.uniform_(network.styles, 0.2, 2)
+    run = engines.build(engine, network, CPU)
+    if caplog.messages:
+        pytest.skip(caplog.messages[0])
+    photo, styles = torch.rand(1, 3, 40, 52), torch.cat([network.styles[2], network.style([0.5, 0.5, 0])])
+    with torch.inference_mode():
+        together = network(photo.expand(2, -1, -1, -1), styles, run)
+        for output, style in zip(together, styles, strict=True):
+            assert (output - network(photo, style[None])).abs().mean() * 255 < 1
+            assert (output - network(photo, network.styles[1])).abs().mean() * 255 > 5
+
+
 @needs_openvino
 def test_openvino_tells_nobody():
     program = """
@@ -59,7 +75,7 @@ def test_openvino_tells_nobody():
         sys.addaudithook(lambda event, arguments: sys.exit(event) if event.startswith("socket.") else None)
         from perceptual.inference import engines
         from perceptual.inference.networks import StyleNetwork
-        engines.openvino(StyleNetwork(init_features=4, num_residuals=0).layers)
+        engines.openvino(StyleNetwork(init_features=4, num_residuals=0))
         assert "openvino.tools.ovc" in sys.modules and not sys.modules["openvino_telemetry"]
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
@@ -104,12 +120,12 @@ def test_what_does_not_compile_is_run_as_it_is(function, reason, monkeypatch, ca
 
 def test_auto_is_eager_where_openvino_is_missing_or_fails(monkeypatch, caplog):
     monkeypatch.setattr(engines, "quick_in_bfloat16", lambda device: False)
-    layers = networks()["default"].layers
+    network = networks()["default"]
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    assert isinstance(engines.build("auto", layers, CPU), engines.Eager) and not caplog.messages
+    assert isinstance(engines.build("auto", network, CPU), engines.Eager) and not caplog.messages
     monkeypatch.setattr(engines, "find_spec", lambda name: name)
     monkeypatch.setattr(engines, "openvino", fails)
-    assert isinstance(engines.build("auto", layers, CPU), engines.Eager)
+    assert isinstance(engines.build("auto", network, CPU), engines.Eager)
     assert caplog.messages == ["OpenVINO fails; running PyTorch as it is: no C++ compiler"]
 
 
@@ -118,7 +134,7 @@ def test_openvino_asked_for_where_it_cannot_be(weights, monkeypatch):
     with pytest.raises(InvalidOption, match="pip install openvino"):
         perceptual.load(weights, "cpu", engine="openvino")
     with pytest.raises(InvalidOption, match="openvino runs on the CPU, and the device is cuda:1"):
-        engines.build("openvino", networks()["default"].layers, torch.device("cuda:1"))
+        engines.build("openvino", networks()["default"], torch.device("cuda:1"))
 
 
 def test_what_overflows_is_run_again_in_float32():
@@ -146,8 +162,8 @@ def test_signals_are_survived_after_engines_have_ended():
         from perceptual.inference.networks import StyleNetwork
         faulthandler.enable()  # as signal handlers of Python, runs on the stack that is set aside for signals
         signal.signal(signal.SIGUSR1, lambda *arguments: print("survived"))
-        layers = StyleNetwork(init_features=4, num_residuals=0).layers
-        first, second = engines.openvino(layers), engines.openvino(layers)
+        network = StyleNetwork(init_features=4, num_residuals=0)
+        first, second = engines.openvino(network), engines.openvino(network)
         del first
         gc.collect()
         del second

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork, UpsampleBlock, luma, pad_to_multiple
+from perceptual.inference.networks import (
+    InstanceNorm,
+    StyleNetwork,
+    SuperResolutionNetwork,
+    UpsampleBlock,
+    luma,
+    pad_to_multiple,
+)
 from perceptual.inference.resampling import resize_bicubic
 
 # The paper's supplementary material, table 1: inputs, outputs and kernel of every convolution.
@@ -47,9 +54,10 @@ def test_paper_preset_uses_its_forty_pixel_border_up():
     network = StyleNetwork(**StyleNetwork.presets["paper"])
     assert network.border == 40
     seen = []
-    network.layers.register_forward_hook(lambda module, args, out: seen.append((args[0].shape, out.shape)))
+    network.encoder.register_forward_hook(lambda module, args, out: seen.append(args[0].shape))
+    network.decoder.register_forward_hook(lambda module, args, out: seen.append(out.shape))
     network(torch.rand(1, 3, 256, 256))
-    assert seen == [((1, 3, 336, 336), (1, 3, 256, 256))]
+    assert seen == [(1, 3, 336, 336), (1, 3, 256, 256)]
 
 
 def test_instance_norm_makes_images_of_a_batch_independent():
@@ -60,11 +68,43 @@ def test_instance_norm_makes_images_of_a_batch_independent():
         torch.testing.assert_close(network(batch), alone, atol=1e-5, rtol=0)
 
 
-def test_instance_norm_is_torch_s():
-    network = StyleNetwork(init_features=4, num_residuals=1)
-    norm = network.layers[0][1]
-    x = torch.randn(2, 4, 9, 7)
-    torch.testing.assert_close(norm(x), nn.InstanceNorm2d(4)(x), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("count", [1, 3])
+def test_instance_norm_is_torch_s_with_a_scale_and_shift_for_each_image(count, layout):
+    norm = InstanceNorm(4)
+    norm.place = slice(2, 10)
+    x, style = torch.randn(count, 4, 9, 7).contiguous(memory_format=layout), torch.randn(count, 12)
+    scale, shift = style[:, 2:6, None, None], style[:, 6:10, None, None]
+    torch.testing.assert_close(norm(x, style), nn.InstanceNorm2d(4)(x) * scale + shift, atol=1e-5, rtol=0)
+
+
+def many_styles():
+    torch.manual_seed(0)
+    network = StyleNetwork(init_features=4, num_residuals=1, styles=3, sizes=2).eval().requires_grad_(False)
+    nn.init.uniform_(network.styles, 0.2, 2)
+    return network
+
+
+def test_each_image_of_a_batch_has_its_own_style():
+    network = many_styles()
+    batch, styles = torch.rand(3, 3, 32, 40), network.styles[:, 0]
+    alone = torch.cat([network(image[None], style[None]) for image, style in zip(batch, styles, strict=True)])
+    torch.testing.assert_close(network(batch, styles), alone, atol=1e-5, rtol=0)
+    assert (network(batch, styles) - network(batch, styles[:1])).abs().mean((1, 2, 3))[1:].min() > 0.01
+
+
+def test_a_mixture_is_a_mean_of_styles_and_sizes():
+    network = many_styles()
+    assert torch.equal(network.style([0, 1, 0]), network.styles[1, :1])
+    assert torch.equal(network.style([0, 1, 0], stroke=1), network.styles[1, 1:])
+    expected = 0.5 * network.styles[0] + 0.5 * network.styles[2]
+    torch.testing.assert_close(network.style([0.5, 0, 0.5], stroke=0.25)[0], 0.75 * expected[0] + 0.25 * expected[1])
+
+
+def test_a_style_is_3200_numbers_and_must_be_named_among_several():
+    assert StyleNetwork().style_numbers == 3200
+    with pytest.raises(ValueError, match="say which of 3 styles"):
+        many_styles()(torch.rand(1, 3, 32, 32))
 
 
 def test_luma_network_ignores_colour():

@@ -5,12 +5,13 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 
 import perceptual
-from perceptual.errors import ImageTooLarge, InvalidImage, InvalidOption, OutOfMemory, WeightsError
+from perceptual.errors import ImageTooLarge, InvalidImage, InvalidOption, OutOfMemory, UnknownStyle, WeightsError
 from perceptual.inference.images import Picture, decode
-from perceptual.inference.networks import SuperResolutionNetwork
+from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.predictor import Predictor
 from perceptual.inference.resampling import resize_bicubic
 from perceptual.options import StyleOptions, UpscaleOptions
+from perceptual.settings import parse
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +254,54 @@ def test_gpu_agrees_with_cpu(predictor, weights):
     photo = Image.effect_noise((128, 96), 80).convert("RGB")
     difference = as_array(perceptual.load(weights, device="cuda").stylize(photo)) - as_array(predictor.stylize(photo))
     assert np.abs(difference).mean() < 1
+
+
+@pytest.fixture(scope="module")
+def styles():
+    """A predictor of three styles at two sizes."""
+    torch.manual_seed(0)
+    network = StyleNetwork(init_features=4, num_residuals=1, styles=3, sizes=2).eval().requires_grad_(False)
+    torch.nn.init.uniform_(network.styles, 0.2, 2)
+    names = [{"name": name} for name in ("one", "two", "three")]
+    return Predictor(network, {"provenance": {"styles": names}}, device="cpu")
+
+
+def test_pictures_of_a_batch_have_their_own_styles(styles):
+    photo = Picture(torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8))
+    texts = ["one", "two:0.5,three:0.5", "three", "two:3,three:3"]
+    wishes = [parse(StyleOptions, {"style": text, "stroke": "0.5"}) for text in texts]
+    together = styles.stylize_pictures([photo] * 4, wishes)
+    for made, wish in zip(together, wishes, strict=True):
+        (alone,) = styles.stylize_pictures([photo], [wish])
+        assert (made.rgb.int() - alone.rgb.int()).abs().max() <= 1
+    assert torch.equal(together[1].rgb, together[3].rgb)
+    assert (together[0].rgb.int() - together[2].rgb.int()).abs().float().mean() > 2
+
+
+def test_a_large_picture_has_the_same_style_in_bands(styles):
+    photo = Picture(torch.randint(0, 256, (3, 300, 200), dtype=torch.uint8))
+    whole, bands = (
+        styles.stylize_pictures([photo], [parse(StyleOptions, {"style": "two:1,one:1", **tile})])[0].rgb.int()
+        for tile in ({}, {"tile": "128"})
+    )
+    assert (whole - bands).abs().max() <= 1
+
+
+def test_styles_in_python_are_a_name_or_a_mapping(styles):
+    photo = Image.effect_noise((50, 40), 80).convert("RGB")
+    mixed = styles.stylize(photo, style={"one": 0.6, "two": 0.4})
+    assert mixed == styles.stylize(photo, style="one:0.6,two:0.4") != styles.stylize(photo, style="one")
+    batch = torch.rand(2, 3, 32, 32)
+    assert (styles(batch, style="one") - styles(batch, style="one", stroke=1)).abs().mean() > 0.01
+
+
+def test_a_style_that_is_none(styles, weights):
+    photo = Image.effect_noise((50, 40), 80).convert("RGB")
+    with pytest.raises(InvalidOption, match="style: say which; the styles are: one, two, three"):
+        styles.stylize(photo)
+    with pytest.raises(UnknownStyle, match="there is no style 'four' here; the styles are: one, two, three"):
+        styles.stylize(photo, style="one:1,four:1")
+    with pytest.raises(InvalidOption, match="stroke: this network has strokes of one size"):
+        perceptual.load(weights, "cpu").stylize(photo, stroke=0.5)
+    with pytest.raises(WeightsError, match="the weights hold 3 styles and name 1"):
+        Predictor(styles.network, {}, device="cpu")

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from perceptual.errors import WeightsError
@@ -31,8 +32,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     network = StyleNetwork(init_features=4, num_residuals=1)
     save_network(tmp_path / "x.safetensors", network, {})
     before = (tmp_path / "x.safetensors").read_bytes()
-    network.layers[-1].bias.data[0] = 1e6  # infinite in float16
-    with pytest.raises(WeightsError, match=r"layers\.\d+\.bias is not finite in half precision"):
+    network.decoder[-1].bias.data[0] = 1e6  # infinite in float16
+    with pytest.raises(WeightsError, match=r"decoder\.\d+\.bias is not finite in half precision"):
         save_network(tmp_path / "x.safetensors", network, {})
     assert (tmp_path / "x.safetensors").read_bytes() == before
 
@@ -100,3 +101,31 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_atomically(target, "not bytes")
     assert target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]
+
+
+def test_weights_of_one_style_as_earlier_versions_wrote_them(tmp_path):
+    torch.manual_seed(0)
+    network = StyleNetwork(init_features=4, num_residuals=2)
+    torch.nn.init.uniform_(network.styles, 0.2, 2)
+    save_network(tmp_path / "today.safetensors", network, {})
+    tensors = load_file(tmp_path / "today.safetensors")
+    numbers = tensors.pop("styles")[0, 0].split([4, 4, 8, 8, *[16] * 10, 8, 8, 4, 4])
+    # One Sequential of all layers, the norms' numbers among them.
+    places = [*((f"encoder.{i}", i) for i in range(3)), *((f"blocks.{i}", 3 + i) for i in range(2))]
+    places += [(f"decoder.{i}", 5 + i) for i in range(3)]
+    earlier = {}
+    for key, tensor in tensors.items():
+        part = next(part for part, _ in places if key.startswith(part + "."))
+        earlier[key.replace(part, f"layers.{dict(places)[part]}", 1)] = tensor
+    norms = ["0.1", "1.1", "2.1", "3.body.1", "3.body.4", "4.body.1", "4.body.4", "5.2", "6.2"]
+    kinds = [f"layers.{norm}.{kind}" for norm in norms for kind in ("weight", "bias")]
+    earlier |= {key: number.clone() for key, number in zip(kinds, numbers, strict=True)}
+    with safe_open(tmp_path / "today.safetensors", "pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["config"])
+    del config["styles"], config["sizes"]
+    save_file(earlier, tmp_path / "earlier.safetensors", metadata | {"config": json.dumps(config)})
+    loaded, _ = load_network(tmp_path / "earlier.safetensors")
+    expected, _ = load_network(tmp_path / "today.safetensors")
+    photo = torch.rand(1, 3, 20, 24)
+    assert torch.equal(loaded(photo), expected(photo))

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import perceptual
+from perceptual.errors import InputError, TrainingError
+from perceptual.inference.weights import load_network
+from perceptual.settings import parse
+from perceptual_training.settings import StylesSettings
+from perceptual_training.styles import ManyStyles, factors_by_name, train_styles
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def paintings(tmp_path, painting):
+    """A folder of two paintings, of which one is in the catalogue."""
+    folder = tmp_path / "paintings"
+    folder.mkdir()
+    painting.rename(folder / "stripes.png")
+    dots = np.zeros((70, 90, 3), np.uint8)
+    dots[::6, ::6] = (250, 20, 120)
+    Image.fromarray(dots).save(folder / "dots.png")
+    (folder / "paintings.toml").write_text('[dots]\ntitle = "Dots"\nartist = "Nobody"\n')
+    return folder
+
+
+@pytest.fixture
+def many(paintings, photos, loss_weights, tmp_path):
+    """Settings of a training of six iterations, with what a test changes of them."""
+
+    def make(**changes):
+        values = {
+            "content-dir": photos,
+            "style-dir": paintings,
+            "style-sizes": (64, 96),
+            "loss-weights": loss_weights,
+            "init-features": 4,
+            "num-residuals": 1,
+            "image-size": 32,
+            "batch-size": 2,
+            "iterations": 6,
+            "num-workers": 0,
+            "samples": 2,
+            "log-step": 2,
+            "save-step": 3,
+            "sample-step": 3,
+            "model-path": tmp_path / "models" / "styles.safetensors",
+            "sample-path": tmp_path / "run",
+            "device": "cpu",
+        }
+        return parse(StylesSettings, values | {name.replace("_", "-"): value for name, value in changes.items()})
+
+    return make
+
+
+def test_a_run_leaves_one_network_of_all_styles(many):
+    weights = train_styles(many())
+    network, metadata = load_network(weights)
+    assert network.styles.shape == (2, 2, network.style_numbers)
+    assert not torch.equal(network.styles[0], network.styles[1])
+    told = metadata["provenance"]["styles"]
+    assert [each["name"] for each in told] == ["dots", "stripes"]
+    assert told[0]["title"] == "Dots" and len(told[1]["style_image_sha256"]) == 64
+    photo = Image.effect_noise((50, 40), 80).convert("RGB")
+    assert perceptual.load(weights, "cpu").stylize(photo, style={"dots": 1, "stripes": 1}, stroke=0.5).size == (50, 40)
+    with Image.open(many().sample_path / "samples.png") as sheet:
+        assert sheet.width == 12 * 260 + 4
+
+
+def test_all_paintings_weigh_the_same(many):
+    task = ManyStyles(many(), CPU)
+    torch.manual_seed(0)
+    photos = torch.stack([task.samples[0], task.samples[1]])
+    features = task.objective.features(photos)
+    own = torch.stack(
+        [
+            task.objective.style_loss.of_each(features, torch.full((2,), row)).mean() * task.factors[row]
+            for row in range(4)
+        ]
+    )
+    assert own.max() < 4 * own.min() and 1e5 < own.mean() < 1e7  # 1e6 for the crops it was measured on
+    doubled = ManyStyles(many(style_factors=("dots=2",)), CPU)
+    torch.testing.assert_close(doubled.factors, task.factors * torch.tensor([2.0, 2.0, 1.0, 1.0]))
+
+
+def test_resuming_is_exact(many, tmp_path):
+    straight = many(sample_path=tmp_path / "straight", model_path=tmp_path / "straight.safetensors")
+    train_styles(straight)
+    halves = {"sample_path": tmp_path / "halves", "model_path": tmp_path / "halves.safetensors"}
+    train_styles(many(**halves, iterations=3))
+    (tmp_path / "halves.safetensors").unlink()
+    torch.manual_seed(99)
+    train_styles(many(**halves), resume=True)
+    one, two = (load_network(tmp_path / f"{name}.safetensors")[0].state_dict() for name in ("straight", "halves"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_other_paintings_do_not_go_on(many, paintings):
+    train_styles(many(iterations=3))
+    Image.effect_noise((90, 80), 80).convert("RGB").save(paintings / "dots.png")
+    with pytest.raises(TrainingError, match="made with another file as the paintings"):
+        train_styles(many(), resume=True)
+
+
+def test_begins_with_a_network_of_one_style(many, weights):
+    task = ManyStyles(many(initial_weights=weights), CPU)
+    initial, _ = load_network(weights)
+    assert torch.equal(task.network.styles, initial.styles.expand(2, 2, -1))
+    assert torch.equal(task.network.blocks[0].body[0].weight, initial.blocks[0].body[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "message"),
+    [
+        ("broken.jpg", b"not an image", "broken.jpg"),
+        ("small.png", Image.effect_noise((63, 200), 80), "63×200 pixels are too few; a painting needs 64 a side"),
+        ("grey.png", Image.new("RGB", (80, 80), (90, 90, 90)), "is of one colour: there is no style in it"),
+        ("a:b.png", Image.effect_noise((80, 80), 80), "a style's name has letters, digits, _, - and . alone"),
+        ("dots.jpg", Image.effect_noise((80, 80), 80), "would both be the style dots: rename one"),
+        ("paintings.toml", b"[nobody]", "names nobody, and there is no such painting"),
+        ("paintings.toml", b"[", "paintings.toml"),
+    ],
+)
+def test_a_painting_that_cannot_be_used(many, paintings, name, picture, message):
+    if isinstance(picture, bytes):
+        (paintings / name).write_bytes(picture)
+    else:
+        picture.convert("RGB").save(paintings / name)
+    with pytest.raises(InputError, match=message):
+        train_styles(many())
+    assert not many().sample_path.exists()
+
+
+def test_factors_name_paintings(many):
+    task = ManyStyles(many(), CPU)
+    for text, message in (("circles=2", "no painting 'circles'"), ("dots=x", "expected NAME=NUMBER, got 'dots=x'")):
+        with pytest.raises(InputError, match=message):
+            factors_by_name((text,), task.paintings)
