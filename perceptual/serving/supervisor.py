@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from ..client.apis import ManagementClient, ready
+from ..client.management import ManagementClient, ready
 from ..errors import ServerError
 from .server import Server
 from .snapshots import write_held
