@@ -32,7 +32,7 @@ class Mixture:
 def split(text: str) -> list[str]:
     """The parts of a mixture's text. Raises ValueError if one is empty, or two have one name."""
     parts = [part.strip() for part in text.split(",")]
-    names = [part.rpartition(":")[0] or part for part in parts]
+    names = [share_of(part)[0] for part in parts]
     if not all(names) or len(set(names)) < len(names):
         raise ValueError
     return parts

@@ -6,7 +6,7 @@ import pytest
 from perceptual.errors import InvalidOption
 from perceptual.options import Mixture, StyleOptions
 from perceptual.settings import Choice, FilePath, Integer, Number, OneOf, Several, Switch, Text, parse, setting
-from perceptual_training.settings import StyleSettings, SuperResolutionSettings, read_recipe
+from perceptual_training.settings import StyleSettings, StylesSettings, SuperResolutionSettings, read_recipe
 
 RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/*.toml"))
 PROTECTED = {"the_muse"}  # paintings that may not be passed on
@@ -50,7 +50,7 @@ def test_values(kind, value, parsed):
         (
             "colour",
             "red",
-            "unknown option colour; the options are format, quality, tile, strength, keep-colors, max-size",
+            "unknown option colour; the options are format, quality, tile, style, stroke, strength, keep-colors, max-size",
         ),
     ],
 )
@@ -89,6 +89,9 @@ def test_shipped_recipes_are_valid(recipe):
     values = read_recipe(recipe) | {"content-dir": "photos"}
     if "super_resolution" in recipe.stem:
         assert parse(SuperResolutionSettings, values).image_size % values["upscale-factor"] == 0
+        return
+    if recipe.stem == "styles":
+        assert parse(StylesSettings, values | {"style-dir": "paintings"}).style_sizes
         return
     settings = parse(StyleSettings, {"style-image": "painting.jpg"} | values)
     if "style-image" in values:

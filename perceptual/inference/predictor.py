@@ -246,7 +246,8 @@ class Predictor:
         """
         if not isinstance(self.network, StyleNetwork):
             return torch.zeros(len(options), 0, device=self.device)
-        return torch.cat([self.style_of(self.network, each) for each in options])
+        styles = [self.style_of(self.network, each) for each in options]
+        return torch.cat(styles) if styles else self.network.styles[0, :0]
 
     def style_of(self, network: StyleNetwork, options: StyleOptions) -> Tensor:
         """The style of one request, 1×P."""

@@ -82,7 +82,7 @@ def test_large_photos_are_stylized_in_bands(predictor):
 
 def test_a_batch_takes_no_more_at_once_than_a_large_photo(predictor, monkeypatch):
     seen = []
-    monkeypatch.setattr(predictor.network, "forward", lambda x, transform: seen.append(len(x)) or x)
+    monkeypatch.setattr(predictor.network, "forward", lambda x, style, transform: seen.append(len(x)) or x)
     pictures = [Picture(torch.zeros(3, 64, 128, dtype=torch.uint8))] * 5
     predictor.stylize_pictures(pictures, [StyleOptions(tile=128)] * 5)
     assert seen == [2, 2, 1]
@@ -93,11 +93,11 @@ def test_a_gpu_without_enough_memory_gets_smaller_parts(predictor, monkeypatch):
     sides = []
     within = predictor.run_in_parts
 
-    def run_in_parts(images, finish, side):
+    def run_in_parts(images, styles, finish, side):
         sides.append(side)
         if side > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return within(images, finish, side)
+        return within(images, styles, finish, side)
 
     monkeypatch.setattr(predictor, "run_in_parts", run_in_parts)
     photo, room = Image.effect_noise((200, 160), 80), 300

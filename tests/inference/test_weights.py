@@ -57,8 +57,8 @@ def test_bad_files_are_told_apart(weights, tmp_path):
             weights, tmp_path / "b.st", task="juggling"
         ),
         "does not fit its own network: .*size mismatch": rewritten(weights, tmp_path / "c.st", config=wider),
-        r"does not fit its own network: .*Missing key.*layers\.0\.0\.weight": rewritten(
-            weights, tmp_path / "d.st", without="layers.0.0.weight", config=config
+        r"does not fit its own network: .*Missing key.*encoder\.0\.0\.weight": rewritten(
+            weights, tmp_path / "d.st", without="encoder.0.0.weight", config=config
         ),
         "does not fit its own network: .*unexpected keyword": rewritten(weights, tmp_path / "e.st", config='{"x": 1}'),
         "does not fit its own network: .*zero": rewritten(weights, tmp_path / "f.st", config='{"init_features": 0}'),
