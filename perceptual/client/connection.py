@@ -1,5 +1,6 @@
 """A connection to one API of a running server, whose failures are errors of this package."""
 
+import re
 from typing import Any
 
 import requests
@@ -8,11 +9,13 @@ from requests.auth import AuthBase
 from urllib3.exceptions import NewConnectionError
 
 from .. import errors
-from ..errors import InputError, PerceptualError, ServerError
+from ..errors import AlreadyRegistered, InputError, PerceptualError, ServerError, WorkersFailed
+from ..naming import ModelVersion
 from .sockets import SocketAdapter
 
 KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
 CONNECTING = 5.0  # seconds
+FAILED = re.compile(r"Failed to start workers for model (\S+) version: ([^\s;]+)")  # TorchServe's words
 
 ADVICE = {
     403: "make another version the default first: perceptual models set-default",
@@ -101,8 +104,10 @@ def error_of(response: Response) -> PerceptualError:
     if response.status_code == 413:
         return InputError("the photo has more bytes than the server takes (max_request_size in its config.properties)")
     message = str(reply.get("message") or f"HTTP {response.status_code} {response.reason}")
-    advice = ADVICE.get(response.status_code)
-    return ServerError(f"{message}; {advice}" if advice else message)
+    advised = f"{message}; {advice}" if (advice := ADVICE.get(response.status_code)) else message
+    if failed := FAILED.search(message):
+        return WorkersFailed(advised, ModelVersion(*failed.groups()))
+    return AlreadyRegistered(advised) if response.status_code == 409 else ServerError(advised)
 
 
 def is_token_refused(response: Response) -> bool:

@@ -73,7 +73,7 @@ def verdict(status: Any) -> str:
 
     ping = escape(status.ping)
     if status.unhealthy:
-        return f"[red]unhealthy[/red]: no worker is ready for {', '.join(status.unhealthy)} (/ping: {ping})"
+        return f"[red]unhealthy[/red]: no worker is ready for {escape(', '.join(status.unhealthy))} (/ping: {ping})"
     return f"[green]healthy[/green] (/ping: {ping})"
 
 

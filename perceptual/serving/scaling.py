@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
 from ..client.addresses import RunningServer
-from ..client.management import ready
+from ..client.model import Model
 from ..errors import ServerError
+from ..undo import all_or_nothing
 
 CGROUPS = Path("/sys/fs/cgroup")
 ENDED = "a worker ended just now; perceptual status shows more"
@@ -54,31 +55,27 @@ def scale(
         The number of workers there are now.
 
     Raises:
-        ServerError: No such model, there is no room for so many, or a worker fails to start; then nothing has changed.
+        WorkersFailed: A worker fails to start; then nothing has changed.
+        ServerError: No such model, or there is no room for so many.
     """
-    with server.management() as management:
-        before = management.describe(name, version)["minWorkers"]
+    with server.management() as management, all_or_nothing() as undo:
+        before = management.describe(name, version).wanted
         if workers is not None and workers <= max(before, 1):
             management.scale(name, workers, version, progress)
             return workers
-        try:
-            if not management.ready_workers(name, version):
-                management.scale(name, max(before, 1), version, progress)
-            count = choose(server, management.describe(name, version), workers)
-            management.scale(name, count, version, progress)
-        except ServerError:
-            with suppress(ServerError):
-                if management.describe(name, version)["minWorkers"] != before:
-                    management.scale(name, before, version)
-            raise
+        undo.callback(management.restore_workers, name, before, version)
+        if not management.ready_workers(name, version):
+            management.scale(name, max(before, 1), version, progress)
+        count = choose(server, management.describe(name, version), workers)
+        management.scale(name, count, version, progress)
     return count
 
 
-def choose(server: RunningServer, described: dict[str, Any], wanted: int | None) -> int:
+def choose(server: RunningServer, model: Model, wanted: int | None) -> int:
     """The number that is wanted, or the largest sensible one. Raises ServerError if that many do not fit."""
-    rooms = [room_in_memory(server, described)]
-    if described["deviceType"] == "gpu":
-        rooms += room_on_gpus(described)
+    rooms = [room_in_memory(server, model)]
+    if model.on_gpu:
+        rooms += room_on_gpus(model)
         if wanted is None and len(rooms) == 1:
             raise ServerError("nvidia-smi does not report what a worker takes, as in most containers: give a number")
     tightest = min(rooms, key=lambda room: room.fit)
@@ -86,22 +83,22 @@ def choose(server: RunningServer, described: dict[str, Any], wanted: int | None)
         return max(1, min(tightest.fit, cores(server.pid)))
     if wanted > tightest.fit:
         raise ServerError(
-            f"{wanted} workers of {described['modelName']} do not fit, {tightest.fit} do: one takes "
+            f"{wanted} workers of {model.name} do not fit, {tightest.fit} do: one takes "
             f"{mebibytes(tightest.needs)}, and {mebibytes(tightest.free)} are free {tightest.where}"
         )
     return wanted
 
 
-def room_in_memory(server: RunningServer, described: dict[str, Any]) -> Room:
+def room_in_memory(server: RunningServer, model: Model) -> Room:
     """What the machine's memory allows, of which a worker on a GPU takes some as well."""
-    peaks = [peak(worker["pid"]) for worker in ready(described)]
+    peaks = [peak(worker.pid) for worker in model.ready]
     if not peaks:
         raise ServerError(ENDED)
     needs, free = max(peaks), free_memory(server.pid)
     return Room(len(peaks) + free // needs, needs, free, "in memory")
 
 
-def room_on_gpus(described: dict[str, Any]) -> list[Room]:
+def room_on_gpus(model: Model) -> list[Room]:
     """What the memory of the GPUs allows; empty if it cannot be told what a worker takes there.
 
     TorchServe deals workers out in turn, so the fullest GPU decides.
@@ -109,16 +106,16 @@ def room_on_gpus(described: dict[str, Any]) -> list[Room]:
     taken: dict[int, int] = defaultdict(int)  # one process may have an entry on several GPUs
     for pid, used in ask_nvidia("compute-apps=pid,used_memory"):
         taken[pid] += used
-    ours = [taken[worker["pid"]] for worker in ready(described) if taken.get(worker["pid"])]
+    ours = [taken[worker.pid] for worker in model.ready if taken.get(worker.pid)]
     free = dict(ask_nvidia("gpu=index,memory.free"))
-    gpus = described.get("deviceIds") or list(free)
+    gpus = model.gpus or tuple(free)
     if not ours:
         return []
     if not gpus or not free.keys() >= {*gpus}:
         raise ServerError("nvidia-smi does not report what is free on the GPUs, so it is not known what fits")
     needs = max(ours)
     fullest = min(gpus, key=lambda gpu: free[gpu])
-    fit = len(ready(described)) + len(gpus) * (free[fullest] // needs)
+    fit = len(model.ready) + len(gpus) * (free[fullest] // needs)
     return [Room(fit, needs, free[fullest], f"on GPU {fullest}")]
 
 
