@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from .errors import InvalidOption
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 class Kind(Protocol):
@@ -163,7 +164,7 @@ class Several:
         return f"one or more of: {self.kind}"
 
 
-def checked_range(kind: Number | Integer, value: Any) -> Any:
+def checked_range(kind: Number | Integer, value: N) -> N:
     """The value, or ValueError if it lies outside."""
     if not kind.low <= value <= kind.high:
         raise ValueError

@@ -6,6 +6,7 @@ import pytest
 
 from perceptual.extras import EXTRAS
 
+WITH_AIOHTTP = ("multidict", "yarl")
 HIDDEN = """
 import sys
 
@@ -65,4 +66,6 @@ def test_the_modules_of_an_extra_are_those_that_setup_installs():
         listed = {name.split(">")[0].split("=")[0].strip().lower() for name, _, when in wanted if extra in when}
         for module in modules:
             (name, *_) = distributions[module]
-            assert name.lower().replace("_", "-") in listed or module in ("multidict", "yarl"), module  # these two come with aiohttp
+            assert name.lower().replace("_", "-") in listed or module in ("multidict", "yarl"), (
+                module
+            )  # these two come with aiohttp

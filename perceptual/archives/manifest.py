@@ -133,7 +133,7 @@ def read_manifest(archive: str | Path) -> dict[str, Any]:
         with zipfile.ZipFile(archive) as file:
             if damaged := file.testzip():
                 raise ArchiveError(f"{archive} is damaged at {damaged}; build it again")
-            manifest = json.loads(file.read(MANIFEST))
+            manifest: dict[str, Any] = json.loads(file.read(MANIFEST))
             if not {"modelName", "modelVersion", "handler"} <= manifest["model"].keys():
                 raise ArchiveError(f"{archive} is not a model archive: its manifest names no model, version or handler")
             return manifest

@@ -1,7 +1,7 @@
 """A connection to one API of a running server, whose failures are errors of this package."""
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from requests import Response
@@ -13,7 +13,9 @@ from ..errors import AlreadyRegistered, InputError, PerceptualError, ServerError
 from ..naming import ModelVersion
 from .sockets import SocketAdapter
 
-KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+KINDS: dict[str, type[PerceptualError]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PerceptualError)
+}
 CONNECTING = 5.0  # seconds
 FAILED = re.compile(r"Failed to start workers for model (\S+) version: ([^\s;]+)")  # TorchServe's words
 
@@ -26,6 +28,9 @@ ADVICE = {
     503: "its workers are busy or down: try again, or scale them up",
     507: "out of memory: send a smaller picture, or set max_size",
 }
+
+
+T = TypeVar("T", bound="Client")
 
 
 class Client:
@@ -48,7 +53,7 @@ class Client:
             self.base = "http://localhost"
             self.session.mount(self.base, SocketAdapter(url.removeprefix("unix:")))
 
-    def __enter__(self) -> Any:
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, *exception: object) -> None:

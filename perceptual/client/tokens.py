@@ -80,6 +80,7 @@ class Tokens(AuthBase):
     def read_once(self) -> dict[str, Any]:
         """The key file as it is at this moment."""
         try:
-            return json.loads(self.key_file.read_text())
+            keys: dict[str, Any] = json.loads(self.key_file.read_text())
+            return keys
         except OSError as error:
             raise ServerError(f"cannot read the server's key file {self.key_file}: {error.strerror}") from error

@@ -37,7 +37,7 @@ class Start(NamedTuple):
         """How many workers that makes."""
         if self.snapshot is None:
             return len(self.loaded) + len(self.added)
-        models: dict[str, dict[str, Any]] = json.loads(self.snapshot)["models"]
+        models: dict[str, dict[str, dict[str, int]]] = json.loads(self.snapshot)["models"]
         restored = sum(version["minWorkers"] for versions in models.values() for version in versions.values())
         return restored + len(self.added)
 
