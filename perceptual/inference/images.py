@@ -37,7 +37,7 @@ MAX_PIXELS = 8192**2
 LONGEST = 65535  # pixels a side; networks pad to 16 rows, and of so thin a picture that would be far more than it has
 MAX_SIDES = {"jpeg": 65500, "webp": 16383}  # libjpeg's and libwebp's own limits, in pixels
 
-# How images that are not read begin: Pillow knows some of them, but its parsers for them stay out of a server's reach.
+# Magic bytes of formats that are refused: Pillow reads some, but its parsers for them stay out of a server's reach.
 UNREADABLE = {
     "AVIF": rb".{4}ftypavi[fs]",
     "HEIC": rb".{4}ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)",

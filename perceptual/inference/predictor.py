@@ -235,8 +235,8 @@ class Predictor:
 
         Args:
             images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
-            finish: Makes of images, told by their place in the batch, and the network's outputs, floats in [0, 1] on
-                the device, what is to be kept.
+            finish: Callback that returns the pixels to store, from the images' indices in the batch and the network's
+                outputs, floats in [0, 1] on the device.
             tile: As for :meth:`__call__`.
             observer: Is told of every part.
 

@@ -129,6 +129,7 @@ def are_free(port):
     return True
 
 
+@pytest.mark.serves
 def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_path, monkeypatch, photo, run):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     store, port = tmp_path / "store", free_port()
@@ -183,6 +184,7 @@ def running(pid):
         return False
 
 
+@pytest.mark.serves
 def test_an_added_archive_that_fails_to_load_is_tried_again(model_store, tmp_path):
     store, port = tmp_path / "store", free_port()
     shutil.copytree(model_store, store)

@@ -111,6 +111,7 @@ def status_of(client, model, photo):
     return reply.status_code
 
 
+@pytest.mark.serves
 def test_killing_the_program_ends_torchserve(model_store, tmp_path):
     program = f"""
 import time
