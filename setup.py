@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "heif": ["pillow-heif>=0.18"],  # reads HEIC
     "openvino": ["openvino>=2025.0"],  # the engine of that name
     "serve": [
         "aiohttp>=3.9",
@@ -23,6 +24,7 @@ EXTRAS = {
         "torch-model-archiver==0.12.0",
         "torchserve==0.12.0",
     ],
+    "tiff": ["tifffile>=2023.8", "imagecodecs>=2023.8"],  # read the flavours of TIFF that Pillow does not
     "train": [
         "scikit-image>=0.22",
         "tensorboard>=2.14",
@@ -60,6 +62,7 @@ setup(
         "perceptual.client",
         "perceptual.commands",
         "perceptual.inference",
+        "perceptual.inference.codecs",
         "perceptual.serving",
         "perceptual.worker",
         "perceptual_handlers",
