@@ -202,7 +202,7 @@ def parse(cls: type[T], values: Mapping[str, Any]) -> T:
     """Builds a dataclass of settings from values named as by :func:`option_name`.
 
     Raises:
-        InvalidOption: An unknown name, a required one missing, or a value of the wrong kind; the message tells what
+        InvalidOption: An unknown name, a required one missing, or a value of the wrong kind; the message says what
             was expected and what came.
     """
     known = {option_name(each): each for each in settings_of(cls)}

@@ -30,7 +30,7 @@ from .manifest import COLLECTION, DIGEST, MANIFEST, read_archive
 ROOMS = ("inference", "worker")
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can tell
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can hold
 
 
 class Packaged(NamedTuple):

@@ -75,8 +75,8 @@ def find_archives(
     Args:
         model_store: The folder.
         names: Of files; None for all.
-        pass_over: Is told of each that is missing, damaged, or has a name that TorchServe cannot take, which is then
-            left out; by default, that is an error.
+        pass_over: Called with a sentence on each that is missing, damaged, or has a name that TorchServe cannot take;
+            that one is then left out. By default, it is an error.
 
     Raises:
         ArchiveError: There is none, one is missing or damaged, or two hold the same version of a model.

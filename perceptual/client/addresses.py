@@ -1,4 +1,4 @@
-"""Where running servers are: what tells of one, and how it is found."""
+"""Where running servers are: how one announces itself, and how it is found."""
 
 import json
 import os

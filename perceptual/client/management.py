@@ -21,7 +21,7 @@ LOADING = 660.0  # seconds; more than the archives allow a worker to load (start
 APPEARANCE = 2.0  # seconds in which a model appears whose registration was broken off
 SETTLE = 10.0  # seconds between TorchServe's word that workers are loaded and their being ready; a moment in fact
 
-# TorchServe's words, the only place where it tells what it took from the manifest.
+# TorchServe's words, the only place where it reports what it read from the manifest.
 REGISTERED = re.compile(r'Model "(.+?)" Version: (\S+) registered')
 
 
@@ -95,7 +95,7 @@ class ManagementClient(Client):
             max_batch_delay: Milliseconds a batch waits to be full; by default what the archive says.
 
         Returns:
-            The model's name and version, as the archive's manifest tells them.
+            The model's name and version, from the archive's manifest.
 
         Raises:
             AlreadyRegistered: That version is registered.
@@ -147,7 +147,7 @@ class ManagementClient(Client):
             ServerError: No such model.
         """
         before = self.describe(name, version).wanted
-        with all_or_nothing() as undo, self.telling_progress(name, workers, version, progress):
+        with all_or_nothing() as undo, self.reporting_progress(name, workers, version, progress):
             # TorchServe would go on starting those that fail.
             undo.callback(self.restore_workers, name, before, version)
             self.set_workers(name, workers, version)
@@ -165,24 +165,24 @@ class ManagementClient(Client):
         self.send("PUT", model_path(name, version), params=parameters)
 
     @contextmanager
-    def telling_progress(
+    def reporting_progress(
         self, name: str, workers: int, version: str | None, progress: Callable[[str], None]
     ) -> Iterator[None]:
-        """Tells several times a second how many workers are ready, while TorchServe is at it."""
+        """Reports several times a second how many workers are ready, while TorchServe starts them."""
         done = threading.Event()
 
-        def tell() -> None:
+        def report() -> None:
             while not done.wait(0.3):
                 with suppress(ServerError):
                     progress(f"{len(self.ready_workers(name, version))} of {workers} workers ready")
 
-        teller = threading.Thread(target=tell, daemon=True)
-        teller.start()
+        reporter = threading.Thread(target=report, daemon=True)
+        reporter.start()
         try:
             yield
         finally:
             done.set()
-            teller.join()
+            reporter.join()
 
     def wait_until_ready(self, name: str, version: str | None = None) -> None:
         """Returns when all workers are ready: TorchServe answers a moment before they count as that.
@@ -193,7 +193,7 @@ class ManagementClient(Client):
         deadline = time.monotonic() + SETTLE
         while len((model := self.describe(name, version)).ready) < model.wanted:
             if time.monotonic() > deadline:
-                raise ServerError(f"not all workers of {name} are ready; perceptual status tells more")
+                raise ServerError(f"not all workers of {name} are ready; perceptual status shows more")
             time.sleep(0.05)
 
     def set_default(self, name: str, version: str) -> None:

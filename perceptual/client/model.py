@@ -24,10 +24,10 @@ class Worker:
     memory: int | None = None
 
     @classmethod
-    def parse(cls, told: Mapping[str, Any]) -> "Worker":
+    def parse(cls, described: Mapping[str, Any]) -> "Worker":
         """A worker of TorchServe's description, which names the GPU only among the figures of nvidia-smi."""
-        device = told["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if told["gpu"] else "CPU"
-        return cls(told["pid"], told["status"] == "READY", device, told["memoryUsage"] or None)
+        device = described["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if described["gpu"] else "CPU"
+        return cls(described["pid"], described["status"] == "READY", device, described["memoryUsage"] or None)
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,20 @@ class Model:
     description: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, told: Mapping[str, Any]) -> "Model":
+    def parse(cls, described: Mapping[str, Any]) -> "Model":
         """A model of TorchServe's description."""
         return cls(
-            name=told["modelName"],
-            version=told["modelVersion"],
-            wanted=told["minWorkers"],
-            workers=tuple(map(Worker.parse, told["workers"])),
-            archive=told["modelUrl"],
-            waiting=told["jobQueueStatus"]["pendingRequests"],
-            batch_size=told["batchSize"],
-            response_timeout=told["responseTimeout"],
-            on_gpu=told["deviceType"] == "gpu",
-            gpus=tuple(told.get("deviceIds") or ()),
-            description=told,
+            name=described["modelName"],
+            version=described["modelVersion"],
+            wanted=described["minWorkers"],
+            workers=tuple(map(Worker.parse, described["workers"])),
+            archive=described["modelUrl"],
+            waiting=described["jobQueueStatus"]["pendingRequests"],
+            batch_size=described["batchSize"],
+            response_timeout=described["responseTimeout"],
+            on_gpu=described["deviceType"] == "gpu",
+            gpus=tuple(described.get("deviceIds") or ()),
+            description=described,
         )
 
     @property

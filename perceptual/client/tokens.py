@@ -39,7 +39,7 @@ class Tokens(AuthBase):
     def sign_again(self, response: Response, **arguments: Any) -> Response:
         """Repeats a refused request with the newer token.
 
-        Whoever shares the key file may have renewed the token meanwhile, which ends the old one at once.
+        Whoever shares the key file may have renewed the token meanwhile, which ends the old one immediately.
         """
         newer = f"Bearer {self.valid()}" if is_token_refused(response) else None
         if newer in (None, response.request.headers["Authorization"]):

@@ -34,7 +34,7 @@ def place(
         gpus: Their numbers.
         workers: How many; None for as many as fit, as for :func:`perceptual.serving.scaling.scale`.
         version: By default the default one.
-        progress: Is told in a few words what is going on.
+        progress: Called with a few words on what is going on.
 
     Returns:
         The version that serves now, and the number of its workers.

@@ -48,7 +48,7 @@ def register(
         version: Instead of the one in the weights' provenance or the archive.
         workers: How many; by default what the archive says.
         gpus: Over which the workers are spread in turn; by default all of them, or those of the archive.
-        progress: Is told in a few words what is going on.
+        progress: Called with a few words on what is going on.
 
     Returns:
         The model's name and version.
@@ -105,7 +105,7 @@ def add(
 def unregister(server: RunningServer, name: str, version: str | None = None) -> None:
     """Removes a model, or a version that is not its default after it has answered the requests it was given.
 
-    TorchServe alone would end the workers at once, and leave who waits for them without any answer.
+    TorchServe alone would end the workers immediately, and requests under way would get no answer.
 
     Raises:
         ServerError: No such model or version, or it is the default of several.

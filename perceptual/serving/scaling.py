@@ -1,6 +1,6 @@
 """How many workers a model can have, and giving it that many.
 
-TorchServe starts whatever number it is told, one process each, until the machine has no memory left.
+TorchServe starts any number of workers, one process each, until the machine has no memory left.
 """
 
 import os
@@ -49,7 +49,7 @@ def scale(
         name: Of the model.
         workers: How many; None for as many as memory and the processor's cores hold.
         version: By default the default one.
-        progress: Is told in a few words what is going on.
+        progress: Called with a few words on what is going on.
 
     Returns:
         The number of workers there are now.
@@ -99,7 +99,7 @@ def room_in_memory(server: RunningServer, model: Model) -> Room:
 
 
 def room_on_gpus(model: Model) -> list[Room]:
-    """What the memory of the GPUs allows; empty if it cannot be told what a worker takes there.
+    """What the memory of the GPUs allows; empty if it is not known what a worker takes there.
 
     TorchServe deals workers out in turn, so the fullest GPU decides.
     """
@@ -123,10 +123,10 @@ def ask_nvidia(query: str) -> Iterator[tuple[int, int]]:
     """Two columns of nvidia-smi: a number, and memory in bytes. Lines where it knows neither are left out."""
     command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise ServerError(f"nvidia-smi fails, so what is free on the GPUs is not known: {error}") from error
-    for line in told.splitlines():
+    for line in answer.splitlines():
         if found := re.fullmatch(r"(\d+), *(\d+)", line.strip()):
             yield int(found[1]), int(found[2]) * 2**20
 
@@ -179,5 +179,5 @@ def cores(pid: int) -> int:
 
 
 def mebibytes(size: int) -> str:
-    """A size as it is told."""
+    """A size in MiB, as messages show it."""
     return f"{size // 2**20:,} MiB"

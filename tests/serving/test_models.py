@@ -421,11 +421,16 @@ def test_a_name_is_that_of_an_archive_in_the_store_or_of_a_network_that_ships(
     assert "nor the name of an archive" in command("register", "nobody", fails=True)
 
 
-PLACES = ("packaging", "loading", "workers ready", "warming up")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [
+        ("packaging", signal.SIGINT),
+        ("loading", signal.SIGINT),
+        ("loading", signal.SIGTERM),
+        ("workers ready", signal.SIGINT),
+        ("warming up", signal.SIGHUP),
+    ],
+)
 def test_a_registration_that_is_broken_off_leaves_nothing(server, management, weights, place, number):
     before = store_of(server)
 
