@@ -165,7 +165,7 @@ class Predictor:
             with observer.stage("infer"):
                 styled = self.run(batch, partial(steer, wishes), wishes[0].tile, observer).cpu()
             for i, rgb in zip(indices, styled, strict=True):
-                results[i] = Picture(rgb, photos[i].alpha)
+                results[i] = Picture(rgb, photos[i].alpha, photos[i].metadata)
         return results
 
     def upscale(
@@ -205,7 +205,8 @@ class Predictor:
                 if options[i].histogram_matching:
                     with observer.stage("match"):
                         output = match_channels(output, original, low_frequencies=options[i].low_frequencies)
-                results[i] = Picture(output.cpu(), enlarged(pictures[i].alpha, self.network.scale))
+                alpha = enlarged(pictures[i].alpha, self.network.scale)
+                results[i] = Picture(output.cpu(), alpha, pictures[i].metadata)
         return results
 
     def require(self, task: str) -> None:
