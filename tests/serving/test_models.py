@@ -407,14 +407,12 @@ def test_bash_completes(run, tmp_path):
 
 def test_brackets_in_names_are_shown_as_they_are(command, management, server):
     assert "no weights file [/old]/x.safetensors" in command("register", "[/old]/x.safetensors", fails=True)
-    assert "Model not found: [/old]" in command("scale", "[/old]", "--workers", "2", fails=True)
+    assert "Model not found: [old]" in command("scale", "[old]", "--workers", "2", fails=True)
     rows = table(["[/old]"], [["[/bold]"]])
     assert [column._cells for column in rows.columns] == [[r"\[/bold]"]]
 
 
-def test_a_name_is_that_of_an_archive_in_the_store_or_of_a_network_that_ships(
-    command, management, server, weights, monkeypatch
-):
+def test_a_name_stands_for_an_archive_of_the_store_or_shipped_weights(command, management, weights, monkeypatch):
     assert "tiny 1.2 is already registered" in command("register", "tiny", fails=True)
     monkeypatch.setattr("perceptual.archives.build.shipped_weights", lambda: {"shipped": weights})
     assert command("register", "shipped", "--version", "5") == "tiny 5 is ready at /predictions/tiny/5\n"
