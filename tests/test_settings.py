@@ -1,11 +1,25 @@
+import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import pytest
 
 from perceptual.errors import InvalidOption
-from perceptual.options import Mixture, StyleOptions
-from perceptual.settings import Choice, FilePath, Integer, Number, OneOf, Several, Switch, Text, parse, setting
+from perceptual.options import CollectionOptions, Mixture, StyleOptions
+from perceptual.settings import (
+    Choice,
+    FilePath,
+    Integer,
+    Number,
+    OneOf,
+    Several,
+    Switch,
+    Text,
+    option_name,
+    parse,
+    setting,
+    settings_of,
+)
 from perceptual_training.settings import StyleSettings, StylesSettings, SuperResolutionSettings, read_recipe
 
 RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/*.toml"))
@@ -50,7 +64,8 @@ def test_values(kind, value, parsed):
         (
             "colour",
             "red",
-            "unknown option colour; the options are format, quality, tile, style, stroke, strength, keep-colors, max-size",
+            "unknown option colour; the options are format, quality, tile, style, stroke, strength, keep-colors, "
+            "max-size",
         ),
     ],
 )
@@ -174,9 +189,15 @@ MANY = ",".join(f"s{i}" for i in range(33))
         {},
         3,
         None,
-        ",".join(f"s{i}" for i in range(33)),
+        MANY,
     ],
 )
 def test_what_is_no_mixture_is_an_invalid_option(text):
     with pytest.raises(InvalidOption, match="style: expected a style's name, or up to 32 with shares above 0"):
         parse(StyleOptions, {"style": text})
+
+
+def test_the_readme_has_every_option_of_a_request():
+    table = (Path(__file__).parents[1] / "README.md").read_text().split("| option | values | meaning |")[1]
+    rows = re.findall(r"(?m)^\| `([a-z-]+)` \|", table)
+    assert sorted(rows) == sorted(option_name(each) for each in settings_of(CollectionOptions))

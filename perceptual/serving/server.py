@@ -24,8 +24,9 @@ from ..archives.manifest import Archive, find_archives
 from ..client.addresses import RunningServer
 from ..client.management import LOADING, ManagementClient
 from ..errors import ServerError
+from ..undo import signals_exit
 from .front import Front
-from .processes import end_group, guard, signals_exit
+from .processes import end_group, guard
 from .scaling import free_memory
 from .snapshots import begin, plan_restart, plan_start, snapshot_folder, write_held
 
