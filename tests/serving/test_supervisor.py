@@ -49,7 +49,7 @@ def supervised(model_store, tmp_path, flag, monkeypatch):
     shutil.copytree(model_store, store)
     handler = FICKLE.format(flag=str(flag)).encode()
     altered(store / "tiny.mar", store / "fickle.mar", {"style_transfer.py": handler}, modelName="fickle")
-    with Server(store, port=0, front=True) as server:
+    with Server(store, port=0) as server:
         watcher = Supervisor(server)
         end = threading.Event()
 
@@ -136,7 +136,10 @@ def test_a_torchserve_that_does_not_answer_is_started_again(monkeypatch, caplog)
         def __call__(self, *arguments, **options):
             return None
 
-        def management(self, timeout):
+        def ended(self):
+            return None
+
+        def management(self):
             raise ServerError("no answer within 5 s")
 
         def restart(self):
@@ -168,15 +171,18 @@ def test_pauses_stay_the_longest_however_often_it_fails():
 class Described:
     """Stands for a server with one model, ``m/1``, whose management API tells what it is given."""
 
-    snapshots = front = process = address = property(lambda self: self)
+    front = property(lambda self: self)
 
     def __init__(self):
         self.workers, self.wanted, self.failure, self.scaled, self.refused = [], 1, None, [], []
 
-    def poll(self):
+    def ended(self):
         return None
 
-    def management(self, timeout=180.0):
+    def note_held(self, held):
+        pass
+
+    def management(self, timeout=5.0):
         return nullcontext(self)
 
     def every_version(self):
@@ -204,7 +210,6 @@ def described(monkeypatch):
     """A server as :class:`Described`, with its supervisor and a clock of its own."""
     clock = [1000.0]
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(supervisor, "write_held", lambda folder, held: None)
     server = Described()
     return server, Supervisor(server), clock
 
@@ -259,7 +264,7 @@ def test_what_waits_for_a_model_that_is_scaled_to_none_is_refused(described):
 def test_a_full_disk_at_a_restart_does_not_end_the_supervisor(described, monkeypatch, caplog):
     server, watcher, _ = described
     monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
-    server.poll, server.exit_reason = lambda: 137, lambda: "killed"
+    server.ended = lambda: "killed"
 
     def restart():
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -269,7 +274,7 @@ def test_a_full_disk_at_a_restart_does_not_end_the_supervisor(described, monkeyp
     assert "TorchServe ended: killed" in caplog.text and "No space left" in caplog.text
 
 
-def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, caplog):
+def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, monkeypatch, caplog):
     server, watcher, clock = described
     watcher.held, watcher.attempts, server.wanted = {"m/1": 1}, {"m/1": Backoff()}, 0
 
@@ -278,18 +283,24 @@ def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, caplo
 
     server.scale = slow
     watcher.look()
-    server.models = lambda: (_ for _ in ()).throw(ServerError("busy"))
+    restarts = []
+    server.restart = lambda: restarts.append(clock[0])
+    server.every_version = lambda: (_ for _ in ()).throw(ServerError("busy"))
     watcher.look()
-    assert "m/1 is back" in caplog.text and "does not answer" not in caplog.text
+    assert "m/1 is back" in caplog.text and not restarts
+    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    clock[0] += supervisor.SILENCE + 1
+    watcher.look()
+    assert len(restarts) == 1 and "does not answer: busy" in caplog.text
 
 
-def test_a_full_disk_does_not_end_the_supervisor(described, monkeypatch, caplog):
+def test_a_full_disk_does_not_end_the_supervisor(described, caplog):
     server, watcher, clock = described
 
-    def full(folder, held):
+    def full(held):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(supervisor, "write_held", full)
+    server.note_held = full
     server.workers = DEAD
     for clock[0] in (1000.0, 1016.0):
         watcher.look()
@@ -342,4 +353,4 @@ def test_serve_does_what_its_options_say(run, monkeypatch, flags):
     monkeypatch.setattr("perceptual.commands.serve.how_to_use", lambda server: "")
     assert run("serve", *flags)[0] == 0
     assert did == ["supervises" if flags else "waits"]
-    assert bool(options["pass_over"]) == bool(options["overrides"]) == bool(flags)
+    assert bool(options["pass_over"]) == (not options["tokens"]) == bool(flags)
