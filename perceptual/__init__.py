@@ -15,11 +15,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ImageTooLarge": "errors",
-    "InferenceClient": "client.apis",
+    "InferenceClient": "client.inference",
     "InputError": "errors",
     "InvalidImage": "errors",
     "InvalidOption": "errors",
-    "ManagementClient": "client.apis",
+    "ManagementClient": "client.management",
     "NotAcceptable": "errors",
     "PerceptualError": "errors",
     "Predictor": "inference.predictor",
@@ -27,7 +27,7 @@ _HOMES = {
     "ServerError": "errors",
     "StyleNetwork": "inference.networks",
     "SuperResolutionNetwork": "inference.networks",
-    "Tokens": "client.connection",
+    "Tokens": "client.tokens",
     "TrainingError": "errors",
     "UnsupportedFormat": "errors",
     "WeightsError": "errors",

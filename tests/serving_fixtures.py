@@ -4,7 +4,23 @@ import json
 import time
 import zipfile
 
+import requests
+from requests.adapters import HTTPAdapter
+
 from perceptual.archives.manifest import MANIFEST
+
+
+class Http(requests.Session):
+    """A session with one server, which is asked by path."""
+
+    def __init__(self, url, auth=None, timeout=60):
+        super().__init__()
+        self.url, self.auth, self.timeout = url, auth, timeout
+        self.trust_env = False  # no proxy
+        self.mount(url, HTTPAdapter(pool_maxsize=100))
+
+    def request(self, method, path, **arguments):
+        return super().request(method, self.url + path, **{"timeout": self.timeout, **arguments})
 
 
 def wait_for(condition, seconds):

@@ -26,11 +26,11 @@ from perceptual.errors import InputError, TrainingError
 from perceptual.files import write_atomically
 from perceptual.inference import images
 from perceptual.inference.images import Picture
+from perceptual.inference.metadata import find_distinct
 from perceptual.inference.networks import luma
 from perceptual.inference.predictor import Predictor, load, to_bytes
 from perceptual.inference.resampling import resize_bicubic
 from perceptual.inference.sheets import Tile, contact_sheet
-from perceptual.inference.weights import find_distinct
 from perceptual.options import UpscaleOptions
 
 from .data import image_files

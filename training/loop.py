@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from perceptual.errors import TrainingError
 from perceptual.files import write_atomically
 from perceptual.inference.engines import quick_in_bfloat16
+from perceptual.inference.metadata import find_weights, read_metadata
 from perceptual.inference.networks import ImageTransformationNetwork
-from perceptual.inference.weights import find_weights, read_metadata, save_network
+from perceptual.inference.weights import save_network
 
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, save_checkpoint

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from perceptual.inference.weights import find_weights, load_network
+from perceptual.inference.metadata import find_weights
+from perceptual.inference.weights import load_network
 
 from .settings import TrainingSettings
 

@@ -266,7 +266,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InvalidOption: The file is missing or is not TOML.
     """
-    from perceptual.inference.weights import shipped_weights  # and torch with it, which not every command line needs
+    from perceptual.inference.metadata import shipped_weights
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -23,9 +23,9 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from perceptual.errors import InvalidOption, TrainingError
 from perceptual.files import write_atomically
+from perceptual.inference.metadata import find_distinct
 from perceptual.inference.predictor import Predictor, load, pick_device
 from perceptual.inference.sheets import Tile, contact_sheet
-from perceptual.inference.weights import find_distinct
 from perceptual.settings import parse
 
 from .artefacts import SIDE, SURROUNDINGS, borders, grids

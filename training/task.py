@@ -13,9 +13,10 @@ from torchvision.transforms.v2.functional import center_crop, resize
 import perceptual
 from perceptual.errors import InputError, InvalidOption, TrainingError
 from perceptual.inference import images
+from perceptual.inference.metadata import find_weights
 from perceptual.inference.networks import ImageTransformationNetwork
 from perceptual.inference.predictor import pick_device
-from perceptual.inference.weights import find_weights, load_network
+from perceptual.inference.weights import load_network
 
 from . import parallel
 from .data import find_photos, spread

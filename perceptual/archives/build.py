@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ..errors import InputError, ServerError, WeightsError
 from ..files import write_atomically
-from ..inference.weights import read_metadata
+from ..inference.metadata import read_metadata
 from .manifest import MANIFEST, checked_name, read_manifest
 
 # What runs at inference: the modules of the package itself, and these rooms, whole.

@@ -5,13 +5,14 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
 from ..errors import InputError, ServerError
-from .apis import LOADING, WORKING, InferenceClient, ManagementClient
-from .connection import Tokens
+from .inference import WORKING, InferenceClient
+from .management import LOADING, ManagementClient
+from .tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ def server_at(management_url: str, key_file: str | Path | None = None) -> Runnin
         folder = management_url.rpartition("/")[0]
         return RunningServer(0, f"{folder}/inference.sock", management_url, "", keys, logs="")
     try:
-        url = httpx.URL(management_url)
+        url = urlsplit(management_url)
         port = url.port or {"http": 80, "https": 443}[url.scheme]
-        inference, metrics = (str(url.copy_with(port=port + step)) for step in (-1, 1))
-    except (KeyError, httpx.InvalidURL):
+        host = url.netloc.removesuffix(f":{url.port}")
+        inference, metrics = (url._replace(netloc=f"{host}:{port + step}").geturl() for step in (-1, 1))
+    except (KeyError, ValueError):
         raise InputError(f"expected an address such as http://127.0.0.1:8081, got {management_url!r}") from None
     return RunningServer(0, inference, management_url, metrics, keys, logs="")
 

@@ -37,7 +37,7 @@ def run(args: Namespace) -> None:
     from ..archives.build import package_collection
     from ..files import write_atomically
     from ..inference import images
-    from ..inference.weights import shipped_weights
+    from ..inference.metadata import shipped_weights
     from ..serving.server import Server
 
     photo = images.read(args.photo)
@@ -86,7 +86,7 @@ def networks_of(shipped: Mapping[str, Path]) -> dict[str, Path]:
 
 def scale_of(weights: Path) -> int:
     """How many times a network enlarges; 1, if it is for style."""
-    from ..inference.weights import read_metadata
+    from ..inference.metadata import read_metadata
 
     scale: int = read_metadata(weights)["config"].get("scale", 1)
     return scale

@@ -53,8 +53,8 @@ def run(args: Namespace) -> None:
 
     from ..files import write_atomically
     from ..inference import images
+    from ..inference.metadata import find_distinct
     from ..inference.predictor import load
-    from ..inference.weights import find_distinct
 
     photos = [images.shrink(images.load(file), args.size) for file in args.photos]
     names = args.models or shipped_styles()
@@ -68,7 +68,7 @@ def run(args: Namespace) -> None:
 
 def shipped_styles() -> list[str]:
     """Names of the style networks that ship."""
-    from ..inference.weights import read_metadata, shipped_weights
+    from ..inference.metadata import read_metadata, shipped_weights
 
     return [name for name, file in shipped_weights().items() if read_metadata(file)["task"] == "style"]
 

@@ -20,7 +20,7 @@ def add_to(subparsers: Any) -> None:
 
 def run(args: Namespace) -> None:
     """Prints the metadata."""
-    from ..inference.weights import find_weights, read_metadata
+    from ..inference.metadata import find_weights, read_metadata
 
     path = find_weights(args.model)
     metadata = {"file": str(path), "bytes": path.stat().st_size, **read_metadata(path)}

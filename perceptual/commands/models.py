@@ -81,7 +81,7 @@ def show_list(args: Namespace) -> None:
 
 def list_row(version: dict[str, Any], *, is_default: bool) -> list[str]:
     """What the table tells of a version."""
-    from ..client.apis import ready
+    from ..client.management import ready
 
     return [
         version["modelName"],

@@ -39,7 +39,7 @@ def add_model_store(parser: Any) -> None:
 def run(args: Namespace) -> None:
     """Packages every network named and says which archives are new."""
     from ..archives.build import package, package_collection
-    from ..inference.weights import find_distinct, shipped_weights
+    from ..inference.metadata import find_distinct, shipped_weights
 
     files = [*find_distinct(args.models or shipped_weights()).values()]
     if args.collection:

@@ -18,10 +18,11 @@ from ..settings import parse
 from . import engines, histogram, images
 from .bands import run_in_bands, to_float
 from .images import Picture
+from .metadata import find_weights
 from .networks import ImageTransformationNetwork, StyleNetwork, luma
 from .resampling import resize_bicubic
 from .tiles import run_in_tiles
-from .weights import find_weights, load_network
+from .weights import load_network
 
 LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause than the picture's size
 
@@ -82,7 +83,7 @@ class Predictor:
 
     Args:
         network: In ``eval`` mode; moved to the device.
-        metadata: As from :func:`perceptual.inference.weights.read_metadata`; kept for the caller.
+        metadata: As from :func:`perceptual.inference.metadata.read_metadata`; kept for the caller.
         device: As in :func:`load`.
         engine: As in :func:`load`.
     """

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..client.addresses import RunningServer
-from ..client.apis import Registered
+from ..client.management import Registered
 from .registration import forget, register, unregister
 from .scaling import scale
 

@@ -13,7 +13,7 @@ from PIL import Image
 from ..archives.build import COLLECTION, DIGEST, package, repackage
 from ..archives.manifest import read_archive, read_manifest
 from ..client.addresses import RunningServer
-from ..client.apis import FAILED, ManagementClient, Registered
+from ..client.management import FAILED, ManagementClient, Registered
 from ..errors import InputError, PerceptualError, ServerError
 from ..files import write_atomically
 from .scaling import scale

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from ..client.addresses import RunningServer
-from ..client.apis import ready
+from ..client.management import ready
 from ..errors import ServerError
 
 CGROUPS = Path("/sys/fs/cgroup")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ..archives.manifest import Archive, find_archives
 from ..client.addresses import RunningServer
-from ..client.apis import LOADING, ManagementClient
+from ..client.management import LOADING, ManagementClient
 from ..errors import ServerError
 from .configuration import LOGGING, METRICS, behind_front, written
 from .front import Front

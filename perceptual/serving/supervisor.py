@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from ..client.apis import LOADING, ManagementClient, ready
+from ..client.management import LOADING, ManagementClient, ready
 from ..errors import ServerError
 from .server import Server
 

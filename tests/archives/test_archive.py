@@ -12,8 +12,9 @@ from serving_fixtures import altered
 from perceptual.archives.build import HANDLERS, ROOMS, package, package_collection, repackage
 from perceptual.archives.manifest import read_manifest
 from perceptual.errors import InputError, ServerError, WeightsError
+from perceptual.inference.metadata import read_metadata
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
-from perceptual.inference.weights import NETWORKS, read_metadata, save_network
+from perceptual.inference.weights import NETWORKS, save_network
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,94 +1,12 @@
-import json
-from datetime import datetime, timedelta, timezone
+import socket
+import threading
+from contextlib import contextmanager
 
-import httpx
 import pytest
+import requests
 
-from perceptual.client.connection import Client, Tokens, error_of
+from perceptual.client.connection import Client
 from perceptual.errors import ImageTooLarge, InputError, ServerError
-
-REFUSED = httpx.Response(400, json={"code": 400, "type": "InvalidKeyException", "message": "Token …"})
-
-
-class KeyFile:
-    """The key file of a server with tokens ``key-1``, ``key-2``, …."""
-
-    def __init__(self, path):
-        self.path = path
-        self.serial = 0
-        self.renew(3600)
-
-    def renew(self, seconds):
-        self.serial += 1
-        expiry = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-        entry = {"key": f"key-{self.serial}", "expiration time": expiry.strftime("%Y-%m-%dT%H:%M:%S.123456789Z")}
-        self.path.write_text(json.dumps({"management": entry, "inference": entry, "API": {"key": "api"}}))
-
-
-@pytest.fixture
-def keys(tmp_path):
-    return KeyFile(tmp_path / "key_file.json")
-
-
-def send(keys, reply):
-    """Sends one request with a token; returns its reply and the authorizations and paths that the server saw."""
-    seen = []
-
-    def serve(request):
-        seen.append((request.headers["Authorization"], request.url.path))
-        return reply(request)
-
-    with httpx.Client(transport=httpx.MockTransport(serve), auth=Tokens(keys.path, "inference", "http://m")) as http:
-        return http.get("http://i/ping"), seen
-
-
-def test_a_valid_token_is_used_as_it_is(keys):
-    _, seen = send(keys, lambda request: httpx.Response(200))
-    assert seen == [("Bearer key-1", "/ping")]
-
-
-def test_a_token_near_its_end_is_renewed_first(keys, monkeypatch):
-    keys.renew(60)
-
-    def renew(client, method, path, params, headers):
-        assert (method, str(client.http.base_url), path, params) == ("GET", "http://m", "/token", {"type": "inference"})
-        assert headers == {"Authorization": "Bearer api"}
-        keys.renew(3600)
-
-    monkeypatch.setattr(Client, "send", renew)
-    _, seen = send(keys, lambda request: httpx.Response(200))
-    assert seen == [("Bearer key-3", "/ping")]
-
-
-def test_a_token_that_someone_else_renewed_is_read_again(keys):
-    def reply(request):
-        if request.headers["Authorization"] == "Bearer key-1":
-            keys.renew(3600)
-            return REFUSED
-        return httpx.Response(200)
-
-    response, seen = send(keys, reply)
-    assert response.status_code == 200
-    assert [token for token, _ in seen] == ["Bearer key-1", "Bearer key-2"]
-
-
-def test_a_refused_token_is_not_sent_again(keys):
-    response, seen = send(keys, lambda request: REFUSED)
-    assert response.status_code == 400
-    assert len(seen) == 1
-
-
-def test_a_missing_key_file_is_told(keys):
-    keys.path.unlink()
-    with pytest.raises(ServerError, match="cannot read the server's key file"):
-        send(keys, lambda request: httpx.Response(200))
-
-
-@pytest.mark.parametrize("content", ["[1]", "{}", "nothing"])
-def test_a_key_file_that_is_something_else_is_told(keys, content):
-    keys.path.write_text(content)
-    with pytest.raises(ServerError, match="is not a key file of TorchServe"):
-        send(keys, lambda request: httpx.Response(200))
 
 
 @pytest.mark.parametrize(
@@ -112,28 +30,91 @@ def test_a_key_file_that_is_something_else_is_told(keys, content):
         (500, b"[1]", ServerError, "HTTP 500"),
     ],
 )
-def test_replies_become_errors(status, body, kind, message):
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = error_of(httpx.Response(status, content=content))
-    assert type(error) is kind
-    with pytest.raises(kind, match=message):
-        raise error
+def test_replies_become_errors(replies, status, body, kind, message):
+    with Client("http://i") as client:
+        client.session.mount("http://", replies(lambda request: (status, body)))
+        with pytest.raises(kind, match=message) as caught:
+            client.send("GET", "/ping")
+        assert caught.type is kind
+
+
+@contextmanager
+def listening(family, address, reply):
+    """Listens for one connection, reads the request, and sends a reply, or nothing for three seconds if it is None."""
+    end = threading.Event()
+    with socket.socket(family) as server:
+        server.bind(address)
+        server.listen()
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                end.wait(3) if reply is None else connection.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()
+        end.set()
+        thread.join()
+
+
+@pytest.fixture(params=["port", "socket"])
+def listen(request, tmp_path):
+    """Listens as above; gives the URL."""
+
+    @contextmanager
+    def listen(reply):
+        if request.param == "port":
+            with listening(socket.AF_INET, ("127.0.0.1", 0), reply) as (_, port):
+                yield f"http://127.0.0.1:{port}"
+        else:
+            path = str(tmp_path / "x.sock")
+            with listening(socket.AF_UNIX, path, reply):
+                yield f"unix:{path}"
+
+    return listen
+
+
+def test_a_reply_comes_from_a_port_or_a_socket(listen):
+    with listen(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi") as url, Client(url) as client:
+        assert client.send("GET", "/ping").text == "hi"
 
 
 @pytest.mark.parametrize(
-    ("failure", "message"),
+    ("reply", "message"),
     [
-        (httpx.ConnectError("refused"), r"no server answers at http://i \(refused\); start one"),
-        (httpx.ConnectTimeout("late"), r"no server answers at http://i \(late\); start one"),
-        (httpx.ReadTimeout("late"), "no answer from http://i within 7 s"),
-        (httpx.RemoteProtocolError("gone"), "the connection to http://i broke: gone"),
+        (None, "no answer from .* within 0.2 s"),
+        (b"", "the connection to .* broke"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi", "the connection to .* broke"),
     ],
 )
-def test_failed_connections_become_errors(failure, message):
-    def fail(request):
-        raise failure
+def test_a_server_that_does_not_answer_whole(listen, reply, message):
+    with listen(reply) as url, Client(url, timeout=0.2) as client, pytest.raises(ServerError, match=message):
+        client.send("GET", "/ping")
 
-    with Client("http://i", timeout=7) as client:
-        client.http._transport = httpx.MockTransport(fail)
-        with pytest.raises(ServerError, match=message):
+
+@pytest.mark.parametrize("kind", ["http", "unix"])
+def test_nobody_listens(tmp_path, kind):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # without listen()
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}" if kind == "http" else f"unix:{tmp_path}/x.sock"
+        with Client(url) as client, pytest.raises(ServerError, match=f"no server answers at {url}; start one"):
             client.send("GET", "/ping")
+
+
+def test_a_server_that_does_not_take_the_connection(replies):
+    def late(request):
+        raise requests.ConnectTimeout
+
+    with Client("http://i") as client:
+        client.session.mount("http://", replies(late))
+        with pytest.raises(ServerError, match="no server answers at http://i; start one"):
+            client.send("GET", "/ping")
+
+
+def test_a_redirection_is_not_followed(replies):
+    with Client("http://i") as client:
+        client.session.mount("http://", replies(lambda request: (302, {})))
+        with pytest.raises(ServerError, match="HTTP 302"):
+            client.send("POST", "/predictions/tiny")

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from serving_fixtures import Http
 
 import perceptual
 from perceptual.commands import COMMANDS, build_parser, main
@@ -160,7 +161,7 @@ def test_upscale_goes_on_past_photos_that_are_broken_or_too_large(run, upscaler,
 def test_upscale_takes_the_network_that_ships_for_a_factor(run, upscaler, photo, tmp_path, monkeypatch):
     (tmp_path / "photo.png").write_bytes(photo)
     monkeypatch.setattr(
-        "perceptual.inference.weights.shipped_weights", lambda: {"super_resolution_x4_feature": upscaler}
+        "perceptual.inference.metadata.shipped_weights", lambda: {"super_resolution_x4_feature": upscaler}
     )
     for arguments in ((), ("--scale", "4")):
         assert run("upscale", tmp_path / "photo.png", "-o", tmp_path / "out.png", *arguments)[0] == 0
@@ -226,13 +227,11 @@ def test_options_that_name_two_servers_are_refused(run):
 
 
 def test_token_prints_a_token_the_server_takes(run, server):
-    import httpx
-
     url = server.address.inference_url
     port = url.rsplit(":", 1)[1]
     status, out, _ = run("token", "--port", port)
     assert status == 0
-    answer = httpx.get(f"{url}/ping", headers={"Authorization": f"Bearer {out.strip()}"}, trust_env=False)
+    answer = Http(url).get("/ping", headers={"Authorization": f"Bearer {out.strip()}"})
     assert answer.status_code == 200
     assert run("token", "management", "--port", port)[1] not in ("", out)
 

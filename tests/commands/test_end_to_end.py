@@ -67,7 +67,7 @@ def test_serve_without_archives_is_one_line(environment, tmp_path):
 
 def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("perceptual.inference.weights.shipped_weights", lambda: {"tiny": weights, "tiny_x4": upscaler})
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"tiny": weights, "tiny_x4": upscaler})
     (tmp_path / "photo.png").write_bytes(photo)
     output = tmp_path / "demo"
     assert main(["demo", str(tmp_path / "photo.png"), "-o", str(output)]) == 0

@@ -53,10 +53,10 @@ def test_one_photo_in_rows_of_four_and_several_in_a_row_each(run, styles, photos
 
 def test_every_style_that_ships_is_the_default(run, styles, upscaler, photos, tmp_path, monkeypatch):
     shipped = {file.stem: file for file in [*styles[:2], upscaler]}
-    monkeypatch.setattr("perceptual.inference.weights.shipped_weights", lambda: shipped)
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: shipped)
     status, out, _ = run("gallery", photos / "a" / "001.png", "-o", tmp_path / "sheet.jpg")
     assert status == 0 and "styles: 2" in out  # the third is no style
-    monkeypatch.setattr("perceptual.inference.weights.shipped_weights", dict)
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", dict)
     status, _, err = run("gallery", photos / "a" / "001.png", "-o", tmp_path / "sheet.jpg")
     assert (status, err) == (1, "perceptual: no style ships with this package; name weights files with --models\n")
 

@@ -6,15 +6,9 @@ from safetensors.torch import load_file, save_file
 
 from perceptual.errors import WeightsError
 from perceptual.files import write_atomically
+from perceptual.inference.metadata import FORMAT, find_distinct, find_weights, read_metadata
 from perceptual.inference.networks import StyleNetwork
-from perceptual.inference.weights import (
-    FORMAT,
-    find_distinct,
-    find_weights,
-    load_network,
-    read_metadata,
-    save_network,
-)
+from perceptual.inference.weights import load_network, save_network
 
 
 def test_a_network_comes_back_as_it_was_saved(tmp_path):

@@ -11,11 +11,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import pytest
+import requests
 import yaml
-from serving_fixtures import wait_for
+from serving_fixtures import Http, wait_for
 
 from perceptual.client.addresses import find_server
 from perceptual.commands.serve import how_to_use
@@ -75,7 +76,8 @@ def nginx(folder, sockets, **changes):
     command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
     process = subprocess.Popen(command, start_new_session=True)
     try:
-        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, trust_env=False, timeout=60) as client:
+        with Http(f"https://127.0.0.1:{port}") as client:
+            client.verify = False
             wait_for(lambda: process.poll() is None and answers(client), seconds=15)
             yield client
     finally:
@@ -85,7 +87,7 @@ def nginx(folder, sockets, **changes):
 def answers(client):
     try:
         return client.get("/").status_code == 404
-    except httpx.TransportError:
+    except requests.ConnectionError:
         return False
 
 
@@ -108,9 +110,7 @@ def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
     assert run("models", "list", "--url", url)[0] == 1  # even there a token is needed
     url = (url, "--key-file", instances[0].address.key_file)
     assert run("models", "list", "--url", *url)[0] == 0
-    assert run("status", "--url", *url)[1].startswith(
-        "healthy (/ping: Healthy)"
-    )
+    assert run("status", "--url", *url)[1].startswith("healthy (/ping: Healthy)")
     assert run("status", "--port", port)[0] == 0
     with find_server(port).inference() as client:
         assert client.stylize(photo, "tiny")
@@ -121,9 +121,9 @@ def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
 
 @needs_nginx
 def test_only_predictions_and_health_are_exposed(front, photo):
-    reply = front.post("/predictions/tiny", content=photo, headers=KEY)
+    reply = front.post("/predictions/tiny", data=photo, headers=KEY)
     assert (reply.status_code, reply.headers["content-type"]) == (200, "image/jpeg")
-    assert front.post("/predictions/tiny/1.2", content=photo, headers=KEY).status_code == 200
+    assert front.post("/predictions/tiny/1.2", data=photo, headers=KEY).status_code == 200
     for method, path in (
         ("GET", "/models"),
         ("POST", "/models?url=tiny.mar"),
@@ -144,12 +144,12 @@ def test_only_predictions_and_health_are_exposed(front, photo):
 @needs_nginx
 def test_what_a_photo_is_called_does_not_matter(front, photo):
     for kind in ("application/x-www-form-urlencoded", "image/png", ""):
-        reply = front.post("/predictions/tiny", content=photo, headers=KEY | {"Content-Type": kind})
+        reply = front.post("/predictions/tiny", data=photo, headers=KEY | {"Content-Type": kind})
         assert reply.status_code == 200, kind
     bad = KEY | {"Content-Type": "multipart/form-data; boundary=xx"}
-    nameless = [front.post("/predictions/tiny", content=b"--xx\r\n\r\na\r\n--xx--\r\n", headers=bad) for _ in range(4)]
+    nameless = [front.post("/predictions/tiny", data=b"--xx\r\n\r\na\r\n--xx--\r\n", headers=bad) for _ in range(4)]
     assert [reply.status_code for reply in nameless] == [400] * 4
-    assert front.post("/predictions/tiny", content=photo, headers=KEY).status_code == 200  # nothing is taken for dead
+    assert front.post("/predictions/tiny", data=photo, headers=KEY).status_code == 200  # nothing is taken for dead
     form = {"files": {"data": ("photo.png", photo)}, "data": {"strength": "7"}}
     key = {"Authorization": KEY["Authorization"]}
     assert front.post("/predictions/tiny", headers=key, **form).json()["error"] == "InvalidOption"
@@ -158,9 +158,9 @@ def test_what_a_photo_is_called_does_not_matter(front, photo):
 @needs_nginx
 def test_only_known_clients_and_bodies_within_the_limit(front, photo):
     for key in ({}, {"Authorization": "Bearer wrong"}):
-        assert front.post("/predictions/tiny", content=photo, headers=key).status_code == 401
+        assert front.post("/predictions/tiny", data=photo, headers=key).status_code == 401
     head = f"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY['Authorization']}\r\n"
-    with socket.create_connection((front.base_url.host, front.base_url.port), timeout=20) as plain:
+    with socket.create_connection(("127.0.0.1", urlsplit(front.url).port), timeout=20) as plain:
         insecure = ssl._create_unverified_context()
         with insecure.wrap_socket(plain) as connection:
             connection.sendall(f"{head}Content-Length: {2**28}\r\n\r\n".encode())  # and not a byte of it
@@ -183,7 +183,7 @@ def test_killing_one_of_two_servers_under_load_loses_no_request(front, instances
 
     def ask():
         while not end.is_set():
-            statuses.append(front.post("/predictions/tiny", content=photo, headers=KEY).status_code)
+            statuses.append(front.post("/predictions/tiny", data=photo, headers=KEY).status_code)
 
     with ThreadPoolExecutor(4) as pool:
         askers = [pool.submit(ask) for _ in range(4)]
@@ -204,7 +204,7 @@ def test_a_refusal_says_when_to_try_again(front, instances, photo):
     for each in alive:
         with each.address.management() as management:
             management.scale("tiny", 0)
-    reply = front.post("/predictions/tiny", content=photo, headers=KEY)
+    reply = front.post("/predictions/tiny", data=photo, headers=KEY)
     assert reply.status_code in (502, 503) and reply.headers["retry-after"] == "5"
     for each in alive:
         with each.address.management() as management:
@@ -212,7 +212,7 @@ def test_a_refusal_says_when_to_try_again(front, instances, photo):
     replies = []
 
     def answered():
-        replies.append(front.post("/predictions/tiny", content=photo, headers=KEY))
+        replies.append(front.post("/predictions/tiny", data=photo, headers=KEY))
         return replies[-1].status_code == 200
 
     wait_for(answered, seconds=30)  # nginx takes a server that has failed for dead for a moment

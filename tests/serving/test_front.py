@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
-import httpx
 import pytest
+import requests
 from aiohttp.test_utils import make_mocked_request
-from serving_fixtures import wait_for
+from serving_fixtures import Http, wait_for
 
-from perceptual.client.connection import Tokens
+from perceptual.client.tokens import Tokens
 from perceptual.errors import ServerError
 from perceptual.serving.front import Front, access, bodies, connections
 from perceptual.serving.front.forms import MOST_FIELDS
@@ -158,21 +158,20 @@ def management_of(front):
 
 @pytest.fixture
 def client(front):
-    limits = httpx.Limits(max_connections=200)
-    with httpx.Client(base_url=inference_of(front), trust_env=False, timeout=20, limits=limits) as client:
+    with Http(inference_of(front), timeout=20) as client:
         yield client
 
 
 @pytest.fixture
 def manager(front):
     token = front.access.newest["management"]["key"]
-    headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=management_of(front), headers=headers, trust_env=False, timeout=20) as client:
+    with Http(management_of(front), timeout=20) as client:
+        client.headers["Authorization"] = f"Bearer {token}"
         yield client
 
 
 def refusals(front):
-    text = httpx.get(f"http://127.0.0.1:{front.addresses[2]}/metrics", trust_env=False).text
+    text = Http(f"http://127.0.0.1:{front.addresses[2]}").get("/metrics").text
     return {
         reason: float(count) for reason, count in re.findall(r'perceptual_refused_total{Reason="(\w+)"} (\S+)', text)
     }
@@ -185,41 +184,41 @@ def journal(folder):
 def test_requests_and_replies_pass_as_they_are(client, torchserve):
     body = bytes(range(256)) * 300
     headers = {"X-Style": "étoile".encode(), "Content-Encoding": "br", "Connection": "keep-alive"}
-    reply = client.post("/predictions/a%2Fb/1.0?x=%20y&z", content=body, headers=headers)
+    reply = client.post("/predictions/a%2Fb/1.0?x=%20y&z", data=body, headers=headers)
     ((command, asked, received, sent),) = torchserve.asked
     assert (command, asked, sent) == ("POST", "/predictions/a%2Fb/1.0?x=%20y&z", body)
     assert received["X-Style"].encode("latin-1") == "étoile".encode() and received["Content-Encoding"] == "br"
     assert "Content-Type" not in received and received["Authorization"] == "Bearer inner-inference"
     assert (reply.status_code, reply.content) == (200, body)
     assert reply.headers["x-kept"] == "as it is" and not {"keep-alive", "retry-after"} & reply.headers.keys()
-    assert client.post("/in-pieces", content=iter([b"one, ", b"two"])).content == b"one, two"
+    assert client.post("/in-pieces", data=iter([b"one, ", b"two"])).content == b"one, two"
     assert client.get("/ping").status_code == 200
-    assert client.put("/predictions/m", content=body).content == body
+    assert client.put("/predictions/m", data=body).content == body
 
 
 def test_large_bodies_pass_by_way_of_a_file(folder, torchserve):
     body = bytes(range(256)) * 2**13  # 2 MiB
     assert len(body) > bodies.IN_MEMORY
     with running(folder, largest=2**22) as front:
-        assert httpx.post(f"{inference_of(front)}/predictions/m", content=body, trust_env=False).content == body
+        assert Http(inference_of(front)).post("/predictions/m", data=body).content == body
         assert front.bodies.held == 0
 
 
 def test_a_503_of_torchserve_says_when_to_try_again(client, torchserve):
-    reply = client.post("/full", content=b"photo")
+    reply = client.post("/full", data=b"photo")
     assert (reply.status_code, reply.content, reply.headers["retry-after"]) == (503, b"photo", str(RETRY_AFTER))
-    reply = client.post("/full", content=b'Model "tiny" Version 1.0 has no worker to serve inference request.')
+    reply = client.post("/full", data=b'Model "tiny" Version 1.0 has no worker to serve inference request.')
     assert (reply.status_code, reply.headers["retry-after"]) == (503, str(RETRY_AFTER))
     assert reply.json()["message"] == "the queue of this model is full, or it has no workers"
 
 
 def test_a_form_that_torchserve_cannot_read_is_a_bad_request(client, torchserve):
     for kind in ("ErrorDataDecoderException", "NullPointerException"):
-        reply = client.post("/fails", content=f'{{"code": 500, "type": "{kind}"}}')
+        reply = client.post("/fails", data=f'{{"code": 500, "type": "{kind}"}}')
         assert (reply.status_code, reply.json()["error"]) == (400, "InvalidImage")
-    reply = client.post("/fails", content=b'{"code": 500, "type": "InternalServerException"}')
+    reply = client.post("/fails", data=b'{"code": 500, "type": "InternalServerException"}')
     assert reply.status_code == 500 and b"InternalServerException" in reply.content
-    client.post("/predictions/tiny", content=b"photo", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    client.post("/predictions/tiny", data=b"photo", headers={"Content-Type": "application/x-www-form-urlencoded"})
     assert torchserve.asked[-1][2]["Content-Type"] == "application/octet-stream"
 
 
@@ -232,14 +231,14 @@ FIELD = b'--xx\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
 @pytest.mark.parametrize("before", [b"", b"a preamble\r\n", b"\r\n"])
 def test_forms_reach_torchserve_as_it_can_parse_them(client, torchserve, kind, before):
     form = FIELD * 2 + b"--xx--\r\n"
-    assert client.post("/predictions/m", content=before + form, headers={"Content-Type": kind}).content == form
+    assert client.post("/predictions/m", data=before + form, headers={"Content-Type": kind}).content == form
     assert torchserve.asked[-1][2]["Content-Type"] == 'multipart/form-data; boundary="xx"'
 
 
 @pytest.mark.parametrize("boundary", ["", "; boundary=", '; boundary="', '; boundary=""', "; boundary=yy"])
 def test_a_form_without_its_boundary_is_a_bad_request(client, torchserve, boundary):
     headers = {"Content-Type": f"multipart/form-data{boundary}"}
-    reply = client.post("/predictions/m", content=FIELD + b"--xx--\r\n", headers=headers)
+    reply = client.post("/predictions/m", data=FIELD + b"--xx--\r\n", headers=headers)
     assert (reply.status_code, reply.json()["error"]) == (400, "InvalidImage")
     assert not torchserve.asked
 
@@ -249,14 +248,15 @@ def test_a_form_has_so_many_fields(folder, torchserve):
     with running(folder, largest=2**24) as front:
         for fields, status in ((MOST_FIELDS, 200), (MOST_FIELDS + 1, 400), (100_000, 400)):
             begin = time.monotonic()
-            url = f"{inference_of(front)}/predictions/m"
-            reply = httpx.post(url, content=FIELD * fields + b"--xx--\r\n", headers=headers, trust_env=False)
+            reply = Http(inference_of(front)).post(
+                "/predictions/m", data=FIELD * fields + b"--xx--\r\n", headers=headers
+            )
             assert reply.status_code == status and time.monotonic() - begin < 5, fields
 
 
 def test_without_torchserve_it_answers_itself(client, request):
     def refused(path, message):
-        reply = client.post(path, content=b"photo")
+        reply = client.post(path, data=b"photo")
         assert reply.status_code == 503 and reply.headers["retry-after"] == str(RETRY_AFTER)
         assert message in reply.json()["message"]
 
@@ -264,18 +264,18 @@ def test_without_torchserve_it_answers_itself(client, request):
     request.getfixturevalue("torchserve")
     assert client.post("/predictions/tiny").status_code == 200
     refused("/dies", "TorchServe is starting again")
-    with pytest.raises(httpx.RemoteProtocolError):  # too late to say anything else
-        client.post("/breaks-off", content=b"photo" * 10)
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):  # too late to say anything else
+        client.post("/breaks-off", data=b"photo" * 10)
     assert client.post("/predictions/tiny").status_code == 200
 
 
 def test_a_request_of_which_a_worker_dies_is_tried_once_more(client, front, torchserve, folder, caplog):
     torchserve.deaths = 1
-    reply = client.post("/predictions/deadly", content=b"\x89PNG photo", headers={"X-Request-ID": "the-suspect"})
+    reply = client.post("/predictions/deadly", data=b"\x89PNG photo", headers={"X-Request-ID": "the-suspect"})
     assert (reply.status_code, reply.content, reply.headers["x-request-id"]) == (200, b"\x89PNG photo", "the-suspect")
     assert "a worker of deadly died at request the-suspect" in caplog.text and "format=png" in caplog.text
     torchserve.deaths = 2
-    reply = client.post("/predictions/deadly", content=b"photo", headers={"X-Request-ID": "the-killer"})
+    reply = client.post("/predictions/deadly", data=b"photo", headers={"X-Request-ID": "the-killer"})
     assert (reply.status_code, reply.json()["error"]) == (500, "WorkerDied")
     assert "the-killer" in reply.json()["detail"] and "retry-after" not in reply.headers
     assert len(torchserve.predictions()) == 4
@@ -287,7 +287,7 @@ def test_a_request_of_which_a_worker_dies_is_tried_once_more(client, front, torc
 
 def test_a_request_that_took_too_long_is_not_tried_again(client, torchserve):
     torchserve.deaths, torchserve.response_timeout = 1, 0
-    reply = client.post("/predictions/deadly", content=b"photo")
+    reply = client.post("/predictions/deadly", data=b"photo")
     assert (reply.status_code, reply.json()["error"]) == (500, "WorkerDied")
     assert len(torchserve.predictions()) == 1
 
@@ -297,14 +297,14 @@ def test_only_as_many_requests_go_on_as_workers_can_take(client, front, torchser
     sockets = [begun(front, "/predictions/slow", b"photo") for _ in range(11)]
     wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
     wait_for(lambda: "slow" in front.lines.lines and len(front.lines.lines["slow"].waiting) == 9, seconds=5)
-    reply = client.post("/predictions/slow", content=b"photo")
+    reply = client.post("/predictions/slow", data=b"photo")
     assert (reply.status_code, reply.json()["message"]) == (503, "the queue of this model is full")
     for each in sockets:
         each.close()
     wait_for(lambda: front.lines.lines["slow"].empty, seconds=5)
     assert len(torchserve.predictions()) == 2 and front.bodies.held == 0
     torchserve.free.set()
-    assert client.post("/predictions/slow", content=b"photo").status_code == 200
+    assert client.post("/predictions/slow", data=b"photo").status_code == 200
     assert refusals(front) == {"queue": 1}
 
 
@@ -319,7 +319,7 @@ def begun(front, path, body, length=None):
 def test_more_workers_take_more(client, front, torchserve, manager):
     torchserve.workers = 2
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(client.post, "/predictions/slow", content=b"photo") for _ in range(8)]
+        asked = [pool.submit(client.post, "/predictions/slow", data=b"photo") for _ in range(8)]
         wait_for(lambda: len(torchserve.predictions()) == 4, seconds=5)
         torchserve.workers = 4
         assert manager.put("/models/slow?min_worker=4").status_code == 200
@@ -330,11 +330,11 @@ def test_more_workers_take_more(client, front, torchserve, manager):
 
 def test_a_model_is_removed_after_it_has_answered(client, front, torchserve, manager):
     with ThreadPoolExecutor(6) as pool:
-        asked = [pool.submit(client.post, "/predictions/slow", content=b"photo") for _ in range(5)]
+        asked = [pool.submit(client.post, "/predictions/slow", data=b"photo") for _ in range(5)]
         wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
         removal = pool.submit(manager.delete, "/models/slow")
         wait_for(lambda: front.lines.lines["slow"].closed, seconds=5)
-        late = client.post("/predictions/slow", content=b"photo")
+        late = client.post("/predictions/slow", data=b"photo")
         assert (late.status_code, late.json()["message"]) == (503, "slow is being unregistered")
         assert not torchserve.removed
         torchserve.free.set()
@@ -344,7 +344,7 @@ def test_a_model_is_removed_after_it_has_answered(client, front, torchserve, man
 
 def test_a_model_without_workers_is_removed_at_once(client, front, torchserve, manager):
     with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(client.post, "/predictions/slow", content=b"photo")
+        waiting = pool.submit(client.post, "/predictions/slow", data=b"photo")
         wait_for(lambda: torchserve.predictions(), seconds=5)
         torchserve.workers = 0
         assert manager.delete("/models/slow").status_code == 200
@@ -390,7 +390,7 @@ def test_every_path_to_a_model_is_told_when_to_ask_again(front, path, model):
 
 
 def test_tokens_are_checked_before_the_body_and_outlive_torchserve(folder):
-    with running(folder, tokens=True) as front, httpx.Client(base_url=inference_of(front), trust_env=False) as client:
+    with running(folder, tokens=True) as front, Http(inference_of(front)) as client:
         key_file = folder / "key_file.json"
         assert key_file.stat().st_mode & 0o777 == 0o600
         tokens = Tokens(key_file, "inference", management_of(front))
@@ -398,7 +398,7 @@ def test_tokens_are_checked_before_the_body_and_outlive_torchserve(folder):
         for _ in range(2):  # a TorchServe, and another
             with Torchserve(folder / "inner") as torchserve:
                 for wrong in ("", "Bearer", "Bearer x", f"Basic {old}", f"Bearer {old}x", f"Bearer x{old}", "Bearer é"):
-                    reply = client.post("/predictions/m", content=b"photo", headers={"Authorization": wrong.encode()})
+                    reply = client.post("/predictions/m", data=b"photo", headers={"Authorization": wrong.encode()})
                     assert (reply.status_code, reply.json()["type"]) == (401, "InvalidKeyException"), wrong
                 management_token = front.access.newest["management"]["key"]
                 assert posted(client, management_token) == 401
@@ -416,12 +416,12 @@ def test_tokens_are_checked_before_the_body_and_outlive_torchserve(folder):
 
 
 def posted(client, token):
-    return client.post("/predictions/m", content=b"photo", headers={"Authorization": f"Bearer {token}"}).status_code
+    return client.post("/predictions/m", data=b"photo", headers={"Authorization": f"Bearer {token}"}).status_code
 
 
 def test_tokens_that_are_renewed_at_once_are_all_good(folder, torchserve, monkeypatch):
-    with running(folder, tokens=True) as front, httpx.Client(base_url=inference_of(front), trust_env=False) as client:
-        monkeypatch.setattr("perceptual.client.connection.RENEW_WITHIN", access.LIFETIME + 5.0)
+    with running(folder, tokens=True) as front, Http(inference_of(front)) as client:
+        monkeypatch.setattr("perceptual.client.tokens.RENEW_WITHIN", access.LIFETIME + 5.0)
 
         def renewed(_):
             return Tokens(folder / "key_file.json", "inference", management_of(front)).valid()
@@ -429,12 +429,12 @@ def test_tokens_that_are_renewed_at_once_are_all_good(folder, torchserve, monkey
         with ThreadPoolExecutor(8) as pool:
             tokens = list(pool.map(renewed, range(24)))
         assert {posted(client, token) for token in tokens} == {200}
-        wrong = httpx.get(f"{management_of(front)}/token?type=inference", trust_env=False)
+        wrong = Http(management_of(front)).get("/token?type=inference")
         assert wrong.status_code == 401
 
 
 def test_a_token_is_good_for_an_hour(folder, torchserve, monkeypatch):
-    with running(folder, tokens=True) as front, httpx.Client(base_url=inference_of(front), trust_env=False) as client:
+    with running(folder, tokens=True) as front, Http(inference_of(front)) as client:
         token = front.access.newest["inference"]["key"]
         now = time.time()
         monkeypatch.setattr(access.time, "time", lambda: now + access.LIFETIME - 60)
@@ -444,7 +444,7 @@ def test_a_token_is_good_for_an_hour(folder, torchserve, monkeypatch):
 
 
 def test_a_client_that_goes_leaves_nothing_behind(client, front, torchserve):
-    with pytest.raises(httpx.ReadTimeout):
+    with pytest.raises(requests.ReadTimeout):
         client.post("/predictions/slow", timeout=0.5)
     wait_for(lambda: not front.inference.waiting and not front.connections.busy, seconds=5)
     assert client.get("/ping").status_code == 200
@@ -452,12 +452,12 @@ def test_a_client_that_goes_leaves_nothing_behind(client, front, torchserve):
 
 def test_requests_under_way_are_answered_before_the_end(folder, torchserve):
     with ThreadPoolExecutor(3) as pool, running(folder) as front:
-        asked = [pool.submit(httpx.post, f"{inference_of(front)}/predictions/slow", trust_env=False) for _ in range(2)]
+        asked = [pool.submit(Http(inference_of(front)).post, "/predictions/slow") for _ in range(2)]
         wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
         end = pool.submit(front.stop)
         time.sleep(0.5)
-        with pytest.raises(httpx.ConnectError):
-            httpx.post(f"{inference_of(front)}/predictions/m", trust_env=False)
+        with pytest.raises(requests.ConnectionError):
+            Http(inference_of(front)).post("/predictions/m")
         assert not end.done()
         torchserve.free.set()
         assert [each.result().status_code for each in asked] == [200, 200]
@@ -469,20 +469,20 @@ def test_the_end_does_not_wait_for_ever(folder, torchserve, monkeypatch):
     monkeypatch.setattr("perceptual.serving.front.DRAIN", 0.1)
     with ThreadPoolExecutor(1) as pool:
         with running(folder) as front:
-            waiting = pool.submit(httpx.post, f"{inference_of(front)}/predictions/slow", timeout=10, trust_env=False)
+            waiting = pool.submit(Http(inference_of(front)).post, "/predictions/slow", timeout=10)
             wait_for(lambda: front.inference.waiting, seconds=5)
             begin = time.monotonic()
         assert time.monotonic() - begin < 3
-        with pytest.raises(httpx.TransportError):
+        with pytest.raises(requests.ConnectionError):
             waiting.result()
 
 
 def test_what_is_too_large_never_reaches_torchserve(client, front, torchserve):
     for body in (bytes(LARGEST + 1), iter([bytes(LARGEST), b"1"])):
-        assert client.post("/predictions/tiny", content=body).status_code == 413
+        assert client.post("/predictions/tiny", data=body).status_code == 413
     assert [expecting(front, length) for length in (2**28, LARGEST)] == [b"413", b"100"]
     assert not torchserve.asked
-    assert client.post("/predictions/tiny", content=bytes(LARGEST)).status_code == 200
+    assert client.post("/predictions/tiny", data=bytes(LARGEST)).status_code == 200
 
 
 def expecting(front, length):
@@ -496,12 +496,12 @@ def expecting(front, length):
 def test_all_bodies_together_have_a_limit(client, front, torchserve):
     unfinished = [begun(front, "/predictions/m", bytes(LARGEST - 1), length=LARGEST) for _ in range(8)]
     wait_for(lambda: front.bodies.held == 8 * (LARGEST - 1), seconds=5)
-    reply = client.post("/predictions/m", content=bytes(1000))
+    reply = client.post("/predictions/m", data=bytes(1000))
     assert reply.status_code == 503 and reply.headers["retry-after"] == str(RETRY_AFTER)
     for each in unfinished:
         each.close()
     wait_for(lambda: front.bodies.held == 0, seconds=5)
-    assert client.post("/predictions/m", content=bytes(1000)).status_code == 200
+    assert client.post("/predictions/m", data=bytes(1000)).status_code == 200
     assert refusals(front)["bodies"] == 1
 
 
@@ -587,14 +587,14 @@ def test_a_malformed_request_is_one_line_in_the_log_without_its_secrets(front, t
 def test_a_request_keeps_its_identity(client, torchserve, folder):
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     headers = {"X-Request-ID": "mine", "traceparent": trace, "X-Client": "tester"}
-    assert client.post("/predictions/m", content=b"x", headers=headers).headers["x-request-id"] == "mine"
+    assert client.post("/predictions/m", data=b"x", headers=headers).headers["x-request-id"] == "mine"
     received = torchserve.asked[-1][2]
     assert (received["X-Request-ID"], received["traceparent"]) == ("mine", trace)
     assert re.fullmatch(r"t=\d+\.\d+", received["X-Request-Start"])
     line = journal(folder)[-1]
     assert (line["request_id"], line["trace_id"], line["client"]) == ("mine", trace[3:35], "tester")
     for odd in ("", "with space", "x" * 200, '"'):
-        reply = client.post("/predictions/m", content=b"x", headers={"X-Request-ID": odd})
+        reply = client.post("/predictions/m", data=b"x", headers={"X-Request-ID": odd})
         assert re.fullmatch("[0-9a-f]{32}", reply.headers["x-request-id"])
 
 

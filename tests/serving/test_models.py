@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
-import httpx
 import pytest
 import ts
 from PIL import Image
@@ -62,7 +62,7 @@ def management(server):
 @pytest.fixture
 def command(run, server):
     """Runs ``perceptual models`` against the tests' server; its output must be the expected exit status's."""
-    port = httpx.URL(server.address.inference_url).port
+    port = urlsplit(server.address.inference_url).port
 
     def invoke(*arguments, fails=False):
         status, out, err = run("models", *arguments, "--port", port)
@@ -282,7 +282,7 @@ def test_a_failed_registration_gives_back_the_archive_that_lay_there(server, man
 
 
 def test_an_archive_is_looked_for_where_its_path_says(run, server, management):
-    port = httpx.URL(server.address.inference_url).port
+    port = urlsplit(server.address.inference_url).port
     status, _, err = run("models", "register", "elsewhere/tiny.mar", "--version", "7", "--port", port)
     assert status == 1 and "elsewhere/tiny.mar" in err
     status, _, err = run("models", "register", "http://127.0.0.1/tiny.mar", "--port", port)

@@ -8,18 +8,18 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from serving_fixtures import altered, wait_for
+from serving_fixtures import Http, altered, wait_for
 
 from perceptual.archives.build import package
 from perceptual.client.addresses import find_server
-from perceptual.client.apis import InferenceClient
-from perceptual.client.connection import Tokens
+from perceptual.client.inference import InferenceClient
+from perceptual.client.tokens import Tokens
 from perceptual.errors import InputError, InvalidOption, ServerError
 from perceptual.serving.processes import group_members
 from perceptual.serving.server import Server
@@ -67,14 +67,14 @@ def test_takes_paths_and_pil_images(client, photo, tmp_path):
 @pytest.mark.parametrize("content_type", [None, "image/png", "text/plain", "application/json"])
 def test_raw_body_as_curl_sends_it(client, photo, content_type):
     headers = {"Content-Type": content_type} if content_type else {}
-    reply = client.http.put("/predictions/tiny", content=photo, headers=headers)
+    reply = client.request("PUT", "/predictions/tiny", data=photo, headers=headers)
     assert (reply.status_code, reply.headers["content-type"]) == (200, "image/jpeg")
     assert decode(reply.content).size == (64, 48)
 
 
 def test_multipart_form(client, photo):
     form = {"files": {"data": ("photo.png", photo)}, "data": {"strength": "0", "format": "png"}}
-    reply = client.http.post("/predictions/tiny", **form)
+    reply = client.request("POST", "/predictions/tiny", **form)
     assert (reply.status_code, reply.headers["content-type"]) == (200, "image/png")
     assert np.array_equal(np.asarray(decode(reply.content)), np.asarray(decode(photo)))
 
@@ -106,7 +106,7 @@ def test_errors_of_one_batch_leave_its_other_requests_alone(server, client, mana
         with ThreadPoolExecutor(len(requests)) as pool:
 
             def post(request):
-                return client.http.post("/predictions/batched", content=request[1], headers=OCTETS | request[2])
+                return client.request("POST", "/predictions/batched", data=request[1], headers=OCTETS | request[2])
 
             replies = list(pool.map(post, requests))
         assert [reply.status_code for reply in replies] == [status for status, _, _ in requests]
@@ -176,14 +176,14 @@ def test_a_token_is_required(server, photo):
 
 
 def test_tokens_are_renewed(server, client, photo, monkeypatch):
-    before = client.http.auth.read()["inference"]["key"]
-    monkeypatch.setattr("perceptual.client.connection.RENEW_WITHIN", 3605.0)
+    before = client.session.auth.read()["inference"]["key"]
+    monkeypatch.setattr("perceptual.client.tokens.RENEW_WITHIN", 3605.0)
     client.stylize(photo, "tiny")
     monkeypatch.undo()
-    after = client.http.auth.read()["inference"]["key"]
+    after = client.session.auth.read()["inference"]["key"]
     assert after != before
     client.stylize(photo, "tiny")
-    assert client.http.auth.read()["inference"]["key"] == after
+    assert client.session.auth.read()["inference"]["key"] == after
 
 
 def test_urls_cannot_be_registered(management):
@@ -192,11 +192,11 @@ def test_urls_cannot_be_registered(management):
 
 
 def test_metrics_are_there(server):
-    assert "ts_inference_requests_total" in httpx.get(f"{server.address.metrics_url}/metrics").text
+    assert "ts_inference_requests_total" in Http(server.address.metrics_url).get("/metrics").text
 
 
 def test_is_found_by_its_user_alone(server):
-    port = httpx.URL(server.address.inference_url).port
+    port = urlsplit(server.address.inference_url).port
     assert find_server() == find_server(port) == server.address
     state = Path(os.environ["XDG_RUNTIME_DIR"], "torchserve-perceptual", f"{port}.json")
     assert state.stat().st_mode & 0o777 == 0o600

@@ -4,12 +4,12 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from serving_fixtures import wait_for
+from serving_fixtures import Http, wait_for
 
 from perceptual.commands import status as command
 from perceptual.errors import InvalidImage
@@ -26,7 +26,7 @@ def counted(server, photo):
     begin = outcomes(server)
     with server.address.inference() as client:
         for data in (photo, photo, b"no picture"):
-            client.http.post("/predictions/tiny", content=data, headers={"Content-Type": "application/octet-stream"})
+            client.request("POST", "/predictions/tiny", data=data, headers={"Content-Type": "application/octet-stream"})
     wait_for(lambda: sum(outcomes(server).values()) >= sum(begin.values()) + 3, seconds=5)  # by way of a log
     after = outcomes(server)
     return {name: count - begin.get(name, 0) for name, count in after.items()}
@@ -86,7 +86,7 @@ def test_the_metrics_configuration_lists_what_the_handlers_tell():
 
 def test_requests_are_counted_and_timed(server, counted):
     assert counted["ok"] == 2 and counted["InvalidImage"] == 1
-    text = httpx.get(f"{server.address.metrics_url}/metrics").text
+    text = Http(server.address.metrics_url).get("/metrics").text
     buckets = read_metrics(text).buckets["tiny", "1.2"]
     assert {"decode", "infer", "encode"} <= buckets.keys() <= {"wait", "decode", "infer", "encode"}
     assert buckets["decode"][-1][1] >= buckets["infer"][-1][1] + 1  # the bad one was not run
@@ -122,7 +122,7 @@ def test_sizes_and_errors_are_histograms(server, photo):
 
 def histograms(server):
     """The samples of the server's metrics."""
-    text = httpx.get(f"{server.address.metrics_url}/metrics").text
+    text = Http(server.address.metrics_url).get("/metrics").text
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
@@ -147,7 +147,7 @@ def test_every_request_leaves_one_line_in_the_log(server, counted):
 
 
 def test_status_tells_workers_and_latencies(run, server, counted):
-    status, out, _ = run("status", "--port", httpx.URL(server.address.inference_url).port)
+    status, out, _ = run("status", "--port", urlsplit(server.address.inference_url).port)
     assert status == 0 and out.startswith("healthy (/ping: Healthy)")
     (worker,) = read_status(server.address).models[0].workers
     assert 2**27 < worker.memory < 2**32
@@ -160,7 +160,7 @@ def test_status_sees_a_dead_worker_that_ping_does_not(run, server):
     (worker,) = read_status(server.address).models[0].workers
     os.kill(worker.pid, signal.SIGKILL)
     wait_for(lambda: read_status(server.address).unhealthy, seconds=3)
-    status, out, _ = run("status", "--port", httpx.URL(server.address.inference_url).port)
+    status, out, _ = run("status", "--port", urlsplit(server.address.inference_url).port)
     assert status == 1 and out.startswith("unhealthy: no worker is ready for tiny 1.2 (/ping: ")
     wait_for(server.healthy, seconds=30)
 
@@ -193,7 +193,7 @@ def test_watching_goes_on_until_it_is_stopped(run, server, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "time", type("Clock", (), {"sleep": staticmethod(sleep)}))
-    status, out, _ = run("status", "--watch", "--port", httpx.URL(server.address.inference_url).port)
+    status, out, _ = run("status", "--watch", "--port", urlsplit(server.address.inference_url).port)
     assert status == 130 and out.count("healthy (/ping: Healthy)") == 2 and rounds == [command.INTERVAL] * 2
 
 

@@ -8,9 +8,9 @@ import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
 
-import httpx
 import psutil
 import pytest
+import requests
 from serving_fixtures import altered, wait_for
 
 from perceptual.client.addresses import find_server
@@ -72,7 +72,7 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         (worker,) = management.ready_workers("fickle")
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: not management.ready_workers("fickle"), seconds=5)
-        waiting = client.http.post("/predictions/fickle", content=photo)  # in the queue by now, without limit
+        waiting = client.request("POST", "/predictions/fickle", data=photo)  # in the queue by now, without limit
         assert waiting.status_code == 503 and int(waiting.headers["retry-after"]) >= 5
         assert "keep dying" in waiting.json()["message"]
         assert status_of(client, "fickle", photo) == 503
@@ -103,8 +103,8 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
 def status_of(client, model, photo):
     """The status of a request to a model, which tells when to try again if it is 503; None if there is none in time."""
     try:
-        reply = client.http.post(f"/predictions/{model}", content=photo, timeout=3)
-    except httpx.ReadTimeout:
+        reply = client.session.post(f"{client.base}/predictions/{model}", data=photo, timeout=3)
+    except requests.ReadTimeout:
         return None
     assert ("retry-after" in reply.headers) == (reply.status_code == 503)
     return reply.status_code

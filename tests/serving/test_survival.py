@@ -12,12 +12,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 
-import httpx
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from serving_fixtures import altered, wait_for
+from serving_fixtures import Http, altered, wait_for
 from ts.model_server import load_properties
 
 from perceptual.errors import ServerError
@@ -75,13 +74,12 @@ def unruly(server, management):
 @pytest.fixture
 def ask(server):
     """Sends a body to a model; gives its status and how long it took."""
-    limits = httpx.Limits(max_connections=100)
     auth, url = server.address.tokens("inference"), server.address.inference_url
-    with httpx.Client(base_url=url, auth=auth, timeout=PATIENCE, limits=limits, trust_env=False) as http:
+    with Http(url, auth, PATIENCE) as http:
 
         def send(model, body, **headers):
             start = time.monotonic()
-            reply = http.post(f"/predictions/{model}", content=body, headers=OCTETS | headers)
+            reply = http.post(f"/predictions/{model}", data=body, headers=OCTETS | headers)
             send.size = len(reply.content)
             return reply.status_code, time.monotonic() - start
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import vgg16
 
-from perceptual.inference.weights import read_metadata
+from perceptual.inference.metadata import read_metadata
 
 SCRIPT = Path(__file__).parents[2] / "training/train_all.sh"
 COMMON = "init-features = 4\nnum-residuals = 0\nbatch-size = 1\nnum-workers = 0\nsamples = 1\nimage-size = 32\n"

@@ -13,7 +13,8 @@ from PIL import Image
 from training_fixtures import PROGRAM
 
 from perceptual.errors import InvalidOption, TrainingError, WeightsError
-from perceptual.inference.weights import load_network, read_metadata
+from perceptual.inference.metadata import read_metadata
+from perceptual.inference.weights import load_network
 from perceptual_training.loop import lr_factor
 from perceptual_training.machine import cpu_name
 from perceptual_training.style import StyleTransfer, train_style
@@ -280,7 +281,7 @@ def test_initial_weights_of_other_layers_are_refused(settings, tmp_path):
 
 def test_initial_weights_may_be_named_if_they_ship(settings, monkeypatch):
     first = train_style(settings(iterations=1))
-    monkeypatch.setattr("perceptual.inference.weights.shipped_weights", lambda: {"first": first})
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"first": first})
     folders = {"sample_path": first.parent / "second", "model_path": first.parent / "second.safetensors"}
     second = train_style(settings(iterations=1, lr=0, initial_weights=Path("first"), **folders))
     assert_equal(load_network(first)[0].state_dict(), load_network(second)[0].state_dict())

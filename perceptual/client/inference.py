@@ -1,0 +1,113 @@
+"""The client of the inference API: asks for pictures."""
+
+import io
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from PIL import ExifTags, Image
+from requests.auth import AuthBase
+
+from ..errors import InputError
+from .connection import Client
+
+NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F", "I", "PA", "RGBX")  # modes of PIL
+IN_NO_FILE = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA"}  # and what they are sent as
+WORKING = 610.0  # seconds; more than the archives allow a worker for a picture (responseTimeout)
+
+
+class InferenceClient(Client):
+    """Asks a server for pictures.
+
+        >>> with find_server().inference() as client:
+        ...     Path("out.jpg").write_bytes(client.stylize("photo.jpg", "starry_night", strength=0.8))
+
+    Args:
+        url: The server's inference address.
+        auth: :class:`Tokens` of kind ``inference``; None for a server with token authorization off.
+        timeout: Seconds to wait for a reply.
+    """
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8080", auth: AuthBase | None = None, timeout: float = WORKING
+    ) -> None:
+        super().__init__(url, auth, timeout)
+
+    def stylize(self, photo: str | Path | bytes | Image.Image, model: str, **options: Any) -> bytes:
+        """Stylizes one photo: a path, an encoded image, or a PIL image.
+
+        Args:
+            photo: Sent as it is; a PIL image as PNG, or as TIFF where PNG lacks its mode.
+            model: A registered model's name, or ``name/version``.
+            options: As in :class:`perceptual.options.StyleOptions`; None leaves one at its default.
+
+        Returns:
+            The encoded picture, as the server sent it: JPEG, unless ``format`` says otherwise.
+
+        Raises:
+            InputError: The server refuses the photo or an option (see :mod:`perceptual.errors`).
+            ServerError: No server, no such model, no token, or no worker.
+        """
+        return self.predict(photo, model, options)
+
+    def upscale(self, photo: str | Path | bytes | Image.Image, model: str, **options: Any) -> bytes:
+        """Enlarges one photo by a network of super-resolution.
+
+        Args:
+            photo: As in :meth:`stylize`.
+            model: As in :meth:`stylize`.
+            options: As in :class:`perceptual.options.UpscaleOptions`; None leaves one at its default.
+
+        Returns:
+            The encoded picture, as in :meth:`stylize`.
+
+        Raises:
+            InputError: As in :meth:`stylize`; ImageTooLarge where the result would be over the server's limit.
+            ServerError: As in :meth:`stylize`.
+        """
+        return self.predict(photo, model, options)
+
+    def predict(self, photo: str | Path | bytes | Image.Image, model: str, options: dict[str, Any]) -> bytes:
+        """What a model of either task makes of a photo."""
+        begin = {"X-Request-Start": f"t={time.time():.3f}"}  # from which the worker tells the wait
+        headers = {"Content-Type": "application/octet-stream"} | begin | option_headers(options)
+        path = f"/predictions/{quote(model)}"
+        return self.send("POST", path, data=encoded(photo), headers=headers).content
+
+
+def option_headers(options: dict[str, Any]) -> dict[str, str]:
+    """Options as request headers: ``X-Keep-Colors: True`` for ``keep_colors=True``."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return {f"X-{name.replace('_', '-').title()}": header_value(value) for name, value in given.items()}
+
+
+def header_value(value: Any) -> str:
+    """A value escaped, as a header holds neither newlines nor letters outside ASCII; the server then refuses it."""
+    return str(value).encode("unicode_escape").decode().strip(" ")
+
+
+def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
+    """A photo as the bytes of an image file."""
+    if isinstance(photo, bytes):
+        return photo
+    try:
+        if not isinstance(photo, Image.Image):
+            return Path(photo).read_bytes()
+        profile, exif = photo.info.get("icc_profile"), orientation_of(photo)
+        if photo.mode in IN_NO_FILE:
+            photo = photo.convert(IN_NO_FILE[photo.mode])
+        buffer = io.BytesIO()
+        photo.save(buffer, "TIFF" if photo.mode in NOT_IN_PNG else "PNG", icc_profile=profile, exif=exif)
+        return buffer.getvalue()
+    except OSError as error:
+        raise InputError(f"cannot send {photo}: {error.strerror or error}") from error
+
+
+def orientation_of(photo: Image.Image) -> Image.Exif:
+    """The EXIF block of a photo with nothing but how it was held: Pillow fails to write many an odd tag."""
+    exif = Image.Exif()
+    with suppress(Exception):  # whatever Pillow raises of a damaged block
+        exif[ExifTags.Base.Orientation] = photo.getexif()[ExifTags.Base.Orientation]
+    return exif

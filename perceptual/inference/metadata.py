@@ -1,0 +1,96 @@
+"""What a weight file says of itself, and where weight files are. Imports no torch.
+
+Weight files are safetensors, whose metadata has four strings: ``format`` (this layout's name), ``task`` (one of
+:data:`TASKS`), ``config`` (the network's constructor arguments as JSON) and ``provenance`` (JSON: recipe, iterations,
+versions, licence, …).
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import WeightsError, in_one_line
+
+FORMAT = "torchserve-perceptual/1"
+TASKS = ("style", "super-resolution")
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What a weight file says of itself: ``task``, ``config`` and ``provenance``, the last two as dictionaries.
+
+    Raises:
+        WeightsError: The file is missing, not safetensors, or not written by :func:`.weights.save_network`.
+    """
+    with open_weights(path) as file:
+        return parse_metadata(path, file.metadata())
+
+
+def find_weights(name_or_path: str | Path) -> Path:
+    """The file behind a path, or behind the name of a network that ships.
+
+    Raises:
+        WeightsError: Neither a file nor a shipped name; the message lists the names.
+    """
+    path = Path(name_or_path)
+    with suppress(OSError):  # a folder that may not be looked into, as the current one of another user
+        if path.is_file():
+            return path
+    shipped = shipped_weights()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    names = ", ".join(shipped) or "none"
+    raise WeightsError(f"{name_or_path} is neither a weights file nor the name of a shipped network ({names})")
+
+
+def find_distinct(models: Iterable[str | Path]) -> dict[str, Path]:
+    """The files of several networks, each as by :func:`find_weights`, by the file's name.
+
+    Raises:
+        WeightsError: As :func:`find_weights`, or two have the same name.
+    """
+    found: dict[str, Path] = {}
+    for file in map(find_weights, models):
+        if file.resolve() != found.get(file.stem, file).resolve():
+            raise WeightsError(f"{found[file.stem]} and {file} would both be {file.stem}: rename one")
+        found[file.stem] = file
+    return found
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Names and files of the networks that came with this package, in alphabetical order."""
+    spec = find_spec("perceptual_models")  # the folder models/, under its installed name
+    folders = spec.submodule_search_locations if spec else None
+    return {file.stem: file for folder in folders or [] for file in sorted(Path(folder).glob("*.safetensors"))}
+
+
+def open_weights(path: str | Path, framework: str = "np") -> Any:
+    """A safetensors file opened for reading: only its header is read now."""
+    try:
+        return safe_open(path, framework=framework)
+    except FileNotFoundError as error:
+        raise WeightsError(f"there is no weights file {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a safetensors file, or a damaged one: {in_one_line(error)}") from error
+
+
+def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """Checks and decodes the metadata strings of a weight file."""
+    metadata = metadata or {}
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none")
+        raise WeightsError(f"{path} was not written by this program (format {FORMAT} expected, {found} found)")
+    if (task := metadata.get("task")) not in TASKS:
+        raise WeightsError(f"{path} is for the task {task}; this version knows {', '.join(TASKS)}")
+    try:
+        known = {name: dict(json.loads(metadata[name])) for name in ("config", "provenance")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} has damaged metadata: {in_one_line(error)}") from error
+    parts = dict.fromkeys(("recipe", "training"), dict) | {"earlier_trainings": list}
+    if bad := [name for name, kind in parts.items() if not isinstance(known["provenance"].get(name, kind()), kind)]:
+        raise WeightsError(f"{path} has damaged metadata: {bad[0]} is not as this program writes it")
+    return {"task": task, **known}
