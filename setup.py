@@ -77,6 +77,7 @@ setup(
         # The checkers exactly, as each of their releases finds something new.
         "dev": [
             "import-linter>=2.4",
+            "grpcio>=1.60",
             "matplotlib>=3.8",
             "mypy==2.4.1",
             "pytest>=8",

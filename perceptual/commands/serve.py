@@ -52,6 +52,7 @@ def run(args: Namespace) -> None:
     """Serves until Ctrl-C."""
     from rich.console import Console
 
+    from ..serving.notices import notify
     from ..serving.server import Server
     from ..serving.supervisor import Supervisor
 
@@ -70,6 +71,7 @@ def run(args: Namespace) -> None:
         server.start()
     with server:
         print(how_to_use(server), flush=True)
+        notify("READY=1")
         try:
             Supervisor(server).run() if args.supervise else server.wait()
         except KeyboardInterrupt:

@@ -13,6 +13,7 @@ import psutil
 
 from ..client.management import LOADING, ManagementClient, ready
 from ..errors import ServerError
+from .notices import notify
 from .server import Server
 
 INTERVAL = 1.0  # seconds between two looks
@@ -41,11 +42,16 @@ class Backoff:
 
 
 class Supervisor:
-    """Looks after a server that has been started, with a front; everything it does is a line in the log."""
+    """Looks after a server that has been started; everything it does is a line in the log.
+
+    To systemd's watchdog it gives a sign of life while it gets on and the front answers, so that it is not left with a
+    program that hangs.
+    """
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.front = server.front
+        server.progress = lambda message: self.live()  # TorchServe may take minutes to start again
         self.held: dict[str, int] = {}  # workers that a model should have
         self.attempts: dict[str, Backoff] = {}
         self.restarts = Backoff()
@@ -55,8 +61,21 @@ class Supervisor:
     def run(self) -> None:
         """Looks after it until the program ends."""
         while True:
+            self.live()
             self.look()
-            time.sleep(INTERVAL)
+            self.rest(INTERVAL)
+
+    def live(self) -> None:
+        """Gives a sign of life."""
+        if self.front.responds():
+            notify("WATCHDOG=1")
+
+    def rest(self, seconds: float) -> None:
+        """Waits, and lives."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, INTERVAL))
+            self.live()
 
     def look(self) -> None:
         """Does what there is to do just now."""
@@ -82,7 +101,7 @@ class Supervisor:
         """Starts TorchServe again, after a pause."""
         pause = self.restarts.next()
         logger.error("%s; starting it again in %g s", reason, pause)
-        time.sleep(pause)
+        self.rest(pause)
         try:
             self.server.restart()
             logger.warning("TorchServe is started again")
@@ -135,7 +154,7 @@ class Supervisor:
         name, version = split(model)
         with self.server.management(LOADING) as management:
             try:
-                management.scale(name, self.held[model], version)
+                management.scale(name, self.held[model], version, progress=lambda message: self.live())
             except ServerError as error:
                 pause = self.attempts[model].next()
                 self.refuse(model, pause, management)

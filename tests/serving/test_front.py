@@ -546,6 +546,14 @@ def test_a_reply_that_nobody_reads_is_given_up(folder, torchserve, monkeypatch):
         wait_for(lambda: not front.connections.busy, seconds=5)
 
 
+def test_a_thread_that_hangs_is_noticed(front, monkeypatch):
+    monkeypatch.setattr("perceptual.serving.front.RESPONSE", 0.2)
+    assert front.responds()
+    front.loop.call_soon_threadsafe(time.sleep, 1)
+    assert not front.responds()
+    wait_for(front.responds, seconds=5)
+
+
 def test_headers_have_a_limit(client, front, torchserve):
     assert client.post("/predictions/m", headers={f"X-{number}": "1" for number in range(200)}).status_code == 400
     assert client.post("/predictions/m", headers={"X-Long": "x" * 20_000}).status_code == 400

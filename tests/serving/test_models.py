@@ -232,15 +232,14 @@ def test_requests_that_died_with_their_worker_are_not_waited_for(server, managem
     register(server.address, weights, version="3.0")
     begun = lambda: read_status(server.address).find("tiny", "3.0").begun  # noqa: E731
     buffer = io.BytesIO()
-    Image.new("RGB", (6000, 6000)).save(buffer, "PNG", compress_level=1)
+    Image.new("RGB", (3000, 3000)).save(buffer, "PNG", compress_level=1)
     before = begun()
     with ThreadPoolExecutor(1) as pool, server.address.inference() as client:
         asked = pool.submit(client.stylize, buffer.getvalue(), "tiny/3.0")
         wait_for(lambda: begun() > before, seconds=20)
         (worker,) = management.ready_workers("tiny", "3.0")
         os.kill(worker, signal.SIGKILL)
-        with pytest.raises(ServerError, match="Worker died"):
-            asked.result(timeout=60)
+        assert asked.result(timeout=120)  # by the next worker
     start = time.monotonic()
     unregister(server.address, "tiny", "3.0")
     assert time.monotonic() - start < management.describe("tiny")["responseTimeout"] / 2

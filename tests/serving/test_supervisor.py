@@ -2,6 +2,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -147,7 +148,7 @@ def test_a_torchserve_that_does_not_answer_is_started_again(monkeypatch, caplog)
 
     clock, restarts = [1000.0], []
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Supervisor, "rest", lambda self, seconds: None)
     watcher = Supervisor(Silent())
     for clock[0] in (1001.0, 1029.0, 1031.0, 1032.0, 1062.0):
         watcher.look()
@@ -175,12 +176,16 @@ class Described:
 
     def __init__(self):
         self.workers, self.wanted, self.failure, self.scaled, self.refused = [], 1, None, [], []
+        self.alive = True
 
     def ended(self):
         return None
 
     def note_held(self, held):
         pass
+
+    def responds(self):
+        return self.alive
 
     def management(self, timeout=5.0):
         return nullcontext(self)
@@ -191,7 +196,7 @@ class Described:
     def describe(self, name):
         return {"modelVersion": "1"}
 
-    def set_workers(self, name, workers, version):
+    def set_workers(self, name, workers, version, progress=None):
         self.scaled.append(workers)
         if self.failure:
             raise self.failure
@@ -263,7 +268,7 @@ def test_what_waits_for_a_model_that_is_scaled_to_none_is_refused(described):
 
 def test_a_full_disk_at_a_restart_does_not_end_the_supervisor(described, monkeypatch, caplog):
     server, watcher, _ = described
-    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(watcher, "rest", lambda seconds: None)
     server.ended = lambda: "killed"
 
     def restart():
@@ -278,7 +283,7 @@ def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, monke
     server, watcher, clock = described
     watcher.held, watcher.attempts, server.wanted = {"m/1": 1}, {"m/1": Backoff()}, 0
 
-    def slow(name, workers, version):
+    def slow(name, workers, version, progress):
         clock[0] += 60.0
 
     server.scale = slow
@@ -288,7 +293,7 @@ def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, monke
     server.every_version = lambda: (_ for _ in ()).throw(ServerError("busy"))
     watcher.look()
     assert "m/1 is back" in caplog.text and not restarts
-    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(watcher, "rest", lambda seconds: None)
     clock[0] += supervisor.SILENCE + 1
     watcher.look()
     assert len(restarts) == 1 and "does not answer: busy" in caplog.text
@@ -326,6 +331,25 @@ def test_a_worker_that_is_still_loading_is_left_alone(described):
     for clock[0] in (1000.0, 1100.0):
         watcher.look()
     assert server.scaled == []
+
+
+@pytest.mark.parametrize("address", ["{folder}/notify.sock", "@perceptual-{folder}"])
+def test_systemd_gets_a_sign_of_life_while_the_front_answers(monkeypatch, tmp_path, address):
+    address = address.format(folder=tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address.replace("@", "\0"))
+        systemd.settimeout(0.1)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        server = Described()
+        watcher = Supervisor(server)
+        watcher.live()
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        server.progress("starting TorchServe")  # which may take minutes
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        server.alive = False
+        watcher.live()
+        with pytest.raises(TimeoutError):
+            systemd.recv(100)
 
 
 @pytest.mark.parametrize("flags", [(), ("--supervise", "--no-tokens")])

@@ -37,6 +37,7 @@ from .replies import Refusal
 from .torchserve import Gone, TorchServe
 
 DRAIN = 25.0  # seconds at the end for requests under way; systemd and Kubernetes allow 30 for everything
+RESPONSE = 5.0  # seconds in which the thread must get to a task
 
 T = TypeVar("T")
 
@@ -118,6 +119,15 @@ class Front:
         """Forgets when to ask for paths again: there is no reason to wait any more."""
         for path in paths:
             self.inference.due.pop(path, None)
+
+    def responds(self) -> bool:
+        """Whether its thread gets on, within a few seconds."""
+        future = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop)
+        try:
+            future.result(RESPONSE)
+        except TimeoutError:
+            return False
+        return True
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that runs in the thread."""
