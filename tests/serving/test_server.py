@@ -191,6 +191,21 @@ def test_urls_cannot_be_registered(management):
         management.send("POST", "/models", params={"url": "http://127.0.0.1:1/evil.mar"})
 
 
+def test_logs_grow_little_and_none_is_written_to_twice(server, client, photo):
+    def sizes():
+        return {file.name: file.stat().st_size for file in server.logs.folder.glob("*.log")}
+
+    client.stylize(photo, "tiny")
+    before = sizes()
+    assert before.keys() == {"console.log", "model_log.log", "requests.log", "ts_log.log"}
+    for _ in range(20):
+        client.stylize(photo, "tiny")
+    grown = {name: (size - before[name]) / 20 for name, size in sizes().items()}
+    assert grown["console.log"] == 0 and sum(grown.values()) < 2500
+    lines = [line for name in before for line in (server.logs.folder / name).read_text().splitlines() if line]
+    assert len(lines) < 1.05 * len(set(lines))
+
+
 def test_metrics_are_there(server):
     assert "ts_inference_requests_total" in Http(server.address.metrics_url).get("/metrics").text
 
