@@ -13,6 +13,8 @@ from setuptools import setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
+HEIF = ["pillow-heif>=0.18"]  # reads HEIC
+TIFF = ["tifffile>=2023.8", "imagecodecs>=2023.8"]  # read the flavours of TIFF that Pillow does not
 OPENVINO = ["openvino>=2025.0"]  # the engine of that name
 
 setup(
@@ -29,6 +31,7 @@ setup(
         "perceptual.client",
         "perceptual.commands",
         "perceptual.inference",
+        "perceptual.inference.codecs",
         "perceptual.serving",
         "perceptual.serving.front",
         "perceptual.worker",
@@ -85,9 +88,13 @@ setup(
             "ruff==0.17.6",
             "scipy>=1.11",
             "types-PyYAML",
+            *HEIF,
             "types-requests",
             *OPENVINO,
+            *TIFF,
         ],
+        "heif": HEIF,
         "openvino": OPENVINO,
+        "tiff": TIFF,
     },
 )

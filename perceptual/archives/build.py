@@ -151,7 +151,7 @@ def build(
 def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
     """Everything an archive holds besides the manifest, by path in the archive."""
     package = Path(__file__).parents[1]
-    modules = sorted(file for room in ("", *ROOMS) for file in (package / room).glob("*.py"))
+    modules = sorted([*package.glob("*.py"), *(file for room in ROOMS for file in (package / room).rglob("*.py"))])
     handlers = package_files("perceptual_handlers")
     contents = {file.relative_to(package.parent).as_posix(): file.read_bytes() for file in modules}
     contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}

@@ -325,7 +325,7 @@ def to_bytes(images: Tensor) -> Tensor:
 def open_picture(photo: str | Path | bytes | Image.Image, scale: int = 1) -> Picture:
     """Decodes a path, an encoded image, or a PIL image, that will be enlarged so many times."""
     if isinstance(photo, Image.Image):
-        images.refuse_empty(photo)
+        images.refuse_empty(*photo.size)
         images.check_size(*photo.size, images.MAX_PIXELS, scale)
         return images.from_pil(photo)
     if isinstance(photo, bytes | bytearray):

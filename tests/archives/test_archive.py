@@ -48,7 +48,9 @@ def copy(weights, tmp_path):
 def test_holds_handler_configuration_weights_and_inference_modules(model_store, weights):
     with zipfile.ZipFile(model_store / "tiny.mar") as archive:
         modules = {
-            str(file.relative_to(ROOT)) for room in ("", *ROOMS) for file in (ROOT / "perceptual" / room).glob("*.py")
+            str(file.relative_to(ROOT))
+            for pattern in ("*.py", *(f"{room}/**/*.py" for room in ROOMS))
+            for file in (ROOT / "perceptual").glob(pattern)
         }
         own = {"MAR-INF/MANIFEST.json", "style_transfer.py", "style_transfer.yaml", "tiny.safetensors"}
         assert set(archive.namelist()) == modules | own

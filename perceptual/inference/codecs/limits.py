@@ -1,0 +1,64 @@
+"""How large a picture may be."""
+
+import math
+from dataclasses import dataclass
+
+from ...errors import ImageTooLarge, InvalidImage
+
+MAX_PIXELS = 8192**2
+LONGEST = 65535  # pixels a side; networks pad to 16 rows, and of so thin a picture that would be far more than it has
+MAX_SIDES = {"jpeg": 65500, "webp": 16383}  # libjpeg's and libwebp's own limits, in pixels
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is allowed of one picture.
+
+    Attributes:
+        pixels: Width × height, of the picture and of what becomes of it.
+        scale: How many times larger the result of super-resolution will be.
+        format: The format that the result will have, whose longest side is then a limit too.
+        max_size: The longest side to which the picture will be reduced before that, if it is larger.
+        worked: Width × height, of the picture as it is worked on.
+    """
+
+    pixels: int = MAX_PIXELS
+    scale: int = 1
+    format: str | None = None
+    max_size: int | None = None
+    worked: int | None = None
+
+    def check(self, width: int, height: int) -> None:
+        """Raises InvalidImage for a picture without pixels, ImageTooLarge for one over a limit."""
+        refuse_empty(width, height)
+        reduced = min(1.0, (self.max_size or math.inf) / max(width, height))
+        wide, high = (max(1, round(side * reduced)) for side in (width, height))
+        check_size(wide, high, self.pixels, self.scale, self.format, reduced=reduced < 1)
+        check_size(width, height, self.pixels)
+        if max(width, height) > LONGEST:
+            raise ImageTooLarge(f"the image has {width}×{height} pixels; the limit is {LONGEST} a side")
+
+
+def refuse_empty(width: int, height: int) -> None:
+    """Raises InvalidImage if a side is 0."""
+    if width < 1 or height < 1:
+        raise InvalidImage("the image has no pixels")
+
+
+def check_size(
+    width: int, height: int, max_pixels: int, scale: int = 1, format: str | None = None, *, reduced: bool = False
+) -> None:
+    """Raises ImageTooLarge, naming the largest image that fits, if ``scale`` times the size is over a limit."""
+    by_pixels = math.sqrt(max_pixels / (width * height)) / scale
+    by_side = MAX_SIDES.get(format or "", math.inf) / max(width, height) / scale
+    if (room := min(by_pixels, by_side)) >= 1:
+        return
+    short, long = (max(1, math.floor(side * room)) for side in sorted((width, height)))
+    long = max(1, min(long, max_pixels // (scale**2 * short)))
+    limit = f"{max_pixels} pixels in all" if by_pixels < by_side else f"{MAX_SIDES[format or '']} a side in {format}"
+    enlarged = f", {scale} times larger {scale * width}×{scale * height}" if scale > 1 else ""
+    fitting = (long, short) if width > height else (short, long)
+    has = "the image has, reduced," if reduced else "the image has"
+    raise ImageTooLarge(
+        f"{has} {width}×{height} pixels{enlarged}; the limit is {limit}: send {'×'.join(map(str, fitting))} at most"
+    )
