@@ -104,9 +104,9 @@ def test_a_handler_that_hangs_is_answered_and_replaced(unruly, ask):
 
 def test_a_full_queue_refuses_at_once(unruly, ask):
     with ThreadPoolExecutor(90) as pool:
-        first = pool.submit(ask, "unruly", b"sleep 2")
+        first = pool.submit(ask, "unruly/2", b"sleep 8")  # all the others come meanwhile
         time.sleep(0.5)
-        rest = [pool.submit(ask, "unruly", b"sleep 0") for _ in range(89)]
+        rest = [pool.submit(ask, "unruly/2", b"sleep 0") for _ in range(89)]
         assert first.result()[0] == 200
         replies = [each.result() for each in rest]
     refused = [seconds for status, seconds in replies if status == 503]
