@@ -1,9 +1,10 @@
 # make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
 # make test   runs all tests, against a real TorchServe too
+# make test-fast  runs those that start no server and train nothing    make check-release  what only guards a release
 # make serve  keeps a server running; MODELS="udnie the_muse" says with what    make lint  checks the code
 # make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help tells of more
 # make gallery  makes the pictures of docs/ anew
-.PHONY: demo test serve bench gallery lint clean
+.PHONY: demo test test-fast check-release serve bench gallery lint clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -16,6 +17,12 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	@$(BIN)/python -m pytest -m "not serves and not trains and not release"
+
+check-release: $(READY)
+	@$(BIN)/python -m pytest -m release
 
 serve: $(READY)
 	@$(BIN)/perceptual package $(MODELS)

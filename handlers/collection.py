@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from perceptual.errors import InvalidOption, UnknownStyle
 from perceptual.inference.images import Picture
@@ -13,6 +14,8 @@ from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, 
 from perceptual.settings import option_name
 from perceptual.worker.handler import ImageHandler
 from perceptual.worker.measure import Watch
+
+T = TypeVar("T")
 
 
 class CollectionHandler(ImageHandler):
@@ -94,9 +97,9 @@ def with_tile_of(options: CollectionOptions, largest: int) -> CollectionOptions:
     return replace(options, tile=min(options.tile, largest)) if options.tile else options
 
 
-def grouped(keys: Sequence) -> dict:
+def grouped(keys: Sequence[T | None]) -> dict[T, list[int]]:
     """The indices at which each key stands; None is no key."""
-    groups = defaultdict(list)
+    groups: dict[T, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         if key is not None:
             groups[key].append(index)

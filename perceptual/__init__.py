@@ -9,39 +9,99 @@ package does not import torch.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client.addresses import RemoteServer, RunningServer, find_server, server_at
+    from .client.inference import InferenceClient
+    from .client.management import ManagementClient
+    from .client.model import Model
+    from .client.tokens import Tokens
+    from .errors import (
+        AlreadyRegistered,
+        ArchiveError,
+        ImageTooLarge,
+        InputError,
+        InvalidImage,
+        InvalidOption,
+        MissingExtra,
+        NotAcceptable,
+        OutOfMemory,
+        PerceptualError,
+        ServerError,
+        TrainingError,
+        UnknownStyle,
+        UnsupportedFormat,
+        WeightsError,
+        WorkersFailed,
+    )
+    from .inference.networks import StyleNetwork, SuperResolutionNetwork
+    from .inference.predictor import Predictor, load
+    from .naming import ModelVersion
+    from .serving.server import Server
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "AlreadyRegistered",
+    "ArchiveError",
+    "ImageTooLarge",
+    "InferenceClient",
+    "InputError",
+    "InvalidImage",
+    "InvalidOption",
+    "ManagementClient",
+    "MissingExtra",
+    "Model",
+    "ModelVersion",
+    "NotAcceptable",
+    "OutOfMemory",
+    "PerceptualError",
+    "Predictor",
+    "RemoteServer",
+    "RunningServer",
+    "Server",
+    "ServerError",
+    "StyleNetwork",
+    "SuperResolutionNetwork",
+    "Tokens",
+    "TrainingError",
+    "UnknownStyle",
+    "UnsupportedFormat",
+    "WeightsError",
+    "WorkersFailed",
+    "__version__",
+    "find_server",
+    "load",
+    "server_at",
+]
+
+# The modules in which the names are, but for those in errors.
 _HOMES = {
-    "ImageTooLarge": "errors",
     "InferenceClient": "client.inference",
-    "InputError": "errors",
-    "InvalidImage": "errors",
-    "InvalidOption": "errors",
     "ManagementClient": "client.management",
-    "NotAcceptable": "errors",
-    "PerceptualError": "errors",
+    "Model": "client.model",
+    "ModelVersion": "naming",
     "Predictor": "inference.predictor",
+    "RemoteServer": "client.addresses",
+    "RunningServer": "client.addresses",
     "Server": "serving.server",
-    "ServerError": "errors",
     "StyleNetwork": "inference.networks",
     "SuperResolutionNetwork": "inference.networks",
     "Tokens": "client.tokens",
-    "TrainingError": "errors",
-    "UnsupportedFormat": "errors",
-    "WeightsError": "errors",
     "find_server": "client.addresses",
     "load": "inference.predictor",
+    "server_at": "client.addresses",
 }
-
-__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .extras import needing_extras
+
+    with needing_extras():
+        return getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
 
 
 def __dir__() -> list[str]:

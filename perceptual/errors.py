@@ -12,10 +12,19 @@ red line and exits with 1::
     │   ├── UnknownStyle            404   a style that a collection does not hold
     │   └── NotAcceptable           406   the client accepts no format we write
     ├── OutOfMemory                 507   a GPU without enough free memory
+    ├── MissingExtra                500   an optional package that is not installed
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
     ├── TrainingError               500   a training that cannot start or go on
     └── ServerError                 503   TorchServe does not start, answer or do as asked
+        ├── AlreadyRegistered       409   the server has that version of the model
+        ├── ArchiveError            503   an archive that is missing, damaged or not one
+        └── WorkersFailed           503   the workers of a model do not start
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .naming import ModelVersion
 
 
 class PerceptualError(Exception):
@@ -86,6 +95,10 @@ class OutOfMemory(PerceptualError):
     status = 507
 
 
+class MissingExtra(PerceptualError):
+    """An optional package is not installed; the message has the pip line."""
+
+
 class WeightsError(PerceptualError):
     """A weights file that is missing, damaged, of another task, or does not fit its network."""
 
@@ -98,3 +111,21 @@ class ServerError(PerceptualError):
     """TorchServe does not start, does not answer, or refuses."""
 
     status = 503
+
+
+class AlreadyRegistered(ServerError):
+    """The server has that version of the model already."""
+
+    status = 409
+
+
+class ArchiveError(ServerError):
+    """An archive that is missing, damaged or not one."""
+
+
+class WorkersFailed(ServerError):
+    """The workers of a model do not start; ``model`` says which version of which."""
+
+    def __init__(self, message: str, model: "ModelVersion") -> None:
+        super().__init__(message)
+        self.model = model

@@ -3,12 +3,17 @@
 import os
 from pathlib import Path
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def images_below(folder: Path) -> list[Path]:
     """All image files in a folder or anywhere below it, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return sorted(path for path in folder.rglob("*") if is_image(path) and path.is_file())
+
+
+def is_image(path: Path) -> bool:
+    """Whether a name is an image's, and not that of what macOS keeps beside one on other file systems."""
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")
 
 
 def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> None:

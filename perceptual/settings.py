@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from .errors import InvalidOption
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 class Kind(Protocol):
@@ -163,7 +164,7 @@ class Several:
         return f"one or more of: {self.kind}"
 
 
-def checked_range(kind: Number | Integer, value: Any) -> Any:
+def checked_range(kind: Number | Integer, value: N) -> N:
     """The value, or ValueError if it lies outside."""
     if not kind.low <= value <= kind.high:
         raise ValueError
@@ -201,7 +202,7 @@ def parse(cls: type[T], values: Mapping[str, Any]) -> T:
     """Builds a dataclass of settings from values named as by :func:`option_name`.
 
     Raises:
-        InvalidOption: An unknown name, a required one missing, or a value of the wrong kind; the message tells what
+        InvalidOption: An unknown name, a required one missing, or a value of the wrong kind; the message says what
             was expected and what came.
     """
     known = {option_name(each): each for each in settings_of(cls)}

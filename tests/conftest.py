@@ -15,6 +15,20 @@ from perceptual.inference.weights import save_network
 ROOT = Path(__file__).parents[1]
 
 
+# What a test does that takes long, by the fixtures that it uses; others are marked where they stand.
+MARKS = {
+    "serves": {"server", "gpu_server", "instances", "supervised"},
+    "trains": {"loss_weights"},
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark, fixtures in MARKS.items():
+            if fixtures & set(item.fixturenames):
+                item.add_marker(mark)
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     """The weights file of a tiny random network, ``tiny.safetensors``."""

@@ -1,11 +1,25 @@
+import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import pytest
 
 from perceptual.errors import InvalidOption
-from perceptual.options import StyleOptions
-from perceptual.settings import Choice, FilePath, Integer, Number, OneOf, Several, Switch, Text, parse, setting
+from perceptual.options import CollectionOptions, StyleOptions
+from perceptual.settings import (
+    Choice,
+    FilePath,
+    Integer,
+    Number,
+    OneOf,
+    Several,
+    Switch,
+    Text,
+    option_name,
+    parse,
+    setting,
+    settings_of,
+)
 from perceptual_training.settings import StyleSettings, SuperResolutionSettings, read_recipe
 
 RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/*.toml"))
@@ -135,3 +149,9 @@ def test_a_recipe_s_paths_are_relative_to_it(tmp_path):
     (tmp_path / "bad.toml").write_text("lr = = 1")
     with pytest.raises(InvalidOption, match="bad.toml"):
         read_recipe(tmp_path / "bad.toml")
+
+
+def test_the_readme_has_every_option_of_a_request():
+    table = (Path(__file__).parents[1] / "README.md").read_text().split("| option | values | meaning |")[1]
+    rows = re.findall(r"(?m)^\| `([a-z-]+)` \|", table)
+    assert sorted(rows) == sorted(option_name(each) for each in settings_of(CollectionOptions))

@@ -1,39 +1,34 @@
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
 
 import perceptual
+from perceptual import errors
 
-SURFACE = {
-    "ImageTooLarge",
-    "InferenceClient",
-    "InputError",
-    "InvalidImage",
-    "InvalidOption",
-    "ManagementClient",
-    "NotAcceptable",
-    "PerceptualError",
-    "Predictor",
-    "Server",
-    "ServerError",
-    "StyleNetwork",
-    "SuperResolutionNetwork",
-    "Tokens",
-    "TrainingError",
-    "UnsupportedFormat",
-    "WeightsError",
-    "__version__",
-    "find_server",
-    "load",
-}
+ROOT = Path(__file__).parents[1]
 
 
-def test_the_public_names_are_these_and_all_of_them_work():
-    assert set(perceptual.__all__) == SURFACE == set(dir(perceptual))
-    assert all(getattr(perceptual, name) is not None for name in SURFACE)
+def test_the_public_names_are_all_there():
+    assert sorted(perceptual.__all__) == dir(perceptual)
+    assert all(getattr(perceptual, name) is not None for name in perceptual.__all__)
+
+
+def test_every_error_is_a_public_name():
+    raised = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert len(raised) > 10 and raised <= set(perceptual.__all__)
+
+
+def test_type_checkers_see_the_same_as_python(tmp_path):
+    uses = "\n".join(f"perceptual.{name}" for name in perceptual.__all__)
+    (tmp_path / "uses.py").write_text(f"import perceptual\nreveal_type(perceptual.load)\n{uses}\n")
+    command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(tmp_path / "uses.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "-> perceptual.inference.predictor.Predictor" in done.stdout
 
 
 def modules_after(program):
@@ -63,8 +58,6 @@ def test_a_command_that_computes_nothing_does_not_wait_for_torch(command):
 
 
 def test_every_error_has_its_status():
-    from perceptual import errors
-
     statuses = {name: kind.status for name, kind in vars(errors).items() if isinstance(kind, type)}
     for line in errors.__doc__.splitlines():  # the tree drawn in the docstring
         for name, status in statuses.items():

@@ -52,7 +52,7 @@ def image_files(folder: Path, option: str) -> list[Path]:
 
 
 def spread(files: Sequence[Path], count: int) -> list[Path]:
-    """Every so many-th file, so that there are ``count``, a few more, or all there are."""
+    """Evenly spaced files: at least ``count``, or all if there are fewer."""
     return list(files[:: max(1, len(files) // count)])
 
 

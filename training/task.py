@@ -19,7 +19,7 @@ from perceptual.inference.predictor import pick_device
 from perceptual.inference.weights import load_network
 
 from . import parallel
-from .data import find_photos, spread
+from .data import find_photos, image_files, spread
 from .loop import Run
 from .settings import TrainingSettings
 
@@ -134,15 +134,21 @@ def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tens
     """
     others = [split for split in ("validation", "test", "train") if split != settings.split]
     files: list[Path] = []
+    image_files(settings.content_dir, "--content-dir")  # raises, with what to do, for a folder without any
     for split in (*others, settings.split):
         with suppress(TrainingError):
             files = files or find_photos(settings.content_dir, split)
     tried = spread(files, settings.samples)
     photos = [load_square(first, FRAME_SIZE)] if first else []
+    reason: InputError | None = None
     for file in tried:
         if len(photos) < settings.samples:
-            with suppress(InputError):  # the training itself counts and names the unreadable files
+            try:
                 photos.append(load_square(file, FRAME_SIZE))
+            except InputError as error:  # the training itself counts and names the unreadable files
+                reason = error
     if not photos:
-        raise TrainingError(f"none of {len(tried)} photos tried in {settings.content_dir} can be read")
+        raise TrainingError(
+            f"none of {len(tried)} photos tried in {settings.content_dir} can be read; the last: {reason}"
+        )
     return torch.cat(photos)

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,18 +18,19 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import InputError, ServerError, WeightsError
+import yaml
+
+from ..errors import ArchiveError, InputError, ServerError, WeightsError
 from ..files import write_atomically
-from ..inference.metadata import read_metadata
-from .manifest import MANIFEST, checked_name, read_manifest
+from ..inference.metadata import read_metadata, shipped_weights
+from ..naming import checked_name
+from .manifest import COLLECTION, DIGEST, MANIFEST, read_archive
 
 # What runs at inference: the modules of the package itself, and these rooms, whole.
 ROOMS = ("inference", "worker")
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
-COLLECTION = "collection"  # the handler of several networks
-DIGEST = "inputsDigest"  # our key in the manifest; TorchServe passes over keys it does not know
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can tell
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can hold
 
 
 class Packaged(NamedTuple):
@@ -113,23 +113,45 @@ def repackage(
 
     Raises:
         InputError: The archive is another's, or the version cannot be served.
-        ServerError: It is missing or damaged, the archiver is not installed, or fails.
+        ArchiveError: It is missing or damaged.
+        ServerError: The archiver is not installed, or fails.
     """
-    manifest = read_manifest(archive)
-    model = manifest["model"]
-    if DIGEST not in manifest:
+    source = read_archive(archive)
+    if not source.is_ours:
         raise InputError(f"{archive} was not made by perceptual package, so its version and GPUs cannot be changed")
     with zipfile.ZipFile(archive) as file:
         names = [name for name in file.namelist() if name != MANIFEST]
         if bad := [name for name in names if name.startswith("/") or ".." in Path(name).parts]:
             raise InputError(f"{archive} holds a file that would be written elsewhere: {bad[0]}")
         contents = {name: file.read(name) for name in names}
-    handler = Path(model["handler"]).stem
-    if device_ids is not None:
-        contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
-    version = checked_name(version or model["modelVersion"], "version")
-    name = checked_name(model["modelName"], "the model's name")
-    return build(Path(folder), name, version, manifest["description"], handler, contents)
+    config = f"{source.handler}.yaml"
+    contents[config] = with_devices(contents[config], device_ids)
+    version = checked_name(version or source.version, "version")
+    return build(Path(folder), source.name, version, source.description, source.handler, contents)
+
+
+def find_source(file: str, model_store: Path) -> Path:
+    """The weights or the archive that a path means, or a name: of an archive in a model store, or of shipped weights.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    path = Path(file)
+    if file.startswith(("http:", "https:")):
+        raise InputError(f"{file} is no file of this machine: download it first")
+    if path.suffix == ".safetensors":
+        return path
+    named = path.name == file
+    if path.suffix == ".mar":
+        return path if path.exists() or not named else model_store / path
+    if named and (archive := model_store / f"{file}.mar").exists():
+        return archive
+    if weights := shipped_weights().get(file):
+        return weights
+    raise InputError(
+        f"{file} is neither weights (.safetensors) nor an archive (.mar), nor the name of an archive in {model_store} "
+        "or of a network that ships"
+    )
 
 
 def build(
@@ -155,15 +177,15 @@ def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | No
     handlers = package_files("perceptual_handlers")
     contents = {file.relative_to(package.parent).as_posix(): file.read_bytes() for file in modules}
     contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}
-    if device_ids is not None:
-        contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
+    contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
     return contents | {f"{file.stem}.safetensors": file.read_bytes() for file in weights}
 
 
-def with_devices(config: bytes, device_ids: Sequence[int]) -> bytes:
-    """A model's yaml that names its GPUs. Only here can TorchServe be told; no request can change it."""
-    others = re.sub(rb"\ndeviceIds: .*\n", b"", config)
-    return others + f"\ndeviceIds: {[*device_ids]}\n".encode()
+def with_devices(config: bytes, device_ids: Sequence[int] | None) -> bytes:
+    """A model's yaml that names its GPUs, or the same. TorchServe reads them here alone; no request can change them."""
+    if device_ids is None:
+        return config
+    return yaml.safe_dump(yaml.safe_load(config) | {"deviceIds": [*device_ids]}, sort_keys=False).encode()
 
 
 def digest(contents: dict[str, bytes], facts: list[str]) -> str:
@@ -175,8 +197,8 @@ def digest(contents: dict[str, bytes], facts: list[str]) -> str:
 def is_current(archive: Path, expected: str) -> bool:
     """Whether an intact archive was built from inputs of this digest."""
     try:
-        return read_manifest(archive).get(DIGEST) == expected
-    except ServerError:
+        return read_archive(archive).digest == expected
+    except (ArchiveError, InputError):
         return False
 
 

@@ -1,4 +1,4 @@
-"""Where running servers are: what tells of one, and how it is found."""
+"""Where running servers are: how one announces itself, and how it is found."""
 
 import json
 import os
@@ -15,22 +15,20 @@ from .management import LOADING, ManagementClient
 from .tokens import Tokens
 
 
-@dataclass(frozen=True)
-class RunningServer:
-    """Where a server can be reached, and its folder of archives.
+class ServerAddress:
+    """Where a server can be reached.
 
-    ``key_file`` is None if the server has token authorization off. One that ``perceptual serve`` did not start has the
-    ``pid`` 0, and its logs, model store and snapshots are not known.
+    Attributes:
+        inference_url: Of its inference API; ``unix:PATH`` for a socket.
+        management_url: Of its management API, likewise.
+        metrics_url: Of its metrics; empty if not known.
+        key_file: Its tokens; None if it requires none.
     """
 
-    pid: int
     inference_url: str
     management_url: str
     metrics_url: str
     key_file: str | None
-    logs: str
-    model_store: str = ""
-    snapshots: str = ""
 
     def inference(self, timeout: float = WORKING) -> InferenceClient:
         """A client for pictures."""
@@ -43,6 +41,30 @@ class RunningServer:
     def tokens(self, kind: Literal["inference", "management"]) -> Tokens | None:
         """What signs requests to one of its APIs."""
         return Tokens(self.key_file, kind, self.management_url) if self.key_file else None
+
+
+@dataclass(frozen=True)
+class RemoteServer(ServerAddress):
+    """A server that is known by its address alone, as from :func:`server_at`."""
+
+    inference_url: str
+    management_url: str
+    metrics_url: str
+    key_file: str | None
+
+
+@dataclass(frozen=True)
+class RunningServer(ServerAddress):
+    """A server that ``perceptual serve`` started on this machine, with its process and its folders."""
+
+    pid: int
+    inference_url: str
+    management_url: str
+    metrics_url: str
+    key_file: str | None
+    logs: str
+    model_store: str = ""
+    snapshots: str = ""
 
     def announce(self, port: int) -> Path:
         """Writes the file by which :func:`find_server` finds it under a port, for this user alone to read."""
@@ -69,7 +91,7 @@ def find_server(port: int | None = None) -> RunningServer:
     raise ServerError(f"no server is running{where}; start one with: perceptual serve")
 
 
-def server_at(management_url: str, key_file: str | Path | None = None) -> RunningServer:
+def server_at(management_url: str, key_file: str | Path | None = None) -> RemoteServer:
     """A server by the address of its management API.
 
     Its other addresses are taken to be TorchServe's: inference at the port before, metrics at the port after. Beside a
@@ -81,7 +103,7 @@ def server_at(management_url: str, key_file: str | Path | None = None) -> Runnin
     keys = str(key_file) if key_file else None
     if management_url.startswith("unix:"):
         folder = management_url.rpartition("/")[0]
-        return RunningServer(0, f"{folder}/inference.sock", management_url, "", keys, logs="")
+        return RemoteServer(f"{folder}/inference.sock", management_url, "", keys)
     try:
         url = urlsplit(management_url)
         port = url.port or {"http": 80, "https": 443}[url.scheme]
@@ -89,7 +111,7 @@ def server_at(management_url: str, key_file: str | Path | None = None) -> Runnin
         inference, metrics = (url._replace(netloc=f"{host}:{port + step}").geturl() for step in (-1, 1))
     except (KeyError, ValueError):
         raise InputError(f"expected an address such as http://127.0.0.1:8081, got {management_url!r}") from None
-    return RunningServer(0, inference, management_url, metrics, keys, logs="")
+    return RemoteServer(inference, management_url, metrics, keys)
 
 
 def read_state(file: Path) -> tuple[float, RunningServer] | None:

@@ -1,6 +1,7 @@
 """A connection to one API of a running server, whose failures are errors of this package."""
 
-from typing import Any
+import re
+from typing import Any, TypeVar
 
 import requests
 from requests import Response
@@ -8,11 +9,15 @@ from requests.auth import AuthBase
 from urllib3.exceptions import NewConnectionError
 
 from .. import errors
-from ..errors import InputError, PerceptualError, ServerError
+from ..errors import AlreadyRegistered, InputError, PerceptualError, ServerError, WorkersFailed
+from ..naming import ModelVersion
 from .sockets import SocketAdapter
 
-KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+KINDS: dict[str, type[PerceptualError]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PerceptualError)
+}
 CONNECTING = 5.0  # seconds
+FAILED = re.compile(r"Failed to start workers for model (\S+) version: ([^\s;]+)")  # TorchServe's words
 
 ADVICE = {
     403: "make another version the default first: perceptual models set-default",
@@ -23,6 +28,9 @@ ADVICE = {
     503: "its workers are busy or down: try again, or scale them up",
     507: "out of memory: send a smaller picture, or set max_size",
 }
+
+
+T = TypeVar("T", bound="Client")
 
 
 class Client:
@@ -45,7 +53,7 @@ class Client:
             self.base = "http://localhost"
             self.session.mount(self.base, SocketAdapter(url.removeprefix("unix:")))
 
-    def __enter__(self) -> Any:
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -101,8 +109,10 @@ def error_of(response: Response) -> PerceptualError:
     if response.status_code == 413:
         return InputError("the photo has more bytes than the server takes (max_request_size in its config.properties)")
     message = str(reply.get("message") or f"HTTP {response.status_code} {response.reason}")
-    advice = ADVICE.get(response.status_code)
-    return ServerError(f"{message}; {advice}" if advice else message)
+    advised = f"{message}; {advice}" if (advice := ADVICE.get(response.status_code)) else message
+    if failed := FAILED.search(message):
+        return WorkersFailed(advised, ModelVersion(*failed.groups()))
+    return AlreadyRegistered(advised) if response.status_code == 409 else ServerError(advised)
 
 
 def is_token_refused(response: Response) -> bool:

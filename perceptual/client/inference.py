@@ -71,7 +71,7 @@ class InferenceClient(Client):
 
     def predict(self, photo: str | Path | bytes | Image.Image, model: str, options: dict[str, Any]) -> bytes:
         """What a model of either task makes of a photo."""
-        begin = {"X-Request-Start": f"t={time.time():.3f}"}  # from which the worker tells the wait
+        begin = {"X-Request-Start": f"t={time.time():.3f}"}  # from which the worker computes the wait
         headers = {"Content-Type": "application/octet-stream"} | begin | option_headers(options)
         path = f"/predictions/{quote(model)}"
         return self.send("POST", path, data=encoded(photo), headers=headers).content

@@ -3,30 +3,26 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from requests.auth import AuthBase
 
 from ..errors import ServerError
+from ..naming import ModelVersion
+from ..undo import all_or_nothing
 from .connection import Client
+from .model import Model
 
 LOADING = 660.0  # seconds; more than the archives allow a worker to load (startupTimeout)
+APPEARANCE = 2.0  # seconds in which a model appears whose registration was broken off
 SETTLE = 10.0  # seconds between TorchServe's word that workers are loaded and their being ready; a moment in fact
 
-# TorchServe's words, the only place where it tells what it took from the manifest.
+# TorchServe's words, the only place where it reports what it read from the manifest.
 REGISTERED = re.compile(r'Model "(.+?)" Version: (\S+) registered')
-FAILED = re.compile(r"Failed to start workers for model (\S+) version: ([^\s;]+)")
-
-
-class Registered(NamedTuple):
-    """A model's name and version, as its archive's manifest tells them."""
-
-    name: str
-    version: str
 
 
 class ManagementClient(Client):
@@ -52,31 +48,31 @@ class ManagementClient(Client):
             found |= {each["modelName"]: each["modelUrl"] for each in page["models"]}
         return found
 
-    def describe(self, name: str, version: str | None = None) -> dict[str, Any]:
-        """TorchServe's description of a model: ``modelVersion``, ``batchSize``, ``workers``, ….
+    def describe(self, name: str, version: str | None = None) -> Model:
+        """A model's default version, or another.
 
         Raises:
             ServerError: No such model or version.
         """
-        return self.send("GET", model_path(name, version)).json()[0]
+        return Model.parse(self.send("GET", model_path(name, version)).json()[0])
 
-    def versions(self, name: str) -> list[dict[str, Any]]:
-        """The descriptions of all versions of a model that are registered, the default one first.
+    def versions(self, name: str) -> list[Model]:
+        """All registered versions of a model, the default one first.
 
         Raises:
             ServerError: No such model.
         """
-        default = self.describe(name)["modelVersion"]
-        every = self.send("GET", model_path(name, "all")).json()
-        return sorted(every, key=lambda each: (each["modelVersion"] != default, each["modelVersion"]))
+        default = self.describe(name).version
+        every = map(Model.parse, self.send("GET", model_path(name, "all")).json())
+        return sorted(every, key=lambda each: (each.version != default, each.version))
 
-    def every_version(self) -> list[dict[str, Any]]:
-        """The descriptions of all versions of all models, as :meth:`versions`."""
+    def every_version(self) -> list[Model]:
+        """All versions of all models, as :meth:`versions`."""
         return [each for name in self.models() for each in self.versions(name)]
 
     def ready_workers(self, name: str, version: str | None = None) -> list[int]:
         """Process ids of the workers that have loaded the model; ``/ping`` says Healthy even without any."""
-        return [each["pid"] for each in ready(self.describe(name, version))]
+        return [worker.pid for worker in self.describe(name, version).ready]
 
     def register(
         self,
@@ -85,7 +81,7 @@ class ManagementClient(Client):
         workers: int | None = None,
         batch_size: int | None = None,
         max_batch_delay: int | None = None,
-    ) -> Registered:
+    ) -> ModelVersion:
         """Registers an archive of the model store and waits until its workers are ready.
 
         The first version of a model becomes its default; a further one is served at ``name/version`` until
@@ -99,31 +95,41 @@ class ManagementClient(Client):
             max_batch_delay: Milliseconds a batch waits to be full; by default what the archive says.
 
         Returns:
-            The model's name and version, as the archive's manifest tells them.
+            The model's name and version, from the archive's manifest.
 
         Raises:
-            ServerError: No such archive, registered already, or it fails to load; then it is not kept.
+            AlreadyRegistered: That version is registered.
+            WorkersFailed: It fails to load.
+            ServerError: No such archive. After any error, and after Ctrl-C, it is not registered.
         """
         # Not the parameter initial_workers: the archive's own number goes before it.
         wishes = {"batch_size": batch_size, "max_batch_delay": max_batch_delay}
         parameters = {"url": Path(archive).name, "initial_workers": 1, "synchronous": "true"}
         parameters |= {key: value for key, value in wishes.items() if value is not None}
-        try:
+        before = {each.id for each in self.every_version()}
+        with all_or_nothing() as undo:
+            undo.callback(self.forget, Path(archive).name, before)
             registered = registered_in(self.send("POST", "/models", params=parameters).json()["status"])
-        except ServerError as error:
-            if failed := FAILED.search(str(error)):  # TorchServe keeps a model that failed to load
-                with suppress(ServerError):
-                    self.unregister(*failed.groups())
-            raise
-        try:
             if workers is not None:
                 self.scale(registered.name, workers, registered.version)
             self.wait_until_ready(*registered)
-        except ServerError:
-            with suppress(ServerError):
-                self.unregister(*registered)
-            raise
         return registered
+
+    def forget(self, archive: str, before: Collection[ModelVersion]) -> None:
+        """Unregisters an archive's model unless it was there before.
+
+        TorchServe keeps a model that failed to load, and goes on with a registration though the client is gone, so that
+        the model may appear a moment later.
+        """
+        deadline = time.monotonic() + APPEARANCE
+        while time.monotonic() < deadline:
+            with suppress(ServerError):
+                new = [each for each in self.every_version() if each.archive == archive and each.id not in before]
+                for each in new:
+                    self.unregister(*each.id)
+                if new:
+                    return
+            time.sleep(0.1)
 
     def scale(
         self,
@@ -137,17 +143,21 @@ class ManagementClient(Client):
         :func:`perceptual.serving.scaling.scale` also sees to it that there is memory for them.
 
         Raises:
-            ServerError: No such model, or a worker fails to start; then there are as many as before.
+            WorkersFailed: A worker fails to start; then there are as many as before.
+            ServerError: No such model.
         """
-        before = self.describe(name, version)["minWorkers"]
-        try:
-            with self.telling_progress(name, workers, version, progress):
+        before = self.describe(name, version).wanted
+        with all_or_nothing() as undo, self.reporting_progress(name, workers, version, progress):
+            # TorchServe would go on starting those that fail.
+            undo.callback(self.restore_workers, name, before, version)
+            self.set_workers(name, workers, version)
+            self.wait_until_ready(name, version)
+
+    def restore_workers(self, name: str, workers: int, version: str | None) -> None:
+        """Sets the number of workers to what it was, as far as that still goes."""
+        with suppress(ServerError):
+            if self.describe(name, version).wanted != workers:
                 self.set_workers(name, workers, version)
-                self.wait_until_ready(name, version)
-        except ServerError:  # TorchServe would go on starting those that fail
-            with suppress(ServerError):
-                self.set_workers(name, before, version)
-            raise
 
     def set_workers(self, name: str, workers: int, version: str | None) -> None:
         """Sets the number of workers, as TorchServe does it; see :meth:`scale`."""
@@ -155,24 +165,24 @@ class ManagementClient(Client):
         self.send("PUT", model_path(name, version), params=parameters)
 
     @contextmanager
-    def telling_progress(
+    def reporting_progress(
         self, name: str, workers: int, version: str | None, progress: Callable[[str], None]
     ) -> Iterator[None]:
-        """Tells several times a second how many workers are ready, while TorchServe is at it."""
+        """Reports several times a second how many workers are ready, while TorchServe starts them."""
         done = threading.Event()
 
-        def tell() -> None:
+        def report() -> None:
             while not done.wait(0.3):
                 with suppress(ServerError):
                     progress(f"{len(self.ready_workers(name, version))} of {workers} workers ready")
 
-        teller = threading.Thread(target=tell, daemon=True)
-        teller.start()
+        reporter = threading.Thread(target=report, daemon=True)
+        reporter.start()
         try:
             yield
         finally:
             done.set()
-            teller.join()
+            reporter.join()
 
     def wait_until_ready(self, name: str, version: str | None = None) -> None:
         """Returns when all workers are ready: TorchServe answers a moment before they count as that.
@@ -181,9 +191,9 @@ class ManagementClient(Client):
             ServerError: No such model, or they are not ready within :data:`SETTLE` seconds.
         """
         deadline = time.monotonic() + SETTLE
-        while len(self.ready_workers(name, version)) < self.describe(name, version)["minWorkers"]:
+        while len((model := self.describe(name, version)).ready) < model.wanted:
             if time.monotonic() > deadline:
-                raise ServerError(f"not all workers of {name} are ready; perceptual status tells more")
+                raise ServerError(f"not all workers of {name} are ready; perceptual status shows more")
             time.sleep(0.05)
 
     def set_default(self, name: str, version: str) -> None:
@@ -201,14 +211,9 @@ class ManagementClient(Client):
             ServerError: No such model or version, or it is the default of several.
         """
         # Without a version TorchServe would remove the default alone, or refuse.
-        doomed = [version] if version else [each["modelVersion"] for each in reversed(self.versions(name))]
+        doomed = [version] if version else [each.version for each in reversed(self.versions(name))]
         for each in doomed:
             self.send("DELETE", model_path(name, each))
-
-
-def ready(described: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The workers of a model's description that have loaded it."""
-    return [worker for worker in described["workers"] if worker["status"] == "READY"]
 
 
 def model_path(name: str, version: str | None = None) -> str:
@@ -216,8 +221,8 @@ def model_path(name: str, version: str | None = None) -> str:
     return "/models/" + "/".join(quote(each, safe="") for each in (name, version) if each is not None)
 
 
-def registered_in(status: str) -> Registered:
+def registered_in(status: str) -> ModelVersion:
     """Name and version from TorchServe's reply to a registration. Raises ServerError if they are not there."""
     if not (found := REGISTERED.search(status)):
         raise ServerError(f"unexpected reply to a registration: {status}")
-    return Registered(*found.groups())
+    return ModelVersion(*found.groups())

@@ -39,7 +39,7 @@ class Tokens(AuthBase):
     def sign_again(self, response: Response, **arguments: Any) -> Response:
         """Repeats a refused request with the newer token.
 
-        Whoever shares the key file may have renewed the token meanwhile, which ends the old one at once.
+        Whoever shares the key file may have renewed the token meanwhile, which ends the old one immediately.
         """
         newer = f"Bearer {self.valid()}" if is_token_refused(response) else None
         if newer in (None, response.request.headers["Authorization"]):
@@ -80,6 +80,7 @@ class Tokens(AuthBase):
     def read_once(self) -> dict[str, Any]:
         """The key file as it is at this moment."""
         try:
-            return json.loads(self.key_file.read_text())
+            keys: dict[str, Any] = json.loads(self.key_file.read_text())
+            return keys
         except OSError as error:
             raise ServerError(f"cannot read the server's key file {self.key_file}: {error.strerror}") from error

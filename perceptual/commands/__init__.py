@@ -5,6 +5,7 @@ from importlib import import_module
 
 from .. import __version__
 from ..errors import PerceptualError
+from ..extras import needing_extras
 from .arguments import Parser, report
 
 COMMANDS = (
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command line, by default the program's own, and returns its exit status."""
     args = build_parser().parse_args(arguments)
     try:
-        return args.run(args) or 0
+        with needing_extras():
+            return args.run(args) or 0
     except PerceptualError as error:
         report(f"perceptual: {error}")
         return 1

@@ -3,7 +3,8 @@
 import argparse
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, Field
 from typing import Any, NoReturn
 
@@ -30,11 +31,17 @@ def report(message: str) -> None:
     print(f"{red}{message}{plain}", file=sys.stderr)
 
 
-def saying(status: Any) -> Callable[[str], None]:
-    """Shows messages beside a spinner of rich's as they are: it takes brackets in a file's name for a style."""
+@contextmanager
+def working() -> Iterator[Callable[[str], None]]:
+    """A spinner for the length of a block, and a function that shows a message beside it.
+
+    Messages are shown as they are: rich would read brackets in a file's name as markup.
+    """
+    from rich.console import Console
     from rich.markup import escape
 
-    return lambda message: status.update(escape(message))
+    with Console(stderr=True).status("starting") as status:
+        yield lambda message: status.update(escape(message))
 
 
 def add_settings(parser: ArgumentParser, cls: type) -> None:

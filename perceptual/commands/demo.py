@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidOption
-from .arguments import saying
+from .arguments import working
 
 DESCRIPTION = """Packages the networks that ship as one archive, which one worker serves, starts TorchServe, asks for a
 photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Networks of
@@ -32,8 +32,6 @@ def add_to(subparsers: Any) -> None:
 
 def run(args: Namespace) -> None:
     """Runs the demonstration."""
-    from rich.console import Console
-
     from ..archives.build import package_collection
     from ..files import write_atomically
     from ..inference import images
@@ -49,8 +47,8 @@ def run(args: Namespace) -> None:
     archive, built = package_collection(ARCHIVE, list(chosen.values()), args.output)
     print(f"{'packaged' if built else 'found'} {archive}", flush=True)
     shown = [("photo", photo)]
-    with Console(stderr=True).status("starting") as status:
-        server = Server(args.output, [ARCHIVE], port=0, progress=saying(status))
+    with working() as progress:
+        server = Server(args.output, [ARCHIVE], port=0, progress=progress)
         with server, server.address.inference() as client:
             print(f"TorchServe is up at {server.address.inference_url}", flush=True)
             for name, weights in chosen.items():
@@ -62,7 +60,7 @@ def run(args: Namespace) -> None:
                 target = args.output / f"{name}.jpg"
                 write_atomically(target, result)
                 print(f"{target}: {time.perf_counter() - begin:.2f} s over HTTP", flush=True)
-            status.update("stopping TorchServe")
+            progress("stopping TorchServe")
     write_atomically(sheet, sheet_of(shown))
     print(f"stopped TorchServe; all pictures in one: {sheet}", flush=True)
     commands = {

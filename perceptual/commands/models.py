@@ -3,12 +3,10 @@
 import json
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
 from ..settings import Integer
-from .arguments import converter, saying
+from .arguments import converter, working
 from .servers import add_server, server_of
 
 DESCRIPTION = """Registers, scales and removes models while the server runs.
@@ -32,7 +30,11 @@ def add_to(subparsers: Any) -> None:
     show.add_argument("name", metavar="NAME", help="of the model")
 
     register = add_action(actions, "register", "load weights or an archive", register_model)
-    register.add_argument("file", metavar="FILE", help="weights (.safetensors), an archive, or its name in the store")
+    register.add_argument(
+        "file",
+        metavar="MODEL",
+        help="weights, an archive, or a name: of an archive in the store, or of a network that ships",
+    )
     register.add_argument("--version", help="default: the archive's, or the one in the weights' provenance, else 1.0")
     register.add_argument("--workers", type=converter(Integer(1)), metavar="N", help="default: what the archive says")
     register.add_argument(
@@ -79,29 +81,28 @@ def show_list(args: Namespace) -> None:
     console().print(table(columns, rows))
 
 
-def list_row(version: dict[str, Any], *, is_default: bool) -> list[str]:
-    """What the table tells of a version."""
-    from ..client.management import ready
-
+def list_row(model: Any, *, is_default: bool) -> list[str]:
+    """What the table says of a version."""
     return [
-        version["modelName"],
-        version["modelVersion"],
+        model.name,
+        model.version,
         "yes" if is_default else "",
-        f"{len(ready(version))} of {version['minWorkers']}",
-        str(version["jobQueueStatus"]["pendingRequests"]),
-        str(version["batchSize"]),
-        version["modelUrl"],
+        f"{len(model.ready)} of {model.wanted}",
+        str(model.waiting),
+        str(model.batch_size),
+        model.archive,
     ]
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
     """A table without a frame, for rich."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     made = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(escape, row))
     return made
 
 
@@ -116,51 +117,25 @@ def console() -> Any:
 def show_model(args: Namespace) -> None:
     """Prints every version's description."""
     with server_of(args).management() as client:
-        print(json.dumps(client.versions(args.name), indent=2))
+        print(json.dumps([model.description for model in client.versions(args.name)], indent=2))
 
 
 def register_model(args: Namespace) -> None:
     """Registers a file: with a server of this machine completely, elsewhere an archive of its store."""
-    from rich.console import Console
+    from ..serving.managed import managed
 
-    from ..serving.registration import register
-
-    if args.url:
-        if args.version or args.gpus or Path(args.file).name != args.file or not args.file.endswith(".mar"):
-            raise InputError("with --url, only an archive in that server's model store can be registered")
-        with server_of(args).management() as client:
-            model = client.register(args.file, workers=args.workers)
-    else:
-        with Console(stderr=True).status("starting") as status:
-            wishes = {"version": args.version, "workers": args.workers, "gpus": args.gpus}
-            model = register(server_of(args), args.file, progress=saying(status), **wishes)
-    print(f"{model.name} {model.version} is ready at /predictions/{model.name}/{model.version}")
+    with working() as progress:
+        model = managed(server_of(args)).register(args.file, args.version, args.workers, args.gpus, progress)
+    print(f"{model} is ready at /predictions/{model.path}")
 
 
 def scale_model(args: Namespace) -> None:
-    """Scales and tells what has become of it: with a server of this machine within what its memory holds."""
-    from rich.console import Console
+    """Scales and reports the result: with a server of this machine within what its memory holds."""
+    from ..serving.managed import managed
 
-    from ..serving.placement import place
-    from ..serving.scaling import scale
-
-    if args.url and args.gpus:
-        raise InputError("--gpus needs access to the model store: run it on the server's machine, without --url")
-    with Console(stderr=True).status("starting") as status:
-        model = args.name
-        if args.gpus:
-            server = server_of(args)
-            placed, workers = place(server, args.name, args.gpus, args.workers, args.version, status.update)
-            model = " ".join(placed)
-        elif not args.url:
-            workers = scale(server_of(args), args.name, args.workers, args.version, status.update)
-        elif args.workers is None:
-            raise InputError("with --url, the memory of the server's machine is not known: say how many workers")
-        else:
-            workers = args.workers
-            with server_of(args).management() as client:
-                client.scale(args.name, workers, args.version, status.update)
-    print(f"{model} has {workers} worker{'' if workers == 1 else 's'}")
+    with working() as progress:
+        model, count = managed(server_of(args)).scale(args.name, args.workers, args.version, args.gpus, progress)
+    print(f"{model} has {count} worker{'' if count == 1 else 's'}")
 
 
 def set_default(args: Namespace) -> None:
@@ -172,13 +147,9 @@ def set_default(args: Namespace) -> None:
 
 def unregister_model(args: Namespace) -> None:
     """Removes a model or a version; from a server of this machine, after it has answered what it was given."""
-    from ..serving.registration import unregister
+    from ..serving.managed import managed
 
-    if args.url:
-        with server_of(args).management() as client:
-            client.unregister(args.name, args.version)
-    else:
-        unregister(server_of(args), args.name, args.version)
+    managed(server_of(args)).unregister(args.name, args.version)
     print(f"{args.name} {args.version or ''}".rstrip() + " is unregistered; its archive stays in the model store")
 
 

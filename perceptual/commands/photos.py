@@ -2,11 +2,12 @@
 
 import os
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import InputError, InvalidOption, OutOfMemory
-from ..files import EXTENSIONS, images_below
+from ..files import EXTENSIONS, images_below, is_image
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
@@ -32,14 +33,21 @@ def add_machine(parser: ArgumentParser) -> None:
     )
 
 
-def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], bytes], done: str, output: Path) -> int:
-    """Converts every photo; a bad one is reported and skipped.
+def convert(
+    jobs: list[tuple[Path, Path]],
+    convert_one: Callable[[bytes, str], bytes],
+    done: str,
+    output: Path,
+    others: list[Path],
+) -> int:
+    """Converts every photo; a bad one is reported and skipped. The last line accounts for every file.
 
     Args:
         jobs: Photos and the files their results go to.
         convert_one: Makes, of a photo's content, the content of a result in a format.
         done: The word for what was done to them.
         output: Where the results are.
+        others: Files in the folders of photos that are not converted.
 
     Returns:
         1 if one failed, else 0.
@@ -59,8 +67,27 @@ def convert(jobs: list[tuple[Path, Path]], convert_one: Callable[[bytes, str], b
             failures += 1
             report(str(error) if str(source) in str(error) else f"{source}: {error}")
     where = f", in {output}" if failures < len(jobs) else ""
-    print(f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}")
+    print(f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}{passed_over(others)}")
     return 1 if failures else 0
+
+
+def passed_over(others: list[Path]) -> str:
+    """What the last line says of files that are no images: how many, and some by name."""
+    if not others:
+        return ""
+    names = ", ".join(file.name for file in others[:3]) + (", …" if len(others) > 3 else "")
+    return f"; passed over {len(others)} other {'file' if len(others) == 1 else 'files'}: {names}"
+
+
+def others_below(photos: Iterable[Path]) -> list[Path]:
+    """The files in folders, and below them, that are no images by their names."""
+    return sorted(
+        file
+        for folder in photos
+        if folder.is_dir()
+        for file in folder.rglob("*")
+        if file.is_file() and not is_image(file)
+    )
 
 
 def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Path, Path]]:
@@ -79,9 +106,9 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Pat
         if output.is_file() or output.suffix.lower() in SUFFIXES:
             raise InvalidOption(f"{output}: several photos need a folder as --output")
         suffix = {None: ".jpg", "jpeg": ".jpg"}.get(format, f".{format}")
-        jobs = [
-            (file, (output / relative).with_suffix(suffix)) for photo in photos for file, relative in photos_in(photo)
-        ]
+        jobs = named_apart(
+            [(file, output / relative) for photo in photos for file, relative in photos_in(photo)], suffix
+        )
     if not jobs:
         raise InvalidOption(f"no images in {photos[0]}; looked for {' '.join(EXTENSIONS)}")
     sources = {source.resolve() for source, _ in jobs}
@@ -94,6 +121,20 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Pat
         taken[target] = source
     check_writable({target.parent for target in taken})
     return jobs
+
+
+def named_apart(jobs: list[tuple[Path, Path]], suffix: str) -> list[tuple[Path, Path]]:
+    """Results of another suffix; those of photos that differ in theirs alone keep it within their names."""
+    wanted = Counter(target.with_suffix(suffix) for _, target in jobs)
+    return [
+        (
+            source,
+            target.with_suffix(suffix)
+            if wanted[target.with_suffix(suffix)] == 1
+            else target.with_name(target.name + suffix),
+        )
+        for source, target in jobs
+    ]
 
 
 def check_writable(folders: Iterable[Path]) -> None:

@@ -1,10 +1,11 @@
 """``perceptual serve``: a TorchServe that serves the archives until it is stopped."""
 
 import logging
+import sys
 from argparse import Namespace
 from typing import Any
 
-from .arguments import saying
+from .arguments import working
 from .package import add_model_store
 
 DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
@@ -50,22 +51,19 @@ def add_to(subparsers: Any) -> None:
 
 def run(args: Namespace) -> None:
     """Serves until Ctrl-C."""
-    from rich.console import Console
-
     from ..serving.notices import notify
     from ..serving.server import Server
     from ..serving.supervisor import Supervisor
 
     logging.basicConfig(format="%(asctime)s %(message)s")
-    console = Console(stderr=True)
-    with console.status("starting") as status:
+    with working() as progress:
         server = Server(
             args.model_store,
             args.models or None,
             port=args.port,
             sockets=args.sockets,
             tokens=not args.no_tokens,
-            progress=saying(status),
+            progress=progress,
             pass_over=logging.getLogger(__name__).error if args.supervise else None,
         )
         server.start()
@@ -75,7 +73,7 @@ def run(args: Namespace) -> None:
         try:
             Supervisor(server).run() if args.supervise else server.wait()
         except KeyboardInterrupt:
-            console.print("stopping")
+            print("stopping", file=sys.stderr)
 
 
 def how_to_use(server: Any) -> str:
@@ -103,14 +101,7 @@ def how_to_use(server: Any) -> str:
 
 def styles_to_name(server: Any) -> dict[str, str]:
     """For each model the header by which a request names a style, which only collections need."""
-    from ..archives.build import COLLECTION
-    from ..archives.manifest import read_manifest
-
-    handlers = {
-        each.name: read_manifest(server.model_store / each.file)["model"]["handler"] for each in server.archives
-    }
-    collection = f"{COLLECTION}.py"
-    return {name: ' -H "X-Style: STYLE"' if handler == collection else "" for name, handler in handlers.items()}
+    return {each.name: ' -H "X-Style: STYLE"' if each.is_collection else "" for each in server.archives}
 
 
 def for_curl(url: str) -> str:

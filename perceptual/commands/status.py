@@ -43,12 +43,12 @@ def run(args: Namespace) -> int:
         return 1 if status.unhealthy else 0
     printer = console()
     with Live(console=printer) if printer.is_terminal else nullcontext() as live:
-        tell = live.update if live else printer.print  # in a pipe, one report after the other
+        show = live.update if live else printer.print  # in a pipe, one report after the other
         while True:
             try:
-                tell(report_of(read_status(server)))
+                show(report_of(read_status(server)))
             except ServerError as error:  # it may come back
-                tell(f"[red]{escape(str(error))}[/red]")
+                show(f"[red]{escape(str(error))}[/red]")
             time.sleep(INTERVAL)
 
 
@@ -73,12 +73,12 @@ def verdict(status: Any) -> str:
 
     ping = escape(status.ping)
     if status.unhealthy:
-        return f"[red]unhealthy[/red]: no worker is ready for {', '.join(status.unhealthy)} (/ping: {ping})"
+        return f"[red]unhealthy[/red]: no worker is ready for {escape(', '.join(status.unhealthy))} (/ping: {ping})"
     return f"[green]healthy[/green] (/ping: {ping})"
 
 
 def model_row(model: Any) -> list[str]:
-    """What the first table tells of a version."""
+    """A version's row of the first table."""
     failed = [f"{count} {outcome}" for outcome, count in sorted(model.replies.items()) if outcome != "ok"]
     stages = [f"{name} {p50 * 1000:.0f} / {p95 * 1000:.0f} ms" for name, (p50, p95) in model.stages.items()]
     ready = sum(worker.ready for worker in model.workers)
@@ -96,7 +96,7 @@ def model_row(model: Any) -> list[str]:
 
 
 def worker_row(model: Any, worker: Any) -> list[str]:
-    """What the second table tells of a worker."""
+    """A worker's row of the second table."""
     memory = "?" if worker.memory is None else f"{worker.memory / 2**20:.0f} MiB"
     state = "ready" if worker.ready else "loading or down"
     pid = str(worker.pid) if worker.pid > 0 else "none"

@@ -6,7 +6,7 @@ from typing import Any
 from ..options import StyleOptions
 from ..settings import parse
 from .arguments import add_settings, given
-from .photos import add_photos, convert, plan
+from .photos import add_photos, convert, others_below, plan
 
 DESCRIPTION = """Stylizes photos without a server.
 
@@ -41,4 +41,4 @@ def run(args: Namespace) -> int:
         (picture,) = predictor.stylize_pictures([decoded], [options])
         return images.encode(picture, format, options.quality)
 
-    return convert(jobs, stylize, "stylized", args.output)
+    return convert(jobs, stylize, "stylized", args.output, others_below(args.photos))

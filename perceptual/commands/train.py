@@ -60,7 +60,7 @@ def add_task(tasks: Any, name: str, summary: str, description: str, settings: ty
 
 
 def train_style(args: Namespace) -> int:
-    """Trains a style network as told by the recipe and the command line, which wins."""
+    """Trains a style network by the recipe and, over it, the command line."""
     from perceptual_training.settings import StyleSettings
     from perceptual_training.style import train_style
 

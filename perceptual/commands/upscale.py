@@ -7,7 +7,7 @@ from ..errors import InvalidOption
 from ..options import UpscaleOptions
 from ..settings import OneOf, parse
 from .arguments import add_settings, converter, given
-from .photos import add_photos, convert, plan
+from .photos import add_photos, convert, others_below, plan
 
 DESCRIPTION = """Enlarges photos 4 or 8 times without a server.
 
@@ -52,4 +52,4 @@ def run(args: Namespace) -> int:
         (picture,) = predictor.upscale_pictures([small], [options])
         return images.encode(picture, format, options.quality)
 
-    return convert(jobs, upscale, f"enlarged {scale} times", args.output)
+    return convert(jobs, upscale, f"enlarged {scale} times", args.output, others_below(args.photos))

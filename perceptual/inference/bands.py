@@ -44,7 +44,7 @@ def run_in_bands(
         device: Where to compute; the features are kept there.
         finish: Makes of a band and what the network makes of it, both 1×3×h×W in [0, 1] on the device, what is to be
             kept.
-        bfloat16: Whether autocast takes bfloat16 for what bears it; the statistics are taken in float32 all the same.
+        bfloat16: Whether autocast runs eligible operations in bfloat16; the statistics stay in float32.
 
     Returns:
         1×3×H×W, of the image's type and on its device.

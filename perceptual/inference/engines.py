@@ -76,7 +76,7 @@ class Eager:
     Args:
         layers: On the device.
         device: Its kind decides what autocast does.
-        bfloat16: Whether autocast takes bfloat16 for what bears it.
+        bfloat16: Whether autocast runs eligible operations in bfloat16.
     """
 
     def __init__(self, layers: Layers, device: torch.device, *, bfloat16: bool = False) -> None:

@@ -7,6 +7,7 @@ Whatever a file holds (palette, CMYK, 16 bits, a colour profile, a camera held u
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from .codecs.decoding import Pixels
 from .codecs.encoded import load_bands
 from .codecs.formats import READABLE
 from .codecs.limits import LONGEST, MAX_PIXELS, MAX_SIDES, Limits, check_size, refuse_empty
-from .codecs.metadata import Metadata, with_exif
+from .codecs.metadata import EXIF_DATES, Metadata, with_exif
 
 __all__ = [
     "LONGEST",
@@ -73,7 +74,7 @@ class Picture:
         """
         if self.alpha is None or self.alpha.min() > 0:
             return self
-        return Picture(to_tensor(spread_colors(self.to_pil())), self.alpha)
+        return replace(self, rgb=to_tensor(spread_colors(self.to_pil())))
 
     def to_pil(self) -> Image.Image:
         """The same as a PIL image, RGB or RGBA."""
@@ -155,7 +156,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def encode(picture: Picture, format: str = "jpeg", quality: int = 90) -> bytes:
-    """Encodes a picture.
+    """Encodes a picture, with the density and the dates that its file told.
 
     Args:
         picture: What to encode.
@@ -171,9 +172,20 @@ def encode(picture: Picture, format: str = "jpeg", quality: int = 90) -> bytes:
         raise ImageTooLarge(f"{format} holds at most {limit} pixels a side, not {size}; ask for png")
     # Level 1 and method 2 cost a few per cent of size and are several times faster than the defaults.
     effort = {"jpeg": {}, "png": {"compress_level": 1}, "webp": {"method": 2}}[format]
+    kept: dict[str, Any] = {"dpi": picture.metadata.dpi} if picture.metadata.dpi else {}
+    if picture.metadata.dates:
+        kept["exif"] = dates_block(picture.metadata)
     buffer = BytesIO()
-    image.save(buffer, format, quality=quality, **effort)
+    image.save(buffer, format, quality=quality, **effort, **kept)
     return buffer.getvalue()
+
+
+def dates_block(metadata: Metadata) -> Image.Exif:
+    """An EXIF block of a picture's dates: where and with what it was taken is left out."""
+    block = Image.Exif()
+    for tag, text in metadata.dates:
+        (block.get_ifd(ExifTags.IFD.Exif) if tag in EXIF_DATES else block)[tag] = text
+    return block
 
 
 def shrink(picture: Picture, max_size: int | None) -> Picture:
@@ -182,7 +194,7 @@ def shrink(picture: Picture, max_size: int | None) -> Picture:
         return picture
     image = picture.to_pil()
     image.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
-    return from_pil(image)
+    return replace(from_pil(image), metadata=picture.metadata)
 
 
 def spread_colors(image: Image.Image) -> Image.Image:

@@ -165,7 +165,7 @@ class Predictor:
             with observer.stage("infer"):
                 styled = self.run(batch, partial(steer, wishes), wishes[0].tile, observer).cpu()
             for i, rgb in zip(indices, styled, strict=True):
-                results[i] = Picture(rgb, photos[i].alpha)
+                results[i] = Picture(rgb, photos[i].alpha, photos[i].metadata)
         return results
 
     def upscale(
@@ -205,7 +205,8 @@ class Predictor:
                 if options[i].histogram_matching:
                     with observer.stage("match"):
                         output = match_channels(output, original, low_frequencies=options[i].low_frequencies)
-                results[i] = Picture(output.cpu(), enlarged(pictures[i].alpha, self.network.scale))
+                alpha = enlarged(pictures[i].alpha, self.network.scale)
+                results[i] = Picture(output.cpu(), alpha, pictures[i].metadata)
         return results
 
     def require(self, task: str) -> None:
@@ -235,8 +236,8 @@ class Predictor:
 
         Args:
             images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
-            finish: Makes of images, told by their place in the batch, and the network's outputs, floats in [0, 1] on
-                the device, what is to be kept.
+            finish: Callback that returns the pixels to store, from the images' indices in the batch and the network's
+                outputs, floats in [0, 1] on the device.
             tile: As for :meth:`__call__`.
             observer: Is told of every part.
 

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 
 from ..client.addresses import RunningServer
-from ..client.management import Registered
-from .registration import forget, register, unregister
+from ..client.management import ManagementClient
+from ..errors import ServerError
+from ..naming import ModelVersion
+from ..undo import all_or_nothing, signals_deferred
+from .registration import Source, add, wait_until_idle
 from .scaling import scale
 
 
@@ -18,7 +21,7 @@ def place(
     workers: int | None,
     version: str | None = None,
     progress: Callable[[str], None] = lambda message: None,
-) -> tuple[Registered, int]:
+) -> tuple[ModelVersion, int]:
     """Spreads the workers of a model's version over the GPUs named, in turn.
 
     TorchServe reads a model's GPUs from its archive alone, and only as it registers it. So the archive is packaged
@@ -31,7 +34,7 @@ def place(
         gpus: Their numbers.
         workers: How many; None for as many as fit, as for :func:`perceptual.serving.scaling.scale`.
         version: By default the default one.
-        progress: Is told in a few words what is going on.
+        progress: Called with a few words on what is going on.
 
     Returns:
         The version that serves now, and the number of its workers.
@@ -41,21 +44,28 @@ def place(
         ServerError: No such model or GPU, there is no room for so many workers, or one fails to start; then nothing
             has changed.
     """
-    with server.management() as management, ExitStack() as undo:
-        described = management.describe(name, version)
-        old = described["modelVersion"]
-        if described.get("deviceIds") == [*gpus]:
-            return Registered(name, old), scale(server, name, workers, old, progress)
-        archive = Path(server.model_store) / described["modelUrl"]
-        new = register(server, archive, version=version_on(gpus, old), gpus=gpus, progress=progress)
-        undo.callback(forget, management, new)
+    with server.management() as management, all_or_nothing() as undo:
+        old = management.describe(name, version)
+        if old.gpus == tuple(gpus):
+            return old.id, scale(server, name, workers, old.version, progress)
+        source = Source(Path(server.model_store) / old.archive, version_on(gpus, old.version), gpus)
+        new = add(undo, server, management, source, None, progress)
         count = scale(server, name, workers, new.version, progress)
-        if management.describe(name)["modelVersion"] == old:
+        if management.describe(name).version == old.version:
+            undo.callback(make_default, management, old.id)
             management.set_default(*new)
-        undo.pop_all()
-    progress(f"letting {name} {old} finish")
-    unregister(server, name, old)
+        progress(f"letting {old.id} finish")
+        wait_until_idle(server, old)
+        with signals_deferred():
+            undo.pop_all()
+            management.unregister(*old.id)
     return new, count
+
+
+def make_default(management: ManagementClient, model: ModelVersion) -> None:
+    """Makes a version the default again, as far as that still goes."""
+    with suppress(ServerError):
+        management.set_default(*model)
 
 
 def version_on(gpus: Sequence[int], version: str) -> str:

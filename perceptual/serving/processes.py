@@ -1,32 +1,14 @@
-"""Ending in good order: signals that unwind the program, and process groups that end as a whole, and with it."""
+"""Process groups that end as a whole, and with the program."""
 
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import psutil
 
 STOP_TIMEOUT = 15.0  # seconds for a process group to end by itself; TorchServe's takes about two
-
-
-@contextmanager
-def signals_exit() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP unwind the program, as Ctrl-C does, where nothing else handles them."""
-    in_main = threading.current_thread() is threading.main_thread()  # Python allows it nowhere else
-    both = (signal.SIGTERM, signal.SIGHUP)
-    ours = [each for each in both if in_main and signal.getsignal(each) is signal.SIG_DFL]
-    for each in ours:
-        signal.signal(each, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        for each in ours:
-            signal.signal(each, signal.SIG_DFL)
 
 
 def guard(group: int) -> "subprocess.Popen[bytes]":

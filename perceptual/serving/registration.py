@@ -4,20 +4,23 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 from PIL import Image
 
-from ..archives.build import COLLECTION, DIGEST, package, repackage
-from ..archives.manifest import read_archive, read_manifest
+from ..archives.build import find_source, package, repackage
+from ..archives.manifest import Archive, read_archive
 from ..client.addresses import RunningServer
-from ..client.management import FAILED, ManagementClient, Registered
-from ..errors import InputError, PerceptualError, ServerError
+from ..client.management import ManagementClient
+from ..client.model import Model, Worker
+from ..errors import AlreadyRegistered, ArchiveError, PerceptualError, ServerError, WorkersFailed
 from ..files import write_atomically
+from ..naming import ModelVersion
+from ..undo import all_or_nothing
 from .scaling import scale
-from .status import Worker, read_status
+from .status import read_status
 
 QUIET = 1.0  # seconds of idleness: a request on its way from the queue to the handler is not seen for a moment
 LOST = 5.0  # seconds without idleness in which nevertheless no worker has computed
@@ -32,7 +35,7 @@ def register(
     workers: int | None = None,
     gpus: Sequence[int] | None = None,
     progress: Callable[[str], None] = lambda message: None,
-) -> Registered:
+) -> ModelVersion:
     """Brings a model into a server: packaged, in its model store, loaded, and warmed up with one request.
 
     The first version of a model becomes its default; a further one answers at ``name/version`` until
@@ -40,11 +43,12 @@ def register(
 
     Args:
         server: As from :func:`perceptual.find_server`.
-        file: Weights (``.safetensors``) or an archive (``.mar``); the latter may also be just its name in the store.
+        file: Weights (``.safetensors``) or an archive (``.mar``); or a name: of an archive in the model store, or of a
+            network that ships.
         version: Instead of the one in the weights' provenance or the archive.
         workers: How many; by default what the archive says.
         gpus: Over which the workers are spread in turn; by default all of them, or those of the archive.
-        progress: Is told in a few words what is going on.
+        progress: Called with a few words on what is going on.
 
     Returns:
         The model's name and version.
@@ -53,55 +57,73 @@ def register(
         WeightsError: The weights file is missing or damaged.
         InputError: It is neither weights nor an archive, cannot be served under its name, or is another's archive,
             whose version and GPUs cannot be changed.
-        ServerError: That version is registered already, or the model fails to load or to answer.
+        ArchiveError: The archive is missing or damaged.
+        AlreadyRegistered: The server has that version.
+        WorkersFailed: The model fails to load.
+        ServerError: It does not answer.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="perceptual-") as folder,
-        server.management() as management,
-        ExitStack() as undo,
-    ):
-        progress(f"packaging {file}")
-        archive = as_archive(Path(file), Path(server.model_store), Path(folder), version, gpus)
+    with server.management() as management, all_or_nothing() as undo:
+        return add(undo, server, management, Source(Path(file), version, gpus), workers, progress)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to register: a file, the version instead of its own, and the GPUs instead of its own."""
+
+    file: Path
+    version: str | None = None
+    gpus: Sequence[int] | None = None
+
+
+def add(
+    undo: ExitStack,
+    server: RunningServer,
+    management: ManagementClient,
+    source: Source,
+    workers: int | None,
+    progress: Callable[[str], None],
+) -> ModelVersion:
+    """Does what :func:`register` does; what undoes it goes on a stack of :func:`perceptual.undo.all_or_nothing`."""
+    with tempfile.TemporaryDirectory(prefix="perceptual-") as folder:
+        progress(f"packaging {source.file}")
+        archive = as_archive(source, Path(server.model_store), Path(folder))
         check_is_new(management, archive)
         stored = into_store(archive, Path(server.model_store), undo)
-        progress(f"loading {stored.name}")
-        registered = load(management, stored, server.logs)
-        undo.callback(forget, management, registered)
-        if gpus is not None:
-            check_gpus(management, registered, gpus)
-        if workers is not None:
-            scale(server, registered.name, workers, registered.version, progress)
-        manifest = read_manifest(stored)
-        # Only of our own is it known what they take; a collection has run every network as it loaded.
-        if DIGEST in manifest and manifest["model"]["handler"] != f"{COLLECTION}.py":
-            progress(f"warming up {registered.name} {registered.version}")
-            warm_up(server, registered)
-        undo.pop_all()
-    return registered
+    progress(f"loading {stored.name}")
+    undo.callback(forget, management, archive.model)
+    load(management, stored, server.logs)
+    if source.gpus is not None:
+        check_gpus(management, archive.model, source.gpus)
+    if workers is not None:
+        scale(server, archive.name, workers, archive.version, progress)
+    if archive.is_ours and not archive.is_collection:  # a collection has run every network as it loaded
+        progress(f"warming up {archive.model}")
+        warm_up(server, archive.model)
+    return archive.model
 
 
 def unregister(server: RunningServer, name: str, version: str | None = None) -> None:
     """Removes a model, or a version that is not its default after it has answered the requests it was given.
 
-    TorchServe alone would end the workers at once, and leave who waits for them without any answer.
+    TorchServe alone would end the workers immediately, and requests under way would get no answer.
 
     Raises:
         ServerError: No such model or version, or it is the default of several.
     """
     with server.management() as management:
-        if version is not None and management.describe(name)["modelVersion"] != version:
+        if version is not None and management.describe(name).version != version:
             wait_until_idle(server, management.describe(name, version))
         management.unregister(name, version)
 
 
-def wait_until_idle(server: RunningServer, described: dict[str, Any]) -> None:
+def wait_until_idle(server: RunningServer, model: Model) -> None:
     """Waits until a version that gets no new requests has answered them, or cannot: those that died with a worker."""
-    deadline = time.monotonic() + described["responseTimeout"]
+    deadline = time.monotonic() + model.response_timeout
     idle_since = resting_since = time.monotonic()
     spent = 0.0
     while time.monotonic() < deadline:
         time.sleep(0.1)
-        status = read_status(server).find(described["modelName"], described["modelVersion"])
+        status = read_status(server).find(*model.id)
         now = time.monotonic()
         if status.waiting or abs(processor_time(status.workers) - spent) > RESTING:
             idle_since, resting_since, spent = now, now, processor_time(status.workers)
@@ -121,84 +143,80 @@ def processor_time(workers: Sequence[Worker]) -> float:
     return spent
 
 
-def as_archive(file: Path, model_store: Path, folder: Path, version: str | None, gpus: Sequence[int] | None) -> Path:
-    """The archive that a file is, or that is built from it in a folder. Raises as :func:`register`."""
-    if str(file).startswith(("http:", "https:")):
-        raise InputError(f"{file} is no file of this machine: download it first")
-    if file.suffix == ".safetensors":
-        return package(file, folder, version=version, device_ids=gpus).path
+def as_archive(source: Source, model_store: Path, folder: Path) -> Archive:
+    """The archive that a source is, or that is built from it in a folder. Raises as :func:`register`."""
+    file = find_source(str(source.file), model_store)
     if file.suffix != ".mar":
-        raise InputError(f"{file} is neither weights (.safetensors) nor an archive (.mar)")
-    archive = model_store / file if file.name == str(file) and not file.exists() else file
-    changed = version is not None or gpus is not None
-    return repackage(archive, folder, version=version, device_ids=gpus).path if changed else archive
+        return read_archive(package(file, folder, version=source.version, device_ids=source.gpus).path)
+    if source.version is None and source.gpus is None:
+        return read_archive(file)
+    return read_archive(repackage(file, folder, version=source.version, device_ids=source.gpus).path)
 
 
-def check_is_new(management: ManagementClient, file: Path) -> None:
-    """Raises ServerError if a server has this version of the model, before anything is touched."""
-    archive = read_archive(file)
-    if archive.name in management.models():
-        known = [each["modelVersion"] for each in management.versions(archive.name)]
-        if archive.version in known:
-            raise ServerError(
-                f"{archive.name} {archive.version} is already registered; "
-                "give the new one another --version, or unregister it first"
-            )
+def check_is_new(management: ManagementClient, archive: Archive) -> None:
+    """Raises AlreadyRegistered if a server has this version of the model, before anything is touched."""
+    if any(each.id == archive.model for each in management.every_version()):
+        raise AlreadyRegistered(
+            f"{archive.model} is already registered; give the new one another --version, or unregister it first"
+        )
 
 
-def into_store(file: Path, model_store: Path, undo: ExitStack) -> Path:
+def into_store(archive: Archive, model_store: Path, undo: ExitStack) -> Path:
     """An archive's place in the model store, where it is copied unless it lies there already.
 
     Named ``NAME.mar``, or ``NAME-VERSION.mar`` beside another version, as a restart needs both.
 
     Raises:
-        ServerError: The model store cannot be written, or has other models at both places.
+        ArchiveError: The model store has other models at both places.
+        ServerError: It cannot be written.
     """
-    if file.resolve().parent == model_store.resolve():
-        return file
-    archive = read_archive(file)
-    target = model_store / f"{archive.name}.mar"
-    if target.exists() and read_archive(target)[1:] != archive[1:]:
-        target = model_store / f"{archive.name}-{archive.version}.mar"
-        if target.exists() and read_archive(target)[1:] != archive[1:]:
-            raise ServerError(f"{target} holds another model: rename it, or choose another --version")
+    if archive.path.resolve().parent == model_store.resolve():
+        return archive.path
+    places = [model_store / f"{archive.name}.mar", model_store / f"{archive.name}-{archive.version}.mar"]
+    target = next((each for each in places if not each.exists() or read_archive(each).model == archive.model), None)
+    if target is None:
+        raise ArchiveError(f"{places[-1]} holds another model: rename it, or choose another --version")
     previous = target.read_bytes() if target.exists() else None  # not registered, but not ours to lose
+    undo.callback(put_back, target, previous)
     try:
-        write_atomically(target, file.read_bytes())
+        write_atomically(target, archive.path.read_bytes())
     except OSError as error:
         raise ServerError(f"cannot write to the model store {model_store}: {error.strerror}") from error
-    undo.callback(target.unlink) if previous is None else undo.callback(write_atomically, target, previous)
     return target
 
 
-def load(management: ManagementClient, archive: Path, logs: str) -> Registered:
+def put_back(file: Path, content: bytes | None) -> None:
+    """Gives a file the content that it had; None if there was no such file."""
+    if content is None:
+        file.unlink(missing_ok=True)
+    elif file.read_bytes() != content:
+        write_atomically(file, content)
+
+
+def load(management: ManagementClient, archive: Path, logs: str) -> None:
     """Registers an archive of the model store. Raises ServerError, which names the log if that says more."""
     try:
-        return management.register(archive.name)
-    except ServerError as error:
-        if "already registered" not in str(error):  # then it may have loaded, but too late to be told
-            forget(management, Registered(*read_archive(archive)[1:]))
-        if FAILED.search(str(error)):
-            raise ServerError(f"{error}: {logs}/model_log.log") from error
-        raise
+        management.register(archive.name)
+    except WorkersFailed as error:
+        raise WorkersFailed(f"{error}: {logs}/model_log.log", error.model) from error
 
 
-def check_gpus(management: ManagementClient, model: Registered, gpus: Sequence[int]) -> None:
+def check_gpus(management: ManagementClient, model: ModelVersion, gpus: Sequence[int]) -> None:
     """Raises ServerError if the server lacks one of the GPUs: TorchServe then passes over the whole list, silently."""
-    if management.describe(*model).get("deviceIds") != [*gpus]:
+    if management.describe(*model).gpus != tuple(gpus):
         raise ServerError(f"the server does not have all of the GPUs {', '.join(map(str, gpus))}")
 
 
-def warm_up(server: RunningServer, model: Registered) -> None:
+def warm_up(server: RunningServer, model: ModelVersion) -> None:
     """Sends one small picture, so that the first user does not wait for what happens only once."""
     with server.inference() as inference:
         try:
-            inference.predict(Image.new("RGB", (64, 64), "grey"), f"{model.name}/{model.version}", {})
+            inference.predict(Image.new("RGB", (64, 64), "grey"), model.path, {})
         except PerceptualError as error:
-            raise ServerError(f"{model.name} {model.version} loads but does not answer: {error}") from error
+            raise ServerError(f"{model} loads but does not answer: {error}") from error
 
 
-def forget(management: ManagementClient, model: Registered) -> None:
+def forget(management: ManagementClient, model: ModelVersion) -> None:
     """Unregisters what was just registered, as far as that still goes."""
     with suppress(ServerError):
         management.unregister(*model)

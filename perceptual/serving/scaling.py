@@ -1,6 +1,6 @@
 """How many workers a model can have, and giving it that many.
 
-TorchServe starts whatever number it is told, one process each, until the machine has no memory left.
+TorchServe starts any number of workers, one process each, until the machine has no memory left.
 """
 
 import os
@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
 from ..client.addresses import RunningServer
-from ..client.management import ready
+from ..client.model import Model
 from ..errors import ServerError
+from ..undo import all_or_nothing
 
 CGROUPS = Path("/sys/fs/cgroup")
 ENDED = "a worker ended just now; perceptual status shows more"
@@ -48,37 +49,33 @@ def scale(
         name: Of the model.
         workers: How many; None for as many as memory and the processor's cores hold.
         version: By default the default one.
-        progress: Is told in a few words what is going on.
+        progress: Called with a few words on what is going on.
 
     Returns:
         The number of workers there are now.
 
     Raises:
-        ServerError: No such model, there is no room for so many, or a worker fails to start; then nothing has changed.
+        WorkersFailed: A worker fails to start; then nothing has changed.
+        ServerError: No such model, or there is no room for so many.
     """
-    with server.management() as management:
-        before = management.describe(name, version)["minWorkers"]
+    with server.management() as management, all_or_nothing() as undo:
+        before = management.describe(name, version).wanted
         if workers is not None and workers <= max(before, 1):
             management.scale(name, workers, version, progress)
             return workers
-        try:
-            if not management.ready_workers(name, version):
-                management.scale(name, max(before, 1), version, progress)
-            count = choose(server, management.describe(name, version), workers)
-            management.scale(name, count, version, progress)
-        except ServerError:
-            with suppress(ServerError):
-                if management.describe(name, version)["minWorkers"] != before:
-                    management.scale(name, before, version)
-            raise
+        undo.callback(management.restore_workers, name, before, version)
+        if not management.ready_workers(name, version):
+            management.scale(name, max(before, 1), version, progress)
+        count = choose(server, management.describe(name, version), workers)
+        management.scale(name, count, version, progress)
     return count
 
 
-def choose(server: RunningServer, described: dict[str, Any], wanted: int | None) -> int:
+def choose(server: RunningServer, model: Model, wanted: int | None) -> int:
     """The number that is wanted, or the largest sensible one. Raises ServerError if that many do not fit."""
-    rooms = [room_in_memory(server, described)]
-    if described["deviceType"] == "gpu":
-        rooms += room_on_gpus(described)
+    rooms = [room_in_memory(server, model)]
+    if model.on_gpu:
+        rooms += room_on_gpus(model)
         if wanted is None and len(rooms) == 1:
             raise ServerError("nvidia-smi does not report what a worker takes, as in most containers: give a number")
     tightest = min(rooms, key=lambda room: room.fit)
@@ -86,39 +83,39 @@ def choose(server: RunningServer, described: dict[str, Any], wanted: int | None)
         return max(1, min(tightest.fit, cores(server.pid)))
     if wanted > tightest.fit:
         raise ServerError(
-            f"{wanted} workers of {described['modelName']} do not fit, {tightest.fit} do: one takes "
+            f"{wanted} workers of {model.name} do not fit, {tightest.fit} do: one takes "
             f"{mebibytes(tightest.needs)}, and {mebibytes(tightest.free)} are free {tightest.where}"
         )
     return wanted
 
 
-def room_in_memory(server: RunningServer, described: dict[str, Any]) -> Room:
+def room_in_memory(server: RunningServer, model: Model) -> Room:
     """What the machine's memory allows, of which a worker on a GPU takes some as well."""
-    peaks = [peak(worker["pid"]) for worker in ready(described)]
+    peaks = [peak(worker.pid) for worker in model.ready]
     if not peaks:
         raise ServerError(ENDED)
     needs, free = max(peaks), free_memory(server.pid)
     return Room(len(peaks) + free // needs, needs, free, "in memory")
 
 
-def room_on_gpus(described: dict[str, Any]) -> list[Room]:
-    """What the memory of the GPUs allows; empty if it cannot be told what a worker takes there.
+def room_on_gpus(model: Model) -> list[Room]:
+    """What the memory of the GPUs allows; empty if it is not known what a worker takes there.
 
     TorchServe deals workers out in turn, so the fullest GPU decides.
     """
     taken: dict[int, int] = defaultdict(int)  # one process may have an entry on several GPUs
     for pid, used in ask_nvidia("compute-apps=pid,used_memory"):
         taken[pid] += used
-    ours = [taken[worker["pid"]] for worker in ready(described) if taken.get(worker["pid"])]
+    ours = [taken[worker.pid] for worker in model.ready if taken.get(worker.pid)]
     free = dict(ask_nvidia("gpu=index,memory.free"))
-    gpus = described.get("deviceIds") or list(free)
+    gpus = model.gpus or tuple(free)
     if not ours:
         return []
     if not gpus or not free.keys() >= {*gpus}:
         raise ServerError("nvidia-smi does not report what is free on the GPUs, so it is not known what fits")
     needs = max(ours)
     fullest = min(gpus, key=lambda gpu: free[gpu])
-    fit = len(ready(described)) + len(gpus) * (free[fullest] // needs)
+    fit = len(model.ready) + len(gpus) * (free[fullest] // needs)
     return [Room(fit, needs, free[fullest], f"on GPU {fullest}")]
 
 
@@ -126,10 +123,10 @@ def ask_nvidia(query: str) -> Iterator[tuple[int, int]]:
     """Two columns of nvidia-smi: a number, and memory in bytes. Lines where it knows neither are left out."""
     command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise ServerError(f"nvidia-smi fails, so what is free on the GPUs is not known: {error}") from error
-    for line in told.splitlines():
+    for line in answer.splitlines():
         if found := re.fullmatch(r"(\d+), *(\d+)", line.strip()):
             yield int(found[1]), int(found[2]) * 2**20
 
@@ -182,5 +179,5 @@ def cores(pid: int) -> int:
 
 
 def mebibytes(size: int) -> str:
-    """A size as it is told."""
+    """A size in MiB, as messages show it."""
     return f"{size // 2**20:,} MiB"

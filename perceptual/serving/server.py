@@ -20,11 +20,12 @@ from ..archives.manifest import Archive, find_archives
 from ..client.addresses import RunningServer
 from ..client.management import LOADING, ManagementClient
 from ..errors import ServerError
+from ..undo import signals_exit
 from .configuration import LOGGING, METRICS, behind_front, written
 from .front import Front
 from .logs import Logs
 from .preconditions import check_memory, check_programs_allowed, check_requirements, check_unused, reserve_ports
-from .processes import end_group, guard, signals_exit
+from .processes import end_group, guard
 from .snapshots import begin, plan_restart, plan_start, snapshot_folder, write_held
 
 PILLOW_IS_QUIET = "ignore::UserWarning:PIL.TiffImagePlugin"

@@ -41,7 +41,7 @@ class Start(NamedTuple):
         """How many workers that makes."""
         if self.snapshot is None:
             return len(self.loaded) + len(self.added)
-        models: dict[str, dict[str, Any]] = json.loads(self.snapshot)["models"]
+        models: dict[str, dict[str, dict[str, int]]] = json.loads(self.snapshot)["models"]
         restored = sum(version["minWorkers"] for versions in models.values() for version in versions.values())
         return restored + len(self.added)
 
@@ -69,7 +69,7 @@ def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
 
 
 def restored(last: dict[str, Any], archives: Sequence[Archive], known: set[str]) -> Start:
-    """What a snapshot tells to start with, of these archives, and those of them that are not known yet."""
+    """The archives that a snapshot has, to start with them, and those that are new."""
     entries = entries_of(last)
     loaded = [archive for archive in archives if archive.file in entries]
     paused = [archive for archive in loaded if not entries[archive.file]["minWorkers"]]
@@ -155,7 +155,7 @@ def known_files(folder: Path) -> set[str]:
 
 
 def entries_of(snapshot: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a snapshot tells of each archive: ``minWorkers``, ``defaultVersion``, …, by the archive's file name."""
+    """A snapshot's entry for each archive: ``minWorkers``, ``defaultVersion``, …, by the archive's file name."""
     return {entry["marName"]: entry for versions in snapshot.get("models", {}).values() for entry in versions.values()}
 
 

@@ -1,31 +1,21 @@
 """What a running server is doing: its workers, and what its models' requests have cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..client.addresses import RunningServer
+from ..client.addresses import RunningServer, ServerAddress
 from ..client.connection import Client
+from ..client.model import Model, Worker
 from ..errors import ServerError
 from .snapshots import read_held
 
 STAGES = ("wait", "decode", "infer", "match", "encode")  # of a request, in their order
 
 Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A worker process; ``memory`` is resident, in bytes, and None where it is not known."""
-
-    pid: int
-    ready: bool
-    device: str
-    memory: int | None
 
 
 @dataclass(frozen=True)
@@ -72,22 +62,25 @@ class Status:
         return [f"{model.name} {model.version}" for model in self.models if not model.healthy]
 
 
-def read_status(server: RunningServer) -> Status:
+def read_status(server: ServerAddress) -> Status:
     """Asks a server's management, metrics and inference APIs.
 
     Raises:
         ServerError: It does not answer.
     """
     with server.management(timeout=5.0) as management:
-        described = management.every_version()
+        models = management.every_version()
     metrics = ask_for_metrics(server.metrics_url) if server.metrics_url else Metrics({}, {}, {})
     with server.inference(timeout=5.0) as inference:
         try:
             ping = inference.send("GET", "/ping").json()["status"]
         except ServerError as error:
             ping = str(error)
-    held = read_held(Path(server.snapshots)) if server.snapshots else {}
-    return Status([model_status(each, metrics, held, local=server.pid > 0) for each in described], ping)
+    held: dict[str, int] = {}
+    if isinstance(server, RunningServer):  # this machine knows more than TorchServe says
+        held = read_held(Path(server.snapshots))
+        models = [replace(each, workers=tuple(map(measured, each.workers))) for each in models]
+    return Status([model_status(each, metrics, held) for each in models], ping)
 
 
 def ask_for_metrics(url: str) -> "Metrics":
@@ -99,17 +92,16 @@ def ask_for_metrics(url: str) -> "Metrics":
             raise ServerError(f"cannot read the server's metrics: {error}") from error
 
 
-def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping[str, int], local: bool) -> ModelStatus:
-    """What TorchServe's description of a version, the metrics and the supervisor's notes tell together."""
-    model = described["modelName"], described["modelVersion"]
-    buckets = metrics.buckets.get(model, {})
+def model_status(model: Model, metrics: "Metrics", held: Mapping[str, int]) -> ModelStatus:
+    """What TorchServe's description of a version, the metrics and the supervisor's notes say together."""
+    buckets = metrics.buckets.get(model.id, {})
     return ModelStatus(
-        *model,
-        wanted=described["minWorkers"] or held.get("/".join(model), 0),
-        waiting=described["jobQueueStatus"]["pendingRequests"],
-        workers=[worker_of(each, local) for each in described["workers"]],
-        begun=metrics.begun.get(model, 0),
-        replies=metrics.replies.get(model, {}),
+        *model.id,
+        wanted=model.wanted or held.get(model.id.path, 0),
+        waiting=model.waiting,
+        workers=[*model.workers],
+        begun=metrics.begun.get(model.id, 0),
+        replies=metrics.replies.get(model.id, {}),
         stages={
             stage: (quantile(0.5, buckets[stage]), quantile(0.95, buckets[stage]))
             for stage in STAGES
@@ -118,20 +110,12 @@ def model_status(described: Mapping[str, Any], metrics: "Metrics", held: Mapping
     )
 
 
-def worker_of(described: Mapping[str, Any], local: bool) -> Worker:
-    """A worker, of this machine or another. TorchServe tells its GPU only among the figures of nvidia-smi."""
-    device = described["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if described["gpu"] else "CPU"
-    return Worker(described["pid"], described["status"] == "READY", device, memory_of(described, local))
-
-
-def memory_of(described: Mapping[str, Any], local: bool) -> int | None:
-    """A worker's resident memory, as TorchServe has measured it in the last minute if this machine cannot tell."""
-    if not local:
-        return described["memoryUsage"] or None
+def measured(worker: Worker) -> Worker:
+    """A worker of this machine, with the memory that it has resident just now."""
     try:
-        return psutil.Process(described["pid"]).memory_info().rss
-    except (psutil.Error, ValueError):  # ValueError: TorchServe gives -1 while there is no process
-        return None
+        return replace(worker, memory=psutil.Process(worker.pid).memory_info().rss)
+    except (psutil.Error, ValueError):  # ValueError: the process id is -1
+        return replace(worker, memory=None)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ refuses what waited for it.
 
 import logging
 import time
-from typing import Any
 
 import psutil
 
-from ..client.management import LOADING, ManagementClient, ready
+from ..client.management import LOADING, ManagementClient
+from ..client.model import Model
 from ..errors import ServerError
 from .notices import notify
 from .server import Server
@@ -86,8 +86,8 @@ class Supervisor:
             with self.server.management() as management:
                 described = management.every_version()
                 self.answered = time.monotonic()
-                self.forget_all_but({model_of(each) for each in described})
-                due = [model_of(each) for each in described if self.look_at(each, management)]
+                self.forget_all_but({each.id.path for each in described})
+                due = [each.id.path for each in described if self.look_at(each, management)]
             if due:  # one in a look, and last: it takes as long as loading does
                 self.bring_back(due[0])
                 self.answered = time.monotonic()
@@ -110,24 +110,23 @@ class Supervisor:
         self.down_since.clear()
         self.answered = time.monotonic()
 
-    def look_at(self, described: dict[str, Any], management: ManagementClient) -> bool:
+    def look_at(self, described: Model, management: ManagementClient) -> bool:
         """Holds a model back whose workers keep dying; tells whether it is one to be brought back now."""
-        model = model_of(described)
-        workers = described["workers"]
-        if not described["minWorkers"]:
+        model = described.id.path
+        if not described.wanted:
             self.down_since.pop(model, None)
             if model in self.held:
                 return time.monotonic() >= self.attempts[model].due
             self.refuse(model, 0, management)  # someone has scaled it to none: what waited for it would wait for ever
             return False
-        if ready(described):
+        if described.ready:
             self.release(model)  # if it was held back, someone has scaled it up
             self.down_since.pop(model, None)
             return False
         down = time.monotonic() - self.down_since.setdefault(model, time.monotonic())
         # One that is still importing torch is alive, for as long as that takes.
-        if down >= PATIENCE and not any(psutil.pid_exists(worker["pid"]) for worker in workers):
-            self.hold(model, described["minWorkers"], management)
+        if down >= PATIENCE and not any(psutil.pid_exists(worker.pid) for worker in described.workers):
+            self.hold(model, described.wanted, management)
         return False
 
     def hold(self, model: str, workers: int, management: ManagementClient) -> None:
@@ -146,7 +145,7 @@ class Supervisor:
         """Has the front refuse what waits for a model that is tried again after so many seconds."""
         name, version = split(model)
         self.front.refuse(f"/predictions/{model}", pause)
-        if management.describe(name)["modelVersion"] == version:  # the default, which requests need not name
+        if management.describe(name).version == version:  # the default, which requests need not name
             self.front.refuse(f"/predictions/{name}", pause)
 
     def bring_back(self, model: str) -> None:
@@ -176,11 +175,6 @@ class Supervisor:
         """Drops what is known of models that have been unregistered."""
         self.release(*(self.held.keys() - registered))
         self.down_since = {model: since for model, since in self.down_since.items() if model in registered}
-
-
-def model_of(described: dict[str, Any]) -> str:
-    """A version of a model, as ``name/version``."""
-    return f"{described['modelName']}/{described['modelVersion']}"
 
 
 def split(model: str) -> tuple[str, str]:

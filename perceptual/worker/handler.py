@@ -21,7 +21,8 @@ import torch
 
 from ..errors import ImageTooLarge, InvalidImage, InvalidOption, NotAcceptable, PerceptualError, WeightsError
 from ..inference import images
-from ..inference.images import Picture
+from ..inference.codecs.process import Decoder
+from ..inference.images import Limits, Picture
 from ..inference.predictor import LEAST_TILE, Predictor, load
 from ..options import FORMATS, CollectionOptions
 from ..settings import Integer, option_name, parse, settings_of
@@ -81,6 +82,7 @@ class ImageHandler(ABC):
             WeightsError: The archive's weights are damaged, or not as many as expected.
         """
         self.meter = Meter(context)
+        self.decoder = Decoder()
         properties = context.system_properties
         config = context.model_yaml_config or {}
         self.max_pixels = int(config.get("max_pixels", images.MAX_PIXELS))
@@ -154,7 +156,8 @@ class ImageHandler(ABC):
         format = options.format or choose_format(headers.get("accept", ""))
         record.bytes = len(data)
         with Watch(record).stage("decode"):
-            picture = images.decode(data, self.max_pixels, scale, format, getattr(options, "max_size", None))
+            limits = Limits(self.max_pixels, scale, format, getattr(options, "max_size", None))
+            picture = images.from_pixels(self.decoder.decode(data, limits))
         record.pixels = picture.rgb.shape[-2] * picture.rgb.shape[-1]
         return Request(picture, options, format, record)
 
@@ -230,7 +233,10 @@ def parse_size(text: str) -> tuple[int, int]:
 def find_image(row: Any) -> bytes | bytearray:
     """The image in a request. Raises InvalidImage if there is none, or text or JSON in its place."""
     fields = row if isinstance(row, Mapping) else {}
-    data = next((fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None), None)
+    found = [fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None]
+    if len(found) > 1:
+        raise InvalidImage(f"there are two images in the request, as {' and '.join(IMAGE_FIELDS)}; {HOW_TO_SEND}")
+    data = found[0] if found else None
     if data is None:
         raise InvalidImage(f"there is no image in the request; {HOW_TO_SEND}")
     if not isinstance(data, bytes | bytearray):
@@ -288,6 +294,7 @@ def rank(format: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, ...]:
 def parse_range(text: str) -> tuple[str, float]:
     """Media type and quality of one part of an ``Accept`` header; a quality that is no number counts as 0."""
     name, *parameters = (part.strip().lower() for part in text.split(";"))
+    name = {"image/jpg": "image/jpeg"}.get(name, name)  # no such type, but many send it
     quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
     return name, float(quality) if re.fullmatch(r"\d+\.?\d*", quality) else 0.0
 

@@ -168,7 +168,7 @@ def test_nothing_is_unpacked_outside(model_store, tmp_path):
     with pytest.raises(InputError, match=r"would be written elsewhere: \.\./\.\./escaped"):
         repackage(evil, tmp_path / "store", version="2.0")
     named = altered(model_store / "tiny.mar", tmp_path / "named.mar", modelName="../tiny")
-    with pytest.raises(InputError, match="the model's name; '../tiny' cannot be served"):
+    with pytest.raises(InputError, match="modelName; '../tiny' cannot be served"):
         repackage(named, tmp_path / "store", version="2.0")
 
 

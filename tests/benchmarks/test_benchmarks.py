@@ -240,6 +240,7 @@ def test_load_is_bounded_in_number_and_time(server, photo):
     assert 2 <= len(cut.latencies) < 1000
 
 
+@pytest.mark.serves
 def test_serving_starts_a_server(bench):
     (rows,) = bench(
         *("serving", "--size", 64, "--concurrency", 1, "--requests", 2, "--repeats", 1, "--seconds", 20)
@@ -247,6 +248,7 @@ def test_serving_starts_a_server(bench):
     assert len(rows) == 1 and check(rows[0]["requests/s"]) > 0
 
 
+@pytest.mark.serves
 def test_collection(bench):
     (rows,) = bench("collection", "--styles", 2, "--size", 64, "--repeats", 1, "--concurrency", 2).values()
     assert [row["workers"] for row in rows] == [2, 1]

@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from perceptual.client.connection import Client
-from perceptual.errors import ImageTooLarge, InputError, ServerError
+from perceptual.errors import AlreadyRegistered, ImageTooLarge, InputError, ServerError, WorkersFailed
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,9 @@ from perceptual.errors import ImageTooLarge, InputError, ServerError
             "x; perceptual models",
         ),
         (405, {"message": "Requested method is not allowed"}, ServerError, "enable_model_api=true"),
-        (409, {"message": "Model x is already registered"}, ServerError, "unregister it first"),
+        (409, {"message": "Model x is already registered"}, AlreadyRegistered, "unregister it first"),
         (413, {}, InputError, "max_request_size"),
+        (500, {"message": "Failed to start workers for model x version: 1.0"}, WorkersFailed, "x version: 1.0; the"),
         (503, {"message": "no worker"}, ServerError, "no worker; its workers are busy or down"),
         (507, {"message": "Worker died."}, ServerError, "smaller picture"),
         (502, b"<html>", ServerError, "HTTP 502 Bad Gateway"),

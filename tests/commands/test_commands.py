@@ -96,6 +96,17 @@ def test_stylize_a_folder_goes_on_past_a_bad_file(run, weights, folder, tmp_path
     assert Image.open(out_folder / "one.webp").format == "WEBP"
 
 
+def test_stylize_accounts_for_every_file_of_a_folder(run, weights, photo, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("one.png", "one.webp", "two.heic", "._IMG.JPG", "notes.txt"):
+        (photos / name).write_bytes(b"\0" if name in ("two.heic", "._IMG.JPG", "notes.txt") else photo)
+    status, out, err = run("stylize", photos, "--model", weights, "-o", tmp_path / "out")
+    assert status == 1 and err.startswith(f"{photos / 'two.heic'}: this is not an image")
+    assert out == f"2 of 3 photos stylized, in {tmp_path / 'out'}; passed over 2 other files: ._IMG.JPG, notes.txt\n"
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["one.png.jpg", "one.webp.jpg"]
+
+
 def test_stylize_never_overwrites_photos_or_its_own_results(run, weights, folder, tmp_path):
     def attempt(*arguments):
         status, _, err = run("stylize", *arguments, "--model", weights)

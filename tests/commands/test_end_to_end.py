@@ -24,6 +24,7 @@ def environment(tmp_path):
     return os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(tmp_path)}
 
 
+@pytest.mark.serves
 def test_serve_prints_commands_that_work_and_ctrl_c_ends_it(model_store, photo, weights, environment, tmp_path):
     command = ["perceptual", "serve", "tiny", "--model-store", str(model_store), "--port", "0"]
     heed_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
@@ -65,6 +66,7 @@ def test_serve_without_archives_is_one_line(environment, tmp_path):
     assert done.stderr == f"perceptual: there are no archives in {tmp_path}; build them with: perceptual package\n"
 
 
+@pytest.mark.serves
 def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"tiny": weights, "tiny_x4": upscaler})

@@ -20,7 +20,7 @@ def test_every_model_keeps_its_replies_below_the_server_s_limit():
 def test_no_worker_is_given_up(server):
     retried = [yaml.safe_load(file.read_text())["maxRetryTimeoutInSec"] for file in ROOT.glob("handlers/*.yaml")]
     with server.address.management() as management:
-        told = management.describe("tiny")["maxRetryTimeoutInSec"]  # it counts milliseconds in 31 bits
+        told = management.describe("tiny").description["maxRetryTimeoutInSec"]  # it counts milliseconds in 31 bits
     assert {told, *retried} == {2_000_000}
 
 

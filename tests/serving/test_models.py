@@ -18,9 +18,10 @@ import ts
 from PIL import Image
 from serving_fixtures import altered, wait_for
 
-from perceptual.archives.build import DIGEST, package
-from perceptual.archives.manifest import find_archives
+from perceptual.archives.build import package
+from perceptual.archives.manifest import DIGEST, find_archives
 from perceptual.commands import COMMANDS
+from perceptual.commands.models import table
 from perceptual.commands.serve import styles_to_name
 from perceptual.errors import InputError, ServerError
 from perceptual.serving import scaling
@@ -48,13 +49,13 @@ def management(server):
     before = set(server.model_store.iterdir())
     with server.address.management() as management:
         yield management
-        if not any(each["modelVersion"] == "1.2" for each in management.versions("tiny")):
+        if not any(each.version == "1.2" for each in management.versions("tiny")):
             management.register("tiny.mar")
         management.set_default("tiny", "1.2")
         for name in management.models():
             for version in management.versions(name)[::-1]:
-                if (name, version["modelVersion"]) != ("tiny", "1.2"):
-                    management.unregister(name, version["modelVersion"])
+                if (name, version.version) != ("tiny", "1.2"):
+                    management.unregister(name, version.version)
     for file in set(server.model_store.iterdir()) - before:
         file.unlink()
 
@@ -91,7 +92,7 @@ def test_versions_side_by_side(command, management, server, weights, photo):
         assert client.stylize(photo, "tiny/1.2") and client.stylize(photo, "tiny")
     command("set-default", "tiny", "1.2")
     assert command("unregister", "tiny", "--version", "1.10").startswith("tiny 1.10 is unregistered")
-    assert [each["modelVersion"] for each in management.versions("tiny")] == ["1.2"]
+    assert [each.version for each in management.versions("tiny")] == ["1.2"]
 
 
 def test_a_collection_is_registered_and_asked_for_a_style(command, run, server, weights, photo, tmp_path):
@@ -133,7 +134,7 @@ def test_auto_takes_what_memory_and_cores_hold(command, monkeypatch):
 def test_a_paused_model_is_measured_with_one_worker_and_paused_again_if_more_do_not_fit(command, management):
     command("scale", "tiny", "--workers", "0")
     assert "9999 workers of tiny do not fit" in command("scale", "tiny", "--workers", "9999", fails=True)
-    assert management.describe("tiny")["minWorkers"] == 0
+    assert management.describe("tiny").wanted == 0
     assert command("scale", "tiny", "--workers", "auto").startswith("tiny has ")
     management.scale("tiny", 1)
 
@@ -158,7 +159,7 @@ class H:
     flag.touch()
     with pytest.raises(ServerError, match="Failed to start workers for model fickle"):
         management.scale("fickle", 2)
-    assert management.describe("fickle")["minWorkers"] == 1 and len(management.ready_workers("fickle")) == 1
+    assert management.describe("fickle").wanted == 1 and len(management.ready_workers("fickle")) == 1
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_replacing_a_model_under_load_loses_no_request(server, management, weigh
         management.set_default("tiny", "2.0")
         unregister(server.address, "tiny", "1.2")
         wait_for(lambda: answers(server, "2.0") >= 8, seconds=60)
-    assert [each["modelVersion"] for each in management.versions("tiny")] == ["2.0"]
+    assert [each.version for each in management.versions("tiny")] == ["2.0"]
 
 
 def test_requests_that_died_with_their_worker_are_not_waited_for(server, management, weights):
@@ -242,7 +243,7 @@ def test_requests_that_died_with_their_worker_are_not_waited_for(server, managem
         assert asked.result(timeout=120)  # by the next worker
     start = time.monotonic()
     unregister(server.address, "tiny", "3.0")
-    assert time.monotonic() - start < management.describe("tiny")["responseTimeout"] / 2
+    assert time.monotonic() - start < management.describe("tiny").response_timeout / 2
 
 
 def answers(server, version):
@@ -349,12 +350,12 @@ def test_workers_go_to_the_gpus_named(gpu_server, weights, monkeypatch):
         scale(server.address, "tiny", 9)
     monkeypatch.setattr(scaling, "cores", lambda pid: 64)
     assert scale(server.address, "tiny", None) == 3
-    used = [each["gpuUsage"][: len("gpuId::0")] for each in management.describe("tiny")["workers"]]
-    assert used == ["gpuId::0", "gpuId::2", "gpuId::0"]
+    used = [each.device for each in management.describe("tiny").workers]
+    assert used == ["GPU 0", "GPU 2", "GPU 0"]
     assert read_status(server.address).models[0].replies == {}
     with pytest.raises(ServerError, match="does not have all of the GPUs 0, 3"):
         register(server.address, weights, version="3", gpus=[0, 3])
-    assert [each["modelVersion"] for each in management.versions("tiny")] == ["2"]
+    assert [each.version for each in management.versions("tiny")] == ["2"]
 
 
 def test_version_and_gpus_of_another_s_archive_are_fixed(server, weights, tmp_path):
@@ -376,13 +377,13 @@ def test_a_model_moves_to_other_gpus_without_losing_a_request(gpu_server, weight
         again = place(server.address, "tiny", [0], 1)
     assert told[:2] == (0, "tiny 1.2-gpus-0-2 has 2 workers\n")
     assert again == (("tiny", "1.2-gpus-0"), 1)
-    assert [(each["modelVersion"], each["deviceIds"]) for each in management.versions("tiny")] == [("1.2-gpus-0", [0])]
+    assert [(each.version, each.gpus) for each in management.versions("tiny")] == [("1.2-gpus-0", (0,))]
     assert place(server.address, "tiny", [0], 2) == (("tiny", "1.2-gpus-0"), 2)  # it is there already
     with pytest.raises(ServerError, match="does not have all of the GPUs 0, 3"):
         place(server.address, "tiny", [0, 3], 1)
     with pytest.raises(ServerError, match="999 workers of tiny do not fit"):
         place(server.address, "tiny", [1], 999)
-    assert [each["modelVersion"] for each in management.versions("tiny")] == ["1.2-gpus-0"]
+    assert [each.version for each in management.versions("tiny")] == ["1.2-gpus-0"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -401,3 +402,43 @@ def test_bash_completes(run, tmp_path):
     ask = f"source {script}; COMP_WORDS=(perceptual models sc); COMP_CWORD=2; _shtab_perceptual; echo ${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "scale"
+
+
+def test_brackets_in_names_are_shown_as_they_are(command, management, server):
+    assert "no weights file [/old]/x.safetensors" in command("register", "[/old]/x.safetensors", fails=True)
+    assert "Model not found: [old]" in command("scale", "[old]", "--workers", "2", fails=True)
+    rows = table(["[/old]"], [["[/bold]"]])
+    assert [column._cells for column in rows.columns] == [[r"\[/bold]"]]
+
+
+def test_a_name_stands_for_an_archive_of_the_store_or_shipped_weights(command, management, weights, monkeypatch):
+    assert "tiny 1.2 is already registered" in command("register", "tiny", fails=True)
+    monkeypatch.setattr("perceptual.archives.build.shipped_weights", lambda: {"shipped": weights})
+    assert command("register", "shipped", "--version", "5") == "tiny 5 is ready at /predictions/tiny/5\n"
+    assert "nor the name of an archive" in command("register", "nobody", fails=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [
+        ("packaging", signal.SIGINT),
+        ("loading", signal.SIGINT),
+        ("loading", signal.SIGTERM),
+        ("workers ready", signal.SIGINT),
+        ("warming up", signal.SIGHUP),
+    ],
+)
+def test_a_registration_that_is_broken_off_leaves_nothing(server, management, weights, place, number):
+    before = store_of(server)
+
+    def progress(message):
+        if place in message:
+            timer = threading.Timer(0.3 if place == "loading" else 0.0, os.kill, (os.getpid(), number))
+            timer.start()
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        register(server.address, weights, version="8", workers=2, progress=progress)
+        time.sleep(5)  # if it was faster than the signal
+    time.sleep(3)  # TorchServe may still be at it
+    assert [each.version for each in management.versions("tiny")] == ["1.2"] and store_of(server) == before
+    assert register(server.address, weights, version="8") == ("tiny", "8")

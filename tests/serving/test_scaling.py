@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from perceptual.client.model import Model, Worker
 from perceptual.errors import ServerError
 from perceptual.serving import scaling
 from perceptual.serving.scaling import free_memory, peak, room_in_memory, room_on_gpus
@@ -50,19 +51,15 @@ def test_a_worker_that_has_ended_takes_nothing_that_could_be_measured():
 
 def test_a_model_whose_workers_have_just_ended_is_told():
     with pytest.raises(ServerError, match="a worker ended just now"):
-        room_in_memory(SimpleNamespace(pid=os.getpid()), described([]))
-
-
-def described(pids, **more):
-    return {"modelName": "m", "workers": [{"pid": pid, "status": "READY"} for pid in pids], **more}
+        room_in_memory(SimpleNamespace(pid=os.getpid()), Model("m", "1"))
 
 
 @pytest.mark.parametrize(
     ("apps", "gpus", "fit"),
     [
-        ({5: 1000, 9: 9000}, None, 1 + 2 * 3),
-        ({5: 1000}, [0], 1 + 7),
-        ({9: 9000}, None, None),  # not ours: inside a container, process ids are others
+        ({5: 1000, 9: 9000}, (), 1 + 2 * 3),
+        ({5: 1000}, (0,), 1 + 7),
+        ({9: 9000}, (), None),  # not ours: inside a container, process ids are others
     ],
 )
 def test_the_fullest_gpu_decides(monkeypatch, apps, gpus, fit):
@@ -70,15 +67,16 @@ def test_the_fullest_gpu_decides(monkeypatch, apps, gpus, fit):
     monkeypatch.setattr(
         scaling, "ask_nvidia", lambda query: [(key, size * MIB) for key, size in answers[query].items()]
     )
-    assert [room.fit for room in room_on_gpus(described([5], deviceIds=gpus))] == ([] if fit is None else [fit])
+    model = Model("m", "1", workers=(Worker(5, ready=True),), gpus=gpus)
+    assert [room.fit for room in room_on_gpus(model)] == ([] if fit is None else [fit])
 
 
 def test_a_gpu_whose_free_memory_is_not_known_is_told(monkeypatch):
     answers = {"compute-apps=pid,used_memory": [(5, 1000 * MIB)], "gpu=index,memory.free": []}
     monkeypatch.setattr(scaling, "ask_nvidia", answers.get)
-    for gpus in (None, [0]):
+    for gpus in ((), (0,)):
         with pytest.raises(ServerError, match="does not report what is free on the GPUs"):
-            room_on_gpus(described([5], deviceIds=gpus))
+            room_on_gpus(Model("m", "1", workers=(Worker(5, ready=True),), gpus=gpus))
 
 
 def test_nvidia_smi_is_read(monkeypatch, tmp_path):
@@ -97,7 +95,7 @@ def test_a_model_without_workers_stays_so_if_it_cannot_be_scaled(monkeypatch):
         wanted = 0
 
         def describe(self, name, version):
-            return {"minWorkers": self.wanted}
+            return Model("m", "1", self.wanted)
 
         def ready_workers(self, name, version):
             return [1] * self.wanted
@@ -105,6 +103,9 @@ def test_a_model_without_workers_stays_so_if_it_cannot_be_scaled(monkeypatch):
         def scale(self, name, workers, version, progress=None):
             if workers > 1:
                 raise ServerError("a worker fails to start")
+            self.wanted = workers
+
+        def restore_workers(self, name, workers, version):
             self.wanted = workers
 
     management = Management()

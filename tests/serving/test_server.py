@@ -229,6 +229,7 @@ def test_health_is_that_of_the_workers(server, management, client, photo):
     assert client.stylize(photo, "tiny")
 
 
+@pytest.mark.serves
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -248,6 +249,7 @@ def test_a_model_that_fails_to_load_is_told_and_nothing_is_left(model_store, tmp
     shutil.rmtree(server.folder)
 
 
+@pytest.mark.serves
 def test_archives_that_fail_do_not_keep_the_others_away_if_told_so(model_store, photo, tmp_path):
     shutil.copy(model_store / "tiny.mar", tmp_path)
     altered(model_store / "tiny.mar", tmp_path / "broken.mar", {"tiny.safetensors": b"junk"}, modelName="broken")
@@ -267,6 +269,7 @@ def test_archives_that_fail_do_not_keep_the_others_away_if_told_so(model_store, 
     shutil.rmtree(server.folder)
 
 
+@pytest.mark.serves
 def test_sigterm_leaves_nothing_behind(model_store, photo, tmp_path):
     program = textwrap.dedent(f"""
         from perceptual.serving.server import Server
@@ -289,6 +292,7 @@ def test_sigterm_leaves_nothing_behind(model_store, photo, tmp_path):
     assert not Path(state).exists()
 
 
+@pytest.mark.serves
 def test_an_end_by_itself_is_told(model_store):
     with Server(model_store, [], port=0) as server:
         for process in psutil.Process(server.address.pid).children():
@@ -303,6 +307,7 @@ def test_an_end_by_itself_is_told(model_store):
     shutil.rmtree(server.folder)
 
 
+@pytest.mark.serves
 def test_a_busy_port_is_told(model_store):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -313,29 +318,34 @@ def test_a_busy_port_is_told(model_store):
                 Server(model_store, port=first).start()
 
 
+@pytest.mark.serves
 def test_a_damaged_archive_is_told(tmp_path):
     (tmp_path / "bad.mar").write_bytes(b"junk")
     with pytest.raises(ServerError, match=r"bad\.mar is not a model archive"):
         Server(tmp_path).start()
 
 
+@pytest.mark.serves
 def test_an_empty_model_store_is_told(tmp_path):
     with pytest.raises(ServerError, match="no archives"):
         Server(tmp_path).start()
 
 
+@pytest.mark.serves
 def test_more_models_than_memory_holds_are_told(model_store, monkeypatch):
     monkeypatch.setattr("perceptual.serving.preconditions.free_memory", lambda pid: 2**28)
     with pytest.raises(ServerError, match=r"1 workers need 0.5 GiB .* and 0.2 are free: name those"):
         Server(model_store, ["tiny"], port=0).start()
 
 
+@pytest.mark.serves
 def test_missing_packages_are_told(model_store, monkeypatch):
     monkeypatch.setattr("perceptual.serving.preconditions.REQUIREMENTS", {"no_such_module": "PyYAML"})
     with pytest.raises(ServerError, match="pip install PyYAML"):
         Server(model_store).start()
 
 
+@pytest.mark.serves
 def test_a_temporary_folder_without_programs_is_told(model_store, monkeypatch):
     before = os.statvfs("/")
     told = os.statvfs_result([*before[:8], before.f_flag | os.ST_NOEXEC, *before[9:]])
@@ -346,6 +356,7 @@ def test_a_temporary_folder_without_programs_is_told(model_store, monkeypatch):
     assert not server.folder.exists()
 
 
+@pytest.mark.serves
 def test_a_bad_configuration_is_told(model_store):
     server = Server(model_store, port=0, overrides={"job_queue_size": "many"})
     with pytest.raises(ServerError, match="did not start: Invalid configuration"):

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,7 +29,7 @@ from perceptual.serving.snapshots import (
     write_held,
 )
 
-ONE, TWO, THREE = (Archive(f"{name}.mar", name, "1.0") for name in ("one", "two", "three"))
+ONE, TWO, THREE = (Archive(Path(f"{name}.mar"), name, "1.0") for name in ("one", "two", "three"))
 
 
 def write(folder, name, age, **workers):
@@ -73,7 +75,7 @@ def test_what_was_registered_last_is_loaded_and_what_is_new(folder):
 def test_a_model_that_was_held_back_is_tried_at_a_start_and_not_at_a_restart(folder, monkeypatch):
     write(folder, "1.cfg", 10, one=0, two=0)
     write_held(folder, {"one/1.0": 2})
-    replaced = ONE._replace(version="2.0")  # by an archive that may work
+    replaced = replace(ONE, version="2.0")  # by an archive that may work
     loaded, paused, _, models = planned(folder, replaced, TWO)
     assert (loaded, paused, models["one"]["2.0"]["minWorkers"]) == ([replaced, TWO], [TWO], 2)
     monkeypatch.setattr("perceptual.serving.snapshots.find_archives", lambda *arguments: [ONE, TWO])
@@ -143,7 +145,7 @@ def test_a_snapshot_with_odd_fields_is_passed_over(folder, key, value):
 
 def test_archives_that_are_gone_or_hold_another_version_now(folder):
     write(folder, "1.cfg", 10, one=1, two=0)
-    renewed = TWO._replace(version="2.0")
+    renewed = replace(TWO, version="2.0")
     loaded, paused, added, models = planned(folder, renewed)
     assert (loaded, paused, added) == ([renewed], [renewed], [])
     assert models == {"two": {"2.0": {"defaultVersion": True, "marName": "two.mar", "minWorkers": 0, "maxWorkers": 0}}}
@@ -176,6 +178,7 @@ def are_free(port):
     return True
 
 
+@pytest.mark.serves
 def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_path, monkeypatch, photo, run):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     store, port = tmp_path / "store", free_port()
@@ -220,8 +223,7 @@ def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_pa
 
 def summary(version):
     """A version with its workers, wanted and ready, and its batch size."""
-    ready = sum(each["status"] == "READY" for each in version["workers"])
-    return version["modelVersion"], version["minWorkers"], ready, version["batchSize"]
+    return version.version, version.wanted, len(version.ready), version.batch_size
 
 
 def running(pid):
@@ -231,6 +233,7 @@ def running(pid):
         return False
 
 
+@pytest.mark.serves
 def test_an_added_archive_that_fails_to_load_is_tried_again(model_store, tmp_path):
     store, port = tmp_path / "store", free_port()
     shutil.copytree(model_store, store)

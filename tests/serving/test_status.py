@@ -2,7 +2,6 @@ import json
 import math
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,10 +10,12 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from serving_fixtures import Http, wait_for
 
+from perceptual.client.addresses import server_at
+from perceptual.client.model import Worker
 from perceptual.commands import status as command
 from perceptual.errors import InvalidImage
 from perceptual.serving import server as server_module
-from perceptual.serving.status import STAGES, ModelStatus, Worker, quantile, read_metrics, read_status, worker_of
+from perceptual.serving.status import STAGES, ModelStatus, measured, quantile, read_metrics, read_status
 from perceptual.worker import measure
 
 BUCKETS = [(0.1, 10.0), (0.5, 10.0), (1.0, 20.0), (math.inf, 20.0)]
@@ -64,8 +65,8 @@ def test_a_model_is_healthy_if_a_worker_is_ready_or_none_is_wanted():
 
 
 def test_a_worker_without_a_process_is_told_as_such():
-    told = {"pid": -1, "status": "UNLOADING", "gpu": False, "gpuUsage": "N/A"}
-    worker = worker_of(told, local=True)
+    told = {"pid": -1, "status": "UNLOADING", "gpu": False, "gpuUsage": "N/A", "memoryUsage": 0}
+    worker = measured(Worker.parse(told))
     assert worker == Worker(-1, False, "CPU", None)
     model = ModelStatus("m", "1", wanted=1, waiting=0, workers=[worker])
     assert command.worker_row(model, worker) == ["none", "m", "1", "loading or down", "CPU", "?"]
@@ -166,7 +167,7 @@ def test_status_sees_a_dead_worker_that_ping_does_not(run, server):
 
 
 def test_a_server_elsewhere_is_told_by_its_own_words(server):
-    elsewhere = replace(server.address, pid=0, logs="", snapshots="")
+    elsewhere = server_at(server.address.management_url, server.address.key_file)
     (worker,) = read_status(elsewhere).models[0].workers
     assert worker.ready and worker.pid == read_status(server.address).models[0].workers[0].pid
 
@@ -179,9 +180,10 @@ def test_a_server_elsewhere_needs_an_address(run, url):
 
 def test_the_memory_of_a_worker_elsewhere_is_what_torchserve_tells():
     described = {"pid": os.getpid(), "status": "READY", "gpu": False, "memoryUsage": 2**28}
-    assert worker_of(described, local=False).memory == 2**28
-    assert worker_of(described, local=True).memory != 2**28
-    assert worker_of({**described, "memoryUsage": 0}, local=False).memory is None
+    worker = Worker.parse(described)
+    assert worker.memory == 2**28
+    assert measured(worker).memory != 2**28
+    assert Worker.parse({**described, "memoryUsage": 0}).memory is None
 
 
 def test_watching_goes_on_until_it_is_stopped(run, server, monkeypatch):

@@ -15,6 +15,7 @@ import requests
 from serving_fixtures import altered, wait_for
 
 from perceptual.client.addresses import find_server
+from perceptual.client.model import Model, Worker
 from perceptual.errors import ServerError
 from perceptual.serving import supervisor
 from perceptual.serving.processes import group_members
@@ -90,9 +91,9 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         wait_for(lambda: "TorchServe is started again" in caplog.text, seconds=60)
         wait_for(lambda: status_of(client, "tiny", photo) == 200, seconds=60)
         assert find_server() == server.address
-        assert management.describe("tiny")["minWorkers"] == 2
+        assert management.describe("tiny").wanted == 2
         # Killed in the middle of an attempt, it comes back with a worker to be, which is then held back again.
-        wait_for(lambda: management.describe("fickle")["minWorkers"] == 0, seconds=60)
+        wait_for(lambda: management.describe("fickle").wanted == 0, seconds=60)
 
         # The cause is gone.
         flag.unlink()
@@ -111,6 +112,7 @@ def status_of(client, model, photo):
     return reply.status_code
 
 
+@pytest.mark.serves
 def test_killing_the_program_ends_torchserve(model_store, tmp_path):
     program = f"""
 import time
@@ -191,10 +193,10 @@ class Described:
         return nullcontext(self)
 
     def every_version(self):
-        return [{"modelName": "m", "modelVersion": "1", "minWorkers": self.wanted, "workers": self.workers}]
+        return [Model("m", "1", self.wanted, tuple(self.workers))]
 
     def describe(self, name):
-        return {"modelVersion": "1"}
+        return Model("m", "1")
 
     def set_workers(self, name, workers, version, progress=None):
         self.scaled.append(workers)
@@ -219,7 +221,7 @@ def described(monkeypatch):
     return server, Supervisor(server), clock
 
 
-DEAD = [{"pid": -1, "status": "UNLOADING"}]
+DEAD = [Worker(-1, ready=False)]
 
 
 def test_a_model_that_was_scaled_to_none_and_back_has_its_time_to_load(described):
@@ -254,7 +256,7 @@ def test_a_held_model_that_someone_scales_up_in_vain_is_still_held(described):
     for clock[0], server.wanted in ((1017.0, 2), (1017.5, 0)):  # its workers die again, and the client takes it back
         watcher.look()
     assert watcher.held == {"m/1": 1}
-    server.wanted, server.workers = 2, [{"pid": -1, "status": "READY"}]
+    server.wanted, server.workers = 2, [Worker(-1, ready=True)]
     watcher.look()
     assert watcher.held == {} and server.refused == []
 
@@ -319,7 +321,7 @@ def test_only_the_dying_version_s_requests_are_refused(described, default, refus
     server, watcher, clock = described
     paths = set()
     server.workers, server.refuse = DEAD, lambda path, seconds: paths.add(path)
-    server.describe = lambda name: {"modelVersion": default}
+    server.describe = lambda name: Model("m", default)
     for clock[0] in (1000.0, 1016.0):
         watcher.look()
     assert paths == refused
@@ -327,7 +329,7 @@ def test_only_the_dying_version_s_requests_are_refused(described, default, refus
 
 def test_a_worker_that_is_still_loading_is_left_alone(described):
     server, watcher, clock = described
-    server.workers = [{"pid": os.getpid(), "status": "UNLOADING"}]
+    server.workers = [Worker(os.getpid(), ready=False)]
     for clock[0] in (1000.0, 1100.0):
         watcher.look()
     assert server.scaled == []

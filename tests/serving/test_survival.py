@@ -216,7 +216,8 @@ def test_no_upload_does_harm(server, management, ask, photo):
     assert ask("tiny", photo)[0] == 200
 
 
-def test_a_worker_takes_no_more_after_2000_requests(management, ask):
+@pytest.mark.parametrize("requests", [400, pytest.param(2500, marks=pytest.mark.release)])
+def test_a_worker_takes_no_more_after_many_requests(management, ask, requests):
     """Memory, files and threads of the worker, over a mix of formats, options, mistakes and ever new sizes."""
     chance = random.Random(0)
     (pid,) = management.ready_workers("tiny")
@@ -233,10 +234,10 @@ def test_a_worker_takes_no_more_after_2000_requests(management, ask):
             yield good, {"X-Strength": "0.5", "X-Keep-Colors": "on", "Accept": "image/png"}
             yield chance.choice([(good[:200], {}), (good, {"X-Strength": "7"}), (good, {"Accept": "text/html"})])
 
-    load(500)
+    load(requests // 5)
     before = worker.memory_info().rss, worker.num_fds(), worker.num_threads()
-    statuses = load(2000)
+    statuses = load(requests - requests // 5)
     memory, files, threads = worker.memory_info().rss, worker.num_fds(), worker.num_threads()
     assert statuses.keys() == {200, 400, 406, 422}
-    assert memory < 1.05 * before[0]
+    assert memory < (1.05 if requests > 2000 else 1.15) * before[0]  # at first the allocator still takes some
     assert (files, threads) == before[1:]

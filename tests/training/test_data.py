@@ -49,7 +49,7 @@ def test_a_missing_or_empty_folder_fails_at_once(tmp_path):
     with pytest.raises(TrainingError, match="there is no folder .*--content-dir"):
         find_photos(tmp_path / "missing", "train")
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(TrainingError, match=r"looked for \.bmp"):
+    with pytest.raises(TrainingError, match=r"looked for \.avif \.bmp"):
         find_photos(tmp_path, "train")
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     empty = [split for split in ("train", "validation", "test") if not in_split(tmp_path, split)]

@@ -274,6 +274,7 @@ BAD = {
         (422, "InvalidOption"),
         "unknown option scale; the options are format, quality",
     ),
+    "two images": (form(data=PHOTO, body=PHOTO), (400, "InvalidImage"), "there are two images in the request"),
     "unacceptable": (raw(PHOTO, ("Accept", "text/html")), (406, "NotAcceptable"), "image/jpeg, image/png, image/webp"),
 }
 
@@ -366,6 +367,7 @@ def test_a_picture_that_cannot_be_encoded_fails_alone(served, monkeypatch):
         ("image/*", "jpeg"),
         ("image/png", "png"),
         ("IMAGE/PNG", "png"),
+        ("image/jpg, image/png", "jpeg"),  # no such type, but many send it
         ("image/webp;q=0.5", "webp"),
         ("image/png;q=0.5, image/webp;q=0.8", "webp"),
         ("image/png ; q=0.5 , image/webp ; q=0.4", "png"),

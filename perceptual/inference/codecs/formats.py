@@ -22,7 +22,7 @@ READERS: dict[str, tuple[bytes, Callable[[bytes | bytearray], Encoded]]] = {
 }
 READABLE = tuple(READERS)
 
-# How images that are not read begin: Pillow knows some of them, but its parsers for them stay out of a server's reach.
+# Magic bytes of formats that are refused: Pillow reads some, but its parsers for them stay out of a server's reach.
 UNREADABLE = {
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ",

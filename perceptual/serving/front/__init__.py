@@ -189,7 +189,7 @@ class Front:
         status, reason = 499, {}  # the client has gone
         with self.connections.in_use(request):
             try:
-                response = await handler(request)
+                response: web.StreamResponse = await handler(request)
                 status = response.status
             except Refusal as refusal:
                 if request.method != "GET" or refusal.why == "token":  # not those who only ask whether it is up

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -119,3 +120,20 @@ def test_an_exif_block_of_a_thousand_large_tags_is_read_at_once():
     block = b"II*\0\x08\0\0\0" + struct.pack("<H", 4000) + entries + bytes(1 << 20)
     picture = images.decode(png_with(chunk(b"eXIf", block)))
     assert picture.rgb.shape == (3, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp"])
+def test_a_result_keeps_density_and_dates_and_nothing_else(format):
+    when = "2024:05:06 07:08:09"
+    block = Image.Exif()
+    block[0x0112], block[0x010F], block[0x0132] = 6, "a maker", when
+    block.get_ifd(0x8769)[0x9003] = when
+    block.get_ifd(0x8825)[1] = "N"
+    picture = images.decode(jpeg(exif=block.tobytes(), dpi=(300, 300)))
+    again = Image.open(BytesIO(images.encode(images.shrink(picture, 4), format)))
+    if format != "webp":  # has no place for it
+        assert again.info["dpi"] == pytest.approx((300, 300), abs=0.02)
+    exif = again.getexif()
+    assert set(exif) - {0x8769} == {0x0132} and exif.get_ifd(0x8769) == {0x9003: when} and exif[0x0132] == when
+    plain = Image.open(BytesIO(images.encode(images.Picture(picture.rgb), format)))
+    assert not plain.getexif() and "dpi" not in plain.info

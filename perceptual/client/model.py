@@ -1,0 +1,88 @@
+"""A model as TorchServe describes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..naming import ModelVersion
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process of a model.
+
+    Attributes:
+        pid: Its process id; -1 while there is no process.
+        ready: Whether it has loaded the model.
+        device: ``CPU``, or ``GPU 0`` and so on.
+        memory: Its resident memory in bytes, as measured within the last minute; None where that is not known.
+    """
+
+    pid: int
+    ready: bool
+    device: str = "CPU"
+    memory: int | None = None
+
+    @classmethod
+    def parse(cls, described: Mapping[str, Any]) -> "Worker":
+        """A worker of TorchServe's description, which names the GPU only among the figures of nvidia-smi."""
+        device = described["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if described["gpu"] else "CPU"
+        return cls(described["pid"], described["status"] == "READY", device, described["memoryUsage"] or None)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered version of a model.
+
+    Attributes:
+        name: Of the model.
+        version: This one.
+        wanted: How many workers it should have.
+        workers: Those it has.
+        archive: The file in the model store.
+        waiting: Requests in the queue.
+        batch_size: Most requests in one batch.
+        response_timeout: Seconds that a worker may take for a batch.
+        on_gpu: Whether the workers are on GPUs.
+        gpus: The GPUs that its archive names; none if it may use all.
+        description: All that TorchServe says.
+    """
+
+    name: str
+    version: str
+    wanted: int = 1
+    workers: tuple[Worker, ...] = ()
+    archive: str = ""
+    waiting: int = 0
+    batch_size: int = 1
+    response_timeout: float = 120.0
+    on_gpu: bool = False
+    gpus: tuple[int, ...] = ()
+    description: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, described: Mapping[str, Any]) -> "Model":
+        """A model of TorchServe's description."""
+        return cls(
+            name=described["modelName"],
+            version=described["modelVersion"],
+            wanted=described["minWorkers"],
+            workers=tuple(map(Worker.parse, described["workers"])),
+            archive=described["modelUrl"],
+            waiting=described["jobQueueStatus"]["pendingRequests"],
+            batch_size=described["batchSize"],
+            response_timeout=described["responseTimeout"],
+            on_gpu=described["deviceType"] == "gpu",
+            gpus=tuple(described.get("deviceIds") or ()),
+            description=described,
+        )
+
+    @property
+    def id(self) -> ModelVersion:
+        """Name and version."""
+        return ModelVersion(self.name, self.version)
+
+    @property
+    def ready(self) -> tuple[Worker, ...]:
+        """The workers that have loaded it."""
+        return tuple(worker for worker in self.workers if worker.ready)

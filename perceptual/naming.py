@@ -1,0 +1,36 @@
+"""Names and versions of models: which ones TorchServe can serve, and which version is newer."""
+
+import re
+from typing import NamedTuple
+
+from .errors import InputError
+
+# TorchServe refuses ".." anywhere in a path, and a model called "all" stands for all of them.
+VALID_NAME = re.compile(r"(?!all$)[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9_-]+)*", re.IGNORECASE | re.ASCII)
+
+
+class ModelVersion(NamedTuple):
+    """A version of a model."""
+
+    name: str
+    version: str
+
+    @property
+    def path(self) -> str:
+        """How a URL names it: ``name/version``."""
+        return f"{self.name}/{self.version}"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def checked_name(name: str, what: str) -> str:
+    """A name or version that can stand in a file name and a URL. Raises InputError."""
+    if not VALID_NAME.fullmatch(name):
+        raise InputError(f"{what}; {name!r} cannot be served: letters, digits, '_', '-' and '.' only, and not 'all'")
+    return name
+
+
+def version_key(version: str) -> list[tuple[int, str]]:
+    """By what versions are sorted: 1.10 is newer than 1.9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"[._-]", version)]
