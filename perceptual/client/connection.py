@@ -116,5 +116,5 @@ def error_of(response: Response) -> PerceptualError:
 
 
 def is_token_refused(response: Response) -> bool:
-    """Whether a token was missing, wrong or expired: TorchServe answers 400, not 401."""
-    return response.status_code == 400 and "InvalidKeyException" in response.text
+    """Whether a token was missing, wrong or expired: 401, or 400 from a bare TorchServe."""
+    return response.status_code in (400, 401) and "InvalidKeyException" in response.text

@@ -38,7 +38,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--no-tokens",
         action="store_true",
-        help="require no tokens, behind a proxy that checks clients: every program on this machine then has access",
+        help="require no tokens for predictions, behind a proxy that checks clients; management always requires one",
     )
     parser.add_argument(
         "--supervise",
@@ -51,25 +51,25 @@ def add_to(subparsers: Any) -> None:
 
 def run(args: Namespace) -> None:
     """Serves until Ctrl-C."""
+    from ..serving.notices import notify
     from ..serving.server import Server
     from ..serving.supervisor import Supervisor
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     with working() as progress:
-        overrides = {"disable_token_authorization": "true"} if args.no_tokens else None
         server = Server(
             args.model_store,
             args.models or None,
             port=args.port,
             sockets=args.sockets,
-            overrides=overrides,
+            tokens=not args.no_tokens,
             progress=progress,
             pass_over=logging.getLogger(__name__).error if args.supervise else None,
-            front=True,
         )
         server.start()
     with server:
         print(how_to_use(server), flush=True)
+        notify("READY=1")
         try:
             Supervisor(server).run() if args.supervise else server.wait()
         except KeyboardInterrupt:
@@ -79,7 +79,7 @@ def run(args: Namespace) -> None:
 def how_to_use(server: Any) -> str:
     """Addresses and ready-to-paste commands."""
     address = server.address
-    which = "" if server.ports[0] == 8080 else f" --port {server.ports[0]}"
+    which = "" if server.ports.inference == 8080 else f" --port {server.ports.inference}"
     inference, management = map(for_curl, (address.inference_url, address.management_url))
     lines = [
         f"inference   {address.inference_url}",

@@ -6,6 +6,7 @@ of the time, and would not start at all if an archive is missing. So here the ne
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from ..files import write_atomically
 PROPERTY = "model_snapshot"
 LEFT_OUT = "left_out.json"  # archives that are in the model store, but were not loaded at the last start
 HELD = "held.json"  # models that the supervisor has scaled to no worker, and the workers they should have
+UNREADABLE = ".unreadable"  # is added to the name of a file that is none of these, though it is called so
+
+logger = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
@@ -96,20 +100,33 @@ def plan_restart(
 
 
 def begin(folder: Path, left_out: Sequence[str]) -> None:
-    """Makes a folder ready for a new start: of the past, the newest snapshot and what was left out remain."""
+    """Makes a folder ready for a new start: of the past, the newest snapshot and what was left out remain.
+
+    What cannot be read is set aside under another name, and logged.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(folder / LEFT_OUT, json.dumps(left_out).encode())
+    for file in (folder / LEFT_OUT, folder / HELD):
+        if file.exists() and READERS[file.name](file) is None:
+            set_aside(file)
+    write_atomically(folder / LEFT_OUT, json.dumps(left_out).encode(), mode=0o600)
     readable = [file for file in snapshot_files(folder) if read_snapshot(file)]
     for file in snapshot_files(folder):
-        if file not in readable[-1:]:
+        if file in readable[:-1]:
             file.unlink()
+        elif file not in readable:
+            set_aside(file)
+
+
+def set_aside(file: Path) -> None:
+    """Keeps a file that cannot be read, where nothing looks for it."""
+    aside = file.with_name(file.name + UNREADABLE)
+    file.replace(aside)
+    logger.warning("cannot read %s: going on without it, it is kept as %s", file, aside.name)
 
 
 def read_held(folder: Path) -> dict[str, int]:
     """The models that are held back, as ``name/version``, and how many workers they should have."""
-    file = folder / HELD
-    held: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-    return held
+    return parse_held(folder / HELD) or {}
 
 
 def with_held(snapshot: dict[str, Any], held: dict[str, int]) -> dict[str, Any]:
@@ -123,7 +140,7 @@ def with_held(snapshot: dict[str, Any], held: dict[str, int]) -> dict[str, Any]:
 
 def write_held(folder: Path, held: dict[str, int]) -> None:
     """Notes down which models are held back, beside the snapshots, in which they just have no worker."""
-    write_atomically(folder / HELD, json.dumps(held).encode())
+    write_atomically(folder / HELD, json.dumps(held).encode(), mode=0o600)
 
 
 def newest_snapshot(folder: Path) -> dict[str, Any] | None:
@@ -133,8 +150,7 @@ def newest_snapshot(folder: Path) -> dict[str, Any] | None:
 
 def known_files(folder: Path) -> set[str]:
     """The archives that were registered since the last start, or left out at it."""
-    left_out = folder / LEFT_OUT
-    known = set(json.loads(left_out.read_text())) if left_out.exists() else set()
+    known = set(parse_left_out(folder / LEFT_OUT) or [])
     return known.union(*(entries_of(read_snapshot(file) or {}) for file in snapshot_files(folder)))
 
 
@@ -149,9 +165,57 @@ def snapshot_files(folder: Path) -> list[Path]:
 
 
 def read_snapshot(file: Path) -> dict[str, Any] | None:
-    """The models of a snapshot, which is a configuration with them as JSON in one property; None if it breaks off."""
+    """The models of a snapshot, which is a configuration with them as JSON in one property; None if it is not whole."""
     try:
         snapshot: dict[str, Any] = json.loads(javaproperties.loads(file.read_text())[PROPERTY])
-        return snapshot
-    except (KeyError, ValueError):
+        entries = [(name, version, each) for name, all_ in snapshot["models"].items() for version, each in all_.items()]
+        return snapshot if all(is_entry(*each) for each in entries) else None
+    except (OSError, KeyError, ValueError, AttributeError, TypeError):
         return None
+
+
+COUNTS = (
+    "minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout", "parallelLevel"
+)  # fmt: skip
+
+
+def is_entry(name: str, version: str, entry: dict[str, Any]) -> bool:
+    """Whether this is what a snapshot has of a version: TorchServe would not start with anything else."""
+    counts = [entry[key] for key in COUNTS if key in entry]
+    return (
+        bool(name and version)
+        and isinstance(entry["marName"], str)
+        and isinstance(entry["defaultVersion"], bool)
+        and {"minWorkers", "maxWorkers"} <= entry.keys()
+        and all(map(is_count, counts))
+        and 0 <= entry["minWorkers"] <= entry["maxWorkers"]
+    )
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a number from 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def parse_held(file: Path) -> dict[str, int] | None:
+    """What :data:`HELD` holds; None if there is no such file, or it is another's."""
+    held = parse(file)
+    fits = isinstance(held, dict) and all(key.count("/") == 1 and is_count(value) for key, value in held.items())
+    return held if fits else None
+
+
+def parse_left_out(file: Path) -> list[str] | None:
+    """What :data:`LEFT_OUT` holds; None if there is no such file, or it is another's."""
+    names = parse(file)
+    return names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None
+
+
+def parse(file: Path) -> Any:
+    """The JSON in a file; None if there is none."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+READERS: dict[str, Callable[[Path], Any]] = {HELD: parse_held, LEFT_OUT: parse_left_out}

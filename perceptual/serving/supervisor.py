@@ -10,11 +10,11 @@ import time
 
 import psutil
 
-from ..client.management import ManagementClient
+from ..client.management import LOADING, ManagementClient
 from ..client.model import Model
 from ..errors import ServerError
+from .notices import notify
 from .server import Server
-from .snapshots import write_held
 
 INTERVAL = 1.0  # seconds between two looks
 PATIENCE = 15.0  # seconds without a ready worker; TorchServe replaces one that died within three to seven
@@ -42,10 +42,16 @@ class Backoff:
 
 
 class Supervisor:
-    """Looks after a server that has been started, with a front; everything it does is a line in the log."""
+    """Looks after a server that has been started; everything it does is a line in the log.
+
+    To systemd's watchdog it gives a sign of life while it gets on and the front answers, so that it is not left with a
+    program that hangs.
+    """
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.front = server.front
+        server.progress = lambda message: self.live()  # TorchServe may take minutes to start again
         self.held: dict[str, int] = {}  # workers that a model should have
         self.attempts: dict[str, Backoff] = {}
         self.restarts = Backoff()
@@ -55,16 +61,29 @@ class Supervisor:
     def run(self) -> None:
         """Looks after it until the program ends."""
         while True:
+            self.live()
             self.look()
-            time.sleep(INTERVAL)
+            self.rest(INTERVAL)
+
+    def live(self) -> None:
+        """Gives a sign of life."""
+        if self.front.responds():
+            notify("WATCHDOG=1")
+
+    def rest(self, seconds: float) -> None:
+        """Waits, and lives."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, INTERVAL))
+            self.live()
 
     def look(self) -> None:
         """Does what there is to do just now."""
-        if self.server.process.poll() is not None:
-            self.restart(f"TorchServe ended: {self.server.exit_reason()}")
+        if reason := self.server.ended():
+            self.restart(f"TorchServe ended: {reason}")
             return
         try:
-            with self.server.address.management(timeout=5.0) as management:
+            with self.server.management() as management:
                 described = management.every_version()
                 self.answered = time.monotonic()
                 self.forget_all_but({each.id.path for each in described})
@@ -82,7 +101,7 @@ class Supervisor:
         """Starts TorchServe again, after a pause."""
         pause = self.restarts.next()
         logger.error("%s; starting it again in %g s", reason, pause)
-        time.sleep(pause)
+        self.rest(pause)
         try:
             self.server.restart()
             logger.warning("TorchServe is started again")
@@ -114,7 +133,7 @@ class Supervisor:
         """Has requests refused, until the model is brought back."""
         self.held[model] = workers
         self.attempts.setdefault(model, Backoff())
-        write_held(self.server.snapshots, self.held)  # first: after a crash the model must not stay without workers
+        self.server.note_held(self.held)  # first: after a crash the model must not stay without workers
         name, version = split(model)
         management.set_workers(name, 0, version)
         self.down_since.pop(model, None)
@@ -125,16 +144,16 @@ class Supervisor:
     def refuse(self, model: str, pause: float, management: ManagementClient) -> None:
         """Has the front refuse what waits for a model that is tried again after so many seconds."""
         name, version = split(model)
-        self.server.front.refuse(f"/predictions/{model}", pause)
+        self.front.refuse(f"/predictions/{model}", pause)
         if management.describe(name).version == version:  # the default, which requests need not name
-            self.server.front.refuse(f"/predictions/{name}", pause)
+            self.front.refuse(f"/predictions/{name}", pause)
 
     def bring_back(self, model: str) -> None:
         """Tries to start a model's workers."""
         name, version = split(model)
-        with self.server.address.management() as management:
+        with self.server.management(LOADING) as management:
             try:
-                management.scale(name, self.held[model], version)
+                management.scale(name, self.held[model], version, progress=lambda message: self.live())
             except ServerError as error:
                 pause = self.attempts[model].next()
                 self.refuse(model, pause, management)
@@ -148,9 +167,9 @@ class Supervisor:
         kept = {model: workers for model, workers in self.held.items() if model not in models}
         if kept != self.held:
             for model in self.held.keys() - kept:
-                self.server.front.welcome(f"/predictions/{model}", f"/predictions/{split(model)[0]}")
+                self.front.welcome(f"/predictions/{model}", f"/predictions/{split(model)[0]}")
             self.held = kept
-            write_held(self.server.snapshots, kept)
+            self.server.note_held(kept)
 
     def forget_all_but(self, registered: set[str]) -> None:
         """Drops what is known of models that have been unregistered."""

@@ -10,18 +10,25 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 import yaml
-from serving_fixtures import Http, wait_for
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from prometheus_client import Counter, Gauge
+from serving_fixtures import Http, altered, wait_for
 
 from perceptual.client.addresses import find_server
 from perceptual.commands.serve import how_to_use
+from perceptual.serving.configuration import METRICS
+from perceptual.serving.front.counters import Counters
+from perceptual.serving.preconditions import reserve_ports
 from perceptual.serving.processes import end_group
-from perceptual.serving.server import METRICS, Server, reserve_ports
+from perceptual.serving.server import Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KEY = {"Authorization": "Bearer a-client-s-key", "Content-Type": "application/octet-stream"}
@@ -33,8 +40,8 @@ needs_nginx = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def instances(model_store, tmp_path_factory):
-    """Two servers at sockets, without tokens; tests may kill the second."""
-    options = {"port": 0, "overrides": {"disable_token_authorization": "true"}, "front": True}
+    """Two servers at sockets, without tokens; a test that kills one starts it again."""
+    options = {"port": 0, "tokens": False}
     folders = [tmp_path_factory.mktemp("sockets") for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
@@ -98,15 +105,17 @@ def front(instances, tmp_path_factory):
 
 
 def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
-    port = instances[0].ports[0]
+    port = instances[0].ports.inference
     modes = {file.name: file.stat().st_mode & 0o777 for file in instances[0].sockets.iterdir()}
     assert modes["inference.sock"] == 0o660 and not modes["management.sock"] & 0o077
     with socket.socket() as tcp:
         assert tcp.connect_ex(("127.0.0.1", port)) != 0
     assert run("models", "scale", "tiny", "--workers", "1", "--port", port)[1] == "tiny has 1 worker\n"
     url = f"unix:{instances[0].sockets}/management.sock"
-    assert run("models", "list", "--url", url)[0] == 0
-    assert run("status", "--url", url)[1].startswith("healthy (/ping: Healthy)")
+    assert run("models", "list", "--url", url)[0] == 1  # even there a token is needed
+    url = (url, "--key-file", instances[0].address.key_file)
+    assert run("models", "list", "--url", *url)[0] == 0
+    assert run("status", "--url", *url)[1].startswith("healthy (/ping: Healthy)")
     assert run("status", "--port", port)[0] == 0
     with find_server(port).inference() as client:
         assert client.stylize(photo, "tiny")
@@ -192,17 +201,97 @@ def test_killing_one_of_two_servers_under_load_loses_no_request(front, instances
             end.set()
     assert [asker.result() for asker in askers] == [None] * 4
     assert set(statuses) == {200}
+    instances[1].restart()
+    wait_for(instances[1].healthy, seconds=60)
+
+
+DEADLY = """
+import os, pathlib, signal
+class Deadly:
+    def initialize(self, context):
+        pass
+    def handle(self, data, context):
+        with open({log!r}, "a") as log:
+            log.write("died\\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@needs_nginx
+def test_a_photo_that_kills_workers_does_not_go_to_the_other_server(front, instances, photo, tmp_path):
+    log = tmp_path / "deaths"
+    handler = {"style_transfer.py": DEADLY.format(log=str(log)).encode()}
+    store = instances[0].model_store
+    archive = altered(store / "tiny.mar", store / "deadly.mar", handler, modelName="deadly")
+    try:
+        for each in instances:
+            with each.address.management() as management:
+                management.register(archive.name)
+        reply = front.post("/predictions/deadly", data=photo, headers=KEY)
+        assert (reply.status_code, reply.json()["error"]) == (500, "WorkerDied")
+        assert log.read_text() == "died\n" * 2
+        (begun,) = (
+            line
+            for each in instances
+            for line in map(json.loads, (each.logs.folder / "requests.log").read_text().splitlines())
+            if line["request_id"] == reply.headers["x-request-id"] and line["event"] == "begin"
+        )
+        assert (begun["client"], begun["bytes"], begun["format"]) == ("tester", len(photo), "png")
+    finally:
+        for each in instances:
+            with each.address.management() as management:
+                management.unregister("deadly")
+        archive.unlink()
+
+
+STRANGER = """
+import encodings.idna, os, socket, sys
+import grpc
+grpc.insecure_channel("127.0.0.1:1").unary_unary("/x")  # imports what it needs, as later it may read no file of Python
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+inference, management, key_file, *sockets = sys.argv[1:]
+def ask(port, method):
+    call = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary(f"/org.pytorch.serve.grpc.{method}")
+    try:
+        call(b"", timeout=20)
+        return "answered"
+    except grpc.RpcError as error:
+        return error.code().name
+print(ask(management, "management.ManagementAPIsService/ListModels"))
+print(ask(management, "management.ManagementAPIsService/RegisterModel"))
+print(ask(inference, "inference.InferenceAPIsService/Predictions"))
+for path in sockets:
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+        print("connected")
+    except OSError as error:
+        print(type(error).__name__)
+try:
+    print(open(key_file).read())
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_of_the_machine_manages_nothing(instances):
+    server = instances[0]
+    sockets = [server.sockets / "inference.sock", server.sockets / "management.sock", *server.inner.glob("*.sock")]
+    assert len(sockets) == 5
+    ports = [str(server.ports.grpc_inference), str(server.ports.grpc_management)]
+    command = [sys.executable, "-c", STRANGER, *ports, server.address.key_file, *map(str, sockets)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["PERMISSION_DENIED"] * 3 + ["PermissionError"] * 6
 
 
 @needs_nginx
 def test_a_refusal_says_when_to_try_again(front, instances, photo):
-    alive = [each for each in instances if each.process.poll() is None]  # one was killed above, so it may be a 502
-    for each in alive:
+    for each in instances:
         with each.address.management() as management:
             management.scale("tiny", 0)
     reply = front.post("/predictions/tiny", data=photo, headers=KEY)
-    assert reply.status_code in (502, 503) and reply.headers["retry-after"] == "5"
-    for each in alive:
+    assert reply.status_code == 503 and reply.headers["retry-after"] == "5"
+    for each in instances:
         with each.address.management() as management:
             management.scale("tiny", 1)
     replies = []
@@ -211,22 +300,46 @@ def test_a_refusal_says_when_to_try_again(front, instances, photo):
         replies.append(front.post("/predictions/tiny", data=photo, headers=KEY))
         return replies[-1].status_code == 200
 
-    wait_for(answered, seconds=30)  # nginx takes a server that has failed for dead for a moment
+    wait_for(answered, seconds=30)
     assert "retry-after" not in replies[-1].headers
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are():
+def metrics_with_labels():
+    """All metrics that there are, of the handlers, TorchServe and the front."""
     listed = yaml.safe_load(METRICS.read_text())
     kinds = [group for side in ("ts_metrics", "model_metrics") for group in listed[side].values()]
     labels = {each["name"]: {*each["dimensions"], "le"} for group in kinds for each in group}
-    panels = json.loads((DEPLOY / "grafana.json").read_text())["panels"]
-    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    for metric in vars(Counters()).values():
+        if isinstance(metric, (Counter, Gauge)):
+            labels[metric._name + "_total" * isinstance(metric, Counter)] = set(metric._labelnames)
+    return labels
+
+
+def check_expressions(asked):
+    """Fails on metrics or labels that there are not; gives the metrics."""
+    labels = metrics_with_labels()
     named = re.findall(r"\b(?:perceptual|ts)_\w+|MemoryUtilization", asked)
     metrics = {re.sub("_(bucket|count|sum)$", "", name) for name in named}
-    assert metrics <= labels.keys()
-    assert {name for name in labels if name.startswith("perceptual_")} <= metrics
+    assert metrics and metrics <= labels.keys()
     grouped = {label for group in re.findall(r"by \(([^)]*)\)", asked) for label in re.split(r",\s*", group)}
-    assert grouped <= set().union(*(labels[name] for name in metrics))
+    assert grouped <= {"instance"}.union(*(labels[name] for name in metrics))
+    return metrics
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are():
+    panels = json.loads((DEPLOY / "grafana.json").read_text())["panels"]
+    metrics = check_expressions(" ".join(target["expr"] for panel in panels for target in panel["targets"]))
+    assert {name for name in metrics_with_labels() if name.startswith("perceptual_")} <= metrics
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_the_alerts_ask_for_metrics_that_there_are():
+    rules = [rule for group in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
+    for rule in rules:
+        if rule["alert"] != "PerceptualDown":
+            check_expressions(rule["expr"])
+        assert rule["labels"]["severity"] in ("page", "warn") and rule["annotations"]["summary"]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
@@ -244,3 +357,13 @@ def test_what_starts_servers_uses_options_that_there_are(run):
         lines = re.findall("^(?:ExecStart=|ENTRYPOINT|CMD).*", (DEPLOY / name).read_text(), re.MULTILINE)
         options = set(re.findall(r"--[a-z-]+", " ".join(lines)))
         assert "--supervise" in options and options <= set(re.findall(r"--[a-z-]+", known))
+
+
+def test_what_the_image_installs_is_what_is_tested():
+    lines = (DEPLOY / "requirements.lock").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    required = [Requirement(each) for each in distribution("torchserve-perceptual").requires]
+    needed = {canonicalize_name(each.name): each for each in required if each.marker is None}
+    assert needed.keys() <= pins.keys()
+    for name, requirement in needed.items():
+        assert requirement.specifier.contains(pins[name]), name

@@ -233,15 +233,14 @@ def test_requests_that_died_with_their_worker_are_not_waited_for(server, managem
     register(server.address, weights, version="3.0")
     begun = lambda: read_status(server.address).find("tiny", "3.0").begun  # noqa: E731
     buffer = io.BytesIO()
-    Image.new("RGB", (6000, 6000)).save(buffer, "PNG", compress_level=1)
+    Image.new("RGB", (3000, 3000)).save(buffer, "PNG", compress_level=1)
     before = begun()
     with ThreadPoolExecutor(1) as pool, server.address.inference() as client:
         asked = pool.submit(client.stylize, buffer.getvalue(), "tiny/3.0")
         wait_for(lambda: begun() > before, seconds=20)
         (worker,) = management.ready_workers("tiny", "3.0")
         os.kill(worker, signal.SIGKILL)
-        with pytest.raises(ServerError, match="Worker died"):
-            asked.result(timeout=60)
+        assert asked.result(timeout=120)  # by the next worker
     start = time.monotonic()
     unregister(server.address, "tiny", "3.0")
     assert time.monotonic() - start < management.describe("tiny").response_timeout / 2
@@ -374,7 +373,7 @@ def test_a_model_moves_to_other_gpus_without_losing_a_request(gpu_server, weight
     server, management = gpu_server
     register(server.address, weights, workers=1)
     with asking(server, photo, clients=2):
-        told = run("models", "scale", "tiny", "--workers", "2", "--gpus", "0,2", "--port", server.ports[0])
+        told = run("models", "scale", "tiny", "--workers", "2", "--gpus", "0,2", "--port", server.ports.inference)
         again = place(server.address, "tiny", [0], 1)
     assert told[:2] == (0, "tiny 1.2-gpus-0-2 has 2 workers\n")
     assert again == (("tiny", "1.2-gpus-0"), 1)

@@ -42,7 +42,7 @@ def test_management_needs_its_own_token(server, authorization):
             ("GET", "/token?type=inference"),
         ):
             reply = client.request(method, path, headers=headers)
-            assert (reply.status_code, reply.json()["type"]) == (400, "InvalidKeyException"), path
+            assert (reply.status_code, reply.json()["type"]) == (401, "InvalidKeyException"), path
     assert server.healthy()
 
 
@@ -53,7 +53,7 @@ def test_inference_needs_its_own_token(server, photo, authorization):
     headers = OCTETS | ({"Authorization": authorization} if authorization else {})
     for path in ("/predictions/tiny", "/predictions/tiny/1.2", "/models/tiny/invoke", "/v1/models/tiny:predict"):
         reply = Http(server.address.inference_url).post(path, data=photo, headers=headers)
-        assert reply.status_code in (400, 404, 405) and not reply.content.startswith(b"\xff\xd8"), path
+        assert reply.status_code == 401 and not reply.content.startswith(b"\xff\xd8"), path
 
 
 def test_an_inference_port_manages_nothing(server):
@@ -97,7 +97,7 @@ def test_an_archive_writes_nothing_outside_its_folder(server, management, tmp_pa
         management.unregister("slip")
     finally:
         slip.unlink()
-    folders = [server.folder, server.folder / "tmp", server.folder / "tmp" / "models", server.model_store]
+    folders = [server.folder, server.inner / "tmp", server.inner / "tmp" / "models", server.model_store]
     assert not any((folder / "evil.txt").exists() for folder in folders)
     assert not (server.folder.parent / f"evil-{tmp_path.name}.txt").exists()
 

@@ -191,6 +191,21 @@ def test_urls_cannot_be_registered(management):
         management.send("POST", "/models", params={"url": "http://127.0.0.1:1/evil.mar"})
 
 
+def test_logs_grow_little_and_none_is_written_to_twice(server, client, photo):
+    def sizes():
+        return {file.name: file.stat().st_size for file in server.logs.folder.glob("*.log")}
+
+    client.stylize(photo, "tiny")
+    before = sizes()
+    assert before.keys() == {"console.log", "model_log.log", "requests.log", "ts_log.log"}
+    for _ in range(20):
+        client.stylize(photo, "tiny")
+    grown = {name: (size - before[name]) / 20 for name, size in sizes().items()}
+    assert grown["console.log"] == 0 and sum(grown.values()) < 2500
+    lines = [line for name in before for line in (server.logs.folder / name).read_text().splitlines() if line]
+    assert len(lines) < 1.05 * len(set(lines))
+
+
 def test_metrics_are_there(server):
     assert "ts_inference_requests_total" in Http(server.address.metrics_url).get("/metrics").text
 
@@ -260,7 +275,7 @@ def test_sigterm_leaves_nothing_behind(model_store, photo, tmp_path):
         from perceptual.serving.server import Server
         started = Server({str(model_store)!r}, ["tiny"], port=0).start()
         with started as server:
-            print(server.address.pid, server.folder, server.announce(), flush=True)
+            print(server.address.pid, server.folder, server.address.announce(server.ports.inference), flush=True)
             server.wait()
     """)
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
@@ -284,11 +299,11 @@ def test_an_end_by_itself_is_told(model_store):
             process.kill()
         server.process.wait()
         refused = "org.pytorch.serve.ModelException: Cannot remove default version\n\tat org.pytorch.serve\n"
-        (server.logs / "console.log").write_text(f"{refused}2026-11-25T09:00:00 [INFO ] epollEventLoopGroup\n")
+        server.logs.console.write_text(f"{refused}Model server started.\n")
         with pytest.raises(ServerError, match=f"TorchServe stopped: it did not say why; .*{server.folder}/logs"):
             server.wait()
         assert not server.healthy()
-    assert (server.folder / "logs" / "ts_log.log").exists()
+    assert (server.logs.folder / "ts_log.log").exists()
     shutil.rmtree(server.folder)
 
 
@@ -318,14 +333,14 @@ def test_an_empty_model_store_is_told(tmp_path):
 
 @pytest.mark.serves
 def test_more_models_than_memory_holds_are_told(model_store, monkeypatch):
-    monkeypatch.setattr("perceptual.serving.server.free_memory", lambda pid: 2**28)
+    monkeypatch.setattr("perceptual.serving.preconditions.free_memory", lambda pid: 2**28)
     with pytest.raises(ServerError, match=r"1 workers need 0.5 GiB .* and 0.2 are free: name those"):
         Server(model_store, ["tiny"], port=0).start()
 
 
 @pytest.mark.serves
 def test_missing_packages_are_told(model_store, monkeypatch):
-    monkeypatch.setattr("perceptual.serving.server.REQUIREMENTS", {"no_such_module": "PyYAML"})
+    monkeypatch.setattr("perceptual.serving.preconditions.REQUIREMENTS", {"no_such_module": "PyYAML"})
     with pytest.raises(ServerError, match="pip install PyYAML"):
         Server(model_store).start()
 

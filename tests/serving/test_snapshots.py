@@ -19,7 +19,15 @@ from perceptual.client.addresses import find_server
 from perceptual.errors import ServerError
 from perceptual.serving.processes import group_members
 from perceptual.serving.server import Server
-from perceptual.serving.snapshots import begin, newest_snapshot, plan_restart, plan_start, snapshot_folder, write_held
+from perceptual.serving.snapshots import (
+    begin,
+    newest_snapshot,
+    plan_restart,
+    plan_start,
+    read_held,
+    snapshot_folder,
+    write_held,
+)
 
 ONE, TWO, THREE = (Archive(Path(f"{name}.mar"), name, "1.0") for name in ("one", "two", "three"))
 
@@ -92,6 +100,47 @@ def test_a_snapshot_that_breaks_off_is_passed_over(folder):
         assert newest_snapshot(folder)["models"].keys() == {"one"}
     begin(folder, [])
     assert [file.name for file in folder.glob("*.cfg")] == ["1.cfg"]
+    assert (folder / "2.cfg.unreadable").exists()
+
+
+@pytest.mark.parametrize(
+    "junk", ["", "{", "[1]", "null", '{"one": 1}', '{"one/1.0": "2"}', '{"one/1.0": -1}', "7", "\0"]
+)
+def test_state_that_cannot_be_read_is_set_aside_once(folder, caplog, junk):
+    write(folder, "1.cfg", 10, one=1)
+    for name in ("held.json", "left_out.json"):
+        (folder / name).write_text(junk)
+    assert planned(folder, ONE)[:3] == ([ONE], [], [])
+    assert read_held(folder) == {}
+    begin(folder, [])
+    assert {file.name for file in folder.glob("*.unreadable")} == {"held.json.unreadable", "left_out.json.unreadable"}
+    assert caplog.text.count("going on without it") == 2
+    begin(folder, [])
+    assert caplog.text.count("going on without it") == 2
+    write_held(folder, {"one/1.0": 1})
+    assert read_held(folder) == {"one/1.0": 1}
+    assert {(folder / name).stat().st_mode & 0o777 for name in ("held.json", "left_out.json")} == {0o600}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("minWorkers", "1"),
+        ("minWorkers", -1),
+        ("minWorkers", 5),
+        ("marName", 7),
+        ("defaultVersion", None),
+        ("batchSize", {}),
+    ],
+)
+def test_a_snapshot_with_odd_fields_is_passed_over(folder, key, value):
+    write(folder, "1.cfg", 20, one=1)
+    newest = write(folder, "2.cfg", 10, one=2)
+    entry = {"defaultVersion": True, "marName": "one.mar", "minWorkers": 1, "maxWorkers": 2} | {key: value}
+    for models in ({"one": {"1.0": entry}}, {"one": entry}, {"one": []}, [], None):
+        snapshot = json.dumps({"name": "2.cfg", "modelCount": 1, "models": models})
+        newest.write_text("model_snapshot=" + snapshot.replace(":", "\\:"))
+        assert newest_snapshot(folder)["models"]["one"]["1.0"]["minWorkers"] == 1
 
 
 def test_archives_that_are_gone_or_hold_another_version_now(folder):

@@ -2,6 +2,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -50,7 +51,7 @@ def supervised(model_store, tmp_path, flag, monkeypatch):
     shutil.copytree(model_store, store)
     handler = FICKLE.format(flag=str(flag)).encode()
     altered(store / "tiny.mar", store / "fickle.mar", {"style_transfer.py": handler}, modelName="fickle")
-    with Server(store, port=0, front=True) as server:
+    with Server(store, port=0) as server:
         watcher = Supervisor(server)
         end = threading.Event()
 
@@ -97,8 +98,8 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         # The cause is gone.
         flag.unlink()
         wait_for(lambda: status_of(client, "fickle", photo) == 200, seconds=60)
-        wait_for(lambda: read_held(server.snapshots) == {}, seconds=5)
-        assert "fickle/1.2 is back" in caplog.text
+        wait_for(lambda: "fickle/1.2 is back" in caplog.text, seconds=5)
+        assert read_held(server.snapshots) == {}
 
 
 def status_of(client, model, photo):
@@ -138,7 +139,10 @@ def test_a_torchserve_that_does_not_answer_is_started_again(monkeypatch, caplog)
         def __call__(self, *arguments, **options):
             return None
 
-        def management(self, timeout):
+        def ended(self):
+            return None
+
+        def management(self):
             raise ServerError("no answer within 5 s")
 
         def restart(self):
@@ -146,7 +150,7 @@ def test_a_torchserve_that_does_not_answer_is_started_again(monkeypatch, caplog)
 
     clock, restarts = [1000.0], []
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Supervisor, "rest", lambda self, seconds: None)
     watcher = Supervisor(Silent())
     for clock[0] in (1001.0, 1029.0, 1031.0, 1032.0, 1062.0):
         watcher.look()
@@ -170,15 +174,22 @@ def test_pauses_stay_the_longest_however_often_it_fails():
 class Described:
     """Stands for a server with one model, ``m/1``, whose management API tells what it is given."""
 
-    snapshots = front = process = address = property(lambda self: self)
+    front = property(lambda self: self)
 
     def __init__(self):
         self.workers, self.wanted, self.failure, self.scaled, self.refused = [], 1, None, [], []
+        self.alive = True
 
-    def poll(self):
+    def ended(self):
         return None
 
-    def management(self, timeout=180.0):
+    def note_held(self, held):
+        pass
+
+    def responds(self):
+        return self.alive
+
+    def management(self, timeout=5.0):
         return nullcontext(self)
 
     def every_version(self):
@@ -187,7 +198,7 @@ class Described:
     def describe(self, name):
         return Model("m", "1")
 
-    def set_workers(self, name, workers, version):
+    def set_workers(self, name, workers, version, progress=None):
         self.scaled.append(workers)
         if self.failure:
             raise self.failure
@@ -206,7 +217,6 @@ def described(monkeypatch):
     """A server as :class:`Described`, with its supervisor and a clock of its own."""
     clock = [1000.0]
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(supervisor, "write_held", lambda folder, held: None)
     server = Described()
     return server, Supervisor(server), clock
 
@@ -260,8 +270,8 @@ def test_what_waits_for_a_model_that_is_scaled_to_none_is_refused(described):
 
 def test_a_full_disk_at_a_restart_does_not_end_the_supervisor(described, monkeypatch, caplog):
     server, watcher, _ = described
-    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
-    server.poll, server.exit_reason = lambda: 137, lambda: "killed"
+    monkeypatch.setattr(watcher, "rest", lambda seconds: None)
+    server.ended = lambda: "killed"
 
     def restart():
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -271,27 +281,33 @@ def test_a_full_disk_at_a_restart_does_not_end_the_supervisor(described, monkeyp
     assert "TorchServe ended: killed" in caplog.text and "No space left" in caplog.text
 
 
-def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, caplog):
+def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, monkeypatch, caplog):
     server, watcher, clock = described
     watcher.held, watcher.attempts, server.wanted = {"m/1": 1}, {"m/1": Backoff()}, 0
 
-    def slow(name, workers, version):
+    def slow(name, workers, version, progress):
         clock[0] += 60.0
 
     server.scale = slow
     watcher.look()
+    restarts = []
+    server.restart = lambda: restarts.append(clock[0])
     server.every_version = lambda: (_ for _ in ()).throw(ServerError("busy"))
     watcher.look()
-    assert "m/1 is back" in caplog.text and "does not answer" not in caplog.text
+    assert "m/1 is back" in caplog.text and not restarts
+    monkeypatch.setattr(watcher, "rest", lambda seconds: None)
+    clock[0] += supervisor.SILENCE + 1
+    watcher.look()
+    assert len(restarts) == 1 and "does not answer: busy" in caplog.text
 
 
-def test_a_full_disk_does_not_end_the_supervisor(described, monkeypatch, caplog):
+def test_a_full_disk_does_not_end_the_supervisor(described, caplog):
     server, watcher, clock = described
 
-    def full(folder, held):
+    def full(held):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(supervisor, "write_held", full)
+    server.note_held = full
     server.workers = DEAD
     for clock[0] in (1000.0, 1016.0):
         watcher.look()
@@ -319,6 +335,25 @@ def test_a_worker_that_is_still_loading_is_left_alone(described):
     assert server.scaled == []
 
 
+@pytest.mark.parametrize("address", ["{folder}/notify.sock", "@perceptual-{folder}"])
+def test_systemd_gets_a_sign_of_life_while_the_front_answers(monkeypatch, tmp_path, address):
+    address = address.format(folder=tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address.replace("@", "\0"))
+        systemd.settimeout(0.1)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        server = Described()
+        watcher = Supervisor(server)
+        watcher.live()
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        server.progress("starting TorchServe")  # which may take minutes
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        server.alive = False
+        watcher.live()
+        with pytest.raises(TimeoutError):
+            systemd.recv(100)
+
+
 @pytest.mark.parametrize("flags", [(), ("--supervise", "--no-tokens")])
 def test_serve_does_what_its_options_say(run, monkeypatch, flags):
     did, options = [], {}
@@ -344,4 +379,4 @@ def test_serve_does_what_its_options_say(run, monkeypatch, flags):
     monkeypatch.setattr("perceptual.commands.serve.how_to_use", lambda server: "")
     assert run("serve", *flags)[0] == 0
     assert did == ["supervises" if flags else "waits"]
-    assert bool(options["pass_over"]) == bool(options["overrides"]) == bool(flags)
+    assert bool(options["pass_over"]) == (not options["tokens"]) == bool(flags)

@@ -1,0 +1,223 @@
+"""What stands before TorchServe: it checks who asks and how much, and answers where TorchServe does not.
+
+=================  ======================================================================
+``connections``    how many there may be, and how long they may stand still
+``access``         tokens
+``bodies, forms``  what is received, within limits of size and time
+``lines``          where requests wait for a worker
+``inference``      the inference API; a request of which a worker dies is tried once more
+``management``     the management API
+``counters``       what Prometheus is told
+``journal``        what is logged
+``torchserve``     the way to TorchServe
+=================  ======================================================================
+
+Requests come in over the routes of :meth:`Front.applications`; whatever is not a route of our own goes to TorchServe.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import ClientError, web
+
+from ...errors import ServerError
+from .access import Access
+from .bodies import Bodies
+from .connections import HEADERS, IDLE, LINE, Connections
+from .counters import Counters
+from .inference import Inference
+from .journal import KEY, Entry, Journal, server_logger
+from .lines import Lines
+from .management import Management
+from .replies import Refusal
+from .torchserve import Gone, TorchServe
+
+DRAIN = 25.0  # seconds at the end for requests under way; systemd and Kubernetes allow 30 for everything
+RESPONSE = 5.0  # seconds in which the thread must get to a task
+
+T = TypeVar("T")
+
+Address = int | Path  # a port of the loopback address, or a socket
+
+
+class Front:
+    """Serves TorchServe's inference, management and metrics APIs in its stead, from a thread of its own.
+
+    Every reply of status 503 says in ``Retry-After`` when to try again, TorchServe's as well as those given here: while
+    there is no TorchServe, when it dies at a request, and to what waits for a model that is held back. A request of
+    which a worker dies is tried once more; if another dies, the reply is 500 with the error ``WorkerDied``.
+
+    Args:
+        inference: Where to serve the inference API.
+        management: Where to serve the management API; at a socket, for this user alone.
+        metrics: Where to serve the metrics.
+        torchserve: The folder with TorchServe's sockets ``inference.sock``, ``management.sock``, ``metrics.sock`` and
+            its key file.
+        folder: For the key file ``key_file.json``, large bodies, and the log of requests in its folder ``logs``.
+        largest: The largest request body, in bytes; a larger one is answered 413.
+        tokens: Whether requests for predictions need a token. Those of the management API always do.
+    """
+
+    def __init__(
+        self,
+        inference: Address,
+        management: Address,
+        metrics: Address,
+        *,
+        torchserve: Path,
+        folder: Path,
+        largest: int,
+        tokens: bool = True,
+    ) -> None:
+        self.addresses = (inference, management, metrics)
+        self.backend = TorchServe(torchserve)
+        self.counters = Counters()
+        self.access = Access(folder / "key_file.json")
+        self.journal = Journal(folder / "logs")
+        self.bodies = Bodies(folder, largest)
+        self.lines = Lines(self.backend, self.counters)
+        self.inference = Inference(
+            self.backend, self.access if tokens else None, self.bodies, self.lines, self.journal, self.counters
+        )
+        self.management = Management(self.backend, self.access, self.bodies, self.lines, self.inference)
+
+    def start(self) -> None:
+        """Listens. Raises ServerError if it cannot."""
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="front", daemon=True)
+        self.thread.start()
+        self.runners: list[web.AppRunner] = []
+        self.listeners: list[asyncio.Server] = []
+        try:
+            self.run(self.listen())
+        except OSError as error:
+            self.stop()
+            raise ServerError(f"cannot listen at {self.at}: {error.strerror or error}") from error
+
+    def stop(self) -> None:
+        """Takes no more requests, answers those under way for as long as :data:`DRAIN`, and ends all connections."""
+        self.run(self.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+        self.journal.close()
+
+    def refuse(self, path: str, seconds: float) -> None:
+        """Refuses the requests for a path that wait now; they and later ones are told to try again after some seconds.
+
+        Whether later ones are refused is up to TorchServe. A path that stands for the same model as another, such as
+        ``/models/NAME/invoke``, is that other one: ``/predictions/NAME`` or ``/predictions/NAME/VERSION``.
+        """
+        self.inference.due[path] = time.monotonic() + seconds
+        self.loop.call_soon_threadsafe(self.inference.end_wait, path)
+
+    def welcome(self, *paths: str) -> None:
+        """Forgets when to ask for paths again: there is no reason to wait any more."""
+        for path in paths:
+            self.inference.due.pop(path, None)
+
+    def responds(self) -> bool:
+        """Whether its thread gets on, within a few seconds."""
+        future = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop)
+        try:
+            future.result(RESPONSE)
+        except TimeoutError:
+            return False
+        return True
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine that runs in the thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def applications(self) -> list[web.Application]:
+        """What is served at the three addresses."""
+        inference, management, metrics = (web.Application(middlewares=[self.observe]) for _ in range(3))
+        inference.router.add_route("*", "/{path:.*}", self.inference.answer, expect_handler=later)
+        management.router.add_get("/token", self.management.renew_token)
+        management.router.add_route("*", "/{path:.*}", self.management.answer, expect_handler=later)
+        metrics.router.add_get("/metrics", self.metrics)
+        return [inference, management, metrics]
+
+    async def listen(self) -> None:
+        """Begins to listen."""
+        self.connections = Connections(self.counters)
+        modes = (0o660, 0o600, 0o600)  # where it is sockets: inference for the group too, as nginx is in it
+        for at, app, mode in zip(self.addresses, self.applications(), modes, strict=True):
+            self.at = at
+            runner = web.AppRunner(
+                app,
+                handler_cancellation=True,
+                access_log=None,
+                auto_decompress=False,
+                keepalive_timeout=IDLE,
+                logger=server_logger(),
+                max_field_size=LINE,
+                max_headers=HEADERS,
+                max_line_size=LINE,
+                shutdown_timeout=0.1,  # close() waits before
+            )
+            await runner.setup()
+            self.runners.append(runner)
+            assert runner.server
+            self.listeners.append(await self.connections.listen(runner.server, self.at, mode))
+
+    async def close(self) -> None:
+        """Ends all connections, those under way last."""
+        for listener in self.listeners:
+            listener.close()
+        for runner in self.runners:
+            if runner.server:
+                runner.server.pre_shutdown()  # connections take no further request
+        deadline = time.monotonic() + DRAIN
+        while self.connections.busy and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        for runner in self.runners:
+            await runner.cleanup()
+        for at in self.addresses[: len(self.listeners)]:
+            if isinstance(at, Path):
+                at.unlink(missing_ok=True)
+        await self.backend.close()
+
+    @web.middleware
+    async def observe(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Gives each request its identity, and notes how it ends."""
+        entry = request[KEY] = Entry(request)
+        status, reason = 499, {}  # the client has gone
+        with self.connections.in_use(request):
+            try:
+                response: web.StreamResponse = await handler(request)
+                status = response.status
+            except Refusal as refusal:
+                if request.method != "GET" or refusal.why == "token":  # not those who only ask whether it is up
+                    self.counters.refuse(refusal.why)
+                status, reason = refusal.status, {"refused": refusal.why}
+                response = refusal
+            except (ClientError, ConnectionError, Gone) as error:  # in the middle of a reply
+                reason = {"broken": type(error).__name__}
+                raise ConnectionResetError from error
+            finally:
+                if request.method != "GET":
+                    self.journal.end(entry, status, **reason)
+        if not response.prepared:
+            response.headers["X-Request-ID"] = entry.id
+        if isinstance(response, Refusal):
+            raise response
+        return response
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Our metrics and TorchServe's, as long as there is one."""
+        own = self.counters.exposition()
+        try:
+            async with await self.backend.send("metrics", "GET", request.rel_url.raw_path_qs) as reply:
+                theirs = await reply.read() if reply.status == 200 else b""
+        except (Gone, ClientError, OSError):
+            theirs = b""
+        return web.Response(body=own + theirs, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+async def later(request: web.Request) -> None:
+    """Does not yet have a client send the body that it first asks about, as curl does: it may be refused."""

@@ -1,0 +1,99 @@
+"""Who may ask: tokens of our own for clients, and TorchServe's, which stay between the front and it.
+
+TorchServe's tokens end with it, or as soon as someone has a new one made. Ours are good for an hour from when they were
+issued, whatever happens meanwhile: a token says until when it is good, and is signed.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from aiohttp import web
+
+from ...files import write_atomically
+from .replies import Refusal, unavailable
+
+LIFETIME = 3600  # seconds
+KINDS = ("inference", "management")
+
+Kind = Literal["inference", "management"]
+
+
+class Access:
+    """Issues and checks tokens; the newest are in a key file of TorchServe's form, for its user alone.
+
+    Args:
+        file: The key file to write.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.secret = secrets.token_bytes(32)
+        self.newest: dict[str, Any] = {"API": {"key": secrets.token_urlsafe(24)}}
+        for kind in KINDS:
+            self.issue(kind)
+
+    def issue(self, kind: str) -> dict[str, str]:
+        """Makes a new token and notes it in the key file; those issued before stay good until they expire."""
+        expiry = int(time.time()) + LIFETIME
+        until = datetime.fromtimestamp(expiry, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.newest[kind] = {"key": self.signed(f"{kind}.{expiry}"), "expiration time": until}
+        write_atomically(self.file, json.dumps(self.newest, indent=2).encode(), mode=0o600)
+        token: dict[str, str] = self.newest[kind]
+        return token
+
+    def signed(self, text: str) -> str:
+        """A text with its signature."""
+        signature = hmac.digest(self.secret, text.encode(), hashlib.sha256)
+        return f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+    def check(self, request: web.Request, kind: Kind) -> None:
+        """Raises a refusal unless a request has a token of this kind that is still good."""
+        token = bearer(request)
+        text, _, _ = token.rpartition(".")
+        named, _, expiry = text.partition(".")
+        genuine = hmac.compare_digest(self.signed(text), token)
+        if not genuine or named != kind or int(expiry) < time.time():
+            raise unauthorized()
+
+    def check_api_key(self, request: web.Request) -> None:
+        """Raises a refusal unless a request has the key with which tokens are renewed."""
+        if not hmac.compare_digest(self.newest["API"]["key"], bearer(request)):
+            raise unauthorized()
+
+
+def bearer(request: web.Request) -> str:
+    """The token of a request, or nothing."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.isascii() else ""
+
+
+def unauthorized() -> Refusal:
+    """The reply to a token that is not good, in TorchServe's words."""
+    message = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+    return Refusal(401, "token", message)
+
+
+class InnerTokens:
+    """TorchServe's own tokens, from the key file that it writes when it starts."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.written = 0
+        self.keys: dict[str, Any] = {}
+
+    def header(self, kind: Kind) -> dict[str, str]:
+        """What authorizes the front. Raises a refusal while TorchServe has not written the file."""
+        try:
+            written = self.file.stat().st_mtime_ns
+            if written != self.written:
+                self.keys, self.written = json.loads(self.file.read_text()), written
+            return {"Authorization": f"Bearer {self.keys[kind]['key']}"}
+        except (OSError, ValueError, KeyError):
+            raise unavailable("torchserve", "TorchServe is starting") from None

@@ -1,0 +1,124 @@
+"""Request bodies: received within limits of size, time and space, and kept so that they can be sent twice."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+
+from aiohttp import web
+
+from .replies import Refusal, unavailable
+
+IN_MEMORY = 2**18  # bytes of a body; what is larger is put in a file
+PIECE = 2**18  # bytes that are read of it at once
+PATIENCE = 30.0  # seconds that a client may be late, all in all, …
+SLOWEST = 2**14  # … against this many bytes a second
+SHARE = 8  # all bodies together may be as large as this many of the largest
+
+
+class Body:
+    """A request's body; ``start`` is where in the file it begins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115 - closed by received()
+        self.start = 0
+        self.end = 0
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def add(self, piece: bytes) -> None:
+        """Appends a piece."""
+        self.file.write(piece)
+        self.end += len(piece)
+
+    def read(self, position: int, size: int) -> bytes:
+        """Some bytes, from a position."""
+        self.file.seek(position)
+        return self.file.read(min(size, self.end - position))
+
+    def head(self, size: int) -> bytes:
+        """The first bytes."""
+        return self.read(self.start, size)
+
+    def find(self, needle: bytes, most: int) -> list[int]:
+        """The first places at which some bytes occur."""
+        found: list[int] = []
+        position, overlap = self.start, len(needle) - 1
+        while len(found) < most and len(piece := self.read(position, PIECE + overlap)) > overlap:
+            place = piece.find(needle)
+            while place >= 0 and len(found) < most:
+                found.append(position + place)
+                place = piece.find(needle, place + 1)
+            position += PIECE
+        return found
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """All of it, from the beginning."""
+        position = self.start
+        while piece := self.read(position, PIECE):
+            yield piece
+            position += len(piece)
+
+
+class Bodies:
+    """Receives bodies.
+
+    Args:
+        folder: For those that are large.
+        largest: The most bytes of one.
+    """
+
+    def __init__(self, folder: Path, largest: int) -> None:
+        self.folder = folder
+        self.largest = largest
+        self.held = 0  # bytes, of all bodies
+
+    @contextmanager
+    def received(self) -> Iterator[Body]:
+        """An empty body, which is forgotten at the end."""
+        body = Body(self.folder)
+        try:
+            yield body
+        finally:
+            self.held -= body.end
+            body.file.close()
+
+    async def receive(self, request: web.Request, body: Body) -> None:
+        """Fills a body with that of a request.
+
+        Raises:
+            Refusal: It is too large or too slow, or there is no room.
+        """
+        self.check_size(request.content_length or 0)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the reply proper is still to come
+        begin = time.monotonic()
+        while piece := await self.next_piece(request, begin + PATIENCE + body.end / SLOWEST):
+            self.check_size(body.end + len(piece))
+            if self.held + len(piece) > SHARE * self.largest:
+                raise unavailable("bodies", "too many large requests at once")
+            self.held += len(piece)
+            try:
+                body.add(piece)
+            except OSError as error:
+                body.end += len(piece)  # as it was counted
+                raise unavailable("disk", f"no room for the request: {error.strerror}") from error
+
+    async def next_piece(self, request: web.Request, deadline: float) -> bytes:
+        """What has come; nothing at the end."""
+        try:
+            return await asyncio.wait_for(request.content.readany(), deadline - time.monotonic())
+        except web.RequestPayloadError:
+            raise Refusal(400, "malformed", "the request's body is malformed", close=True) from None
+        except asyncio.TimeoutError:
+            raise Refusal(408, "body_timeout", "the request's body comes too slowly", close=True) from None
+
+    def check_size(self, size: int) -> None:
+        """Raises a refusal if that many bytes are too many."""
+        if size > self.largest:
+            message = f"the request has more bytes than {self.largest} (max_request_size in config.properties)"
+            raise Refusal(413, "size", message, close=True)

@@ -1,0 +1,189 @@
+"""Connections to the front: where it listens, how many it takes, and how long they may stand still.
+
+A connection without a request may be open for :data:`IDLE` seconds (aiohttp closes it then, slow headers included).
+A client that reads nothing of its reply for :data:`WRITE` seconds is disconnected.
+"""
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from .counters import Counters
+from .replies import RETRY_AFTER
+
+IDLE = 60.0  # seconds
+WRITE = 30.0  # seconds in which at least some 48 KB of a reply must be taken, as asyncio's buffers are
+MOST = 1000  # connections at once, if the limit on open files allows them
+FILES_EACH = 3  # the connection, the one to TorchServe for it, and the file of its body
+FILES_ELSE = 100  # what the program has open besides
+LINE = 16_384  # bytes of a request's first line, or of one header
+HEADERS = 100  # in one request
+QUIET = 10.0  # seconds between two lines in the log about the same trouble
+
+FULL = (
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    f'Retry-After: {RETRY_AFTER}\r\n\r\n{{"code": 503, "type": "ServiceUnavailableException", '
+    '"message": "too many connections"}'
+).encode()
+
+logger = logging.getLogger(__name__)
+
+
+class Connections:
+    """All connections of the front. Where there are too many, the one that has been idle longest makes room."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self.most = allowed_connections()
+        self.idle: dict[asyncio.BaseTransport, None] = {}  # in the order in which they became so
+        self.busy: set[asyncio.BaseTransport] = set()
+        self.reported = -QUIET
+
+    async def listen(self, server: Callable[[], Any], at: int | Path, mode: int) -> asyncio.Server:
+        """Listens at a port of the loopback address, or at a socket with these permissions.
+
+        Raises:
+            OSError: It cannot.
+        """
+        bound = bound_to(at, mode)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self.report)
+        return await loop.create_server(lambda: Connection(server(), self), sock=bound, backlog=128)
+
+    def admit(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether there is room for a connection, possibly after an idle one was closed."""
+        if len(self.idle) + len(self.busy) >= self.most:
+            oldest = next(iter(self.idle), None)
+            if oldest is None:
+                return False
+            self.remove(oldest)
+            oldest.abort()  # type: ignore[attr-defined]
+            self.counters.refuse("connections")
+        self.idle[transport] = None
+        return True
+
+    def remove(self, transport: asyncio.BaseTransport) -> None:
+        """Forgets a connection."""
+        self.idle.pop(transport, None)
+        self.busy.discard(transport)
+
+    @contextmanager
+    def in_use(self, request: web.BaseRequest) -> Iterator[None]:
+        """While a request is answered, its connection is not idle."""
+        transport = request.transport
+        if transport is None:
+            yield
+            return
+        self.idle.pop(transport, None)
+        self.busy.add(transport)
+        try:
+            yield
+        finally:
+            if transport in self.busy:
+                self.busy.remove(transport)
+                self.idle[transport] = None
+
+    def report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Logs what goes wrong in the event loop; asyncio repeats a lack of open files a hundred times a second."""
+        error = context.get("exception")
+        if not isinstance(error, OSError):
+            loop.default_exception_handler(context)
+        elif loop.time() > self.reported + QUIET:
+            self.reported = loop.time()
+            logger.error("%s: %s", context.get("message"), error)
+
+
+class Connection(asyncio.Protocol):
+    """Between a transport and aiohttp's protocol: refuses what is too many, and ends what takes no reply."""
+
+    def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
+        self.inner = inner
+        self.connections = connections
+        self.admitted = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes the connection, or answers that there are too many."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.admitted = self.connections.admit(transport)
+        if self.admitted:
+            self.inner.connection_made(transport)
+        else:
+            self.connections.counters.refuse("connections")
+            transport.write(FULL)
+            transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Passes it on."""
+        self.resumed()
+        self.connections.remove(self.transport)
+        if self.admitted:
+            self.inner.connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        """Passes it on."""
+        if self.admitted:
+            self.inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Passes it on."""
+        return self.inner.eof_received() if self.admitted else None
+
+    def pause_writing(self) -> None:
+        """From now on the client has a limited time to read what was sent."""
+        self.timer = asyncio.get_running_loop().call_later(WRITE, self.give_up)
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has."""
+        self.resumed()
+        self.inner.resume_writing()
+
+    def resumed(self) -> None:
+        """Stops the clock."""
+        if self.timer:
+            self.timer.cancel()
+            self.timer = None
+
+    def give_up(self) -> None:
+        """Ends the connection of a client that does not read."""
+        self.connections.counters.refuse("write_timeout")
+        self.transport.abort()
+
+
+def bound_to(at: int | Path, mode: int) -> socket.socket:
+    """A bound socket that nobody can connect to yet, so that its permissions are right from the beginning."""
+    if isinstance(at, Path):
+        bound = socket.socket(socket.AF_UNIX)
+    else:  # only by this protocol does asyncio know that small packets are to be sent without delay
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if isinstance(at, Path):
+            at.unlink(missing_ok=True)
+            bound.bind(str(at))
+            at.chmod(mode)
+        else:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(("127.0.0.1", at))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def allowed_connections() -> int:
+    """How many connections the limit on open files allows, after it was raised as far as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return MOST
+    return min(MOST, max(8, (hard - FILES_ELSE) // FILES_EACH))

@@ -1,0 +1,45 @@
+"""Forms (``multipart/form-data``), as TorchServe can parse them: it fails even on some that are right."""
+
+from collections.abc import MutableMapping
+from email.message import Message
+
+from .bodies import Body
+from .replies import Refusal
+
+MOST_FIELDS = 100  # a photo and its options are about ten
+# What curl --data-binary says of a photo; TorchServe would take it apart as a form, and fail.
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+
+
+def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
+    """Brings a request's body and ``Content-Type`` into a form in which TorchServe takes them.
+
+    Raises:
+        Refusal: It is no form, though it says so, or has too many fields.
+    """
+    message = Message()
+    message["Content-Type"] = headers.get("Content-Type", "")
+    if message.get_content_type() == URLENCODED:
+        headers["Content-Type"] = "application/octet-stream"
+    if message.get_content_type() != MULTIPART:
+        return
+    boundary = message.get_boundary("")
+    if not boundary or '"' in boundary:
+        raise bad_form("its Content-Type has no boundary")
+    delimiter = b"--" + boundary.encode(errors="surrogateescape")
+    found = body.find(b"\r\n" + delimiter, most=MOST_FIELDS + 2)
+    begins_at_once = body.head(len(delimiter)) == delimiter
+    if not begins_at_once:
+        if not found:
+            raise bad_form("its boundary does not occur")
+        body.start = found[0] + 2  # what comes before is to be ignored (RFC 2046), but TorchServe fails on it
+    if begins_at_once + len(found) > MOST_FIELDS + 1:  # one more at the end
+        raise bad_form(f"it has more than {MOST_FIELDS} fields")
+    headers["Content-Type"] = f'{MULTIPART}; boundary="{boundary}"'
+
+
+def bad_form(reason: str) -> Refusal:
+    """The reply to a form that cannot be parsed."""
+    message = f"this form cannot be parsed: {reason}; send the image as form field data, or as the body"
+    return Refusal(400, "form", message, error="InvalidImage")

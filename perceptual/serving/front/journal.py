@@ -1,0 +1,109 @@
+"""What became of each request: a line of JSON when its body has come, so before it can do harm, and one at its end."""
+
+import json
+import logging
+import re
+import time
+import uuid
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+FILE = "requests.log"
+SIZE, FILES = 10 * 2**20, 5  # bytes of a log, and how many are kept
+
+IDENTITY = re.compile(r"[\w.:+/=@-]{1,128}")
+TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
+MAGIC = {
+    b"\xff\xd8\xff": "jpeg",
+    b"\x89PNG": "png",
+    b"RIFF": "webp",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"II": "tiff",
+    b"MM": "tiff",
+    b"--": "form",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class Entry:
+    """A request in the journal."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        trace = TRACE.fullmatch(request.headers.get("traceparent", ""))
+        self.began = time.monotonic()
+        self.id = taken_over(request, "X-Request-ID") or uuid.uuid4().hex
+        self.known: dict[str, Any] = {"request_id": self.id, "method": request.method, "path": request.path[:200]}
+        self.known |= {"trace_id": trace[1]} if trace else {}
+        client = taken_over(request, "X-Client") or request.remote
+        self.known |= {"client": client} if client else {}
+
+    def __str__(self) -> str:
+        """The request in a few words, for other logs."""
+        told = " ".join(f"{key}={value}" for key, value in self.known.items() if key != "request_id")
+        return f"request {self.id} ({told})"
+
+
+KEY = web.RequestKey("entry", Entry)  # where a request keeps its own
+
+
+class Journal:
+    """Writes ``requests.log``, which is rotated.
+
+    Args:
+        folder: Of the logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.handler = RotatingFileHandler(folder / FILE, maxBytes=SIZE, backupCount=FILES - 1, delay=True)
+        self.handler.setFormatter(logging.Formatter("%(message)s"))
+
+    def begin(self, entry: Entry, size: int, head: bytes) -> None:
+        """Notes that a request is about to be worked on."""
+        kind = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "other")
+        entry.known |= {"bytes": size, "format": kind}
+        self.write("begin", entry.known)
+
+    def end(self, entry: Entry, status: int, **more: Any) -> None:
+        """Notes how a request ended; of one that was refused before, this is the only line."""
+        seconds = round(time.monotonic() - entry.began, 4)
+        self.write("end", entry.known | {"status": status, "seconds": seconds} | more)
+
+    def write(self, event: str, known: dict[str, Any]) -> None:
+        """Writes a line."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event} | known)
+        self.handler.emit(logging.LogRecord("requests", logging.INFO, "", 0, line, None, None))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.handler.close()
+
+
+def taken_over(request: web.BaseRequest, header: str) -> str | None:
+    """A header that names something, if it is fit to stand in a log."""
+    value = request.headers.get(header, "")
+    return value if IDENTITY.fullmatch(value) else None
+
+
+class OneLine(logging.Filter):
+    """Shortens what aiohttp logs about malformed requests: without the request, and so without its secrets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keeps the message, and of an error only what kind it is, unless it is one of our own."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and type(error).__module__.startswith("aiohttp."):
+            record.msg, record.args = f"malformed request: {type(error).__name__}", None
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def server_logger() -> logging.Logger:
+    """The logger for aiohttp's server."""
+    quiet = logging.getLogger(f"{__name__}.aiohttp")
+    if not quiet.filters:
+        quiet.addFilter(OneLine())
+    return quiet

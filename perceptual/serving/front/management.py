@@ -1,0 +1,119 @@
+"""Requests for the models: passed on to TorchServe, but a model is removed only after it has answered its requests."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import ClientError, web
+
+from .access import KINDS, Access
+from .bodies import Bodies
+from .inference import Inference
+from .lines import Lines
+from .replies import Refusal
+from .torchserve import Gone, TorchServe, passed, unanswered
+
+LARGEST = 2**20  # bytes of a request; TorchServe's API takes them all in the query
+LONGEST = 610.0  # seconds for requests to be finished; a little more than responseTimeout in the archives' yaml
+
+
+class Management:
+    """The management API, which needs a token in any case."""
+
+    def __init__(
+        self, torchserve: TorchServe, access: Access, bodies: Bodies, lines: Lines, inference: Inference
+    ) -> None:
+        self.torchserve = torchserve
+        self.access = access
+        self.bodies = bodies
+        self.lines = lines
+        self.inference = inference
+
+    async def renew_token(self, request: web.Request) -> web.Response:
+        """Issues a token: ``GET /token?type=inference`` or ``management``, with the API key."""
+        self.access.check_api_key(request)
+        kind = request.query.get("type", "")
+        if kind not in KINDS:
+            raise Refusal(400, "token", "type is inference or management")
+        return web.json_response({kind: self.access.issue(kind)})
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answers one request by TorchServe."""
+        self.access.check(request, "management")
+        name, version = model_in(request.rel_url.raw_path)
+        paths = await self.paths_of(name, version) if name and request.method in ("DELETE", "PUT") else []
+        doomed = paths if request.method == "DELETE" else []
+        async with self.finished(doomed):
+            response = await self.relay(request)
+        if name and response.status < 300 and request.method != "GET":
+            if request.method == "DELETE" or request.query.get("min_worker") == "0":
+                for path in paths:  # what waits for it now would wait for ever
+                    self.inference.end_wait(path)
+            await self.lines.renew(name)
+        return response
+
+    async def relay(self, request: web.Request) -> web.Response:
+        """TorchServe's reply."""
+        headers = passed(request.headers)
+        headers.popall("Authorization", None)
+        with self.bodies.received() as body:
+            await self.bodies.receive(request, body)
+            try:
+                path = request.rel_url.raw_path_qs
+                async with await self.torchserve.send("management", request.method, path, headers, body) as reply:
+                    text = await reply.read()
+            except Gone as error:
+                raise unanswered(error) from error
+            except (ClientError, OSError) as error:
+                raise unanswered(Gone(str(error))) from error
+        return web.Response(status=reply.status, reason=reply.reason, headers=passed(reply.headers), body=text)
+
+    async def paths_of(self, name: str, version: str | None) -> list[str]:
+        """The paths of the requests that a version answers; none if TorchServe will refuse to remove it."""
+        default = await self.torchserve.ask(f"/models/{name}")
+        everything = await self.torchserve.ask(f"/models/{name}/all")
+        if not default or not everything:
+            return []
+        name, first = unquote(name), default[0]["modelVersion"]
+        version = unquote(version) if version else first
+        own = f"/predictions/{name}/{version}"
+        return [own] if version != first else [own, f"/predictions/{name}"]
+
+    @asynccontextmanager
+    async def finished(self, paths: Sequence[str]) -> AsyncIterator[None]:
+        """Takes no more requests for some paths, and waits until those that came before are answered."""
+        lines = [self.lines.lines[model] for model in map(model_of, paths) if model in self.lines.lines]
+        for line in lines:
+            line.closed = True
+        try:
+            deadline = time.monotonic() + LONGEST
+            while not all(line.empty for line in lines) and time.monotonic() < deadline:
+                if lines and not await self.works(lines[0].model):
+                    break  # they would never be answered
+                await asyncio.sleep(0.1)
+            yield
+        finally:
+            for line in lines:
+                line.closed = False
+
+    async def works(self, model: str) -> bool:
+        """Whether a model has a worker that answers."""
+        described: Any = await self.torchserve.ask(f"/models/{model}")
+        return bool(described) and any(worker["status"] == "READY" for worker in described[0]["workers"])
+
+
+def model_in(path: str) -> tuple[str | None, str | None]:
+    """Name and version in ``/models/NAME/VERSION``, still quoted; None for what is not there."""
+    parts = path.strip("/").split("/")
+    if parts[0] != "models":
+        return None, None
+    name, version, *_ = [*parts[1:], None, None]
+    return name, version
+
+
+def model_of(path: str) -> str:
+    """``NAME`` or ``NAME/VERSION`` in the path of a prediction."""
+    return path.removeprefix("/predictions/")

