@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -23,6 +23,7 @@ import yaml
 from ..errors import ArchiveError, InputError, ServerError, WeightsError
 from ..files import write_atomically
 from ..inference.metadata import read_metadata, shipped_weights
+from ..inference.styles import assemble, is_learned, read_style, read_weights, with_styles
 from ..naming import checked_name
 from .manifest import COLLECTION, DIGEST, MANIFEST, read_archive
 
@@ -52,7 +53,7 @@ def package(
     The same inputs always give the same bytes. Description and version are the weights' provenance.
 
     Args:
-        weights: The weights file; the model is named after it.
+        weights: The weights file, of a network or of a learned style; the model is named after it.
         model_store: Folder of the archive; made if it is not there.
         version: Instead of the one in the provenance.
         device_ids: GPUs over which TorchServe spreads the workers in turn; by default over all of them.
@@ -63,11 +64,12 @@ def package(
         ServerError: The archiver is not installed, or fails.
     """
     weights = Path(weights)
-    metadata = read_metadata(weights)
+    network = assemble(weights)
+    metadata = network.metadata
     name = checked_name(weights.stem, f"{weights}: rename the file")
     version = checked_name(version or str(metadata["provenance"].get("version") or "1.0"), f"{weights}: version")
     description = str(metadata["provenance"].get("description") or "")
-    contents = gather([weights], HANDLERS[metadata["task"]], device_ids)
+    contents = gather({weights.stem: content_of(weights)}, HANDLERS[metadata["task"]], device_ids)
     return build(Path(model_store), name, version, description, HANDLERS[metadata["task"]], contents)
 
 
@@ -80,11 +82,13 @@ def package_collection(
 
     Args:
         name: Of the model.
-        weights: Style networks of different names, and at most one of super-resolution for each factor.
+        weights: Style networks and learned styles of different names, and at most one network of super-resolution for
+            each factor. A style whose trunk is among them is added to it.
         model_store: As for :func:`package`.
 
     Raises:
-        WeightsError: As :func:`package`, or there are two networks of one name or factor.
+        WeightsError: As :func:`package`, or there are two networks of one name or factor, or a style has the name of
+            one of its trunk.
         InputError: Its name cannot be served.
         ServerError: As :func:`package`.
     """
@@ -96,7 +100,7 @@ def package_collection(
         raise WeightsError("a collection holds one network for each name, and for each factor of super-resolution")
     name = checked_name(name, "--collection")
     description = f"Collection of {', '.join(networks)}"
-    contents = gather(files, COLLECTION, None)
+    contents = gather(together(files), COLLECTION, None)
     return build(Path(model_store), name, "1.0", description, COLLECTION, contents)
 
 
@@ -170,7 +174,30 @@ def build(
     return Packaged(archive, built=True)
 
 
-def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
+def content_of(file: Path) -> bytes:
+    """The network of a weights file, as a file; of a learned style, with its trunk."""
+    return assemble(file).encode() if is_learned(read_metadata(file)) else file.read_bytes()
+
+
+def together(files: Sequence[Path]) -> dict[str, bytes]:
+    """Networks as files, by name, each with those styles among the files that were learned on it.
+
+    A style whose trunk is not among them is a network of its own.
+    """
+    styles = {file: read_style(file).trunk for file in files if is_learned(read_metadata(file))}
+    if not styles:
+        return {file.stem: file.read_bytes() for file in files}
+    contents = {}
+    for file in files:
+        if file not in styles:
+            network = read_weights(file)
+            own = [style for style, trunk in styles.items() if network.is_trunk and trunk == network.trunk]
+            contents[file.stem] = with_styles(file, network, own).encode() if own else file.read_bytes()
+            styles = {style: trunk for style, trunk in styles.items() if style not in own}
+    return contents | {style.stem: content_of(style) for style in styles}
+
+
+def gather(weights: Mapping[str, bytes], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
     """Everything an archive holds besides the manifest, by path in the archive."""
     package = Path(__file__).parents[1]
     modules = sorted([*package.glob("*.py"), *(file for room in ROOMS for file in (package / room).rglob("*.py"))])
@@ -178,7 +205,7 @@ def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | No
     contents = {file.relative_to(package.parent).as_posix(): file.read_bytes() for file in modules}
     contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}
     contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
-    return contents | {f"{file.stem}.safetensors": file.read_bytes() for file in weights}
+    return contents | {f"{name}.safetensors": content for name, content in weights.items()}
 
 
 def with_devices(config: bytes, device_ids: Sequence[int] | None) -> bytes:
