@@ -23,9 +23,9 @@ import yaml
 from ..errors import ArchiveError, InputError, ServerError, WeightsError
 from ..files import write_atomically
 from ..inference.metadata import read_metadata, shipped_weights
-from ..inference.styles import assemble, is_learned, read_style, read_weights, with_styles
+from ..inference.styles import Weights, assemble, decode_weights, is_learned, read_style, read_weights, with_styles
 from ..naming import checked_name
-from .manifest import COLLECTION, DIGEST, MANIFEST, read_archive
+from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, read_archive
 
 # What runs at inference: the modules of the package itself, and these rooms, whole.
 ROOMS = ("inference", "worker")
@@ -105,7 +105,12 @@ def package_collection(
 
 
 def repackage(
-    archive: str | Path, folder: str | Path, *, version: str | None = None, device_ids: Sequence[int] | None = None
+    archive: str | Path,
+    folder: str | Path,
+    *,
+    version: str | None = None,
+    device_ids: Sequence[int] | None = None,
+    style: Path | None = None,
 ) -> Packaged:
     """Builds ``folder/NAME.mar`` from an archive of this package, with the code and the weights that it holds.
 
@@ -114,8 +119,10 @@ def repackage(
         folder: Of the new archive; not the one of the old.
         version: Instead of its version.
         device_ids: Instead of its GPUs, as for :func:`package`.
+        style: File of a style to be added to its trunk in the archive.
 
     Raises:
+        WeightsError: The style does not fit.
         InputError: The archive is another's, or the version cannot be served.
         ArchiveError: It is missing or damaged.
         ServerError: The archiver is not installed, or fails.
@@ -128,10 +135,38 @@ def repackage(
         if bad := [name for name in names if name.startswith("/") or ".." in Path(name).parts]:
             raise InputError(f"{archive} holds a file that would be written elsewhere: {bad[0]}")
         contents = {name: file.read(name) for name in names}
+    if style is not None:
+        for name in networks_for(archive, style):
+            trunk = decode_weights(f"{archive}: {name}", contents[name])
+            contents[name] = with_styles(name, trunk, [style]).encode()
     config = f"{source.handler}.yaml"
     contents[config] = with_devices(contents[config], device_ids)
     version = checked_name(version or source.version, "version")
     return build(Path(folder), source.name, version, source.description, source.handler, contents)
+
+
+def networks_for(archive: str | Path, style: str | Path) -> list[str]:
+    """The names in an archive of the networks on whose trunk a style was learned; none in one that cannot be read."""
+    digest = read_style(style).trunk
+    return [name for name, network in networks_of(archive).items() if network.is_trunk and network.trunk == digest]
+
+
+def networks_of(archive: str | Path) -> dict[str, Weights]:
+    """The networks in an archive, by file name; none in one that is missing or another's."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = [name for name in file.namelist() if name.endswith(".safetensors")]
+            return {name: decode_weights(f"{archive}: {name}", file.read(name)) for name in names}
+    except (*DAMAGE, WeightsError):
+        return {}
+
+
+def check_addable(archive: str | Path, style: Path) -> None:
+    """Raises InputError if an archive has a style of the same name, in whichever network."""
+    for name, network in networks_of(archive).items():
+        named = network.metadata["provenance"].get("styles") or [{"name": Path(name).stem}]
+        if style.stem in {each["name"] for each in named}:
+            raise InputError(f"{archive} has a style {style.stem} already: rename {style}")
 
 
 def find_source(file: str, model_store: Path) -> Path:
@@ -172,6 +207,11 @@ def build(
         draft = run_archiver(Path(folder), name, version, handler, contents)
         write_atomically(archive, reproducible(draft, manifest))
     return Packaged(archive, built=True)
+
+
+def is_style(file: str | Path) -> bool:
+    """Whether a file is that of a learned style. Raises WeightsError if it cannot be read."""
+    return is_learned(read_metadata(file))
 
 
 def content_of(file: Path) -> bytes:
