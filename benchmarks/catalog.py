@@ -23,7 +23,7 @@ def build(name: str) -> ImageTransformationNetwork:
     network = kind(**config).eval()
     # These begin with zeros in the last layer, which an engine might leave out.
     if isinstance(network, SuperResolutionNetwork):
-        torch.nn.init.normal_(network.layers[-1].weight, std=0.01)
+        torch.nn.init.normal_(network.layers.get_parameter(f"{len(network.layers) - 1}.weight"), std=0.01)
     return network
 
 
