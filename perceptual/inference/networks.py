@@ -6,6 +6,7 @@ size the layers can take, and cropping back happen inside. Layers follow the pap
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -49,9 +50,9 @@ class ImageTransformationNetwork(nn.Module):
         self.normalize = Normalize(config.get("in_channels", 3))
 
     @property
+    @abstractmethod
     def transform(self) -> "Stack":
         """All layers, for padded images N×3×H×W and, of a network with styles, styles N×P; engines run them."""
-        raise NotImplementedError(type(self))
 
     @property
     def example(self) -> tuple[Tensor, ...]:
