@@ -89,6 +89,8 @@ class Eager:
     def __call__(self, x: Tensor, *style: Tensor) -> Tensor:
         """Runs a batch, N×C×H×W; the layout is the one in which PyTorch's convolutions are fastest."""
         x = x.contiguous(memory_format=torch.channels_last)
+        # Copies, as PyTorch compiles anew for tensors that were not made in inference mode.
+        style = tuple(each.clone() for each in style)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.layers(x, *style)
 
@@ -118,8 +120,9 @@ class Checked:
 
 def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layers | None:
     """Its layers compiled by PyTorch for all sizes; None, and a line in the log, if that fails or takes too long."""
-    layers = network.transform
-    engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=quick_in_bfloat16(device))
+    layers, half = network.transform, quick_in_bfloat16(device)
+    engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=half)
+    as_it_is = Eager(layers, device, bfloat16=half)
     example = [each.to(device) for each in network.example]
     failures: list[str] = []
 
@@ -138,7 +141,13 @@ def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layer
     if failures:
         logger.warning("torch.compile fails; running PyTorch as it is: %s", failures[0])
         return None
-    return Checked(engine, layers)
+
+    def choose(x: Tensor, *style: Tensor) -> Tensor:
+        # Small images take milliseconds. For them PyTorch chooses other convolutions on a CPU, and would compile anew,
+        # which takes a minute.
+        return (as_it_is if x.numel() < example[0].numel() else engine)(x, *style)
+
+    return Checked(choose, layers)
 
 
 def openvino(network: ImageTransformationNetwork) -> Layers:
