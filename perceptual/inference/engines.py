@@ -6,7 +6,6 @@ OpenVINO and ``compile``, run images one by one: on a CPU, a batch is no faster,
 its neighbours, and one whose result is not finite is run again in float32.
 """
 
-import copy
 import logging
 import sys
 import threading
@@ -22,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, first_line
-from .networks import ImageTransformationNetwork, InstanceNorm, Stack
+from .networks import ImageTransformationNetwork, InstanceNorm, with_norms
 
 Layers = Callable[..., Tensor]  # of images N×3×H×W and, of a network with styles, styles N×P
 
@@ -156,10 +155,11 @@ def openvino(network: ImageTransformationNetwork) -> Layers:
     from openvino import convert_model
 
     layers, example = network.transform, network.example
+    plain = with_norms(layers, OneImageNorm).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated, and warns of what it makes constant
         # Traced here: OpenVINO would have PyTorch check the trace too, which takes three times as long as all the rest.
-        traced = torch.jit.trace(with_instance_norm(layers), example, check_trace=False)
+        traced = torch.jit.trace(plain, example, check_trace=False)
         model = convert_model(
             traced, example_input=example, input=[[1, 3, -1, -1], *([*each.shape] for each in example[1:])]
         )
@@ -193,29 +193,14 @@ def openvino_core() -> Any:
     return Core()
 
 
-def with_instance_norm(layers: Stack) -> Stack:
-    """A copy with PyTorch's own instance norm, which OpenVINO runs faster than group norm."""
-    copied = copy.deepcopy(layers).to(memory_format=torch.contiguous_format)
-    for parent in list(copied.modules()):
-        for name, norm in parent.named_children():
-            if isinstance(norm, InstanceNorm):
-                setattr(parent, name, OneImageNorm(norm))
-    return copied
-
-
 class OneImageNorm(InstanceNorm):
-    """An instance norm of one image, as OpenVINO runs it fastest.
-
-    Args:
-        norm: Whose place it takes.
-    """
+    """An instance norm of one image, as OpenVINO runs it fastest."""
 
     one: Tensor
 
-    def __init__(self, norm: InstanceNorm) -> None:
-        super().__init__(norm.features)
-        self.place = norm.place
-        self.register_buffer("one", torch.ones(norm.features, 1, 1, 1), persistent=False)
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.register_buffer("one", torch.ones(features, 1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Maps 1×C×H×W to the same shape, by a style 1×P."""
