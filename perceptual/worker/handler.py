@@ -133,6 +133,8 @@ class ImageHandler(ABC):
         for index, (record, reply) in enumerate(zip(records, replies, strict=True)):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, idx=index)
             context.set_response_content_type(index, reply.media_type)
+            if record.stages:
+                context.set_response_header(index, "Server-Timing", record.server_timing())
             self.meter.tell(record, reply.status, reply.outcome, len(reply.body))
         self.answered += len(replies)
         if self.answered >= TRIM_AFTER:
