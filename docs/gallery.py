@@ -23,9 +23,9 @@ from perceptual.inference.resampling import resize_bicubic
 from perceptual.inference.sheets import contact_sheet
 from perceptual.options import UpscaleOptions
 from perceptual_training.degradation import degrade
-from perceptual_training.evaluation import detail, divisible, enlarged
 from perceptual_training.sheets import sheet
 from perceptual_training.style_evaluation import STYLES
+from perceptual_training.super_resolution_evaluation import detail, divisible, enlarged
 from perceptual_training.task import FRAME_SIZE, load_square
 
 DOCS = Path(__file__).parent

@@ -136,7 +136,7 @@ def repackage(
             raise InputError(f"{archive} holds a file that would be written elsewhere: {bad[0]}")
         contents = {name: file.read(name) for name in names}
     if style is not None:
-        for name in networks_for(archive, style):
+        for name in networks_of_trunk(archive, trunk_of(style)):
             trunk = decode_weights(f"{archive}: {name}", contents[name])
             contents[name] = with_styles(name, trunk, [style]).encode()
     config = f"{source.handler}.yaml"
@@ -145,10 +145,14 @@ def repackage(
     return build(Path(folder), source.name, version, source.description, source.handler, contents)
 
 
-def networks_for(archive: str | Path, style: str | Path) -> list[str]:
-    """The names in an archive of the networks on whose trunk a style was learned; none in one that cannot be read."""
-    digest = read_style(style).trunk
-    return [name for name, network in networks_of(archive).items() if network.is_trunk and network.trunk == digest]
+def trunk_of(style: str | Path) -> str:
+    """The digest of the trunk that a style file was learned on. Raises WeightsError if it is none, or damaged."""
+    return read_style(style).trunk
+
+
+def networks_of_trunk(archive: str | Path, trunk: str) -> list[str]:
+    """The names in an archive of the networks that are a trunk, by its digest; none in one that cannot be read."""
+    return [name for name, network in networks_of(archive).items() if network.is_trunk and network.trunk == trunk]
 
 
 def networks_of(archive: str | Path) -> dict[str, Weights]:
@@ -161,12 +165,12 @@ def networks_of(archive: str | Path) -> dict[str, Weights]:
         return {}
 
 
-def check_addable(archive: str | Path, style: Path) -> None:
-    """Raises InputError if an archive has a style of the same name, in whichever network."""
+def check_addable(archive: str | Path, style: str) -> None:
+    """Raises InputError if an archive has a style of a name already, in whichever network."""
     for name, network in networks_of(archive).items():
         named = network.metadata["provenance"].get("styles") or [{"name": Path(name).stem}]
-        if style.stem in {each["name"] for each in named}:
-            raise InputError(f"{archive} has a style {style.stem} already: rename {style}")
+        if style in {each["name"] for each in named}:
+            raise InputError(f"{archive} has a style {style} already: choose another name")
 
 
 def find_source(file: str, model_store: Path) -> Path:

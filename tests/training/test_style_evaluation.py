@@ -102,7 +102,7 @@ def test_a_network_is_worth_the_iterations_after_which_optimization_is_as_good(s
             yield style_evaluation_step(done, start, total)
 
     def style_evaluation_step(done, image, total):
-        from perceptual_training.optimization import Step
+        from perceptual_training.picture_optimization import Step
 
         return Step(done, image, {name: value.item() for name, value in total.items()})
 
