@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import yaml
 
-from ..errors import ArchiveError, InputError, ServerError, WeightsError
+from ..errors import ArchiveError, InputError, ServerError, WeightsError, did_you_mean
 from ..files import write_atomically
-from ..inference.metadata import read_metadata, shipped_weights
+from ..inference.metadata import known_names, named_weights, read_metadata
 from ..inference.styles import Weights, assemble, decode_weights, is_learned, read_style, read_weights, with_styles
 from ..naming import checked_name
 from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, read_archive
@@ -174,7 +174,7 @@ def check_addable(archive: str | Path, style: str) -> None:
 
 
 def find_source(file: str, model_store: Path) -> Path:
-    """The weights or the archive that a path means, or a name: of an archive in a model store, or of shipped weights.
+    """The weights or the archive that a path means, or a name: of an archive in a model store, or of a network.
 
     Raises:
         InputError: It is none of these.
@@ -189,11 +189,12 @@ def find_source(file: str, model_store: Path) -> Path:
         return path if path.exists() or not named else model_store / path
     if named and (archive := model_store / f"{file}.mar").exists():
         return archive
-    if weights := shipped_weights().get(file):
+    if weights := named_weights().get(file):
         return weights
+    hint = did_you_mean(file, [*named_weights(), *(each.stem for each in model_store.glob("*.mar"))])
     raise InputError(
         f"{file} is neither weights (.safetensors) nor an archive (.mar), nor the name of an archive in {model_store} "
-        "or of a network that ships"
+        f"or of a network{hint} ({known_names()})"
     )
 
 

@@ -57,8 +57,8 @@ def load(
     """Loads a trained network.
 
     Args:
-        name_or_path: A weights file, or the name of a network that ships, such as ``starry_night``; of a learned style,
-            the trunk is looked for beside the file and among the networks that ship.
+        name_or_path: A weights file, or a network's name: of one in ``networks/``, or of one that ships, such as
+            ``starry_night``; of a learned style, the trunk is looked for beside the file and there.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
         engine: How the network is run, as for :func:`perceptual.inference.engines.build`; ``auto`` is the fastest
             that is safe.

@@ -5,6 +5,7 @@ from torch import nn
 
 from perceptual import load
 from perceptual.inference.bands import Moments, run_in_bands
+from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.networks import StyleNetwork, neutral_style
 
 
@@ -49,7 +50,7 @@ def test_bands_are_of_the_style_asked_for():
 
 
 def test_bands_in_bfloat16_make_the_same_picture():
-    network = load("starry_night", "cpu", engine="eager").network
+    network = load(shipped_weights()["starry_night"], "cpu", engine="eager").network
     image = torch.from_numpy(astronaut()).movedim(2, 0)[None, :, :300, :256] / 255
     with torch.inference_mode():
         found, whole = in_bands(network, image, 40 * 256, bfloat16=True), network(image)
