@@ -4,6 +4,9 @@ export const DEFAULTS = {
   look: "", mix: "", share: 0.5, strength: 1, stroke: 0, keep: false, size: "1024", enlarge: "", format: "jpeg",
 };
 
+/** The photo itself, to be enlarged. */
+export const NONE = { id: "none", title: "No style", more: "Enlarge only", artist: "" };
+
 /** All looks of the models: each style of each, by an id that stands in the page's address. */
 export function looksOf(models) {
   const looks = models.flatMap((model) =>
@@ -18,9 +21,12 @@ export function looksOf(models) {
 
 /** All ways to enlarge, by an id likewise. */
 export function enlargersOf(models) {
-  return models.flatMap((model) =>
+  const enlargers = models.flatMap((model) =>
     model.scales.map((scale) => ({ id: `${model.name}:${scale}`, model: model.name, scale, named: model.named })),
   );
+  const alone = (each) => enlargers.filter(({ scale }) => scale === each.scale).length === 1;
+  for (const each of enlargers) each.title = `×${each.scale}${alone(each) ? "" : ` ${each.model}`}`;
+  return enlargers;
 }
 
 /** The looks that can be mixed with one: those of the same network. */
@@ -86,7 +92,7 @@ export function write(settings, sample) {
 }
 
 /** The command lines that do the same from a shell. `token` is the command that prints a token, if one is needed. */
-export function curl(steps, photo, result, format, token) {
+export function curl(steps, photo, result, token) {
   const place = (model) => new URL(`predictions/${model}`, location.href).href.split("?")[0];
   return steps
     .map(({ model, fields }, index) => {
@@ -100,7 +106,7 @@ export function curl(steps, photo, result, format, token) {
         `-F ${quoted(file)}`,
         ...given,
         quoted(place(model)),
-        `-o ${quoted(last ? `${result}.${extension(format)}` : "step.png")}`,
+        `-o ${quoted(last ? result : "step.png")}`,
       ].join(" ");
     })
     .join(" &&\n");

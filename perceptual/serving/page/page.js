@@ -1,175 +1,129 @@
 // The page: a photo, the look that was chosen for it, and the result.
 
 import { about, predict, Trouble } from "./api.js";
-import { curl, DEFAULTS, enlargersOf, extension, looksOf, partners, plan, read, write } from "./looks.js";
+import { get, make, picture, sleep } from "./dom.js";
+import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, partners, plan, read, write } from "./looks.js";
+import { quiet, say, sayAndRetry } from "./notice.js";
 import { open } from "./photo.js";
 import { watch } from "./server.js";
+import * as strip from "./strip.js";
 
 const STILL = 300; // milliseconds without a change before the whole picture is asked for
 const MOST_RESULTS = 12; // that are kept of a visit
+const AGAIN = 5; // seconds until what there is to choose from is asked for again
 const SIZES = ["512", "1024", "2048", ""]; // pixels of the longest side; the last is the photo's own
+const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP" };
 
-const get = (id) => document.getElementById(id);
 const controls = get("controls");
 
-let offers = { models: [], formats: ["jpeg"], max_bytes: Infinity, token: "", status: false };
+let offers = { models: [], formats: [], max_bytes: Infinity, token: "", status: false };
 let looks = [];
 let enlargers = [];
 let settings = read(location.search);
 let sample = new URLSearchParams(location.search).get("photo");
 let photo = null;
+let opening = 0; // counts photos
 let shown = null; // the result that can be downloaded
 let results = []; // of this visit, the newest first
 
-// What is being asked for. A change makes the whole picture stale, which is broken off; a preview only if its look is.
+// What is asked for. A change makes the whole picture stale, which is broken off; a preview only if its look is.
 let change = 0;
 let previewing = null;
 let whole = new AbortController();
-let thumbs = new AbortController();
 
-const lookNow = () => looks.find((each) => each.id === settings.look) ?? null;
-const enlargerNow = () => enlargers.find((each) => each.id === settings.enlarge) ?? null;
-const mixNow = () => looks.find((each) => each.id === settings.mix) ?? null;
-const title = (look) => look?.title ?? "No style";
+const by = (id) => (each) => each.id === id;
+const lookNow = () => looks.find(by(settings.look)) ?? null;
+const mixNow = () => looks.find(by(settings.mix)) ?? null;
+const enlargerNow = () => enlargers.find(by(settings.enlarge)) ?? null;
 
-// ---------------------------------------------------------------- what there is to choose
+// ---------------------------------------------------------------- what there is to choose from
 
 async function learn() {
   offers = await about();
   looks = looksOf(offers.models);
   enlargers = enlargersOf(offers.models);
-  if (!lookNow() && !(settings.look === "none" && enlargers.length)) settings.look = looks[0]?.id ?? "none";
+  if (!lookNow() && !(settings.look === NONE.id && enlargers.length)) settings.look = (looks[0] ?? NONE).id;
   if (!enlargerNow()) settings.enlarge = "";
-  if (!partners(lookNow(), looks).some((each) => each.id === settings.mix)) settings.mix = "";
+  if (!partners(lookNow(), looks).includes(mixNow())) settings.mix = "";
   if (!offers.formats.includes(settings.format)) settings.format = DEFAULTS.format;
   get("tabs").hidden = !offers.status;
-  showStrip();
+  if (strip.show(enlargers.length ? [NONE, ...looks] : looks) && photo) fillStrip();
   showSettings();
-  if (!looks.length && !enlargers.length) say("No model of this package is registered: perceptual models register");
+  if (!looks.length && !enlargers.length) say("No model is registered: perceptual models register NAME.");
 }
 
-function showStrip() {
-  const none = enlargers.length ? [{ id: "none", title: "No style", more: "Enlarge only" }] : [];
-  const ids = [...none, ...looks].map((each) => each.id).join("\n");
-  if (get("strip").dataset.ids === ids) return;
-  get("strip").dataset.ids = ids;
-  get("strip").replaceChildren(...[...none, ...looks].map(lookChoice));
-  if (photo) fillStrip();
-}
-
-function lookChoice(look) {
-  const input = make("input", { type: "radio", name: "look", value: look.id });
-  const thumb = make("span", { className: "thumb" });
-  const names = [look.title, look.more].map((text) => make("span", { textContent: text, dir: "auto", title: text }));
-  return make("label", { className: "look" }, input, thumb, ...names);
-}
-
-/** Thumbnails of this photo in every style, the chosen one first, and one after the other. */
-async function fillStrip() {
-  thumbs.abort();
-  thumbs = new AbortController();
-  const { signal } = thumbs;
-  for (const each of get("strip").querySelectorAll(".thumb")) each.replaceChildren();
-  const label = (look) => get("strip").querySelector(`input[value="${CSS.escape(look?.id ?? "none")}"]`)?.parentElement;
-  const put = (look, blob) => label(look)?.querySelector(".thumb").replaceChildren(picture(blob));
-  put(null, photo.thumb);
-  const waiting = looks.toSorted((one, other) => (other === lookNow()) - (one === lookNow()));
-  const work = async () => {
-    for (let look; (look = waiting.shift()); ) {
-      const steps = plan({ ...DEFAULTS, size: "" }, look, null);
-      put(look, (await patiently(() => predict(steps, photo.thumb, signal), signal)).blob);
-    }
-  };
-  // What goes wrong is told with the picture itself; the next success fills what is missing.
-  await Promise.all([work(), work()]).catch(() => {});
-}
-
-/** An attempt, again a few times where the server says when. */
-async function patiently(attempt, signal) {
-  for (let tries = 0; ; tries++) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (!error.retry || tries === 3) throw error;
-      await sleep(error.retry * 1000, signal);
-    }
-  }
+/** The chosen look first: it is the one that is looked at. */
+function fillStrip() {
+  const first = lookNow();
+  strip.fill(looks.toSorted((one, other) => (other === first) - (one === first)), photo);
 }
 
 // ---------------------------------------------------------------- settings
 
 function showSettings() {
-  const look = lookNow();
+  const [look, other] = [lookNow(), mixNow()];
   const others = partners(look, looks);
-  const factors = enlargers.map((each) => each.scale);
-  const named = (each) => (factors.filter((factor) => factor === each.scale).length > 1 ? ` ${each.model}` : "");
-  options("mix", [["", "None"], ...others.map((each) => [each.id, each.title])]);
-  options("enlarge", [["", "Off"], ...enlargers.map((each) => [each.id, `×${each.scale}${named(each)}`])]);
-  options("format", offers.formats.map((each) => [each, { jpeg: "JPEG", png: "PNG", webp: "WebP" }[each] ?? each]));
-  options("size", SIZES.map((each) => [each, each ? `${each} px` : photo ? `${photo.width} × ${photo.height}` : "whole"]));
-  const other = mixNow();
+  offer("mix", [["", "None"], ...others.map((each) => [each.id, each.title])]);
+  offer("enlarge", [["", "Off"], ...enlargers.map((each) => [each.id, each.title])]);
+  offer("format", offers.formats.map((each) => [each, FORMATS[each] ?? each]));
+  offer("size", SIZES.map((each) => [each, each ? `${each} px` : photo ? `${photo.width} × ${photo.height}` : "Whole"]));
   const has = { style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length };
   for (const each of controls.querySelectorAll("[data-needs]")) each.hidden = !has[each.dataset.needs];
-  for (const name of Object.keys(DEFAULTS)) {
+  for (const [name, value] of Object.entries(settings)) {
     const field = controls.elements[name];
-    if (field?.type === "checkbox") field.checked = settings[name];
-    else if (field) field.value = settings[name];
+    if (field) field[field.type === "checkbox" ? "checked" : "value"] = value;
   }
-  const percent = (part) => `${Math.round(part * 100)} %`;
   tell("strength", percent(settings.strength));
-  tell("stroke", settings.stroke === 0 ? "fine" : settings.stroke === 1 ? "coarse" : percent(settings.stroke));
+  tell("stroke", { 0: "fine", 1: "coarse" }[settings.stroke] ?? percent(settings.stroke));
   tell("share", `${percent(1 - settings.share)} : ${percent(settings.share)}`);
-  [get("one").textContent, get("other").textContent] = [title(look), title(other)];
-  const chosen = get("strip").querySelector(`input[value="${CSS.escape(settings.look)}"]`);
-  if (chosen && !chosen.checked) {
-    chosen.checked = true;
-    chosen.parentElement.scrollIntoView({ block: "nearest", inline: "nearest" });
-  }
-  showCurl();
+  [get("one").textContent, get("other").textContent] = [look?.title, other?.title];
+  strip.choose(settings.look);
+  const steps = plan(settings, look, enlargerNow());
+  get("curl").textContent = curl(steps, photo?.name ?? "photo.jpg", resultName(), offers.token);
 }
 
-function options(name, pairs) {
+/** Gives a field its choices, without disturbing one that has them. */
+function offer(name, choices) {
   const field = controls.elements[name];
-  if (field.dataset.pairs === String(pairs)) return;
-  field.dataset.pairs = String(pairs);
-  field.replaceChildren(...pairs.map(([value, text]) => make("option", { value, textContent: text })));
+  const key = JSON.stringify(choices);
+  if (field.dataset.choices === key) return;
+  field.dataset.choices = key;
+  field.replaceChildren(...choices.map(([value, textContent]) => make("option", { value, textContent })));
 }
 
 function tell(name, text) {
-  controls.elements[name].setAttribute("aria-valuetext", text);
+  controls.elements[name].ariaValueText = text;
   controls.querySelector(`output[for="${name}"]`).textContent = text;
 }
 
-function showCurl() {
-  const steps = plan(settings, lookNow(), enlargerNow());
-  get("curl").textContent = curl(steps, photo?.name ?? "photo.jpg", resultName(), settings.format, offers.token);
-}
+const percent = (part) => `${Math.round(part * 100)} %`;
 
-const resultName = () => {
+function resultName() {
   const stem = (photo?.name ?? "photo").replace(/\.\w+$/, "");
-  return [stem, lookNow()?.name, enlargerNow() && `x${enlargerNow().scale}`].filter(Boolean).join("-");
-};
+  const parts = [stem, lookNow()?.name, mixNow()?.name, enlargerNow() && `x${enlargerNow().scale}`];
+  return `${parts.filter(Boolean).join("-")}.${extension(settings.format)}`;
+}
 
 controls.addEventListener("input", ({ target }) => {
   if (!(target.name in DEFAULTS)) return;
-  const value = target.type === "checkbox" ? target.checked : target.type === "range" ? Number(target.value) : target.value;
-  set({ [target.name]: value }, ["format", "enlarge", "size"].includes(target.name) ? 0 : 1);
+  const value = { checkbox: target.checked, range: Number(target.value) }[target.type] ?? target.value;
+  set({ [target.name]: value }, !["format", "enlarge", "size"].includes(target.name));
 });
 controls.addEventListener("submit", (event) => event.preventDefault());
-get("strip").addEventListener("change", ({ target }) => set({ look: target.value, mix: "" }, 2));
+get("strip").addEventListener("change", ({ target }) => {
+  previewing?.abort();
+  set({ look: target.value, mix: "" });
+});
 
-/** Takes over settings; `effect` says what becomes of the preview: 0 it stays, 1 it is made again, 2 at once. */
-function set(changes, effect) {
+/** Takes over settings, which a preview may not show. */
+function set(changes, withPreview = true) {
   Object.assign(settings, changes);
-  if (effect === 2) previewing?.abort();
   showSettings();
   note();
-  refresh(effect > 0);
+  refresh(withPreview);
 }
 
-function note() {
-  history.replaceState(null, "", `${write(settings, sample)}${location.hash}`);
-}
+const note = () => history.replaceState(null, "", write(settings, sample) + location.hash);
 
 // ---------------------------------------------------------------- the picture
 
@@ -179,106 +133,104 @@ async function refresh(withPreview = true) {
   whole.abort();
   quiet();
   if (!photo) return;
-  const known = results.find((each) => each.photo === photo && same(each.settings, settings));
-  if (known) {
-    show(known);
-    busy(false);
-    return;
+  const known = made();
+  busy(!known);
+  if (known) previewing?.abort();
+  if (known) return show(known);
+  allow(null);
+  if (previewing && withPreview) return; // it goes on with what is set by then, and asks for the whole
+  try {
+    if (withPreview) await preview();
+    if (!made()) await complete();
+  } catch (error) {
+    if (error.name !== "AbortError") failed(error, () => learn().then(() => refresh(), failed));
   }
-  offer(null);
-  busy(true);
-  if (previewing && withPreview) return; // it goes on with what is set by then
-  if (withPreview && !(await preview())) return;
-  await complete();
 }
 
-/** Makes previews until none is out of date; whether that went well. */
+/** What was made of these settings before. */
+const made = () => results.find((each) => each.photo === photo && same(each.settings, settings));
+
+/** Makes previews until none is out of date. One that a moved slider overtakes is still shown: it is a step on the way. */
 async function preview() {
-  let made;
-  do {
-    made = change;
+  for (let asked = null; asked !== change && !made(); ) {
+    asked = change;
     previewing = new AbortController();
     const look = lookNow();
+    const steps = plan({ ...settings, format: "jpeg", size: "" }, look, null);
     try {
-      const steps = plan({ ...settings, format: "jpeg", size: "" }, look, null);
       const { blob } = steps.length ? await predict(steps, photo.preview, previewing.signal) : { blob: photo.preview };
-      if (look === lookNow()) await display(blob);
+      const url = await decoded(blob);
+      if (look === lookNow() && !made()) display(url);
     } catch (error) {
-      if (error.name !== "AbortError") {
-        previewing = null;
-        if (made !== change) return preview();
-        failed(error);
-        return false;
-      }
+      if (asked === change) throw error;
+    } finally {
+      previewing = null;
     }
-  } while (made !== change);
-  previewing = null;
-  return true;
+  }
 }
 
 async function complete() {
+  whole.abort();
   whole = new AbortController();
   const { signal } = whole;
-  try {
-    await sleep(STILL, signal);
-    const steps = plan(settings, lookNow(), enlargerNow());
-    const mixed = [lookNow(), mixNow()].filter(Boolean);
-    const told = { title: mixed.map(title).join(" + ") || title(null), artist: mixed.map((each) => each.artist).join(", ") };
-    const name = `${resultName()}.${extension(settings.format)}`;
-    const made = steps.length
-      ? await predict(steps, photo.file, signal)
-      : { blob: photo.file, stages: {}, time: 0 };
-    signal.throwIfAborted();
-    keep({ ...made, name, photo, settings: { ...settings }, ...told });
-    busy(false);
-    fillMissing();
-  } catch (error) {
-    if (error.name !== "AbortError") failed(error);
-  }
+  await sleep(STILL, signal);
+  const steps = plan(settings, lookNow(), enlargerNow());
+  const styles = [lookNow() ?? NONE, mixNow()].filter(Boolean);
+  const result = {
+    photo,
+    settings: { ...settings },
+    name: resultName(),
+    title: styles.map((each) => each.title).join(" + "),
+    artist: styles.map((each) => each.artist).filter(Boolean).join(" + "),
+    ...(steps.length ? await predict(steps, photo.file, signal) : { blob: photo.file, stages: {}, time: 0 }),
+  };
+  busy(false);
+  keep(result);
+  strip.fillMissing(looks, photo);
 }
 
-function fillMissing() {
-  if (get("strip").querySelector(".thumb:empty") && thumbs.signal.aborted) fillStrip();
-}
-
-async function display(blob) {
+/** The address of a picture that the browser has at hand, so that nothing flickers. */
+async function decoded(blob) {
   const url = URL.createObjectURL(blob);
-  const next = new Image();
-  next.src = url;
-  await next.decode().catch(() => {});
+  await make("img", { src: url }).decode();
+  return url;
+}
+
+function display(url) {
   const previous = get("after").src;
   get("after").src = url;
   get("frame").dataset.result = "";
-  if (previous && !results.some((each) => each.url === previous)) URL.revokeObjectURL(previous);
+  if (!results.some((each) => each.url === previous)) URL.revokeObjectURL(previous);
 }
 
 async function show(result) {
-  get("after").src = result.url;
-  get("after").alt = [`${result.photo.name}: ${result.title}`, result.artist].filter(Boolean).join(", ");
+  const asked = change;
+  const after = get("after");
+  after.src = result.url;
+  after.alt = [`${result.photo.name}: ${result.title}`, result.artist].filter(Boolean).join(", ");
   get("frame").dataset.result = "";
-  await get("after").decode().catch(() => {});
-  const { naturalWidth: width, naturalHeight: height } = get("after");
-  get("caption").replaceChildren(make("b", { textContent: result.title }), result.artist ? ` ${result.artist}` : "");
-  get("times").textContent = [`${width} × ${height}`, ...times(result)].join(" · ");
-  offer(result);
+  await after.decode().catch(() => {}); // where another has taken its place
+  if (asked !== change) return;
+  get("caption").replaceChildren(make("b", { textContent: result.title }), ` ${result.artist}`);
+  get("times").textContent = [`${after.naturalWidth} × ${after.naturalHeight}`, ...times(result)].join(" · ");
+  allow(result);
 }
 
 /** How long a result took and, if the server tells, where that went. */
 function times({ time, stages }) {
   if (!time) return [];
   const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(milliseconds < 100 ? 3 : 2)} s`;
-  const parts = Object.entries(stages).filter(([name, value]) => name !== "wait" || value > 50);
-  return [seconds(time), parts.map(([name, value]) => `${name} ${seconds(value)}`).join(", ")].filter(Boolean);
+  const parts = Object.entries(stages).map(([name, value]) => `${name} ${seconds(value)}`);
+  return [seconds(time), parts.join(", ")].filter(Boolean);
 }
 
 /** Lets a result be downloaded and seen in full size; null while there is none. */
-function offer(result) {
+function allow(result) {
   shown = result;
   const link = get("download");
   if (result) Object.assign(link, { href: result.url, download: result.name });
   else link.removeAttribute("href");
-  link.toggleAttribute("aria-disabled", false);
-  if (!result) link.setAttribute("aria-disabled", "true");
+  link.ariaDisabled = result ? null : "true";
   get("enlarged").disabled = !result;
   for (const each of get("results").querySelectorAll("button"))
     each.ariaCurrent = each.dataset.url === result?.url ? "true" : null;
@@ -301,32 +253,49 @@ function resultChoice(result) {
 }
 
 function bringBack(result) {
-  const other = result.photo !== photo;
   settings = { ...result.settings };
-  if (other) setPhoto(result.photo);
+  if (result.photo !== photo) usePhoto(result.photo);
   showSettings();
   note();
   refresh();
 }
 
+const same = (one, other) => Object.keys(DEFAULTS).every((name) => one[name] === other[name]);
+
+function busy(is) {
+  get("frame").toggleAttribute("data-busy", is);
+  get("stage").ariaBusy = is;
+}
+
+/** Tells what went wrong, and does it again where that may help. */
+function failed(error, again = begin) {
+  if (!(error instanceof Trouble)) throw error;
+  busy(false);
+  if (error.retry) sayAndRetry(error.message, error.retry, again);
+  else say(error.message);
+  if (error.status === 404) learn().catch(() => {}); // the model has gone
+}
+
 // ---------------------------------------------------------------- photos
 
 async function take(file, name, from = null) {
+  const mine = (opening += 1);
   say("Opening the photo …");
   try {
     const opened = await open(file, name, looks[0], offers.max_bytes);
+    if (mine !== opening) return; // another was chosen meanwhile
     sample = from;
-    quiet();
-    setPhoto(opened);
-    note();
-    showSettings();
-    await refresh();
+    usePhoto(opened);
   } catch (error) {
-    say(error.message);
+    failed(error, () => take(file, name, from));
+    return;
   }
+  showSettings();
+  note();
+  await refresh();
 }
 
-function setPhoto(opened) {
+function usePhoto(opened) {
   photo = opened;
   previewing?.abort();
   get("before").src = photo.url;
@@ -334,7 +303,7 @@ function setPhoto(opened) {
   get("after").removeAttribute("src");
   delete get("frame").dataset.result;
   get("caption").textContent = get("times").textContent = "";
-  for (const each of [get("frame"), get("stage")]) each.style.setProperty("--ratio", photo.width / photo.height);
+  get("stage").style.setProperty("--ratio", photo.width / photo.height);
   get("start").hidden = true;
   get("work").hidden = get("another").hidden = false;
   fillStrip();
@@ -343,9 +312,10 @@ function setPhoto(opened) {
 async function takeSample(name) {
   const response = await fetch(`page/samples/${encodeURIComponent(name)}.jpg`).catch(() => null);
   if (response?.ok) await take(await response.blob(), `${name}.jpg`, name);
+  else say("The server does not send this sample.");
 }
 
-const takeFirst = (files) => files.length && take(files[0], files[0].name || "photo");
+const takeFirst = (files) => files.length && take(files[0], files[0].name);
 
 for (const [button, input] of [["choose", "file"], ["another", "file"], ["take", "camera"]])
   get(button).addEventListener("click", () => get(input).click());
@@ -354,40 +324,39 @@ for (const input of [get("file"), get("camera")])
     takeFirst(input.files);
     input.value = ""; // so that the same file can be chosen again
   });
-get("samples").addEventListener("click", (event) => {
-  const button = event.target.closest("[data-sample]");
+get("samples").addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-sample]");
   if (button) takeSample(button.dataset.sample);
 });
-addEventListener("paste", (event) => takeFirst(event.clipboardData.files));
+addEventListener("paste", ({ clipboardData }) => takeFirst(clipboardData.files));
 
-let depth = 0; // of elements that a dragged file has entered
-const dragging = (step) => document.body.toggleAttribute("data-dragging", (depth = Math.max(0, depth + step)) > 0);
-addEventListener("dragenter", (event) => event.dataTransfer.types.includes("Files") && dragging(1));
-addEventListener("dragleave", (event) => event.dataTransfer.types.includes("Files") && dragging(-1));
-addEventListener("dragover", (event) => event.preventDefault());
-addEventListener("drop", (event) => {
+const drag = (event, over) => {
   event.preventDefault();
-  dragging(-depth);
+  document.body.toggleAttribute("data-dragging", over && event.dataTransfer.types.includes("Files"));
+};
+addEventListener("dragover", (event) => drag(event, true));
+addEventListener("dragleave", (event) => drag(event, event.relatedTarget !== null));
+addEventListener("drop", (event) => {
+  drag(event, false);
   takeFirst(event.dataTransfer.files);
 });
 
 // ---------------------------------------------------------------- comparing, full size, copying
 
-get("compare").addEventListener("input", compare);
 function compare() {
-  const part = Number(get("compare").value);
-  get("frame").style.setProperty("--split", `${part}%`);
+  const part = get("compare").value;
   get("frame").style.setProperty("--part", part);
-  get("compare").setAttribute("aria-valuetext", `${part} % photo, ${100 - part} % result`);
+  get("compare").ariaValueText = `${part} % photo, ${100 - part} % result`;
 }
+get("compare").addEventListener("input", compare);
 
-get("enlarged").addEventListener("click", () => {
+get("enlarged").addEventListener("click", async () => {
   const pixels = get("pixels");
-  pixels.src = shown.url;
-  pixels.alt = get("after").alt;
-  pixels.decode().catch(() => {}).then(() => (pixels.width = pixels.naturalWidth / devicePixelRatio));
+  Object.assign(pixels, { src: shown.url, alt: get("after").alt });
   get("full").showModal();
   get("scroll").focus();
+  await pixels.decode();
+  pixels.width = pixels.naturalWidth / devicePixelRatio;
 });
 
 get("copy").addEventListener("click", async () => {
@@ -396,80 +365,11 @@ get("copy").addEventListener("click", async () => {
     say("Copied.");
   } catch {
     getSelection().selectAllChildren(get("curl"));
-    say("Selected: press Ctrl+C.");
+    say("Selected: copy it with Ctrl+C.");
   }
 });
 
-// ---------------------------------------------------------------- what is said
-
-let countdown = null;
-
-function say(text, again = null) {
-  clearInterval(countdown);
-  get("message").textContent = text;
-  get("notice").toggleAttribute("data-shown", true);
-  get("retry").hidden = !again;
-  get("retry").onclick = again;
-  if (!again) countdown = setTimeout(quiet, 8000);
-}
-
-function quiet() {
-  clearTimeout(countdown);
-  get("notice").toggleAttribute("data-shown", false);
-  get("message").textContent = "";
-  get("retry").hidden = true;
-}
-
-/** Tells what went wrong, and tries again where that may help. */
-function failed(error) {
-  if (!(error instanceof Trouble)) throw error;
-  busy(false);
-  thumbs.abort();
-  if (!error.retry) {
-    say(error.message);
-    if (error.status === 404) learn().catch(() => {}); // the model has gone
-    return;
-  }
-  say(`${error.message} Trying again in ${error.retry} s.`, again);
-  countdown = setTimeout(again, error.retry * 1000);
-}
-
-function again() {
-  quiet();
-  learn().then(() => refresh(), failed);
-}
-
-function busy(is) {
-  get("frame").toggleAttribute("data-busy", is);
-  get("stage").setAttribute("aria-busy", is);
-}
-
-// ---------------------------------------------------------------- odds and ends
-
-function make(tag, properties, ...children) {
-  const { dir, ...others } = properties;
-  const element = Object.assign(document.createElement(tag), others);
-  if (dir) element.dir = dir;
-  element.append(...children);
-  return element;
-}
-
-function picture(blob, alt = "") {
-  const image = make("img", { alt });
-  image.src = URL.createObjectURL(blob);
-  image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
-  return image;
-}
-
-const same = (one, other) => Object.keys(DEFAULTS).every((name) => one[name] === other[name]);
-
-function sleep(milliseconds, signal) {
-  return new Promise((done, broken) => {
-    signal.throwIfAborted();
-    const timer = setTimeout(done, milliseconds);
-    signal.addEventListener("abort", () => (clearTimeout(timer), broken(signal.reason)), { once: true });
-  });
-}
+// ---------------------------------------------------------------- tabs, and the beginning
 
 let watching = new AbortController();
 
@@ -484,23 +384,20 @@ function showTab() {
 }
 
 addEventListener("hashchange", showTab);
-document.addEventListener("visibilitychange", () => document.hidden || learn().catch(() => {}));
+// Models may have come or gone while nobody looked; if the server is away, the next picture tells.
 addEventListener("focus", () => learn().catch(() => {}));
 
 async function begin() {
-  compare();
   try {
     await learn();
   } catch (error) {
-    say(error.message, begin);
-    countdown = setTimeout(begin, (error.retry || 5) * 1000);
+    sayAndRetry(error.message, error.retry || AGAIN, begin);
     return;
   }
-  quiet();
   showTab();
-  get("start").hidden = Boolean(sample);
   if (sample) await takeSample(sample);
-  if (!photo) get("start").hidden = false;
+  get("start").hidden = photo !== null;
 }
 
+compare();
 begin();
