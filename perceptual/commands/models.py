@@ -3,6 +3,7 @@
 import json
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from ..settings import Integer
@@ -19,6 +20,20 @@ DESCRIPTION = """Registers, scales and removes models while the server runs.
 
 The server is the one that `perceptual serve` started last, or the one on --port, or at --url.
 """
+
+
+@dataclass(frozen=True)
+class WorkerCount(Integer):
+    """A number of workers, or None for ``auto``."""
+
+    low: float = 0
+
+    def parse(self, value: Any) -> Any:
+        """An int or None, from text."""
+        return None if value == "auto" else super().parse(value)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or auto"
 
 
 def add_to(subparsers: Any) -> None:
@@ -45,7 +60,7 @@ def add_to(subparsers: Any) -> None:
     scale.add_argument("name", metavar="NAME", help="of the model")
     scale.add_argument(
         "--workers",
-        type=count_or_auto,
+        type=converter(WorkerCount()),
         metavar="N",
         required=True,
         help="how many; 0 pauses the model, auto takes as many as memory and cores hold",
@@ -151,11 +166,6 @@ def unregister_model(args: Namespace) -> None:
 
     managed(server_of(args)).unregister(args.name, args.version)
     print(f"{args.name} {args.version or ''}".rstrip() + " is unregistered; its archive stays in the model store")
-
-
-def count_or_auto(text: str) -> int | None:
-    """For argparse: a number of workers, or None for ``auto``."""
-    return None if text == "auto" else converter(Integer(0))(text)
 
 
 def gpu_list(text: str) -> list[int]:
