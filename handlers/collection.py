@@ -32,9 +32,9 @@ class CollectionHandler(ImageHandler):
 
     def load(self, folder: Path, device: str, engine: str) -> None:
         """Loads all networks; there is one for each factor (:func:`perceptual.archives.build.package_collection`)."""
-        networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
+        self.networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
         self.styles, self.upscalers = {}, {}
-        for name, each in networks.items():
+        for name, each in self.networks.items():
             if each.network.task != "style":
                 self.upscalers[each.network.scale] = each
                 continue

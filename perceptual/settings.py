@@ -198,6 +198,12 @@ def option_name(each: Field[Any]) -> str:
     return each.name.replace("_", "-")
 
 
+def described(each: Field[Any]) -> dict[str, Any]:
+    """A setting as JSON has it: its name, what values it takes, its default and its meaning."""
+    values, meaning = str(each.metadata["kind"]), each.metadata["help"]
+    return {"name": option_name(each), "values": values, "default": each.default, "meaning": meaning}
+
+
 def parse(cls: type[T], values: Mapping[str, Any]) -> T:
     """Builds a dataclass of settings from values named as by :func:`option_name`.
 
