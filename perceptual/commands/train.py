@@ -102,8 +102,11 @@ def train_super_resolution(args: Namespace) -> int:
 
 
 def merged(args: Namespace, settings: type[T]) -> T:
-    """The recipe's settings and, over them, those of the command line."""
+    """The recipe's settings and, over them, those of the command line; before anything else of a training."""
+    from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import read_recipe
+
+    use_scratch_folder()
 
     recipe = read_recipe(args.recipe) if args.recipe else {}
     return parse(settings, {**recipe, **given(args, settings)})
