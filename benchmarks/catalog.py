@@ -21,8 +21,9 @@ def build(name: str) -> ImageTransformationNetwork:
     """A network with random weights: what it takes does not depend on them."""
     kind, config = CATALOG[name]
     network = kind(**config).eval()
-    # Those of super-resolution begin with zeros in the last layer, which an engine might leave out.
-    torch.nn.init.normal_(network.layers[-1].weight, std=0.01)
+    # These begin with zeros in the last layer, which an engine might leave out.
+    if isinstance(network, SuperResolutionNetwork):
+        torch.nn.init.normal_(network.layers.get_parameter(f"{len(network.layers) - 1}.weight"), std=0.01)
     return network
 
 

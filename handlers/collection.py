@@ -44,7 +44,7 @@ class CollectionHandler(ImageHandler):
 
     def warm_up_options(self) -> Iterable[CollectionOptions]:
         """A style of every network and every factor, each alone."""
-        yield from (CollectionOptions(style=((each.styles[0], 1.0),)) for each in set(self.styles.values()))
+        yield from (CollectionOptions(style=((each.styles[0], 1.0),)) for each in dict.fromkeys(self.styles.values()))
         yield from (CollectionOptions(scale=factor) for factor in self.upscalers)
 
     def scale_of(self, options: CollectionOptions) -> int:

@@ -39,6 +39,10 @@ class Progress(NamedTuple):
     earlier: tuple[dict[str, Any], ...] = ()
 
 
+class Unsound(TrainingError):
+    """A checkpoint is damaged, or has numbers that are not finite."""
+
+
 def previous(path: Path) -> Path:
     """Where the checkpoint before a checkpoint is kept."""
     return path.with_stem(f"{path.stem}_previous")
@@ -121,7 +125,7 @@ def newest_sound(path: Path) -> tuple[Path, dict[str, Any], str | None]:
     """The newest sound checkpoint of a run: its file, its state, and why a newer one was passed over, if one was.
 
     Raises:
-        TrainingError: There is none.
+        TrainingError: There is none, or the newest is of another version.
     """
     reasons = []
     for file in (path, previous(path)):
@@ -129,7 +133,7 @@ def newest_sound(path: Path) -> tuple[Path, dict[str, Any], str | None]:
             state = read_checkpoint(file)
         except FileNotFoundError:
             continue
-        except TrainingError as error:
+        except Unsound as error:
             reasons.append(str(error))
         else:
             return file, state, f"{reasons[0]}; going on from {file}" if reasons else None
@@ -143,18 +147,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none.
-        TrainingError: It is damaged, of another version, or has numbers that are not finite.
+        Unsound: It is damaged, or has numbers that are not finite.
+        TrainingError: It is of another version.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:  # torch.load raises whatever unpickling does
-        raise TrainingError(f"{path} is damaged: {first_line(error)}") from error
+        raise Unsound(f"{path} is damaged: {first_line(error)}") from error
     if not isinstance(state, dict) or {*Progress._fields, *KEYS} - state.keys():
         raise TrainingError(f"{path} is no checkpoint of this version; name another --sample-path to begin anew")
     if not all(value.isfinite().all() for value in tensors_in([state["network"], state["optimizers"]])):
-        raise TrainingError(f"{path} has numbers that are not finite")
+        raise Unsound(f"{path} has numbers that are not finite")
     return state
 
 

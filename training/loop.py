@@ -4,7 +4,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,6 @@ from perceptual.files import remove_leftovers, write_atomically
 from perceptual.inference.engines import quick_in_bfloat16
 from perceptual.inference.metadata import find_weights, read_metadata
 from perceptual.inference.networks import ImageTransformationNetwork
-from perceptual.inference.weights import save_network
 
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, newest_sound, previous, save_checkpoint
@@ -63,6 +62,9 @@ class Task(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """What the weights' metadata should say of the task."""
+
+    def save(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the weights, with the task's provenance and facts of the training."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,7 @@ class Training:
             **({"earlier_trainings": progress.earlier} if progress.earlier else {}),
         }
         with mixed_with(self.network, self.initial, self.settings.initial_share):
-            save_network(self.run.latest, self.network, {**self.task.provenance(), **facts})
+            self.task.save(self.run.latest, facts)
         # After the weights: where a checkpoint is, they are as far at least.
         save_checkpoint(self.run.checkpoint, progress, self.settings, self.sources, self.network, self.optimizers)
 
@@ -317,6 +319,7 @@ def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
     initial = find_weights(settings.initial_weights) if settings.initial_weights and settings.initial_share else None
     return {
         "the paintings" if "styles" in told else "the painting": str(told.get("style_image_sha256")),
+        "the trunk": str(told.get("trunk", "")),
         "the loss network": identity(str(told.get("loss_network"))),
         "the initial weights": hashlib.sha256(initial.read_bytes()).hexdigest() if initial else "",
     }

@@ -47,14 +47,15 @@ def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer
     """The optimizers that share a network's parameters, of the kind ``muon`` or ``adam``.
 
     Muon is for layers between hidden features alone; the first and the last layer, which see colours, and norms and
-    biases are Adam's with it too.
+    biases are Adam's with it too. Frozen parameters are left out; where nothing but a table of styles is trained, its
+    rate is the learning rate.
     """
-    parameters = list(network.parameters())
+    parameters = [each for each in network.parameters() if each.requires_grad]
     inner = [each for each in parameters if kind == "muon" and each.ndim == 4 and min(each.shape[:2]) > 3]
     chosen = {id(each) for each in inner}
     others = [each for each in parameters if id(each) not in chosen]
-    tables = [each for each in others if is_table(each)]
-    groups: list[dict[str, Any]] = [{"params": [each for each in others if not is_table(each)]}]
+    tables = [each for each in others if is_table(each) and len(parameters) > 1]
+    groups: list[dict[str, Any]] = [{"params": [each for each in others if not any(each is one for one in tables)]}]
     if tables:
         groups.append({"params": tables, "rate": STYLE_RATE})
     adam = Adam(groups, lr, fused=parameters[0].device.type == "cuda")
@@ -63,4 +64,4 @@ def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer
 
 def is_table(parameter: nn.Parameter) -> bool:
     """Whether it is the table of several styles."""
-    return parameter.ndim == 3 and parameter[..., 0].numel() > 1
+    return parameter.ndim == 3 and parameter.shape[:2].numel() > 1

@@ -172,6 +172,33 @@ class StylesSettings(PaintingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearningSettings(PaintingSettings):
+    """What the learning of a painting on a trunk can be told besides, and its own defaults."""
+
+    trunk: Path = setting(
+        MISSING,
+        FilePath("a network"),
+        "learn the style on this network of many styles, a file or one that ships, whose convolutions stay: minutes",
+        NETWORK,
+    )
+    style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
+    style_sizes: tuple[int, ...] = setting(
+        (256, 512), Several(Integer(32)), "the painting's shorter sides in training, in pixels, as the trunk's", DATA
+    )
+    style_weights: tuple[float, ...] = setting((5.0,), Several(Number(0)), "as for many styles", LOSSES)
+    content_layers: tuple[str, ...] = setting(("relu3_3",), Several(Text("a layer")), "layers for content", LOSSES)
+    batch_size: int = setting(2, Integer(1), "photos per iteration", DATA)
+    image_size: int = setting(224, Integer(32), "side of the training crops, in pixels", DATA)
+    iterations: int = setting(150, Integer(1), "iterations in all", OPTIMIZATION)
+    optimizer: str = setting("adam", Choice(("muon", "adam")), "there is no layer for muon here", OPTIMIZATION)
+    lr: float = setting(2e-2, Number(0), "learning rate", OPTIMIZATION)
+    lr_schedule: str = setting("cosine", Choice(("constant", "cosine")), "see style", OPTIMIZATION)
+    log_step: int = setting(10, Integer(1), "iterations between two lines of the log", OUTPUT)
+    sample_step: int = setting(50, Integer(1), "iterations between two sample sheets", OUTPUT)
+    save_step: int = setting(25, Integer(1), "iterations between two checkpoints", OUTPUT)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuperResolutionSettings(TrainingSettings):
     """What a super-resolution training can be told besides, and its own defaults."""
 
@@ -270,7 +297,7 @@ class StyleEvaluationSettings:
 
 PATHS = {
     each.name: each
-    for cls in (StyleSettings, StylesSettings, SuperResolutionSettings)
+    for cls in (StyleSettings, StylesSettings, LearningSettings, SuperResolutionSettings)
     for each in settings_of(cls)
     if isinstance(each.metadata["kind"], FilePath)
 }

@@ -1,6 +1,7 @@
 """Style transfer: one network for one painting (section 3 of Johnson et al. 2016)."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torchvision.transforms.v2.functional import center_crop, resize, to_pil_ima
 
 from perceptual.inference import images
 from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.weights import save_network
 
 from .data import resized_crops
 from .loop import train
@@ -86,6 +88,10 @@ class StyleTransfer:
     def frame(self) -> Image.Image:
         """The first sample, stylized."""
         return to_pil_image(run_finished(self.network, self.samples[:1])[0].cpu())
+
+    def save(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the network, with facts beside its provenance."""
+        save_network(path, self.network, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:
         """Where the weights come from, in words and numbers."""

@@ -4,6 +4,7 @@ Conditional instance normalization (Dumoulin et al. 2017, https://arxiv.org/abs/
 et al. 2016. Every crop of a batch is given a style at random, at one of the sizes that each painting is learned at.
 """
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from perceptual.errors import InvalidOption
 from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.weights import save_network
 
 from . import parallel
 from .data import RandomCrops, batches, find_photos, resized_crops
 from .loop import train
 from .objective import StyleObjective, build_objective
 from .paintings import Painting, digest, find_paintings
-from .settings import StylesSettings
+from .settings import LearningSettings, StylesSettings
 from .sheets import sheet
 from .style import POOLED
 from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
@@ -58,11 +60,13 @@ class ManyStyles:
         device: Where to train.
     """
 
-    def __init__(self, settings: StylesSettings, device: torch.device) -> None:
+    settings: StylesSettings | LearningSettings
+
+    def __init__(self, settings: StylesSettings | LearningSettings, device: torch.device) -> None:
         self.settings = settings
         if len(settings.style_sizes) > 2 or sorted(settings.style_sizes) != list(settings.style_sizes):
             raise InvalidOption("style-sizes: expected one, or two of which the second is larger")
-        self.paintings = find_paintings(settings.style_dir)
+        self.paintings = self.find_paintings()
         self.samples = sample_photos(settings).to(device)
         self.crops = resized_crops(settings.image_size)
         sizes = settings.style_sizes
@@ -70,15 +74,29 @@ class ManyStyles:
         self.objective, self.origin = build_objective(settings, targets, device)
         self.factors = self.balance(device)
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        network = build_network(
-            StyleNetwork,
-            settings,
-            styles=len(self.paintings),
-            sizes=len(sizes),
-            in_channels=settings.in_channels,
-        )
+        network = self.build(device)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.reached: dict[str, float] = {}
+
+    def find_paintings(self) -> list[Painting]:
+        """What to learn. Raises as :func:`.paintings.find_paintings`."""
+        assert isinstance(self.settings, StylesSettings)
+        return find_paintings(self.settings.style_dir)
+
+    def build(self, device: torch.device) -> StyleNetwork:
+        """The network to train, with a style for every painting at each size."""
+        return build_network(
+            StyleNetwork,
+            self.settings,
+            styles=len(self.paintings),
+            sizes=len(self.settings.style_sizes),
+            in_channels=self.settings.in_channels,
+        )
+
+    def factors_wanted(self) -> dict[str, float]:
+        """By which factor a painting weighs more or less than others."""
+        assert isinstance(self.settings, StylesSettings)
+        return factors_by_name(self.settings.style_factors, self.paintings)
 
     def balance(self, device: torch.device) -> Tensor:
         """The factor of the style loss after each painting, at each size."""
@@ -86,7 +104,7 @@ class ManyStyles:
         crops = RandomCrops(find_photos(settings.content_dir, settings.split), self.crops, settings.seed)
         own = own_losses(self.objective, batches(crops, 4, 0, MEASURED // 4, 0, device))
         factors = OWN / own
-        wanted = factors_by_name(settings.style_factors, self.paintings)
+        wanted = self.factors_wanted()
         each = [wanted.get(painting.name, 1.0) for painting in self.paintings for _ in settings.style_sizes]
         return factors * factors.new_tensor(each)
 
@@ -139,6 +157,10 @@ class ManyStyles:
     def frame(self) -> Image.Image:
         """The first sample in the first style."""
         return to_pil_image(self.stylized(self.samples[:1], 0)[0].cpu())
+
+    def save(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the network, with facts beside its provenance."""
+        save_network(path, self.network, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:
         """Where the weights come from, in words and numbers."""

@@ -1,5 +1,6 @@
 """Super-resolution: one network for one upscaling factor (section 4.2 of Johnson et al. 2016)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from perceptual.errors import InvalidOption
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.resampling import resize_bicubic
+from perceptual.inference.weights import save_network
 
 from .data import plain_crops
 from .degradation import degrade
@@ -112,6 +114,10 @@ class SuperResolution:
     def frame(self) -> Image.Image:
         """The first sample, enlarged."""
         return to_pil_image(run_finished(self.network, self.reduce(self.samples[:1]))[0].cpu())
+
+    def save(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the network, with facts beside its provenance."""
+        save_network(path, self.network, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:
         """Where the weights come from, in words and numbers."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -23,8 +23,9 @@ import yaml
 from ..errors import ArchiveError, InputError, ServerError, WeightsError
 from ..files import write_atomically
 from ..inference.metadata import read_metadata, shipped_weights
+from ..inference.styles import Weights, assemble, decode_weights, is_learned, read_style, read_weights, with_styles
 from ..naming import checked_name
-from .manifest import COLLECTION, DIGEST, MANIFEST, read_archive
+from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, read_archive
 
 # What runs at inference: the modules of the package itself, and these rooms, whole.
 ROOMS = ("inference", "worker")
@@ -52,7 +53,7 @@ def package(
     The same inputs always give the same bytes. Description and version are the weights' provenance.
 
     Args:
-        weights: The weights file; the model is named after it.
+        weights: The weights file, of a network or of a learned style; the model is named after it.
         model_store: Folder of the archive; made if it is not there.
         version: Instead of the one in the provenance.
         device_ids: GPUs over which TorchServe spreads the workers in turn; by default over all of them.
@@ -63,11 +64,12 @@ def package(
         ServerError: The archiver is not installed, or fails.
     """
     weights = Path(weights)
-    metadata = read_metadata(weights)
+    network = assemble(weights)
+    metadata = network.metadata
     name = checked_name(weights.stem, f"{weights}: rename the file")
     version = checked_name(version or str(metadata["provenance"].get("version") or "1.0"), f"{weights}: version")
     description = str(metadata["provenance"].get("description") or "")
-    contents = gather([weights], HANDLERS[metadata["task"]], device_ids)
+    contents = gather({weights.stem: content_of(weights)}, HANDLERS[metadata["task"]], device_ids)
     return build(Path(model_store), name, version, description, HANDLERS[metadata["task"]], contents)
 
 
@@ -80,11 +82,13 @@ def package_collection(
 
     Args:
         name: Of the model.
-        weights: Style networks of different names, and at most one of super-resolution for each factor.
+        weights: Style networks and learned styles of different names, and at most one network of super-resolution for
+            each factor. A style whose trunk is among them is added to it.
         model_store: As for :func:`package`.
 
     Raises:
-        WeightsError: As :func:`package`, or there are two networks of one name or factor.
+        WeightsError: As :func:`package`, or there are two networks of one name or factor, or a style has the name of
+            one of its trunk.
         InputError: Its name cannot be served.
         ServerError: As :func:`package`.
     """
@@ -96,12 +100,17 @@ def package_collection(
         raise WeightsError("a collection holds one network for each name, and for each factor of super-resolution")
     name = checked_name(name, "--collection")
     description = f"Collection of {', '.join(networks)}"
-    contents = gather(files, COLLECTION, None)
+    contents = gather(together(files), COLLECTION, None)
     return build(Path(model_store), name, "1.0", description, COLLECTION, contents)
 
 
 def repackage(
-    archive: str | Path, folder: str | Path, *, version: str | None = None, device_ids: Sequence[int] | None = None
+    archive: str | Path,
+    folder: str | Path,
+    *,
+    version: str | None = None,
+    device_ids: Sequence[int] | None = None,
+    style: Path | None = None,
 ) -> Packaged:
     """Builds ``folder/NAME.mar`` from an archive of this package, with the code and the weights that it holds.
 
@@ -110,8 +119,10 @@ def repackage(
         folder: Of the new archive; not the one of the old.
         version: Instead of its version.
         device_ids: Instead of its GPUs, as for :func:`package`.
+        style: File of a style to be added to its trunk in the archive.
 
     Raises:
+        WeightsError: The style does not fit.
         InputError: The archive is another's, or the version cannot be served.
         ArchiveError: It is missing or damaged.
         ServerError: The archiver is not installed, or fails.
@@ -124,10 +135,38 @@ def repackage(
         if bad := [name for name in names if name.startswith("/") or ".." in Path(name).parts]:
             raise InputError(f"{archive} holds a file that would be written elsewhere: {bad[0]}")
         contents = {name: file.read(name) for name in names}
+    if style is not None:
+        for name in networks_for(archive, style):
+            trunk = decode_weights(f"{archive}: {name}", contents[name])
+            contents[name] = with_styles(name, trunk, [style]).encode()
     config = f"{source.handler}.yaml"
     contents[config] = with_devices(contents[config], device_ids)
     version = checked_name(version or source.version, "version")
     return build(Path(folder), source.name, version, source.description, source.handler, contents)
+
+
+def networks_for(archive: str | Path, style: str | Path) -> list[str]:
+    """The names in an archive of the networks on whose trunk a style was learned; none in one that cannot be read."""
+    digest = read_style(style).trunk
+    return [name for name, network in networks_of(archive).items() if network.is_trunk and network.trunk == digest]
+
+
+def networks_of(archive: str | Path) -> dict[str, Weights]:
+    """The networks in an archive, by file name; none in one that is missing or another's."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = [name for name in file.namelist() if name.endswith(".safetensors")]
+            return {name: decode_weights(f"{archive}: {name}", file.read(name)) for name in names}
+    except (*DAMAGE, WeightsError):
+        return {}
+
+
+def check_addable(archive: str | Path, style: Path) -> None:
+    """Raises InputError if an archive has a style of the same name, in whichever network."""
+    for name, network in networks_of(archive).items():
+        named = network.metadata["provenance"].get("styles") or [{"name": Path(name).stem}]
+        if style.stem in {each["name"] for each in named}:
+            raise InputError(f"{archive} has a style {style.stem} already: rename {style}")
 
 
 def find_source(file: str, model_store: Path) -> Path:
@@ -170,7 +209,35 @@ def build(
     return Packaged(archive, built=True)
 
 
-def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
+def is_style(file: str | Path) -> bool:
+    """Whether a file is that of a learned style. Raises WeightsError if it cannot be read."""
+    return is_learned(read_metadata(file))
+
+
+def content_of(file: Path) -> bytes:
+    """The network of a weights file, as a file; of a learned style, with its trunk."""
+    return assemble(file).encode() if is_learned(read_metadata(file)) else file.read_bytes()
+
+
+def together(files: Sequence[Path]) -> dict[str, bytes]:
+    """Networks as files, by name, each with those styles among the files that were learned on it.
+
+    A style whose trunk is not among them is a network of its own.
+    """
+    styles = {file: read_style(file).trunk for file in files if is_learned(read_metadata(file))}
+    if not styles:
+        return {file.stem: file.read_bytes() for file in files}
+    contents = {}
+    for file in files:
+        if file not in styles:
+            network = read_weights(file)
+            own = [style for style, trunk in styles.items() if network.is_trunk and trunk == network.trunk]
+            contents[file.stem] = with_styles(file, network, own).encode() if own else file.read_bytes()
+            styles = {style: trunk for style, trunk in styles.items() if style not in own}
+    return contents | {style.stem: content_of(style) for style in styles}
+
+
+def gather(weights: Mapping[str, bytes], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
     """Everything an archive holds besides the manifest, by path in the archive."""
     package = Path(__file__).parents[1]
     modules = sorted([*package.glob("*.py"), *(file for room in ROOMS for file in (package / room).rglob("*.py"))])
@@ -178,7 +245,7 @@ def gather(weights: Sequence[Path], handler: str, device_ids: Sequence[int] | No
     contents = {file.relative_to(package.parent).as_posix(): file.read_bytes() for file in modules}
     contents |= {each: handlers.joinpath(each).read_bytes() for each in (f"{handler}.py", f"{handler}.yaml")}
     contents[f"{handler}.yaml"] = with_devices(contents[f"{handler}.yaml"], device_ids)
-    return contents | {f"{file.stem}.safetensors": file.read_bytes() for file in weights}
+    return contents | {f"{name}.safetensors": content for name, content in weights.items()}
 
 
 def with_devices(config: bytes, device_ids: Sequence[int] | None) -> bytes:

@@ -4,8 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..settings import parse
-from .arguments import add_settings, given
+from ..settings import parse, settings_of
+from .arguments import add_setting, add_settings, given
 
 T = TypeVar("T")
 
@@ -13,7 +13,12 @@ STYLE = """Trains a network to paint photos in the style of one painting.
 
   perceptual train style --style-image painting.jpg --content-dir photos/
   perceptual train style --recipe training/recipes/starry_night.toml --content-dir photos/ --name mine
+  perceptual train style --trunk styles.safetensors --style-image painting.jpg --content-dir photos/
   perceptual train style ... --resume
+
+With --trunk the painting is learned in minutes, on a network of many styles, and the result is a style file. The
+losses are then those of the trunk, unless you give others, and iterations, rate and sizes of batch and crops have
+defaults of their own: 150, 2e-2, 2 and 224.
 
 Any folder of a few hundred varied photos will do; the paper used 80,000. The folder of the run (--sample-path) gets
 a checkpoint to resume from, the network as it is so far, sample sheets, a log, and events for TensorBoard.
@@ -52,12 +57,13 @@ the highest PSNR and needs no loss network; --loss feature, the paper's, gives s
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import StyleSettings, StylesSettings, SuperResolutionSettings
+    from perceptual_training.settings import LearningSettings, StyleSettings, StylesSettings, SuperResolutionSettings
 
     tasks = subparsers.add_parser("train", help="train a network").add_subparsers(
         title="tasks", metavar="TASK", required=True
     )
     style = add_task(tasks, "style", "style transfer: one network for one painting", STYLE, StyleSettings)
+    add_setting(style, next(each for each in settings_of(LearningSettings) if each.name == "trunk"))
     style.set_defaults(run=train_style)
     styles = add_task(tasks, "styles", "style transfer: one network for many paintings", STYLES, StylesSettings)
     styles.set_defaults(run=train_styles)
@@ -81,6 +87,12 @@ def train_style(args: Namespace) -> int:
     from perceptual_training.settings import StyleSettings
     from perceptual_training.style import train_style
 
+    if hasattr(args, "trunk"):
+        from perceptual_training.learning import learn_style, learning_settings
+
+        settings = learning_settings({**chosen(args, StyleSettings), "trunk": args.trunk})
+        return finish(learn_style(settings, resume=args.resume), "stylize", "stylized")
+
     return finish(train_style(merged(args, StyleSettings), resume=args.resume), "stylize", "stylized")
 
 
@@ -102,14 +114,18 @@ def train_super_resolution(args: Namespace) -> int:
 
 
 def merged(args: Namespace, settings: type[T]) -> T:
-    """The recipe's settings and, over them, those of the command line; before anything else of a training."""
+    """The settings of the recipe and the command line."""
+    return parse(settings, chosen(args, settings))
+
+
+def chosen(args: Namespace, settings: type) -> dict[str, Any]:
+    """The recipe's values and, over them, those of the command line; prepares this process for training."""
     from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import read_recipe
 
     use_scratch_folder()
-
     recipe = read_recipe(args.recipe) if args.recipe else {}
-    return parse(settings, {**recipe, **given(args, settings)})
+    return {**recipe, **given(args, settings)}
 
 
 def finish(weights: Path | None, command: str, result: str) -> int:

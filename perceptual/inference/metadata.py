@@ -2,7 +2,8 @@
 
 Weight files are safetensors, whose metadata has four strings: ``format`` (this layout's name), ``task`` (one of
 :data:`TASKS`), ``config`` (the network's constructor arguments as JSON) and ``provenance`` (JSON: recipe, iterations,
-versions, licence, …).
+versions, licence, …). A learned style (:mod:`.styles`) is a task of its own; its ``config``
+has the digest of its trunk.
 """
 
 import json
@@ -17,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from ..errors import WeightsError, in_one_line
 
 FORMAT = "torchserve-perceptual/1"
-TASKS = ("style", "super-resolution")
+LEARNED = "learned-style"
+TASKS = ("style", "super-resolution", LEARNED)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -93,4 +95,6 @@ def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict
     parts = dict.fromkeys(("recipe", "training"), dict) | {"earlier_trainings": list}
     if bad := [name for name, kind in parts.items() if not isinstance(known["provenance"].get(name, kind()), kind)]:
         raise WeightsError(f"{path} has damaged metadata: {bad[0]} is not as this program writes it")
+    if task == LEARNED and not isinstance(known["config"].get("trunk"), str):
+        raise WeightsError(f"{path} has damaged metadata: it does not say on which trunk the style was learned")
     return {"task": task, **known}

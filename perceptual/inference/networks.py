@@ -43,6 +43,8 @@ class ImageTransformationNetwork(nn.Module):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
+        if config["init_features"] < 1:
+            raise ValueError(f"init_features is {config['init_features']}; a network has 1 at least")
         self.config = config
         self.normalize = Normalize(config.get("in_channels", 3))
 

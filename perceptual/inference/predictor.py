@@ -47,20 +47,28 @@ def telling_of_memory(method: M) -> M:
     return cast("M", wrapper)
 
 
-def load(name_or_path: str | Path, device: str | None = None, engine: str = "auto") -> "Predictor":
+def load(
+    name_or_path: str | Path,
+    device: str | None = None,
+    engine: str = "auto",
+    *,
+    styles: Sequence[str | Path] = (),
+) -> "Predictor":
     """Loads a trained network.
 
     Args:
-        name_or_path: A weights file, or the name of a network that ships, such as ``starry_night``.
+        name_or_path: A weights file, or the name of a network that ships, such as ``starry_night``; of a learned style,
+            the trunk is looked for beside the file and among the networks that ship.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
         engine: How the network is run, as for :func:`perceptual.inference.engines.build`; ``auto`` is the fastest
             that is safe.
+        styles: Files of styles learned on this network, to be added to those it has.
 
     Raises:
-        WeightsError: No such file or name, or the file is damaged.
+        WeightsError: No such file or name, the file is damaged, or a learned style is of another trunk.
         InvalidOption: No such device or engine, or the engine is not installed.
     """
-    network, metadata = load_network(find_weights(name_or_path))
+    network, metadata = load_network(find_weights(name_or_path), styles)
     return Predictor(network, metadata, device=device, engine=engine)
 
 

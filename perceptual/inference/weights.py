@@ -1,7 +1,7 @@
 """Weight files: writing networks and loading them; :mod:`.metadata` reads what the files say of themselves."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from safetensors.torch import save
 from ..errors import WeightsError, in_one_line
 from ..files import write_atomically
 from .earlier import in_todays_layout
-from .metadata import FORMAT, open_weights, parse_metadata
+from .metadata import FORMAT
 from .networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
+from .styles import assemble
 
 NETWORKS: dict[str, type[ImageTransformationNetwork]] = {
     network.task: network for network in (StyleNetwork, SuperResolutionNetwork)
@@ -38,18 +39,25 @@ def save_network(path: str | Path, network: ImageTransformationNetwork, provenan
     write_atomically(path, save(halves, metadata))
 
 
-def load_network(path: str | Path) -> tuple[ImageTransformationNetwork, dict[str, Any]]:
+def load_network(
+    path: str | Path, styles: Sequence[str | Path] = ()
+) -> tuple[ImageTransformationNetwork, dict[str, Any]]:
     """Builds the network a weight file describes, in float32 on the CPU, ready for inference.
 
+    Args:
+        path: A network; or a learned style, for the network of this style alone.
+        styles: Files of styles learned on this network, to be added to those it has.
+
     Returns:
-        The network in ``eval`` mode and the metadata as from :func:`.metadata.read_metadata`.
+        The network in ``eval`` mode and its metadata as from :func:`.metadata.read_metadata`.
 
     Raises:
-        WeightsError: As in :func:`.metadata.read_metadata`, or the weights do not fit the network.
+        WeightsError: As in :func:`.metadata.read_metadata` and :func:`.styles.assemble`, or the weights do not fit the
+            network.
+        InputError: The name of a style cannot be served.
     """
-    with open_weights(path, "pt") as file:
-        metadata = parse_metadata(path, file.metadata())
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+    metadata, arrays = assemble(path, styles)
+    tensors = {key: torch.tensor(value) for key, value in arrays.items()}
     try:
         network = NETWORKS[metadata["task"]](**metadata["config"])
         tensors = in_todays_layout(network, tensors)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..archives.build import is_style
 from ..client.addresses import RemoteServer, RunningServer, ServerAddress
 from ..errors import InputError
 from ..naming import ModelVersion
+from .learned import add_style
 from .placement import place
 from .registration import register, unregister
 from .scaling import scale
@@ -44,7 +46,11 @@ class Local:
     def register(
         self, file: str, version: str | None, workers: int | None, gpus: Sequence[int] | None, progress: Progress
     ) -> ModelVersion:
-        """Packages, stores, loads and warms up."""
+        """Packages, stores, loads and warms up; a learned style is added to the model that holds its trunk."""
+        if Path(file).suffix == ".safetensors" and is_style(file):
+            if workers or gpus:
+                raise InputError("a style is added to a model with its workers: leave --workers and --gpus out")
+            return add_style(self.server, Path(file), version, progress)
         return register(self.server, file, version=version, workers=workers, gpus=gpus, progress=progress)
 
     def scale(

@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ..client.addresses import RunningServer
-from ..client.management import ManagementClient
-from ..errors import ServerError
 from ..naming import ModelVersion
-from ..undo import all_or_nothing, signals_deferred
-from .registration import Source, add, wait_until_idle
+from ..undo import all_or_nothing
+from .registration import Source, add, take_over
 from .scaling import scale
 
 
@@ -51,21 +48,8 @@ def place(
         source = Source(Path(server.model_store) / old.archive, version_on(gpus, old.version), gpus)
         new = add(undo, server, management, source, None, progress)
         count = scale(server, name, workers, new.version, progress)
-        if management.describe(name).version == old.version:
-            undo.callback(make_default, management, old.id)
-            management.set_default(*new)
-        progress(f"letting {old.id} finish")
-        wait_until_idle(server, old)
-        with signals_deferred():
-            undo.pop_all()
-            management.unregister(*old.id)
+        take_over(undo, server, management, old, new, progress)
     return new, count
-
-
-def make_default(management: ManagementClient, model: ModelVersion) -> None:
-    """Makes a version the default again, as far as that still goes."""
-    with suppress(ServerError):
-        management.set_default(*model)
 
 
 def version_on(gpus: Sequence[int], version: str) -> str:

@@ -15,10 +15,10 @@ from ..archives.manifest import Archive, read_archive
 from ..client.addresses import RunningServer
 from ..client.management import ManagementClient
 from ..client.model import Model, Worker
-from ..errors import AlreadyRegistered, ArchiveError, PerceptualError, ServerError, WorkersFailed
+from ..errors import AlreadyRegistered, ArchiveError, InvalidOption, PerceptualError, ServerError, WorkersFailed
 from ..files import write_atomically
 from ..naming import ModelVersion
-from ..undo import all_or_nothing
+from ..undo import all_or_nothing, signals_deferred
 from .scaling import scale
 from .status import read_status
 
@@ -68,11 +68,12 @@ def register(
 
 @dataclass(frozen=True)
 class Source:
-    """What to register: a file, the version instead of its own, and the GPUs instead of its own."""
+    """What to register: a file, the version and the GPUs instead of its own, and a style file to be added to it."""
 
     file: Path
     version: str | None = None
     gpus: Sequence[int] | None = None
+    style: Path | None = None
 
 
 def add(
@@ -116,6 +117,31 @@ def unregister(server: RunningServer, name: str, version: str | None = None) -> 
         management.unregister(name, version)
 
 
+def take_over(
+    undo: ExitStack,
+    server: RunningServer,
+    management: ManagementClient,
+    old: Model,
+    new: ModelVersion,
+    progress: Callable[[str], None],
+) -> None:
+    """Lets a version that is warm take the place of another, which answers what it was given and is unregistered."""
+    if management.describe(old.name).version == old.version:
+        undo.callback(make_default, management, old.id)
+        management.set_default(*new)
+    progress(f"letting {old.id} finish")
+    wait_until_idle(server, old)
+    with signals_deferred():
+        undo.pop_all()
+        management.unregister(*old.id)
+
+
+def make_default(management: ManagementClient, model: ModelVersion) -> None:
+    """Makes a version the default again, as far as that still goes."""
+    with suppress(ServerError):
+        management.set_default(*model)
+
+
 def wait_until_idle(server: RunningServer, model: Model) -> None:
     """Waits until a version that gets no new requests has answered them, or cannot: those that died with a worker."""
     deadline = time.monotonic() + model.response_timeout
@@ -148,9 +174,10 @@ def as_archive(source: Source, model_store: Path, folder: Path) -> Archive:
     file = find_source(str(source.file), model_store)
     if file.suffix != ".mar":
         return read_archive(package(file, folder, version=source.version, device_ids=source.gpus).path)
-    if source.version is None and source.gpus is None:
+    if source.version is None and source.gpus is None and source.style is None:
         return read_archive(file)
-    return read_archive(repackage(file, folder, version=source.version, device_ids=source.gpus).path)
+    made = repackage(file, folder, version=source.version, device_ids=source.gpus, style=source.style)
+    return read_archive(made.path)
 
 
 def check_is_new(management: ManagementClient, archive: Archive) -> None:
@@ -212,6 +239,8 @@ def warm_up(server: RunningServer, model: ModelVersion) -> None:
     with server.inference() as inference:
         try:
             inference.predict(Image.new("RGB", (64, 64), "grey"), model.path, {})
+        except InvalidOption:  # it holds several styles, one of which it has run as it was loaded
+            pass
         except PerceptualError as error:
             raise ServerError(f"{model} loads but does not answer: {error}") from error
 

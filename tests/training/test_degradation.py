@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from matlab import imresize
 from scipy.ndimage import gaussian_filter
-from test_resampling import imresize
 
 from perceptual_training.degradation import degrade
 

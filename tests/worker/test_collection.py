@@ -22,7 +22,7 @@ def test_each_network_is_given_all_that_ask_for_it_at_once():
     handler.styles = {name: Network(name, given) for name in ("dots", "lines", "unused")}
     handler.upscalers = {4: Network("x4", given)}
     wishes = [("dots", None), ("lines", 4), ("dots", 4), (None, 4), ("dots", None)]
-    options = [CollectionOptions(style=style, scale=scale) for style, scale in wishes]
+    options = [CollectionOptions(style=style and ((style, 1.0),), scale=scale) for style, scale in wishes]
     results = handler.run([*"abcde"], options, Watch())
     assert results == ["dots(a)", "x4(lines(b))", "x4(dots(c))", "x4(d)", "dots(e)"]
     assert given == [("dots", [*"ace"]), ("lines", ["b"]), ("x4", ["lines(b)", "dots(c)", "d"])]

@@ -155,7 +155,7 @@ def served(archive):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(archive)
         yield Served(archive)
-    sys.modules.pop("style_transfer")
+    sys.modules.pop("style_transfer", None)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ BAD = {
     "unknown field": (
         form(data=PHOTO, strenght="1"),
         (422, "InvalidOption"),
-        "unknown option strenght; the options are format, quality, tile, strength, keep-colors, max-size",
+        "unknown option strenght; the options are format, quality, tile, style, stroke, strength, keep-colors",
     ),
     "header of an option that other models have": (
         raw(PHOTO, ("X-Scale", "4")),
@@ -452,7 +452,7 @@ def test_a_lost_gpu_ends_the_worker(served, monkeypatch, caplog):
 
 
 def test_a_gpu_short_of_memory_is_a_507(served, monkeypatch):
-    def fail(images, finish, side):
+    def fail(images, styles, finish, side):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(served.handler.predictor, "run_in_parts", fail)
@@ -718,4 +718,54 @@ def test_a_tile_for_a_style_is_not_too_large_for_what_enlarges(collection, monke
 
 def test_warm_up_runs_every_network_of_a_collection(collection):
     options = list(collection[1].handler.warm_up_options())
-    assert [(each.style, each.scale) for each in options] == [("dots", None), ("lines", None), (None, 4)]
+    wanted = [((("dots", 1.0),), None), ((("lines", 1.0),), None), (None, 4)]
+    assert [(each.style, each.scale) for each in options] == wanted
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """An archive of three styles at two sizes in one network, and the network's predictor."""
+    torch.manual_seed(0)
+    network = StyleNetwork(init_features=4, num_residuals=1, styles=3, sizes=2)
+    torch.nn.init.uniform_(network.styles, 0.2, 2)
+    folder = tmp_path_factory.mktemp("many")
+    names = {"styles": [{"name": name} for name in ("dots", "lines", "waves")]}
+    save_network(folder / "styles.safetensors", network, names)
+    for name in ("style_transfer.py", "style_transfer.yaml"):
+        shutil.copy(HANDLERS / name, folder)
+    manifest = {"model": {"modelName": "styles", "configFile": "style_transfer.yaml"}}
+    (folder / "MAR-INF").mkdir()
+    (folder / "MAR-INF/MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield perceptual.load(folder / "styles.safetensors", "cpu"), Served(folder)
+    sys.modules.pop("style_transfer", None)
+
+
+def test_requests_name_and_mix_styles_each_its_own(many):
+    predictor, served = many
+    wishes = [{"style": "dots"}, {"style": "lines:3,waves:1"}, {"style": "waves", "stroke": 1}]
+    headers = [
+        [("X-Style", "dots")],
+        [("X-Style", "lines:3,waves:1")],
+        [("X-Style", "waves"), ("X-Stroke", "1")],
+    ]
+    responses = served(*(raw(PHOTO, AS_PNG, *each) for each in headers))
+    for response, wish in zip(responses, wishes, strict=True):
+        expected = np.array(predictor.stylize(bytes(PHOTO), **wish)).astype(int)
+        assert np.abs(np.array(response.image) - expected).mean() <= 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "error", "detail"),
+    [
+        ([], (422, "InvalidOption"), "style: say which; the styles are: dots, lines, waves"),
+        ([("X-Style", "foam")], (404, "UnknownStyle"), "there is no style 'foam' here; the styles are: dots, lines"),
+        ([("X-Style", "dots:0")], (422, "InvalidOption"), "style: expected a style's name, or up to 32 with shares"),
+        ([("X-Style", "dots"), ("X-Stroke", "2")], (422, "InvalidOption"), "stroke: expected a number from 0 to 1"),
+    ],
+)
+def test_a_wrong_style_is_that_request_s_error(many, headers, error, detail):
+    wrong, right = many[1](raw(PHOTO, *headers), raw(PHOTO, ("X-Style", "dots")))
+    assert wrong.error == error and detail in wrong.detail
+    assert right.status == 200

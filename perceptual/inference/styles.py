@@ -1,0 +1,223 @@
+"""Styles learned on a finished trunk: files of their own, and networks of a trunk and such styles. Imports no torch.
+
+A trunk is a network of style with all but its table of styles; its digest says which, so that styles which come or go
+do not change it. A style file holds one row of such a table, S×P in half precision, and the trunk's digest.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import WeightsError, in_one_line
+from ..files import write_atomically
+from ..naming import checked_name
+from .metadata import FORMAT, LEARNED, open_weights, parse_metadata, read_metadata, shipped_weights
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TABLE = "styles"  # of a trunk, N×S×P
+ROW = "style"  # of a style file, S×P
+
+
+class Weights(NamedTuple):
+    """A weight file: what it says of itself, as from :func:`.metadata.read_metadata`, and its tensors."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, "np.ndarray[Any, Any]"]
+
+    @property
+    def is_trunk(self) -> bool:
+        """Whether styles can be learned on it."""
+        return TABLE in self.tensors and self.tensors[TABLE].ndim == 3 and self.tensors[TABLE].size > 0
+
+    @property
+    def trunk(self) -> str:
+        """The digest of the trunk that it is, or that it is a style of."""
+        return str(self.metadata["config"]["trunk"]) if is_learned(self.metadata) else trunk_digest(self.tensors)
+
+    def encode(self) -> bytes:
+        """The content of the file."""
+        from safetensors.numpy import save
+
+        strings = {name: json.dumps(self.metadata[name]) for name in ("config", "provenance")}
+        return save(self.tensors, {"format": FORMAT, "task": self.metadata["task"], **strings})
+
+
+def is_learned(metadata: Mapping[str, Any]) -> bool:
+    """Whether a weight file is that of a learned style, by its metadata."""
+    return bool(metadata["task"] == LEARNED)
+
+
+def read_weights(path: str | Path) -> Weights:
+    """A weight file's content. Raises WeightsError as :func:`.metadata.read_metadata`."""
+    with open_weights(path) as file:
+        metadata = parse_metadata(path, file.metadata())
+        return Weights(metadata, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - no dictionary
+
+
+def decode_weights(what: str, content: bytes) -> Weights:
+    """As :func:`read_weights`, of a file's content; ``what`` names it in errors."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(f"{what} is not a safetensors file, or a damaged one: {in_one_line(error)}") from error
+    return Weights(parse_metadata(what, header.get("__metadata__")), tensors)
+
+
+def trunk_digest(tensors: Mapping[str, "np.ndarray[Any, Any]"]) -> str:
+    """SHA-256 of a network's tensors as they are stored, but for its styles."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors.keys() - {TABLE}):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode() + tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def save_style(path: str | Path, numbers: "np.ndarray[Any, Any]", trunk: str, provenance: Mapping[str, Any]) -> None:
+    """Writes a style file, atomically.
+
+    Args:
+        path: The file; the style has its name.
+        numbers: Scales and shifts, S×P.
+        trunk: The digest of the trunk that they are for.
+        provenance: Where they come from.
+
+    Raises:
+        WeightsError: A number is not finite in half precision.
+    """
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        row = np.ascontiguousarray(numbers, np.float16)
+    if not np.isfinite(row).all():
+        raise WeightsError(f"not saved to {path}: the style is not finite in half precision")
+    metadata = {"task": LEARNED, "config": {"trunk": trunk}, "provenance": dict(provenance)}
+    write_atomically(path, Weights(metadata, {ROW: row}).encode())
+
+
+def read_style(path: str | Path) -> Weights:
+    """A style file's content, S×P finite numbers. Raises WeightsError if it is none, or damaged."""
+    import numpy as np
+
+    style = read_weights(path)
+    if not is_learned(style.metadata):
+        raise WeightsError(f"{path} is no file of a learned style, but a network for {style.metadata['task']}")
+    row = style.tensors.get(ROW)
+    if len(style.tensors) != 1 or row is None or row.ndim != 2 or row.dtype != np.float16:
+        raise WeightsError(f"{path} does not hold the numbers of a style")
+    if not np.isfinite(row).all():
+        raise WeightsError(f"{path} is damaged: not all numbers of the style are finite")
+    return style
+
+
+def read_trunk(path: str | Path) -> Weights:
+    """The content of a network on which styles can be learned. Raises WeightsError if it is none."""
+    trunk = read_weights(path)
+    if not trunk.is_trunk:
+        raise WeightsError(
+            f"{path} has no table of styles, so none can be learned on it or added: make a trunk with "
+            "perceptual train styles"
+        )
+    return trunk
+
+
+def with_styles(what: str | Path, trunk: Weights, styles: Iterable[str | Path]) -> Weights:
+    """A trunk with styles added, each named as its file; those that it has stay as they are.
+
+    Args:
+        what: The trunk's file; its style has the file's name, if it has one.
+        trunk: Its content.
+        styles: Style files.
+
+    Raises:
+        WeightsError: One is damaged, of another trunk, or named as another style.
+        InputError: A name cannot be served.
+    """
+    import numpy as np
+
+    told = trunk.metadata["provenance"]
+    known = list(told.get("styles") or [{"name": Path(what).stem}])
+    rows = [trunk.tensors[TABLE]]
+    for file in map(Path, styles):
+        rows.append(fitting_row(file, what, trunk))
+        if file.stem in {each["name"] for each in known}:
+            raise WeightsError(f"{what} has a style {file.stem} already: rename {file}")
+        known.append(facts_of(file))
+    table = np.concatenate(rows)
+    return Weights(
+        {
+            **trunk.metadata,
+            "config": trunk.metadata["config"] | {"styles": len(table)},
+            "provenance": told | {"styles": known},
+        },
+        trunk.tensors | {TABLE: table},
+    )
+
+
+def alone(file: Path) -> Weights:
+    """The network of one learned style, on the trunk that :func:`find_trunk` finds. Raises as :func:`with_styles`."""
+    path = find_trunk(file)
+    trunk = read_trunk(path)
+    row = fitting_row(file, path, trunk)
+    config = trunk.metadata["config"] | {"styles": 1}
+    return Weights({"task": "style", "config": config, "provenance": facts_of(file)}, trunk.tensors | {TABLE: row})
+
+
+def fitting_row(file: Path, what: str | Path, trunk: Weights) -> "np.ndarray[Any, Any]":
+    """The numbers of a style file, 1×S×P, if they are for a trunk. Raises WeightsError."""
+    style = read_style(file)
+    if style.trunk != trunk.trunk:
+        raise WeightsError(
+            f"{file} was learned on another trunk than {what}: that has the digest {style.trunk[:12]}…, "
+            f"this one {trunk.trunk[:12]}…"
+        )
+    row, expected = style.tensors[ROW], trunk.tensors[TABLE].shape[1:]
+    if row.shape != expected:
+        raise WeightsError(f"{file} holds {shape(row.shape)} numbers, and styles of {what} have {shape(expected)}")
+    return row[None].astype(trunk.tensors[TABLE].dtype)
+
+
+def facts_of(file: Path) -> dict[str, Any]:
+    """What a style file says of its style, under the file's name. Raises InputError for one that cannot be served."""
+    checked_name(file.stem, f"{file}: rename the file")
+    return {**read_metadata(file)["provenance"], "name": file.stem}
+
+
+def find_trunk(style: str | Path) -> Path:
+    """The trunk of a style file: beside it, or among the networks that ship. Raises WeightsError if it is not there."""
+    digest = read_style(style).trunk
+    for file in [*sorted(Path(style).parent.glob("*.safetensors")), *shipped_weights().values()]:
+        with suppress(WeightsError):
+            candidate = read_weights(file)
+            if candidate.is_trunk and candidate.trunk == digest:
+                return file
+    raise WeightsError(
+        f"the trunk of {style}, with the digest {digest[:12]}…, is neither beside it nor among the networks that ship: "
+        "put it there"
+    )
+
+
+def assemble(path: str | Path, styles: Sequence[str | Path] = ()) -> Weights:
+    """The network that a file means: itself, with style files added; or the one of a style file, alone.
+
+    Raises:
+        WeightsError: As :func:`with_styles` and :func:`find_trunk`, or styles are to be added to a style.
+        InputError: A name cannot be served.
+    """
+    if is_learned(read_metadata(path)):
+        if styles:
+            raise WeightsError(f"{path} is a learned style: add all styles to their trunk instead")
+        return alone(Path(path))
+    return with_styles(path, read_trunk(path), styles) if styles else read_weights(path)
+
+
+def shape(sides: Sequence[int]) -> str:
+    """A shape as text: ``2×3200``."""
+    return "×".join(map(str, sides))

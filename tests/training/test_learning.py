@@ -1,0 +1,142 @@
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import perceptual
+from perceptual.errors import InputError, TrainingError, WeightsError
+from perceptual.inference.metadata import read_metadata
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.styles import find_trunk, read_weights
+from perceptual.inference.weights import save_network
+from perceptual_training.learning import Learning, learn_style, learning_settings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trunk(tmp_path):
+    """A trunk of two styles at two sizes, that says what it was trained by."""
+    torch.manual_seed(0)
+    network = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1)
+    torch.nn.init.normal_(network.styles, 1)
+    recipe = {"style_sizes": [64, 96], "style_weights": [3], "content_layers": ["relu2_2"], "reg_weight": 7}
+    told = {"styles": [{"name": "dots"}, {"name": "waves"}], "recipe": recipe}
+    save_network(tmp_path / "models" / "trunk.safetensors", network, told)
+    return tmp_path / "models" / "trunk.safetensors"
+
+
+@pytest.fixture
+def learning(trunk, photos, painting, loss_weights, tmp_path):
+    """Settings of a learning of six iterations, with what a test changes of them."""
+
+    def make(**changes):
+        values = {
+            "trunk": trunk,
+            "content-dir": photos,
+            "style-image": painting,
+            "loss-weights": loss_weights,
+            "image-size": 32,
+            "iterations": 6,
+            "num-workers": 0,
+            "samples": 2,
+            "save-step": 3,
+            "sample-step": 3,
+            "model-path": tmp_path / "models" / "stripes.safetensors",
+            "sample-path": tmp_path / "run",
+            "device": "cpu",
+        }
+        return learning_settings(values | {name.replace("_", "-"): value for name, value in changes.items()})
+
+    return make
+
+
+def test_a_painting_becomes_a_style_file(learning, trunk):
+    file = learn_style(learning())
+    assert find_trunk(file) == trunk
+    told = read_metadata(file)["provenance"]
+    assert told["name"] == "stripes" and told["iterations"] == 6 and told["training"]["seconds"] > 0
+    assert told["trunk"] == read_weights(trunk).trunk and len(told["style_image_sha256"]) == 64
+    assert (told["recipe"]["style_weights"], told["recipe"]["style_sizes"], told["recipe"]["reg_weight"]) == (
+        [3],
+        [64, 96],
+        7,
+    )
+    photo = Image.effect_noise((50, 40), 80).convert("RGB")
+    assert perceptual.load(file, "cpu").stylize(photo, stroke=0.5).size == (50, 40)
+    with Image.open(learning().sample_path / "samples.png") as sheet:
+        assert sheet.width == 4 * 260 + 4
+
+
+def test_nothing_but_the_style_is_trained(learning, trunk):
+    before = load_file(trunk)
+    task = Learning(learning(), CPU)
+    assert [name for name, each in task.network.named_parameters() if each.requires_grad] == ["styles"]
+    start = task.network.styles.detach().clone()
+    assert any(torch.equal(start[0], row.float()) for row in before["styles"])
+    learn_style(learning())
+    assert all(torch.equal(before[name], after) for name, after in load_file(trunk).items())
+    assert not torch.equal(load_file(learning().model_path)["style"].float(), start[0])
+
+
+def test_begins_with_the_style_that_paints_nearest(learning):
+    task = Learning(learning(), CPU)
+    chosen = task.network.styles.detach()
+    trunk = StyleNetwork(**{**task.network.config, "styles": 2}).eval().requires_grad_(False)
+    state = {**task.network.state_dict(), "styles": torch.cat([chosen, torch.zeros_like(chosen)])}
+    trunk.load_state_dict(state)
+    nearest = task.nearest(trunk)
+    trunk.load_state_dict({**state, "styles": state["styles"].flip(0)})
+    assert task.nearest(trunk) == 1 - nearest
+
+
+def test_resuming_is_exact(learning, tmp_path):
+    straight = {"sample_path": tmp_path / "straight", "model_path": tmp_path / "straight.safetensors"}
+    learn_style(learning(**straight, lr_schedule="constant"))  # the cosine depends on where the end is
+    halves = {
+        "lr_schedule": "constant",
+        "sample_path": tmp_path / "halves",
+        "model_path": tmp_path / "halves.safetensors",
+    }
+    learn_style(learning(**halves, iterations=3))
+    (tmp_path / "halves.safetensors").unlink()
+    torch.manual_seed(99)
+    learn_style(learning(**halves), resume=True)
+    one, two = (load_file(tmp_path / f"{name}.safetensors")["style"] for name in ("straight", "halves"))
+    assert torch.equal(one, two)
+
+
+def test_another_trunk_does_not_go_on(learning, trunk):
+    learn_style(learning(iterations=3))
+    save_network(trunk, StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1), {})
+    with pytest.raises(TrainingError, match="made with another file as the trunk"):
+        learn_style(
+            learning(style_sizes=(64, 96), style_weights=3, content_layers="relu2_2", reg_weight=7), resume=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "message"),
+    [
+        ("broken.jpg", b"not an image", "broken.jpg"),
+        ("small.png", Image.effect_noise((63, 200), 80), "63×200 pixels are too few"),
+        ("grey.png", Image.new("RGB", (80, 80), (90, 90, 90)), "is of one colour"),
+    ],
+)
+def test_a_painting_that_cannot_be_used(learning, tmp_path, name, picture, message):
+    if isinstance(picture, bytes):
+        (tmp_path / name).write_bytes(picture)
+    else:
+        picture.convert("RGB").save(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        learn_style(learning(style_image=tmp_path / name))
+    assert not learning().sample_path.exists()
+
+
+def test_what_the_trunk_decides_cannot_be_told(learning):
+    with pytest.raises(InputError, match="init-features: the trunk decides that"):
+        learning(init_features=8)
+    with pytest.raises(InputError, match="style-sizes: expected 2, as the trunk has; got 1"):
+        Learning(learning(style_sizes=(64,)), CPU)
+    with pytest.raises(WeightsError, match="has no table of styles"):
+        learning(trunk="starry_night")

@@ -1,0 +1,145 @@
+"""A painting learned on a finished trunk: the scales and shifts of its norms alone, in minutes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from perceptual.errors import InvalidOption
+from perceptual.inference.metadata import find_weights
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.styles import read_trunk, save_style
+from perceptual.inference.weights import load_network
+from perceptual.settings import option_name, parse, settings_of
+
+from .loop import train
+from .paintings import CATALOGUE, Painting, open_painting, read_catalogue
+from .settings import NETWORK, LearningSettings, PaintingSettings
+from .sheets import sheet
+from .styles import ManyStyles
+from .task import FRAME_SIZE, prepare, provenance
+
+# What is measured as in the trunk's own training, unless told otherwise.
+LOSSES = (
+    "loss-network",
+    "content-layers",
+    "content-weight",
+    "style-layers",
+    "style-weights",
+    "reg-weight",
+    "style-sizes",
+)
+COMPARED = 2  # photos on which the trunk's styles are compared with the painting
+MIDDLE = slice(32, 224)  # of a sample photo; enough for that
+
+
+def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
+    """Settings by option name, and over the defaults the losses of the trunk's own recipe.
+
+    Raises:
+        WeightsError: There is no such trunk, or it is none.
+        InvalidOption: A setting is wrong, or is one that the trunk decides.
+    """
+    decided = [option_name(each) for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK]
+    if refused := [name for name in decided if name in values]:
+        raise InvalidOption(f"{refused[0]}: the trunk decides that; leave it out")
+    trunk = find_weights(values["trunk"])
+    recipe = {
+        name.replace("_", "-"): value
+        for name, value in read_trunk(trunk).metadata["provenance"].get("recipe", {}).items()
+    }
+    if "loss-weights" in recipe and "loss-weights" not in values:
+        raise InvalidOption(f"loss-weights: the trunk was trained with {recipe['loss-weights']}: say where that is")
+    kept = {name: recipe[name] for name in LOSSES if name in recipe}
+    return parse(LearningSettings, {**kept, **values, "trunk": trunk})
+
+
+def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | None:
+    """Learns a painting on a trunk.
+
+    Returns:
+        The style file, or None if a signal or ``settings.minutes`` stopped the training early.
+
+    Raises:
+        TrainingError: As in :func:`.loop.train`, or the loss network cannot be loaded.
+        InputError: The painting cannot be used, or settings do not go together.
+        WeightsError: The trunk cannot be read.
+    """
+    open_painting(settings.style_image, {})  # the likeliest mistake, before any work
+    run, device = prepare(settings, settings.name or settings.style_image.stem, resume=resume)
+    task = Learning(settings, device)
+    return run.model if train(task, settings, run, device, resume=resume) else None
+
+
+class Learning(ManyStyles):
+    """A trunk with one style, of which nothing but that style is trained.
+
+    Args:
+        settings: What to train; as from :func:`learning_settings`.
+        device: Where to train.
+    """
+
+    settings: LearningSettings
+
+    def find_paintings(self) -> list[Painting]:
+        """The painting, with the facts of the catalogue beside it."""
+        file = self.settings.style_image
+        return [open_painting(file, read_catalogue(file.parent / CATALOGUE).get(file.stem, {}))]
+
+    def factors_wanted(self) -> dict[str, float]:
+        """None: the painting weighs what every painting of the trunk weighed."""
+        return {}
+
+    def build(self, device: torch.device) -> StyleNetwork:
+        """The trunk, frozen, and its style that paints nearest to the painting."""
+        trunk, _ = load_network(self.settings.trunk)
+        assert isinstance(trunk, StyleNetwork)
+        sizes = trunk.config["sizes"]
+        if sizes != len(self.settings.style_sizes):
+            raise InvalidOption(
+                f"style-sizes: expected {sizes}, as the trunk has; got {len(self.settings.style_sizes)}"
+            )
+        self.trunk = read_trunk(self.settings.trunk).trunk
+        network = StyleNetwork(**{**trunk.config, "styles": 1})
+        nearest = self.nearest(trunk.to(device))
+        network.load_state_dict({**trunk.state_dict(), "styles": trunk.styles[nearest : nearest + 1]})
+        network.requires_grad_(False).styles.requires_grad_(True)
+        return network
+
+    @torch.no_grad()
+    def nearest(self, trunk: StyleNetwork) -> int:
+        """Which style of a trunk leaves photos the least style loss after the painting."""
+        photos = self.samples[:COMPARED, :, MIDDLE, MIDDLE]
+        fine = torch.zeros(len(photos), dtype=torch.long, device=photos.device)
+        losses = [
+            self.objective.style_loss.of_each(self.objective.features(trunk(photos, style[None])), fine).mean()
+            for style in trunk.styles[:, 0]
+        ]
+        return int(torch.stack(losses).argmin())
+
+    def sheet(self) -> Image.Image:
+        """The painting beside each photo, and the photo in its style at each size."""
+        painting = self.paintings[0].square(FRAME_SIZE)
+        outputs = [self.stylized(photo[None], 0) for photo in self.samples]
+        self.reached = {"style": float(self.remaining(self.samples[:1], outputs[0], 0))}
+        return sheet([(painting, photo, *made) for photo, made in zip(self.samples, outputs, strict=True)])
+
+    def save(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the style file."""
+        numbers: Tensor = self.network.styles[0].detach().float().cpu()
+        save_style(path, numbers.numpy(), self.trunk, {**self.provenance(), **facts})
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the style comes from, in words and numbers."""
+        (painting,) = self.paintings
+        facts = {name: value for name, value in painting.provenance().items() if name != "licence"}  # the picture's
+        return provenance(
+            self.settings,
+            **facts | {"name": self.settings.name or painting.name},
+            description=f"Style transfer after {painting.name.replace('_', ' ')}",
+            trunk=self.trunk,
+            loss_network=self.origin,
+        )

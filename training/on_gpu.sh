@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Trains the network of many styles on a machine with a GPU and PyTorch, and with nothing of ours installed.
+#
+#   training/on_gpu.sh pack PHOTOS PAINTINGS LOSS_WEIGHTS    lays what the training needs into gpu/, in 60 MiB
+#   training/on_gpu.sh MINUTES [settings…]                   trains; settings as for perceptual train styles
+#
+# Copy the repository with gpu/ to that machine. Weights and checkpoint come out under $OUT (default gpu/out) every
+# minute, in files of 15 MiB at most. Put them into gpu/out before the next call, and it goes on from there.
+# A first, short run measures the pace, so that the learning rate falls to 0 just when the time is up.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+
+pack() {
+  mkdir -p gpu
+  cp -r "$2" gpu/paintings
+  cp "$3" gpu/loss_network.safetensors
+  "$python" - "$1" gpu/photos <<'PY'
+import sys
+from pathlib import Path
+from PIL import Image, ImageOps
+
+photos, target = map(Path, sys.argv[1:])
+files = sorted(file for file in photos.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
+target.mkdir(exist_ok=True)
+room = 60 * 2**20 - sum(file.stat().st_size for file in target.parent.rglob("*") if file.is_file())
+for quality in (90, 85, 80, 75, 70, 60, 50):
+    for file in files:
+        with Image.open(file) as image:
+            ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), image.size).save(
+                target / f"{file.stem}.jpg", quality=quality
+            )
+    size = sum(file.stat().st_size for file in target.iterdir())
+    print(f"{len(files)} photos at quality {quality}: {size / 2**20:.0f} MiB", flush=True)
+    if size <= room:
+        break
+else:
+    sys.exit("the photos do not fit in 60 MiB; give fewer")
+PY
+}
+
+train() {
+  PYTHONPATH=$site "$python" -c 'import sys; from perceptual.commands import main; sys.exit(main())' train styles \
+    --recipe training/recipes/styles.toml --style-dir gpu/paintings --content-dir gpu/photos \
+    --loss-network vgg19 --loss-weights gpu/loss_network.safetensors --compile yes "$@"
+}
+
+# Hands out what there is: a part at a time under another name first, so that no half of one is ever taken along.
+hand_out() {
+  [[ -e $run/checkpoint.pt ]] || return 0
+  local new
+  new=$(mktemp -d "$OUT/.new.XXXX")
+  split -b 15M -d "$run/checkpoint.pt" "$new/checkpoint.pt."
+  cp "$run"/*.safetensors "$run/train.log" "$run/samples.png" "$new" 2>/dev/null || true
+  mv -f "$new"/* "$OUT"
+  rmdir "$new"
+}
+
+[[ ${1:-} == pack && $# == 4 ]] && { pack "$2" "$3" "$4"; exit; }
+[[ ${1:-} =~ ^[0-9]+$ ]] || { sed -n '2,/^set/{/^#/p}' "$0" | cut -c3-; exit 2; }
+minutes=$1
+shift
+began=$SECONDS
+
+OUT=$(realpath -m "${OUT:-gpu/out}")
+site=$(mktemp -d)
+run=$site/run
+trap 'rm -rf "$site"' EXIT
+mkdir -p "$OUT" "$run"
+ln -s "$PWD/perceptual" "$site/perceptual"
+for name in handlers models training; do ln -s "$PWD/$name" "$site/perceptual_$name"; done
+
+resume=()
+if compgen -G "gpu/out/checkpoint.pt.*" >/dev/null; then
+  cat gpu/out/checkpoint.pt.* > "$run/checkpoint.pt"
+  resume=(--resume)
+fi
+
+trial=$site/trial
+train "$@" --iterations 60 --log-step 20 --save-step 1000 --sample-step 1000 --sample-path "$trial" \
+  --model-path "$trial/trial.safetensors"
+pace=$(grep -oP '[0-9.]+(?= images/s)' "$trial/train.log" | tail -1)
+iterations=$("$python" - "$pace" $((60 * minutes - SECONDS + began)) "$run/checkpoint.pt" "$trial/checkpoint.pt" <<'PY'
+import sys
+import torch
+
+pace, seconds, checkpoint, trial = float(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]
+batch_size = torch.load(trial, map_location="cpu", weights_only=True)["settings"]["batch_size"]
+try:
+    done = torch.load(checkpoint, map_location="cpu", weights_only=True)["iteration"]
+except FileNotFoundError:
+    done = 0
+print(done + max(1, int(0.9 * pace * seconds / batch_size)))  # a tenth for samples, checkpoints and the way out
+PY
+)
+echo "$pace images/s: $iterations iterations in all"
+
+(while sleep 60; do hand_out; done) &
+copier=$!
+status=0
+left=$((minutes - (SECONDS - began) / 60))
+train "$@" "${resume[@]}" --iterations "$iterations" --minutes $((left > 1 ? left : 1)) \
+  --save-step 200 --sample-path "$run" --model-path "$OUT/styles.safetensors" || status=$?
+kill $copier
+hand_out
+exit $status
