@@ -10,7 +10,6 @@ Estimating the statistics instead, from spread crops or a reduced image, changes
 up along the residual blocks.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .networks import InstanceNorm, StyleNetwork, padded_size
+from .networks import InstanceNorm, StyleNetwork, padded_size, with_norms
 
 REDUCTION = 4  # of the features that are kept; bands begin at multiples of it
 LEAST_ROWS = 16  # of a band, in pixels of the image
@@ -53,7 +52,7 @@ def run_in_bands(
     Returns:
         1×3×H×W, of the image's type and on its device.
     """
-    frozen = with_fixed_statistics(network)
+    frozen = with_norms(network, FixedNorm).eval().requires_grad_(False)
     height, width = padded_size(image.shape[-2:], REDUCTION, network.minimum_size)
     rows = max(LEAST_ROWS, pixels // width // REDUCTION * REDUCTION)
 
@@ -91,29 +90,11 @@ def run_in_bands(
     return output
 
 
-def with_fixed_statistics(network: StyleNetwork) -> StyleNetwork:
-    """A copy whose norm layers take their statistics as given."""
-    copied = copy.deepcopy(network).eval().requires_grad_(False)
-    for parent in list(copied.modules()):
-        for name, norm in parent.named_children():
-            if isinstance(norm, InstanceNorm):
-                setattr(parent, name, FixedNorm(norm))
-    return copied
-
-
 class FixedNorm(InstanceNorm):
-    """An instance norm that normalizes every image by the same mean and variance, C each.
-
-    Args:
-        norm: Whose place it takes.
-    """
+    """An instance norm that normalizes every image by the same mean and variance, C each, which must be set."""
 
     mean: Tensor
     variance: Tensor
-
-    def __init__(self, norm: InstanceNorm) -> None:
-        super().__init__(norm.features)
-        self.place = norm.place
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Maps 1×C×H×W to the same shape, by a style 1×P."""

@@ -6,7 +6,6 @@ OpenVINO and ``compile``, run images one by one: on a CPU, a batch is no faster,
 its neighbours, and one whose result is not finite is run again in float32.
 """
 
-import copy
 import logging
 import sys
 import threading
@@ -22,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, first_line
-from .networks import ImageTransformationNetwork, InstanceNorm, Stack
+from .networks import ImageTransformationNetwork, InstanceNorm, with_norms
 
 Layers = Callable[..., Tensor]  # of images N×3×H×W and, of a network with styles, styles N×P
 
@@ -89,6 +88,8 @@ class Eager:
     def __call__(self, x: Tensor, *style: Tensor) -> Tensor:
         """Runs a batch, N×C×H×W; the layout is the one in which PyTorch's convolutions are fastest."""
         x = x.contiguous(memory_format=torch.channels_last)
+        # Copies, as PyTorch compiles anew for tensors that were not made in inference mode.
+        style = tuple(each.clone() for each in style)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.layers(x, *style)
 
@@ -118,8 +119,9 @@ class Checked:
 
 def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layers | None:
     """Its layers compiled by PyTorch for all sizes; None, and a line in the log, if that fails or takes too long."""
-    layers = network.transform
-    engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=quick_in_bfloat16(device))
+    layers, half = network.transform, quick_in_bfloat16(device)
+    engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=half)
+    as_it_is = Eager(layers, device, bfloat16=half)
     example = [each.to(device) for each in network.example]
     failures: list[str] = []
 
@@ -138,7 +140,13 @@ def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layer
     if failures:
         logger.warning("torch.compile fails; running PyTorch as it is: %s", failures[0])
         return None
-    return Checked(engine, layers)
+
+    def choose(x: Tensor, *style: Tensor) -> Tensor:
+        # Small images take milliseconds. For them PyTorch chooses other convolutions on a CPU, and would compile anew,
+        # which takes a minute.
+        return (as_it_is if x.numel() < example[0].numel() else engine)(x, *style)
+
+    return Checked(choose, layers)
 
 
 def openvino(network: ImageTransformationNetwork) -> Layers:
@@ -147,10 +155,11 @@ def openvino(network: ImageTransformationNetwork) -> Layers:
     from openvino import convert_model
 
     layers, example = network.transform, network.example
+    plain = with_norms(layers, OneImageNorm).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated, and warns of what it makes constant
         # Traced here: OpenVINO would have PyTorch check the trace too, which takes three times as long as all the rest.
-        traced = torch.jit.trace(with_instance_norm(layers), example, check_trace=False)
+        traced = torch.jit.trace(plain, example, check_trace=False)
         model = convert_model(
             traced, example_input=example, input=[[1, 3, -1, -1], *([*each.shape] for each in example[1:])]
         )
@@ -184,29 +193,14 @@ def openvino_core() -> Any:
     return Core()
 
 
-def with_instance_norm(layers: Stack) -> Stack:
-    """A copy with PyTorch's own instance norm, which OpenVINO runs faster than group norm."""
-    copied = copy.deepcopy(layers).to(memory_format=torch.contiguous_format)
-    for parent in list(copied.modules()):
-        for name, norm in parent.named_children():
-            if isinstance(norm, InstanceNorm):
-                setattr(parent, name, OneImageNorm(norm))
-    return copied
-
-
 class OneImageNorm(InstanceNorm):
-    """An instance norm of one image, as OpenVINO runs it fastest.
-
-    Args:
-        norm: Whose place it takes.
-    """
+    """An instance norm of one image, as OpenVINO runs it fastest."""
 
     one: Tensor
 
-    def __init__(self, norm: InstanceNorm) -> None:
-        super().__init__(norm.features)
-        self.place = norm.place
-        self.register_buffer("one", torch.ones(norm.features, 1, 1, 1), persistent=False)
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.register_buffer("one", torch.ones(features, 1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Maps 1×C×H×W to the same shape, by a style 1×P."""

