@@ -34,7 +34,7 @@ from .loss_network import identity
 from .losses import Features
 from .machine import exact_float32
 from .objective import StyleObjective, build_objective
-from .optimization import beginning, optimize
+from .picture_optimization import beginning, optimize
 from .pictures import load_image, load_square
 from .report import Row, averages, encoded, table
 from .settings import OptimizationSettings, StyleEvaluationSettings, plain

@@ -14,6 +14,7 @@ COMMANDS = (
     "optimize",
     "gallery",
     "train",
+    "learn",
     "evaluate",
     "inspect",
     "package",

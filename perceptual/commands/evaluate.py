@@ -48,8 +48,8 @@ def add_to(subparsers: Any) -> None:
 
 def evaluate_super_resolution(args: Namespace) -> None:
     """Measures networks of super-resolution."""
-    from perceptual_training.evaluation import evaluate
     from perceptual_training.settings import EvaluationSettings
+    from perceptual_training.super_resolution_evaluation import evaluate
 
     report = evaluate(parse(EvaluationSettings, given(args, EvaluationSettings)))
     show(report)
