@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..errors import ArchiveError
-from ..inference.metadata import parse_metadata
+from ..inference.metadata import facts_of_styles, parse_metadata
 from .manifest import DAMAGE, read_archive
 
 LARGEST_HEADER = 2**24  # bytes; of a safetensors file, whose header is some kilobytes
@@ -67,7 +67,7 @@ def read_contents(archive: str | Path) -> Contents:
         with zipfile.ZipFile(archive) as file:
             networks = dict(read_networks(file))
             limits = yaml.safe_load(file.read(f"{manifest.handler}.yaml"))
-        styles = tuple(each for name, network in networks.items() for each in styles_of(name, network, manifest.name))
+        styles = tuple(each for name, network in networks.items() for each in styles_of(name, network))
         scales = {int(each["config"]["scale"]) for each in networks.values() if each["task"] == "super-resolution"}
         named = manifest.is_collection or len(styles) > 1
         return Contents(named, styles, tuple(sorted(scales)), int(limits["max_pixels"]))
@@ -85,18 +85,13 @@ def read_networks(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, Any
             yield Path(path).stem, parse_metadata(f"{archive.filename}: {path}", header.get("__metadata__"))
 
 
-def styles_of(name: str, network: Mapping[str, Any], model: str) -> Iterator[Style]:
-    """The styles of a network. Of one in a collection, the file's name is that of its only style."""
+def styles_of(name: str, network: Mapping[str, Any]) -> Iterator[Style]:
+    """The styles of a network; the only one of a network has the name of its file."""
     if network["task"] != "style":
         return
-    told = network["provenance"]
-    several = told.get("styles") or []
+    told = facts_of_styles(network, name)
     strokes = int(network["config"].get("sizes", 1)) > 1
-    for each in several or [told]:
-        style = str(each["name"]) if len(several) > 1 else name
-        yield Style(style, title_of(each, style), str(each.get("artist") or ""), name, strokes)
-
-
-def title_of(facts: Mapping[str, Any], name: str) -> str:
-    """A painting's title, or for want of it the style's name as a title is written."""
-    return str(facts.get("title") or name.replace("_", " ").title())
+    for facts in told:
+        style = str(facts["name"]) if len(told) > 1 else name
+        title = facts.get("title") or style.replace("_", " ").title()
+        yield Style(style, str(title), str(facts.get("artist", "")), name, strokes)
