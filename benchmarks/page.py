@@ -80,5 +80,5 @@ def measure(model: str, repeats: int) -> Iterator[Row]:
 def once(page: Any, act: str, value: float) -> list[float]:
     """Seconds until the preview and until the whole picture."""
     times: list[float] = page.evaluate(MEASURE.replace("ACT", act.replace("VALUE", f"{value:.2f}")))
-    page.wait_for_function("document.querySelectorAll('.thumb:empty').length === 0")  # nothing else is under way
+    page.wait_for_function("() => document.querySelectorAll('.thumb:empty').length === 0")  # nothing else is under way
     return times

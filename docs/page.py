@@ -45,7 +45,7 @@ def screenshot(browser: Browser, url: str, options: dict[str, Any]) -> Image.Ima
     page = context.new_page()
     page.goto(url)
     page.wait_for_selector("#download[href]")
-    page.wait_for_function("document.querySelectorAll('.thumb:empty').length === 0")
+    page.wait_for_function("() => document.querySelectorAll('.thumb:empty').length === 0")
     page.locator("#after").evaluate("each => each.decode()")
     picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
     context.close()

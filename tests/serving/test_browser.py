@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,30 @@ def test_photos_of_each_format(visit, format):
     visit.check()
 
 
+# What a user does with a file, as the browser tells the page of it.
+GIVEN = """([kind, bytes]) => {
+  const given = new DataTransfer();
+  given.items.add(new File([new Uint8Array(bytes)], 'photo.png'));
+  const event = kind === 'paste'
+    ? new ClipboardEvent(kind, { clipboardData: given, bubbles: true })
+    : new DragEvent(kind, { dataTransfer: given, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+}"""
+
+
+def test_photos_are_dropped_and_pasted(visit):
+    for width, kind in ((64, "paste"), (80, "drop")):
+        photo = list(encoded(noise(width, 48)))
+        if kind == "drop":
+            visit.page.evaluate(GIVEN, ["dragover", photo])
+            assert visit.page.locator("#drop").is_visible()
+        visit.page.evaluate(GIVEN, [kind, photo])
+        visit.page.wait_for_function(f"() => document.getElementById('times').textContent.startsWith('{width} ')")
+        assert opened(visit.result()).size == (width, 48)
+    assert not visit.page.locator("#drop").is_visible()
+    visit.check()
+
+
 def test_a_photo_that_lies_on_its_side(visit):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90°
@@ -224,7 +250,7 @@ def test_full_size_is_pixel_for_pixel(visit):
     visit.choose("photo.png", encoded(noise(300, 200)))
     visit.result()
     visit.page.click("#enlarged")
-    visit.page.wait_for_function("document.getElementById('pixels').width === 300")
+    visit.page.wait_for_function("() => document.getElementById('pixels').width === 300")
     visit.page.keyboard.press("Escape")
     assert not visit.page.locator("#full").is_visible()
     visit.check()
@@ -382,22 +408,38 @@ def test_the_server_goes_and_comes_back(visit, registered):
     wait_for(registered.healthy, seconds=120)
 
 
-ELSEWHERE = """<!doctype html><title>elsewhere</title><a href="URL/?look=tiny">a look</a>"""
+class Elsewhere(BaseHTTPRequestHandler):
+    """Another server of this machine, with a page that is nobody's."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>elsewhere</title><link rel=icon href=data:,><a>a look</a>")
+
+    def log_message(self, *arguments):
+        pass
 
 
-def test_another_page_can_link_to_it_and_do_nothing_else(visit, registered):
+@pytest.fixture
+def elsewhere():
+    """The port of another server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_another_page_can_link_to_it_and_do_nothing_else(visit, registered, elsewhere):
     refused = registered.front.counters.refused.labels("origin")._value
-    visit.context.route("http://localhost:1/", lambda route: route.fulfill(body=ELSEWHERE, content_type="text/html"))
-    page = visit.page
-    page.route("http://127.0.0.1:1/", lambda route: route.fulfill(body=ELSEWHERE, content_type="text/html"))
-    page.goto("http://127.0.0.1:1/")  # the same site, of which the browser does send the cookie
     before = refused.get()
+    page = visit.page
+    page.goto(f"http://127.0.0.1:{elsewhere}/")  # the same site, of which the browser does send the cookie
     options = "{method: 'POST', mode: 'no-cors', credentials: 'include', body: 'photo'}"
     reply = page.evaluate(f"url => fetch(url, {options}).then(each => each.type)", f"{visit.url}/predictions/tiny")
-    assert reply == "opaque"
-    assert refused.get() == before + 1
-    page.goto("http://localhost:1/")
-    page.evaluate(f"document.querySelector('a').href = '{visit.url}/?look=tiny'")
+    assert (reply, refused.get()) == ("opaque", before + 1)
+    page.goto(f"http://localhost:{elsewhere}/")  # another site, of which it does not
+    page.evaluate("url => document.querySelector('a').href = url", f"{visit.url}/?look=tiny")
     page.click("a")
     page.wait_for_selector("#start:not([hidden])")
     assert page.url == f"{visit.url}/?look=tiny"

@@ -143,7 +143,7 @@ async function refresh(withPreview = true) {
     if (withPreview) await preview();
     if (!made()) await complete();
   } catch (error) {
-    if (error.name !== "AbortError") failed(error, () => learn().then(() => refresh(), failed));
+    if (error.name !== "AbortError") failed(error, resume);
   }
 }
 
@@ -268,12 +268,22 @@ function busy(is) {
 }
 
 /** Tells what went wrong, and does it again where that may help. */
-function failed(error, again = begin) {
+function failed(error, again) {
   if (!(error instanceof Trouble)) throw error;
   busy(false);
   if (error.retry) sayAndRetry(error.message, error.retry, again);
   else say(error.message);
   if (error.status === 404) learn().catch(() => {}); // the model has gone
+}
+
+async function resume() {
+  try {
+    await learn();
+  } catch (error) {
+    failed(error, resume);
+    return;
+  }
+  await refresh();
 }
 
 // ---------------------------------------------------------------- photos
