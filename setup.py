@@ -6,11 +6,13 @@ serve.
 """
 
 import re
+import runpy
 from pathlib import Path
 
 from setuptools import setup
 
 HERE = Path(__file__).parent
+NETWORKS = runpy.run_path(str(HERE / "models/__init__.py"))["NETWORKS"]
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
 EXTRAS = {
@@ -86,7 +88,7 @@ setup(
         "perceptual": ["py.typed"],
         "perceptual.serving": ["config.properties", "log4j2.xml", "metrics.yaml"],
         "perceptual_handlers": ["*.yaml"],
-        "perceptual_models": ["*.safetensors"],
+        "perceptual_models": [f"{name}.safetensors" for name in NETWORKS],
         "perceptual_training": ["styles/*.jpg"],
         "perceptual_training.recipes": ["*.toml"],
     },

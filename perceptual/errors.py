@@ -22,6 +22,8 @@ red line and exits with 1::
         └── WorkersFailed           503   the workers of a model do not start
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,6 +50,12 @@ def in_one_line(error: BaseException) -> str:
     """All that an error says, on one line, shortened: torch lists every key of weights that does not fit."""
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else text[:400] + " …"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean NAME?``, for an error about an unknown name; nothing if no known one is similar."""
+    similar = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {similar[0]}?" if similar else ""
 
 
 class InputError(PerceptualError):

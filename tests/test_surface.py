@@ -57,6 +57,10 @@ def test_a_command_that_computes_nothing_does_not_wait_for_torch(command):
     assert not {"torch", "numpy"} & modules_after(program)
 
 
+def test_optimizing_one_picture_waits_for_no_tensorboard():
+    assert "tensorboard" not in modules_after("import perceptual_training.picture_optimization")
+
+
 def test_every_error_has_its_status():
     statuses = {name: kind.status for name, kind in vars(errors).items() if isinstance(kind, type)}
     for line in errors.__doc__.splitlines():  # the tree drawn in the docstring

@@ -48,7 +48,7 @@ class TrainingSettings:
     initial_weights: Path | None = setting(
         None,
         FilePath("a weights file"),
-        "begin with this network, a file or one that ships, of the same layers: quicker than from scratch",
+        "begin with this network, a file or a name, of the same layers: quicker than from scratch",
         NETWORK,
     )
     initial_share: float = setting(
@@ -104,7 +104,7 @@ class TrainingSettings:
         OUTPUT,
     )
     model_path: Path | None = setting(
-        None, FilePath("a file"), "weights to write; default models/NAME.safetensors", OUTPUT
+        None, FilePath("a file"), "weights to write; default networks/NAME.safetensors", OUTPUT
     )
     sample_path: Path | None = setting(
         None, FilePath("a folder"), "folder of this run, for checkpoint, samples and logs; default runs/NAME", OUTPUT
@@ -178,7 +178,7 @@ class LearningSettings(PaintingSettings):
     trunk: Path = setting(
         MISSING,
         FilePath("a network"),
-        "learn the style on this network of many styles, a file or one that ships, whose convolutions stay: minutes",
+        "learn the style on this network of many styles, a file or a name, whose convolutions stay: minutes",
         NETWORK,
     )
     style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
@@ -225,7 +225,7 @@ class EvaluationSettings:
     """What an evaluation of super-resolution can be told."""
 
     model: tuple[str, ...] = setting(
-        MISSING, Several(Text("a network")), "weights files, or names of networks that ship; required"
+        MISSING, Several(Text("a network")), "weights files or names of networks; required"
     )
     data: Path = setting(MISSING, FilePath("a folder"), "folder of images of high resolution; required")
     degradation: str = setting(
@@ -295,6 +295,24 @@ class StyleEvaluationSettings:
     device: str | None = as_in(EvaluationSettings, "device")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ManyStylesEvaluationSettings:
+    """What an evaluation of a network of many styles can be told."""
+
+    model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
+    style_dir: Path = setting(MISSING, FilePath("a folder"), "folder of its paintings; required")
+    styles: tuple[str, ...] = setting((), Several(Text("a style")), "which of them; default: all that are there")
+    against: tuple[str, ...] = setting((), Several(Text("a network")), "networks of one style to compare with")
+    content: Path = as_in(StyleEvaluationSettings, "content")
+    split: str = as_in(StyleEvaluationSettings, "split")
+    photos: int = as_in(StyleEvaluationSettings, "photos")
+    sizes: tuple[int, ...] = as_in(StyleEvaluationSettings, "sizes")
+    loss_weights: Path | None = as_in(StyleEvaluationSettings, "loss_weights")
+    loss_weights_sha256: str | None = as_in(StyleEvaluationSettings, "loss_weights_sha256")
+    output: Path = as_in(StyleEvaluationSettings, "output")
+    device: str | None = as_in(StyleEvaluationSettings, "device")
+
+
 PATHS = {
     each.name: each
     for cls in (StyleSettings, StylesSettings, LearningSettings, SuperResolutionSettings)
@@ -319,19 +337,19 @@ FREE_ON_RESUME = PATHS.keys() | {
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe's settings by option name; relative paths are taken from the recipe's folder, shipped names kept.
+    """A recipe's settings by option name; relative paths are taken from the recipe's folder, names of networks kept.
 
     Raises:
         InvalidOption: The file is missing or is not TOML.
     """
-    from perceptual.inference.metadata import shipped_weights
+    from perceptual.inference.metadata import named_weights
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidOption(f"recipe {path}: {error}") from error
     for name, value in values.items():
-        if name == "initial-weights" and isinstance(value, str) and value in shipped_weights():
+        if name == "initial-weights" and isinstance(value, str) and value in named_weights():
             continue
         if name.replace("-", "_") in PATHS and isinstance(value, str) and value:
             values[name] = path.parent / parse_one(PATHS[name.replace("-", "_")], value)
@@ -353,7 +371,9 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
     return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
 
 
-def plain(settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings) -> dict[str, Any]:
+def plain(
+    settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings | ManyStylesEvaluationSettings,
+) -> dict[str, Any]:
     """Settings as plain JSON values."""
     return {name: plain_value(value) for name, value in asdict(settings).items()}
 

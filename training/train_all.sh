@@ -10,7 +10,7 @@ here=$(dirname "$0")
 perceptual=$here/../.venv/bin/perceptual
 [[ -x $perceptual ]] || perceptual=perceptual
 
-recipes=$here/recipes models=models runs=runs minutes= options=()
+recipes=$here/recipes models=networks runs=runs minutes= options=()
 while (($#)); do
     case $1 in
         --recipes | --models | --runs | --minutes)

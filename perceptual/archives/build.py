@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import yaml
 
-from ..errors import ArchiveError, InputError, ServerError, WeightsError
+from ..errors import ArchiveError, InputError, ServerError, WeightsError, did_you_mean
 from ..files import write_atomically
-from ..inference.metadata import read_metadata, shipped_weights
+from ..inference.metadata import known_names, named_weights, read_metadata
 from ..inference.styles import Weights, assemble, decode_weights, is_learned, read_style, read_weights, with_styles
 from ..naming import checked_name
 from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, read_archive
@@ -136,7 +136,7 @@ def repackage(
             raise InputError(f"{archive} holds a file that would be written elsewhere: {bad[0]}")
         contents = {name: file.read(name) for name in names}
     if style is not None:
-        for name in networks_for(archive, style):
+        for name in networks_of_trunk(archive, trunk_of(style)):
             trunk = decode_weights(f"{archive}: {name}", contents[name])
             contents[name] = with_styles(name, trunk, [style]).encode()
     config = f"{source.handler}.yaml"
@@ -145,10 +145,14 @@ def repackage(
     return build(Path(folder), source.name, version, source.description, source.handler, contents)
 
 
-def networks_for(archive: str | Path, style: str | Path) -> list[str]:
-    """The names in an archive of the networks on whose trunk a style was learned; none in one that cannot be read."""
-    digest = read_style(style).trunk
-    return [name for name, network in networks_of(archive).items() if network.is_trunk and network.trunk == digest]
+def trunk_of(style: str | Path) -> str:
+    """The digest of the trunk that a style file was learned on. Raises WeightsError if it is none, or damaged."""
+    return read_style(style).trunk
+
+
+def networks_of_trunk(archive: str | Path, trunk: str) -> list[str]:
+    """The names in an archive of the networks that are a trunk, by its digest; none in one that cannot be read."""
+    return [name for name, network in networks_of(archive).items() if network.is_trunk and network.trunk == trunk]
 
 
 def networks_of(archive: str | Path) -> dict[str, Weights]:
@@ -161,16 +165,16 @@ def networks_of(archive: str | Path) -> dict[str, Weights]:
         return {}
 
 
-def check_addable(archive: str | Path, style: Path) -> None:
-    """Raises InputError if an archive has a style of the same name, in whichever network."""
+def check_addable(archive: str | Path, style: str) -> None:
+    """Raises InputError if an archive has a style of a name already, in whichever network."""
     for name, network in networks_of(archive).items():
         named = network.metadata["provenance"].get("styles") or [{"name": Path(name).stem}]
-        if style.stem in {each["name"] for each in named}:
-            raise InputError(f"{archive} has a style {style.stem} already: rename {style}")
+        if style in {each["name"] for each in named}:
+            raise InputError(f"{archive} has a style {style} already: choose another name")
 
 
 def find_source(file: str, model_store: Path) -> Path:
-    """The weights or the archive that a path means, or a name: of an archive in a model store, or of shipped weights.
+    """The weights or the archive that a path means, or a name: of an archive in a model store, or of a network.
 
     Raises:
         InputError: It is none of these.
@@ -185,11 +189,12 @@ def find_source(file: str, model_store: Path) -> Path:
         return path if path.exists() or not named else model_store / path
     if named and (archive := model_store / f"{file}.mar").exists():
         return archive
-    if weights := shipped_weights().get(file):
+    if weights := named_weights().get(file):
         return weights
+    hint = did_you_mean(file, [*named_weights(), *(each.stem for each in model_store.glob("*.mar"))])
     raise InputError(
         f"{file} is neither weights (.safetensors) nor an archive (.mar), nor the name of an archive in {model_store} "
-        "or of a network that ships"
+        f"or of a network{hint} ({known_names()})"
     )
 
 

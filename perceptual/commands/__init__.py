@@ -15,6 +15,7 @@ COMMANDS = (
     "optimize",
     "gallery",
     "train",
+    "learn",
     "evaluate",
     "inspect",
     "package",

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, Field
 from typing import Any, NoReturn
@@ -44,10 +44,13 @@ def working() -> Iterator[Callable[[str], None]]:
         yield lambda message: status.update(escape(message))
 
 
-def add_settings(parser: ArgumentParser, cls: type) -> None:
-    """Adds an option for every setting of a dataclass, in its groups. What is not given stays out of the result."""
+def add_settings(parser: ArgumentParser, cls: type, without: Container[str] = ()) -> None:
+    """Adds an option for every setting of a dataclass, in its groups, without those that have arguments of their own.
+
+    What is not given stays out of the result.
+    """
     groups: dict[str, Any] = {}
-    for each in settings_of(cls):
+    for each in (each for each in settings_of(cls) if each.name not in without):
         title = each.metadata["group"]
         if title not in groups:
             groups[title] = parser.add_argument_group(title) if title else parser

@@ -13,7 +13,7 @@ def add_to(subparsers: Any) -> None:
         help="print where a network's weights come from",
         description="Prints a weights file's task, architecture and provenance.",
     )
-    parser.add_argument("model", metavar="FILE", help="a weights file, or the name of a network that ships")
+    parser.add_argument("model", metavar="FILE", help="a weights file, or a network's name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

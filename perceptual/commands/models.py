@@ -33,7 +33,7 @@ def add_to(subparsers: Any) -> None:
     register.add_argument(
         "file",
         metavar="MODEL",
-        help="weights, an archive, or a name: of an archive in the store, or of a network that ships",
+        help="weights, an archive, or a name: of an archive in the store, or of a network",
     )
     register.add_argument("--version", help="default: the archive's, or the one in the weights' provenance, else 1.0")
     register.add_argument("--workers", type=converter(Integer(1)), metavar="N", help="default: what the archive says")

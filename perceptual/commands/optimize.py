@@ -49,7 +49,7 @@ def run(args: Namespace) -> int:
     if target.resolve() == settings.style_image.resolve():
         raise InvalidOption(f"{target} would overwrite the painting; choose another --output")
 
-    from perceptual_training.optimization import Optimization
+    from perceptual_training.picture_optimization import Optimization
     from perceptual_training.signals import stop_signals
 
     from ..files import write_atomically

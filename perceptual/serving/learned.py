@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ..archives.build import check_addable, networks_for
+from ..archives.build import check_addable, networks_of_trunk, trunk_of
 from ..client.addresses import RunningServer
 from ..client.management import ManagementClient
 from ..client.model import Model
@@ -37,9 +37,8 @@ def add_style(
         ServerError: The new version cannot be loaded; then nothing has changed.
     """
     with server.management() as management, all_or_nothing() as undo:
-        old = holder(management, Path(server.model_store), style)
+        old = addable(server, management, trunk_of(style), style.stem)
         archive = Path(server.model_store) / old.archive
-        check_addable(archive, style)
         taken = {each.version for each in management.versions(old.name)}
         source = Source(archive, version or version_after(old.version, taken), style=style)
         new = add(undo, server, management, source, old.wanted or None, progress)
@@ -47,17 +46,25 @@ def add_style(
     return new
 
 
-def holder(management: ManagementClient, model_store: Path, style: Path) -> Model:
-    """The default version of the one model whose archive holds the trunk of a style. Raises InputError."""
+def check_place(server: RunningServer, trunk: str, name: str) -> None:
+    """Raises InputError where :func:`add_style` would, for a style yet to be learned; ``trunk`` is a digest."""
+    with server.management() as management:
+        addable(server, management, trunk, name)
+
+
+def addable(server: RunningServer, management: ManagementClient, trunk: str, name: str) -> Model:
+    """The default version of the one served model that holds a trunk, and has no style of a name. Raises InputError."""
+    model_store = Path(server.model_store)
     models = [management.describe(name) for name in management.models()]
-    holders = [each for each in models if networks_for(model_store / each.archive, style)]
+    holders = [each for each in models if networks_of_trunk(model_store / each.archive, trunk)]
     if len(holders) != 1:
         names = ", ".join(each.name for each in holders)
         raise InputError(
-            f"{names} each hold the trunk of {style}: serve it in one model"
+            f"{names} each hold the trunk of {name}: serve it in one model"
             if holders
-            else f"no model that is served holds the trunk of {style}: register that first"
+            else f"no model that is served holds the trunk of {name}: register that first"
         )
+    check_addable(model_store / holders[0].archive, name)
     return holders[0]
 
 

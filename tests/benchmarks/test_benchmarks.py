@@ -24,7 +24,7 @@ from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.predictor import load
 from perceptual.inference.weights import save_network
 from perceptual_training.loss_network import load_loss_network
-from perceptual_training.optimization import Step
+from perceptual_training.picture_optimization import Step
 
 CPU = torch.device("cpu")
 

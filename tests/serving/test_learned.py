@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from perceptual.errors import UnknownStyle
 from perceptual.inference.networks import StyleNetwork
@@ -17,7 +18,9 @@ def trunk(tmp_path):
     torch.manual_seed(5)  # another trunk than that of tiny
     network = StyleNetwork(styles=2, init_features=4, num_residuals=1)
     torch.nn.init.normal_(network.styles)
-    save_network(tmp_path / "trunk.safetensors", network, {"styles": [{"name": "dots"}, {"name": "waves"}]})
+    recipe = {"style_sizes": [64], "content_layers": ["relu2_2"]}
+    told = {"styles": [{"name": "dots"}, {"name": "waves"}], "recipe": recipe}
+    save_network(tmp_path / "trunk.safetensors", network, told)
     return tmp_path / "trunk.safetensors"
 
 
@@ -38,7 +41,7 @@ def test_a_style_is_added_to_the_served_trunk_and_no_request_is_lost(server, man
     with server.address.inference() as client:
         old = client.stylize(photo, "trunk", style="dots", format="png")
         status, _, err = run("models", "register", learned(trunk, "waves"), "--port", port)
-        assert status == 1 and "has a style waves already: rename" in err
+        assert status == 1 and "has a style waves already: choose another name" in err
         status, _, err = run("models", "register", learned(trunk, "other", "0" * 64), "--port", port)
         assert status == 1 and "no model that is served holds the trunk" in err
         with pytest.raises(UnknownStyle):
@@ -67,3 +70,44 @@ def test_a_style_is_added_to_the_served_trunk_and_no_request_is_lost(server, man
     management.unregister("trunk")
     for name in {file.name for file in server.model_store.iterdir()} - before:
         (server.model_store / name).unlink()
+
+
+@pytest.fixture
+def learn(run, trunk, photos, painting, loss_weights, tmp_path, monkeypatch):
+    """Runs ``perceptual learn`` with six iterations."""
+    monkeypatch.chdir(tmp_path)
+    short = ("--iterations", 6, "--image-size", 32, "--num-workers", 0, "--samples", 2, "--device", "cpu")
+    given = ("--trunk", trunk, "--content-dir", photos, "--loss-weights", loss_weights, *short)
+    return lambda *more: run("learn", painting, *given, *more)
+
+
+@pytest.mark.trains
+def test_from_a_painting_to_a_served_picture_in_one_command(server, management, trunk, learn, photo, tmp_path):
+    port = urlsplit(server.address.inference_url).port
+    before = {file.name for file in server.model_store.iterdir()}
+    status, _, err = learn("--port", port)
+    assert status == 1 and "no model that is served holds the trunk of stripes" in err
+    assert not (tmp_path / "runs").exists()  # refused before anything was learned
+    register(server.address, trunk)
+    status, _, err = learn("--port", port, "--name", "waves")
+    assert status == 1 and "has a style waves already" in err
+    (tmp_path / "me.jpg").write_bytes(photo)
+    status, out, err = learn("--port", port, "--photo", "me.jpg")
+    assert status == 0, err
+    assert "models/stripes.safetensors is served: POST a photo to /predictions/trunk with style=stripes" in out
+    with Image.open(tmp_path / "stripes.jpg") as picture:
+        assert picture.size == (64, 48)
+    status, _, err = learn("--port", port, "--name", "again", "-o", "stripes.jpg")
+    assert status == 1 and "stripes.jpg is there already" in err
+    management.unregister("trunk")
+    for name in {file.name for file in server.model_store.iterdir()} - before:
+        (server.model_store / name).unlink()
+
+
+@pytest.mark.trains
+def test_a_painting_is_learned_without_a_server(learn, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    status, out, err = learn()
+    assert status == 0, err
+    assert "No server is running; to serve it:" in out and "perceptual models register models/stripes" in out
+    assert learn("--port", 9)[0] == 1  # a server that is named must be there

@@ -452,7 +452,7 @@ def test_a_lost_gpu_ends_the_worker(served, monkeypatch, caplog):
 
 
 def test_a_gpu_short_of_memory_is_a_507(served, monkeypatch):
-    def fail(images, styles, finish, side):
+    def fail(images, styles, side):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(served.handler.predictor, "run_in_parts", fail)

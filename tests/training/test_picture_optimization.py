@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 
 from perceptual.errors import TrainingError
 from perceptual.settings import parse
-from perceptual_training import optimization
-from perceptual_training.optimization import Optimization, Step, optimize
+from perceptual_training import picture_optimization
+from perceptual_training.picture_optimization import Optimization, Step, optimize
 from perceptual_training.settings import OptimizationSettings
 
 
@@ -129,7 +129,7 @@ def test_the_best_picture_is_written_not_the_last(run, command, file, tmp_path, 
     def worse_and_worse(losses, start, iterations):
         return (Step(done, start * (1 - done / 8), {"sum": float(done)}) for done in range(iterations + 1))
 
-    monkeypatch.setattr(optimization, "optimize", worse_and_worse)
+    monkeypatch.setattr(picture_optimization, "optimize", worse_and_worse)
     status, out, _ = run("optimize", file, *command, "--iterations", 5)
     assert status == 0 and "the best of which is number 0, with a loss of 0" in out
     with Image.open(tmp_path / "out.png") as result, Image.open(file) as photo:
@@ -144,7 +144,7 @@ def test_the_painting_is_not_overwritten(run, command, file, painting):
 
 @pytest.mark.parametrize("event", ["signal", "error"])
 def test_the_picture_so_far_is_kept(run, command, file, tmp_path, monkeypatch, event):
-    original = optimization.optimize
+    original = picture_optimization.optimize
 
     def interrupted(*arguments):
         for step in original(*arguments):
@@ -154,7 +154,7 @@ def test_the_picture_so_far_is_kept(run, command, file, tmp_path, monkeypatch, e
                 os.kill(os.getpid(), signal.SIGINT)
             yield step
 
-    monkeypatch.setattr(optimization, "optimize", interrupted)
+    monkeypatch.setattr(picture_optimization, "optimize", interrupted)
     status, out, err = run("optimize", file, *command)
     if event == "signal":
         assert status == 130 and "after 3 of 500 iterations" in out

@@ -16,8 +16,16 @@ from perceptual.errors import InvalidOption, TrainingError, WeightsError
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 from perceptual.settings import parse
-from perceptual_training.evaluation import detail, divisible, enlargements, evaluate, lpips, measure, readable_images
 from perceptual_training.settings import EvaluationSettings
+from perceptual_training.super_resolution_evaluation import (
+    detail,
+    divisible,
+    enlargements,
+    evaluate,
+    lpips,
+    measure,
+    readable_images,
+)
 
 STANDARD = Path(os.environ.get("SR_EVAL", "sr_eval"))
 

@@ -1,0 +1,113 @@
+"""``perceptual learn``: from a painting to a served style, in minutes."""
+
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidOption, ServerError
+from .arguments import add_settings, given, working
+
+if TYPE_CHECKING:
+    from perceptual_training.settings import LearningSettings
+
+    from ..client.addresses import RunningServer
+
+DESCRIPTION = """Learns a painting on a network of many styles, adds the style to the running server, and asks it for a
+first picture.
+
+  perceptual learn painting.jpg --content-dir photos/
+  perceptual learn painting.jpg --content-dir photos/ --name mine --photo me.jpg -o me_in_my_style.jpg
+
+The network, its convolutions, stays as it is; only the scale and shift of its norms are learned, a file of some 13 KB.
+The server is the one that `perceptual serve` started last, or the one on --port; it goes on answering meanwhile.
+Without a server, the style file is written all the same.
+"""
+
+TRUNK = "styles"  # the network of many styles that ships
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    from perceptual_training.settings import LearningSettings
+
+    summary = "learn a painting and serve it, in minutes"
+    usage = "perceptual learn PAINTING --content-dir PHOTOS [settings]"
+    parser = subparsers.add_parser("learn", help=summary, description=DESCRIPTION, usage=usage)
+    parser.add_argument("style_image", type=Path, metavar="PAINTING", help="image file of the painting")
+    parser.add_argument("--photo", type=Path, help="what the first picture shows; default: a photo of --content-dir")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the first picture; default: NAME.jpg")
+    parser.add_argument("--port", type=int, help="the server's inference port; default: the one started last")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    add_settings(parser, LearningSettings, without=("style_image",))
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Learns, registers and asks; what cannot be added to the server is refused before anything is learned."""
+    from perceptual_training.learning import learn_style, learning_settings
+    from perceptual_training.settings import LearningSettings
+
+    started = time.monotonic()
+    settings = learning_settings({"trunk": TRUNK, **given(args, LearningSettings)})
+    name = settings.model_path.stem if settings.model_path else settings.name or settings.style_image.stem
+    output = args.output or Path(f"{name}.jpg")
+    photo = args.photo or sample(settings)
+    server = running(args.port)
+    if server is not None:
+        check(server, settings.trunk, name, photo, output)
+    style = learn_style(settings, resume=args.resume)
+    if style is None:
+        return 130
+    if server is None:
+        print(f"{style} is learned. No server is running; to serve it:")
+        print(f"  perceptual package {settings.trunk}\n  perceptual serve {settings.trunk.stem}")
+        print(f"  perceptual models register {style}")
+        return 0
+    serve(server, style, photo, output)
+    print(f"{output} is a first picture, {time.monotonic() - started:.0f} s after the start")
+    return 0
+
+
+def sample(settings: "LearningSettings") -> Path:
+    """A photo of those to learn from. Raises TrainingError if there are none."""
+    from perceptual_training.data import find_photos
+
+    photo: Path = find_photos(settings.content_dir, settings.split)[0]
+    return photo
+
+
+def running(port: int | None) -> "RunningServer | None":
+    """The server on a port, or the one started last. Raises ServerError if a port is named and none is there."""
+    from ..client.addresses import find_server
+
+    try:
+        return find_server(port)
+    except ServerError:
+        if port is not None:
+            raise
+        return None
+
+
+def check(server: "RunningServer", trunk: Path, name: str, photo: Path, output: Path) -> None:
+    """Raises the errors that would come after the learning."""
+    from ..inference import images
+    from ..inference.styles import read_trunk
+    from ..serving.learned import check_place
+
+    check_place(server, read_trunk(trunk).trunk, name)
+    images.decode(images.read(photo))
+    if output.exists():
+        raise InvalidOption(f"{output} is there already: name another --output")
+
+
+def serve(server: "RunningServer", style: Path, photo: Path, output: Path) -> None:
+    """Adds a style to a server and writes a photo in it, as the server makes it."""
+    from ..files import write_atomically
+    from ..serving.learned import add_style
+
+    with working() as progress:
+        model = add_style(server, style, progress=progress)
+        with server.inference() as client:
+            write_atomically(output, client.stylize(photo, model.name, style=style.stem))
+    print(f"{style} is served: POST a photo to /predictions/{model.name} with style={style.stem}")
