@@ -82,6 +82,11 @@ class CollectionHandler(ImageHandler):
             )
         return self.styles[names[0]]
 
+    def networks_of(self, options: CollectionOptions) -> list[Predictor]:
+        """That of the style, then that of the factor."""
+        upscalers = [self.upscalers[options.scale]] if options.scale else []
+        return ([self.network_of(options.style)] if options.style else []) + upscalers
+
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Each network takes all the pictures that ask for it at once; the styles first."""
         results = list(pictures)

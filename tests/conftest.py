@@ -1,6 +1,7 @@
 import io
 import os
 import shutil
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -115,9 +116,11 @@ def management(server):
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
     """Runs a command line; gives its exit status, output and errors."""
     from perceptual.commands import main
+
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir())  # a training gives its process another
 
     def invoke(*arguments):
         try:
