@@ -55,7 +55,7 @@ def in_one_line(error: BaseException) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean NAME?``, for an error about an unknown name; nothing if no known one is similar."""
-    similar = get_close_matches(name, list(known), n=1)
+    similar = get_close_matches(name[:80], list(known), n=1)  # requests may have names of any length
     return f"; did you mean {similar[0]}?" if similar else ""
 
 

@@ -17,6 +17,7 @@ COMMANDS = (
     "train",
     "learn",
     "evaluate",
+    "styles",
     "inspect",
     "package",
     "serve",
