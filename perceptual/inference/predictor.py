@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InvalidOption, OutOfMemory, UnknownStyle, WeightsError, first_line
+from ..errors import InvalidOption, OutOfMemory, UnknownStyle, WeightsError, did_you_mean, first_line
 from ..options import PictureOptions, StyleOptions, UpscaleOptions
 from ..settings import parse
 from . import engines, histogram, images
@@ -284,7 +284,10 @@ class Predictor:
             raise InvalidOption(f"style: say which; the styles are: {', '.join(self.styles)}")
         shares = dict(options.style or dict.fromkeys(self.styles, 1.0))
         if unknown := [name for name in shares if name not in self.styles]:
-            raise UnknownStyle(f"there is no style {unknown[0][:80]!r} here; the styles are: {', '.join(self.styles)}")
+            hint = did_you_mean(unknown[0], self.styles)
+            raise UnknownStyle(
+                f"there is no style {unknown[0][:80]!r} here; the styles are: {', '.join(self.styles)}{hint}"
+            )
         return network.style([shares.get(name, 0.0) for name in self.styles], options.stroke)
 
     def batches(

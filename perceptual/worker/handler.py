@@ -25,10 +25,11 @@ from ..errors import ImageTooLarge, InvalidImage, InvalidOption, NotAcceptable, 
 from ..inference import images
 from ..inference.codecs.limits import reduced_size
 from ..inference.codecs.process import Decoder
-from ..inference.images import Limits, Picture
+from ..inference.images import READABLE, Limits, Picture
+from ..inference.metadata import facts_of_styles
 from ..inference.predictor import LEAST_TILE, Predictor, load
 from ..options import FORMATS, CollectionOptions
-from ..settings import Integer, option_name, parse, settings_of
+from ..settings import Integer, described, option_name, parse, settings_of
 from .measure import Meter, Record, Watch, waited
 from .pace import MAX_SECONDS, SHARE, Pace, allowed, most_pixels
 
@@ -76,6 +77,7 @@ class ImageHandler(ABC):
 
     options: ClassVar[type[Any]]
     predictor: Predictor
+    networks: dict[str, Predictor]  # all that are loaded, by the names of their files
     answered = 0  # requests since memory was trimmed
 
     @abstractmethod
@@ -113,7 +115,9 @@ class ImageHandler(ABC):
 
     def load(self, folder: Path, device: str, engine: str) -> None:
         """Loads what the unpacked archive holds."""
-        self.predictor = load(find_archived_weights(folder), device, engine)
+        file = find_archived_weights(folder)
+        self.predictor = load(file, device, engine)
+        self.networks = {file.stem: self.predictor}
 
     def warm_up_options(self) -> Iterable[Any]:
         """Options that together make every network run."""
@@ -163,13 +167,17 @@ class ImageHandler(ABC):
             trim_memory()
         return [reply.body for reply in replies]
 
-    def understand(self, row: Any, context: Any, index: int, record: Record) -> Request:
-        """Reads one request. The image comes last: decoding it is what costs.
+    def understand(self, row: Any, context: Any, index: int, record: Record) -> Request | Reply:
+        """Reads one request, or answers one that asks for a description.
+
+        The image comes last: decoding it is what costs.
 
         Raises:
             InputError: Whatever is wrong with it.
         """
         headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
+        if headers.get("describe") == "True":  # what TorchServe makes of GET /models/NAME?customized=true
+            return Reply(200, "application/json", json.dumps(self.describe()).encode())
         record.stages.update(waited(headers.get("x-request-start")))
         data = find_image(row)
         options = parse(self.options, option_values(headers, row))
@@ -182,6 +190,27 @@ class ImageHandler(ABC):
             picture = images.from_pixels(self.decoder.decode(data, self.limits_of(options, scale, format)))
         record.pixels = picture.rgb.shape[-2] * picture.rgb.shape[-1]
         return Request(picture, options, format, record)
+
+    def describe(self) -> dict[str, Any]:
+        """What a request may ask for: styles, factors of enlargement, options; and how large it may be, in pixels."""
+        factors = {each.network.scale for each in self.networks.values()} - {1}
+        return {
+            "styles": [
+                facts
+                for name, each in self.networks.items()
+                if each.network.task == "style"
+                for facts in facts_of_styles(each.metadata, name)
+            ],
+            "scales": sorted(factors),
+            "options": [described(each) for each in settings_of(self.options)],
+            "formats": sorted(READABLE),
+            "limits": {
+                "max_pixels": self.max_pixels,
+                "max_seconds": self.max_seconds,
+                "max_tile": self.max_tile,
+                "max_reply": self.max_reply,
+            },
+        }
 
     def limits_of(self, options: Any, scale: int, format: str) -> Limits:
         """What a request's picture may be."""

@@ -781,6 +781,14 @@ def test_what_a_collection_does_not_hold(collection, headers, error, detail):
     assert right.status == 200
 
 
+def test_a_collection_describes_itself_beside_a_picture(collection):
+    described, picture = collection[1](raw(b"", ("describe", "True")), raw(PHOTO, ("X-Style", "dots")))
+    told = json.loads(described.body)
+    assert (described.status, picture.status) == (200, 200)
+    assert told["styles"] == [{"name": "dots"}, {"name": "lines"}] and told["scales"] == [4]
+    assert {"scale", "style", "histogram-matching"} <= {each["name"] for each in told["options"]}
+
+
 def test_the_limit_counts_what_a_factor_makes(collection, monkeypatch):
     monkeypatch.setattr(collection[1].handler, "max_pixels", 24 * 20 * 4)
     plain, enlarged = collection[1](raw(PHOTO, ("X-Style", "dots")), raw(PHOTO, ("X-Style", "dots"), ("X-Scale", "4")))
