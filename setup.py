@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # to other runtimes
     "heif": ["pillow-heif>=0.18"],  # reads HEIC
     "openvino": ["openvino>=2025.0"],  # the engine of that name
     "serve": [
@@ -39,6 +40,7 @@ DEV = [
     "import-linter>=2.4",
     "matplotlib>=3.8",
     "mypy==2.4.1",
+    "playwright>=1.49",  # drives the browser that is installed
     "pre-commit>=4",
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -62,6 +64,7 @@ setup(
         "perceptual.archives",
         "perceptual.client",
         "perceptual.commands",
+        "perceptual.exchange",
         "perceptual.inference",
         "perceptual.inference.codecs",
         "perceptual.serving",

@@ -17,6 +17,8 @@ COMMANDS = (
     "learn",
     "evaluate",
     "inspect",
+    "import",
+    "export",
     "package",
     "serve",
     "models",
