@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds model_store/NAME.mar from models/NAME.safetensors, of every NAME given or else of all, where anything changed.
+# Builds model_store/NAME.mar of every network named, in networks/ or one that ships, or else of all that ship, where
+# anything changed.
 #   ./build_mar.sh [NAME…]
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -7,8 +8,4 @@ cd "$(dirname "$0")"
 perceptual=.venv/bin/perceptual
 [[ -x $perceptual ]] || perceptual=perceptual
 
-weights=()
-for name in "$@"; do weights+=("models/$name.safetensors"); done
-(($#)) || weights=(models/*.safetensors)
-
-exec "$perceptual" package --model-store model_store "${weights[@]}"
+exec "$perceptual" package --model-store model_store -- "$@"

@@ -6,11 +6,13 @@ serve.
 """
 
 import re
+import runpy
 from pathlib import Path
 
 from setuptools import setup
 
 HERE = Path(__file__).parent
+NETWORKS = runpy.run_path(str(HERE / "models/__init__.py"))["NETWORKS"]
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
 EXTRAS = {
@@ -32,6 +34,7 @@ EXTRAS = {
         "torchmetrics>=1.4",
         "torchvision>=0.21",
     ],
+    "video": ["av>=16", "opencv-python-headless>=4.8"],  # FFmpeg, with codecs under the GPL; optical flow
 }
 ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 # The checkers exactly, as each of their releases finds something new.
@@ -69,6 +72,9 @@ setup(
         "perceptual.inference.codecs",
         "perceptual.serving",
         "perceptual.serving.front",
+        "perceptual.video",
+        "perceptual.video.clips",
+        "perceptual.video.sinks",
         "perceptual.worker",
         "perceptual_handlers",
         "perceptual_models",
@@ -85,7 +91,7 @@ setup(
         "perceptual": ["py.typed"],
         "perceptual.serving": ["config.properties", "log4j2.xml", "metrics.yaml"],
         "perceptual_handlers": ["*.yaml"],
-        "perceptual_models": ["*.safetensors"],
+        "perceptual_models": [f"{name}.safetensors" for name in NETWORKS],
         "perceptual_training": ["styles/*.jpg"],
         "perceptual_training.recipes": ["*.toml"],
     },

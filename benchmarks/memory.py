@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model",
         nargs="+",
         default=["starry_night"],
-        help="weights files, or names of networks that ship (default: starry_night)",
+        help="weights files or names of networks (default: starry_night)",
     )
     parser.add_argument(
         "--sizes",

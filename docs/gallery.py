@@ -17,6 +17,7 @@ from perceptual.commands.gallery import gallery, shipped_styles
 from perceptual.files import write_atomically
 from perceptual.inference import images
 from perceptual.inference.images import Picture
+from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.predictor import Predictor, load, open_picture, to_bytes
 from perceptual.inference.resampling import resize_bicubic
 from perceptual.inference.sheets import contact_sheet
@@ -36,7 +37,7 @@ CELL = 256  # pixels; longest side of a picture on the sheet of all styles
 
 def main() -> None:
     """Makes all pictures."""
-    predictors = {name: load(name) for name in shipped_styles()}
+    predictors = {name: load(file) for name, file in shipped_styles().items()}
     for name, predictor in track(predictors.items(), "styles"):
         results = {photo.stem: predictor.stylize(photo) for photo in PHOTOS}
         for photo, result in results.items():
@@ -56,7 +57,7 @@ def save(picture: Image.Image, name: str) -> None:
 
 def enlargements_sheet(scale: int) -> Image.Image:
     """Of each photo, reduced, enlarged and itself, 64 px square crops, three times larger."""
-    loaded = {loss: load(f"super_resolution_x{scale}_{loss}") for loss in ("pixel", "feature")}
+    loaded = {loss: load(shipped_weights()[f"super_resolution_x{scale}_{loss}"]) for loss in ("pixel", "feature")}
     rows = []
     for photo in PHOTOS:
         target = divisible(open_picture(photo).rgb, scale)

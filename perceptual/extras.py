@@ -11,6 +11,7 @@ EXTRAS = {
     "train": ("skimage", "tensorboard", "torchmetrics", "torchvision"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
+    "video": ("av", "cv2"),
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perceptual.errors import InvalidOption
+from perceptual.errors import InvalidOption, did_you_mean
 from perceptual.settings import (
     Choice,
     FilePath,
@@ -26,6 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+RECIPES = Path(__file__).parent / "recipes"
 DEGRADATIONS = ("paper", "bicubic")
 DATA, NETWORK, LOSSES, OPTIMIZATION, OUTPUT = "Data", "Network", "Losses", "Optimization", "Output"
 
@@ -48,7 +49,7 @@ class TrainingSettings:
     initial_weights: Path | None = setting(
         None,
         FilePath("a weights file"),
-        "begin with this network, a file or one that ships, of the same layers: quicker than from scratch",
+        "begin with this network, a file or a name, of the same layers: quicker than from scratch",
         NETWORK,
     )
     initial_share: float = setting(
@@ -104,7 +105,7 @@ class TrainingSettings:
         OUTPUT,
     )
     model_path: Path | None = setting(
-        None, FilePath("a file"), "weights to write; default models/NAME.safetensors", OUTPUT
+        None, FilePath("a file"), "weights to write; default networks/NAME.safetensors", OUTPUT
     )
     sample_path: Path | None = setting(
         None, FilePath("a folder"), "folder of this run, for checkpoint, samples and logs; default runs/NAME", OUTPUT
@@ -178,7 +179,7 @@ class LearningSettings(PaintingSettings):
     trunk: Path = setting(
         MISSING,
         FilePath("a network"),
-        "learn the style on this network of many styles, a file or one that ships, whose convolutions stay: minutes",
+        "learn the style on this network of many styles, a file or a name, whose convolutions stay: minutes",
         NETWORK,
     )
     style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
@@ -225,7 +226,7 @@ class EvaluationSettings:
     """What an evaluation of super-resolution can be told."""
 
     model: tuple[str, ...] = setting(
-        MISSING, Several(Text("a network")), "weights files, or names of networks that ship; required"
+        MISSING, Several(Text("a network")), "weights files or names of networks; required"
     )
     data: Path = setting(MISSING, FilePath("a folder"), "folder of images of high resolution; required")
     degradation: str = setting(
@@ -295,6 +296,24 @@ class StyleEvaluationSettings:
     device: str | None = as_in(EvaluationSettings, "device")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ManyStylesEvaluationSettings:
+    """What an evaluation of a network of many styles can be told."""
+
+    model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
+    style_dir: Path = setting(MISSING, FilePath("a folder"), "folder of its paintings; required")
+    styles: tuple[str, ...] = setting((), Several(Text("a style")), "which of them; default: all that are there")
+    against: tuple[str, ...] = setting((), Several(Text("a network")), "networks of one style to compare with")
+    content: Path = as_in(StyleEvaluationSettings, "content")
+    split: str = as_in(StyleEvaluationSettings, "split")
+    photos: int = as_in(StyleEvaluationSettings, "photos")
+    sizes: tuple[int, ...] = as_in(StyleEvaluationSettings, "sizes")
+    loss_weights: Path | None = as_in(StyleEvaluationSettings, "loss_weights")
+    loss_weights_sha256: str | None = as_in(StyleEvaluationSettings, "loss_weights_sha256")
+    output: Path = as_in(StyleEvaluationSettings, "output")
+    device: str | None = as_in(StyleEvaluationSettings, "device")
+
+
 PATHS = {
     each.name: each
     for cls in (StyleSettings, StylesSettings, LearningSettings, SuperResolutionSettings)
@@ -318,20 +337,43 @@ FREE_ON_RESUME = PATHS.keys() | {
 }
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe's settings by option name; relative paths are taken from the recipe's folder, shipped names kept.
+def find_recipe(name_or_path: Path) -> Path:
+    """The file of a recipe: the one at a path, or the one of a name that ships, such as ``the_scream``.
 
     Raises:
-        InvalidOption: The file is missing or is not TOML.
+        InvalidOption: Neither.
     """
-    from perceptual.inference.metadata import shipped_weights
+    if name_or_path.is_file():
+        return name_or_path
+    shipped = {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
+    if file := shipped.get(str(name_or_path)):
+        return file
+    hint = did_you_mean(str(name_or_path), shipped)
+    raise InvalidOption(
+        f"recipe {name_or_path}: no such file, and none of that name ships ({', '.join(shipped)}){hint}"
+    )
 
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The settings of a recipe, by option name.
+
+    Relative paths are taken from the recipe's folder; names of networks are kept.
+
+    Args:
+        path: A file or a name, as for :func:`find_recipe`.
+
+    Raises:
+        InvalidOption: The file is missing, as from :func:`find_recipe`, or is not TOML.
+    """
+    from perceptual.inference.metadata import named_weights
+
+    path = find_recipe(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidOption(f"recipe {path}: {error}") from error
     for name, value in values.items():
-        if name == "initial-weights" and isinstance(value, str) and value in shipped_weights():
+        if name == "initial-weights" and isinstance(value, str) and value in named_weights():
             continue
         if name.replace("-", "_") in PATHS and isinstance(value, str) and value:
             values[name] = path.parent / parse_one(PATHS[name.replace("-", "_")], value)
@@ -353,7 +395,9 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
     return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
 
 
-def plain(settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings) -> dict[str, Any]:
+def plain(
+    settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings | ManyStylesEvaluationSettings,
+) -> dict[str, Any]:
     """Settings as plain JSON values."""
     return {name: plain_value(value) for name, value in asdict(settings).items()}
 

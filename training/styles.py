@@ -176,7 +176,7 @@ class ManyStyles:
 
 @torch.no_grad()
 def own_losses(objective: StyleObjective, photos: Any) -> Tensor:
-    """The mean style loss of photos as they are, after each of K paintings: K numbers.
+    """The mean style loss of photos as they are, all layers with a weight of 1, after each of K paintings: K numbers.
 
     Args:
         objective: Of the paintings.
@@ -187,7 +187,8 @@ def own_losses(objective: StyleObjective, photos: Any) -> Tensor:
         features = objective.features(batch)
         for place in range(len(batch)):
             one = {layer: values[place : place + 1] for layer, values in features.items()}
-            losses.append(objective.style_loss.of_each(one))  # broadcast over all paintings
+            by_layer = objective.style_loss.layers(one)  # broadcast over all paintings
+            losses.append(torch.stack(list(by_layer.values())).sum(dim=0))
     return torch.stack(losses).mean(dim=0)
 
 

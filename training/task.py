@@ -11,7 +11,7 @@ from torch import Tensor
 
 import perceptual
 from perceptual.errors import InputError, InvalidOption, TrainingError
-from perceptual.inference.metadata import find_weights
+from perceptual.inference.metadata import OWN, find_weights
 from perceptual.inference.networks import ImageTransformationNetwork, StyleNetwork
 from perceptual.inference.predictor import pick_device
 from perceptual.inference.weights import load_network
@@ -34,9 +34,9 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
         TrainingError: A new run would write over another's files.
     """
     folder = settings.sample_path or Path("runs", name)
-    model = settings.model_path or Path("models", f"{name}.safetensors")
+    model = settings.model_path or OWN / f"{name}.safetensors"
     run = Run(name, folder, model)
-    if run.checkpoint.exists() and not resume:
+    if run.begun and not resume:
         raise TrainingError(f"{run.folder} holds a run already: go on with --resume, or name another --sample-path")
     if run.model.exists() and not resume:
         raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move it away")

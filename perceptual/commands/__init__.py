@@ -11,11 +11,13 @@ from .arguments import Parser, report
 COMMANDS = (
     "stylize",
     "upscale",
+    "video",
     "optimize",
     "gallery",
     "train",
     "learn",
     "evaluate",
+    "styles",
     "inspect",
     "import",
     "export",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Shows photos in every style that ships, on one sheet with the styles' names.
 
   perceptual gallery photo.jpg -o sheet.jpg
-  perceptual gallery one.jpg two.jpg -o sheet.png --models starry_night models/mine.safetensors
+  perceptual gallery one.jpg two.jpg -o sheet.png --models starry_night mine
 
 One photo fills the sheet in rows of four; several have a row each.
 """
@@ -57,20 +57,20 @@ def run(args: Namespace) -> None:
     from ..inference.predictor import load
 
     photos = [images.shrink(images.load(file), args.size) for file in args.photos]
-    names = args.models or shipped_styles()
-    if not names:
+    chosen = find_distinct(args.models or shipped_styles().values())
+    if not chosen:
         raise WeightsError("no style ships with this package; name weights files with --models")
-    predictors = {name: load(file, args.device, args.engine) for name, file in find_distinct(names).items()}
+    predictors = {name: load(file, args.device, args.engine) for name, file in chosen.items()}
     sheet = gallery(photos, predictors)
     write_atomically(args.output, images.encode(images.from_pil(sheet), SUFFIXES[args.output.suffix.lower()]))
     print(f"{args.output} (photos: {len(photos)}, styles: {len(predictors)})")
 
 
-def shipped_styles() -> list[str]:
-    """Names of the style networks that ship."""
+def shipped_styles() -> dict[str, Path]:
+    """Names and files of the style networks that ship."""
     from ..inference.metadata import read_metadata, shipped_weights
 
-    return [name for name, file in shipped_weights().items() if read_metadata(file)["task"] == "style"]
+    return {name: file for name, file in shipped_weights().items() if read_metadata(file)["task"] == "style"}
 
 
 def gallery(photos: Sequence["Picture"], predictors: Mapping[str, "Predictor"]) -> "Image.Image":

@@ -11,8 +11,9 @@ from .photos import add_photos, convert, others_below, plan
 DESCRIPTION = """Stylizes photos without a server.
 
   perceptual stylize photo.jpg --model starry_night -o stylized.jpg
-  perceptual stylize holiday/ --model models/mine.safetensors -o stylized/ --strength 0.7
+  perceptual stylize holiday/ --model mine -o stylized/ --strength 0.7
   perceptual stylize photo.jpg --model styles.safetensors --style starry_night:0.6,udnie:0.4 -o mixed.jpg
+  cat photo.jpg | perceptual stylize - --model starry_night -o - > stylized.jpg
 
 A file that cannot be read is reported and skipped; the exit status is then 1.
 """
@@ -21,7 +22,7 @@ A file that cannot be read is reported and skipped; the exit status is then 1.
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("stylize", help="stylize photos without a server", description=DESCRIPTION)
-    parser.add_argument("--model", required=True, help="a weights file, or the name of a network that ships")
+    parser.add_argument("--model", required=True, help="a weights file, or a network's name")
     add_photos(parser)
     add_settings(parser, StyleOptions)
     parser.set_defaults(run=run)

@@ -12,7 +12,7 @@ from .photos import add_photos, convert, others_below, plan
 DESCRIPTION = """Enlarges photos 4 or 8 times without a server.
 
   perceptual upscale photo.jpg --scale 4 -o large.jpg
-  perceptual upscale holiday/ --model models/mine.safetensors -o large/ --no-histogram-matching
+  perceptual upscale holiday/ --model mine -o large/ --no-histogram-matching
 
 A file that cannot be read, or would become too large, is reported and skipped; the exit status is then 1.
 """
@@ -25,9 +25,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--scale", type=converter(factor), metavar="{4,8}", help="enlargement factor; default: that of --model, else 4"
     )
-    parser.add_argument(
-        "--model", help="a weights file, or the name of a network that ships; default: super_resolution_xSCALE_feature"
-    )
+    parser.add_argument("--model", help="a weights file, or a network's name; default: super_resolution_xSCALE_feature")
     add_photos(parser)
     add_settings(parser, UpscaleOptions)
     parser.set_defaults(run=run)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .networks import InstanceNorm, StyleNetwork, padded_size, with_norms
+from .parts import Part, to_float
 
 REDUCTION = 4  # of the features that are kept; bands begin at multiples of it
 LEAST_ROWS = 16  # of a band, in pixels of the image
@@ -34,10 +35,10 @@ def run_in_bands(
     style: Tensor,
     pixels: int,
     device: torch.device,
-    finish: Callable[[Tensor, Tensor], Tensor],
     *,
+    proceed: Callable[[], None] = lambda: None,
     bfloat16: bool = False,
-) -> Tensor:
+) -> Iterator[Part]:
     """Runs a network with instance norm, of padding ``layer``, on an image of any size.
 
     Args:
@@ -46,25 +47,25 @@ def run_in_bands(
         style: 1×P, on the device.
         pixels: Of a band; at least 16 rows are taken.
         device: Where to compute; the features are kept there.
-        finish: Makes of a band and what the network makes of it, both 1×3×h×W in [0, 1] on the device, what is to be
-            kept.
+        proceed: Is called before each band of each layer; what it raises ends the work.
         bfloat16: Whether autocast runs eligible operations in bfloat16; the statistics stay in float32.
 
-    Returns:
-        1×3×H×W, of the image's type and on its device.
+    Yields:
+        Every band, from top to bottom; none before the statistics of the whole image are known.
     """
     frozen = with_norms(network, FixedNorm).eval().requires_grad_(False)
     height, width = padded_size(image.shape[-2:], network.multiple, network.minimum_size)
     rows = max(LEAST_ROWS, pixels // width // REDUCTION * REDUCTION)
 
     def read_image(top: int, bottom: int) -> Tensor:
-        return frozen.normalize(read_rows(image, top, bottom, width, device))
+        normalized: Tensor = frozen.normalize(read_rows(image, top, bottom, width, device))
+        return normalized
 
     def read_features(top: int, bottom: int) -> Tensor:
         return features[..., top:bottom, :].float()
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-    encoder = Stretch(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast)
+    encoder = Stretch(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast, proceed)
     encoder.fix_statistics()
     features = torch.empty(
         (1, frozen.features, *(math.ceil(side / REDUCTION) for side in (height, width))),
@@ -77,18 +78,17 @@ def run_in_bands(
         features[..., place : place + made.shape[2], :] = made
     few = features.shape[2], rows // REDUCTION
     for block in frozen.blocks:
-        stretch = Stretch(block, style, read_features, *few, BLOCK_MARGIN, autocast)
+        stretch = Stretch(block, style, read_features, *few, BLOCK_MARGIN, autocast, proceed)
         stretch.fix_statistics()
         replace_rows(features, stretch.outputs())
-    decoder = Stretch(frozen.decoder, style, read_features, *few, DECODER_MARGIN, autocast)
+    decoder = Stretch(frozen.decoder, style, read_features, *few, DECODER_MARGIN, autocast, proceed)
     decoder.fix_statistics()
-    output = torch.empty_like(image)
-    for place, made in decoder.outputs():
-        band = slice(REDUCTION * place, REDUCTION * place + made.shape[2])
+    for top, made in decoder.outputs():
+        first = REDUCTION * top
+        band = slice(first, min(first + made.shape[2], image.shape[2]))
         original = to_float(image[..., band, :], device)
-        styled = frozen.complete(made.float())[..., : original.shape[2], : original.shape[3]]
-        output[..., band, :] = finish(original, styled)
-    return output
+        styled = frozen.complete(made)[..., : original.shape[2], : original.shape[3]]
+        yield Part((slice(None), slice(None), band, slice(None)), original, styled)
 
 
 class FixedNorm(InstanceNorm):
@@ -115,6 +115,7 @@ class Stretch:
         rows: Of a band.
         margin: Rows to be added above and below for the band to be exact.
         autocast: In which the layers are run.
+        proceed: Called before each band.
     """
 
     layers: nn.Module
@@ -124,6 +125,7 @@ class Stretch:
     rows: int
     margin: int
     autocast: torch.autocast
+    proceed: Callable[[], None]
 
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
         """What the layers make of each band, after the band's first row."""
@@ -147,7 +149,7 @@ class Stretch:
         try:
             self.layers(x, self.style)
         except Reached as reached:
-            return reached.args[0]
+            return reached.given
         finally:
             hook.remove()
         raise ValueError("the norm is not among the layers")
@@ -155,6 +157,7 @@ class Stretch:
     def run(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor]]:
         """The first row of each band and what a function makes of it, which may have any number of rows for one."""
         for top in range(0, self.height, self.rows):
+            self.proceed()
             bottom = min(top + self.rows, self.height)
             above, below = min(self.margin, top), min(self.margin, self.height - bottom)
             given = self.read(top - above, bottom + below)
@@ -190,6 +193,10 @@ class Moments:
 class Reached(Exception):
     """Carries what a layer was given out of a network that need not be run further."""
 
+    def __init__(self, given: Tensor) -> None:
+        super().__init__()
+        self.given = given
+
 
 def replace_rows(features: Tensor, outputs: Iterator[tuple[int, Tensor]]) -> None:
     """Writes bands over what they were made of. Each waits until the next, which still needs its old rows, is made."""
@@ -212,9 +219,3 @@ def read_rows(image: Tensor, top: int, bottom: int, width: int, device: torch.de
     rows = torch.arange(top, bottom, device=image.device).clamp_max(image.shape[2] - 1)
     columns = torch.arange(width, device=image.device).clamp_max(image.shape[3] - 1)
     return to_float(image[..., rows[:, None], columns], device)
-
-
-def to_float(image: Tensor, device: torch.device) -> Tensor:
-    """Floats in [0, 1] on a device, of bytes or floats."""
-    moved = image.to(device)
-    return moved if moved.is_floating_point() else moved.float() / 255

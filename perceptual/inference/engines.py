@@ -214,7 +214,7 @@ class OneImageNorm(InstanceNorm):
 def quick_in_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16: GPUs since Ampere, processors with AVX-512 BF16 or AMX."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_flags())
 
 

@@ -9,17 +9,19 @@ has the digest of its trunk.
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..errors import WeightsError, in_one_line
+from ..errors import WeightsError, did_you_mean, in_one_line
 
 FORMAT = "torchserve-perceptual/1"
 LEARNED = "learned-style"
 TASKS = ("style", "super-resolution", LEARNED)
+FACTS = ("name", "title", "artist", "year", "licence")  # of a style
+OWN = Path("networks")  # where trainings write, in the current folder
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -33,20 +35,26 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file behind a path, or behind the name of a network that ships.
+    """The file behind a path, or behind a name as in :func:`named_weights`.
 
     Raises:
-        WeightsError: Neither a file nor a shipped name; the message lists the names.
+        WeightsError: Neither a file nor such a name; the message lists the names.
     """
     path = Path(name_or_path)
     with suppress(OSError):  # a folder that may not be looked into, as the current one of another user
         if path.is_file():
             return path
-    shipped = shipped_weights()
-    if str(name_or_path) in shipped:
-        return shipped[str(name_or_path)]
-    names = ", ".join(shipped) or "none"
-    raise WeightsError(f"{name_or_path} is neither a weights file nor the name of a shipped network ({names})")
+    named = named_weights()
+    if str(name_or_path) in named:
+        return named[str(name_or_path)]
+    hint = did_you_mean(str(name_or_path), named)
+    raise WeightsError(f"{name_or_path} is neither a weights file nor the name of a network{hint} ({known_names()})")
+
+
+def known_names() -> str:
+    """The names of all networks, as a message lists them."""
+    own = ", ".join(own_weights())
+    return f"those that ship: {', '.join(shipped_weights()) or 'none'}" + (f"; in {OWN}/: {own}" if own else "")
 
 
 def find_distinct(models: Iterable[str | Path]) -> dict[str, Path]:
@@ -63,11 +71,48 @@ def find_distinct(models: Iterable[str | Path]) -> dict[str, Path]:
     return found
 
 
+def named_weights() -> dict[str, Path]:
+    """Names and files of all networks: those that ship and, before them if names are the same, one's own."""
+    return shipped_weights() | own_weights()
+
+
 def shipped_weights() -> dict[str, Path]:
-    """Names and files of the networks that came with this package, in alphabetical order."""
-    spec = find_spec("perceptual_models")  # the folder models/, under its installed name
-    folders = spec.submodule_search_locations if spec else None
-    return {file.stem: file for folder in folders or [] for file in sorted(Path(folder).glob("*.safetensors"))}
+    """Names and files of the networks that ship with this package, in alphabetical order."""
+    try:
+        models = import_module("perceptual_models")  # the folder models/, under its installed name
+    except ModuleNotFoundError:  # in an archive
+        return {}
+    return {name: Path(folder, f"{name}.safetensors") for folder in models.__path__ for name in models.NETWORKS}
+
+
+def own_weights() -> dict[str, Path]:
+    """Names and files of the networks in the folder ``networks/``, where trainings write."""
+    return {file.stem: file for file in sorted(OWN.glob("*.safetensors"))}
+
+
+def styles_told(file: str | Path) -> list[dict[str, Any]]:
+    """What is known of a network's styles: ``name`` and, where known, ``title``, ``artist``, ``year`` and ``licence``.
+
+    Raises:
+        WeightsError: As :func:`read_metadata`.
+    """
+    file = Path(file)
+    metadata = read_metadata(file)
+    return facts_of_styles(metadata, file.stem, painting_of(file)) if metadata["task"] != "super-resolution" else []
+
+
+def facts_of_styles(metadata: Mapping[str, Any], name: str, painting: Mapping[str, Any] = {}) -> list[dict[str, Any]]:
+    """As :func:`styles_told`, of metadata; a network of one style gives it a name, and may be told its painting."""
+    told = metadata["provenance"]
+    known = told.get("styles") or [{**painting, **told, "name": name}]
+    return [{fact: each[fact] for fact in FACTS if each.get(fact)} for each in known]
+
+
+def painting_of(file: Path) -> dict[str, Any]:
+    """What this package knows of the painting of a network that ships; nothing of others."""
+    if shipped_weights().get(file.stem) != file:
+        return {}
+    return dict(import_module("perceptual_models").PAINTINGS.get(file.stem, {}))
 
 
 def open_weights(path: str | Path, framework: str = "np") -> Any:

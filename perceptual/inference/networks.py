@@ -252,7 +252,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
         """Maps N×C×H×W to the same shape, or 4 px less in height and width where unpadded."""
-        return F.pad(x, [-self.crop] * 4) + self.body(x, style)
+        change: Tensor = self.body(x, style)
+        return F.pad(x, [-self.crop] * 4) + change
 
 
 CONDITIONAL = (InstanceNorm, Stack, ResidualBlock)

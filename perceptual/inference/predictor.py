@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -12,21 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InvalidOption, OutOfMemory, UnknownStyle, WeightsError, first_line
+from ..errors import InvalidOption, OutOfMemory, UnknownStyle, WeightsError, did_you_mean, first_line
 from ..options import PictureOptions, StyleOptions, UpscaleOptions
 from ..settings import parse
 from . import engines, histogram, images
-from .bands import run_in_bands, to_float
+from .bands import run_in_bands
 from .images import Picture
 from .metadata import find_weights
 from .networks import ImageTransformationNetwork, StyleNetwork, luma
+from .parts import Part, to_float, whole
 from .resampling import resize_bicubic
 from .tiles import run_in_tiles
 from .weights import load_network
 
 LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause than the picture's size
 
-Finish = Callable[[slice, Tensor, Tensor], Tensor]
 M = TypeVar("M", bound=Callable[..., Any])
 
 
@@ -57,8 +57,8 @@ def load(
     """Loads a trained network.
 
     Args:
-        name_or_path: A weights file, or the name of a network that ships, such as ``starry_night``; of a learned style,
-            the trunk is looked for beside the file and among the networks that ship.
+        name_or_path: A weights file, or a network's name: of one in ``networks/``, or of one that ships, such as
+            ``starry_night``; of a learned style, the trunk is looked for beside the file and there.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
         engine: How the network is run, as for :func:`perceptual.inference.engines.build`; ``auto`` is the fastest
             that is safe.
@@ -81,6 +81,9 @@ class Observer:
 
     def tile(self) -> None:
         """Another part of the result is done, or the whole, if it is made at once."""
+
+    def proceed(self) -> None:
+        """Another part of the work is about to begin. What it raises ends the work."""
 
 
 UNOBSERVED = Observer()
@@ -140,14 +143,13 @@ class Predictor:
         if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
         wishes = parse(StyleOptions, given(style=style, stroke=stroke))
-        parts = batch.float().split(self.at_once(batch.shape[-2:], tile))
-        outputs = [
-            self.run(
-                part, self.conditions([wishes] * len(part)), lambda place, originals, outputs: outputs, tile, UNOBSERVED
-            )
-            for part in parts
-        ]
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).to(batch.dtype)
+        result = self.empty_result(batch)
+        count = self.at_once(batch.shape[-2:], tile)
+        for part, results in zip(batch.float().split(count), result.split(count), strict=True):
+            styles = self.conditions([wishes] * len(part))
+            for place, _, outputs in self.run(part, styles, tile, UNOBSERVED):
+                results[place] = outputs
+        return result
 
     def stylize(
         self,
@@ -177,6 +179,7 @@ class Predictor:
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
 
     @telling_of_memory
+    @torch.inference_mode()
     def stylize_pictures(
         self, pictures: Sequence[Picture], options: Sequence[StyleOptions], observer: Observer = UNOBSERVED
     ) -> list[Picture]:
@@ -193,12 +196,20 @@ class Predictor:
         results = list(photos)
         styles = self.conditions(options)
         for indices, batch in self.batches(photos, options):
-            wishes = [options[i] for i in indices]
             with observer.stage("infer"):
-                styled = self.run(batch, styles[indices], partial(steer, wishes), wishes[0].tile, observer).cpu()
+                styled = self.stylize_batch(batch, styles[indices], [options[i] for i in indices], observer).cpu()
             for i, rgb in zip(indices, styled, strict=True):
                 results[i] = Picture(rgb, photos[i].alpha, photos[i].metadata)
         return results
+
+    def stylize_batch(
+        self, photos: Tensor, styles: Tensor, options: Sequence[StyleOptions], observer: Observer
+    ) -> Tensor:
+        """Stylizes bytes N×3×H×W, which share ``tile``, each in its style, N×P, and with its options."""
+        result = self.empty_result(photos)
+        for place, originals, outputs in self.run(photos, styles, options[0].tile, observer):
+            result[place] = steer(originals, outputs, options[place[0]])
+        return result
 
     def upscale(
         self,
@@ -221,6 +232,7 @@ class Predictor:
         return self.upscale_pictures([open_picture(photo, self.network.scale)], [options])[0].to_pil()
 
     @telling_of_memory
+    @torch.inference_mode()
     def upscale_pictures(
         self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions], observer: Observer = UNOBSERVED
     ) -> list[Picture]:
@@ -230,16 +242,22 @@ class Predictor:
         results = list(pictures)
         for indices, batch in self.batches(pictures, options):
             with observer.stage("infer"):
-                outputs = self.run(
-                    batch, None, lambda place, originals, outputs: to_bytes(outputs), options[indices[0]].tile, observer
-                )
-            for i, original, output in zip(indices, batch, outputs, strict=True):
+                large = self.upscale_batch(batch, options[indices[0]].tile, observer)
+            for i, original, output in zip(indices, batch, large, strict=True):
                 if options[i].histogram_matching:
+                    observer.proceed()
                     with observer.stage("match"):
                         output = match_channels(output, original, low_frequencies=options[i].low_frequencies)
                 alpha = enlarged(pictures[i].alpha, self.network.scale)
                 results[i] = Picture(output.cpu(), alpha, pictures[i].metadata)
         return results
+
+    def upscale_batch(self, photos: Tensor, tile: int | None, observer: Observer) -> Tensor:
+        """Enlarges bytes N×3×H×W."""
+        result = self.empty_result(photos)
+        for place, _, outputs in self.run(photos, None, tile, observer):
+            result[place] = to_bytes(outputs)
+        return result
 
     def require(self, task: str) -> None:
         """Raises WeightsError unless the network is for a task."""
@@ -266,7 +284,10 @@ class Predictor:
             raise InvalidOption(f"style: say which; the styles are: {', '.join(self.styles)}")
         shares = dict(options.style or dict.fromkeys(self.styles, 1.0))
         if unknown := [name for name in shares if name not in self.styles]:
-            raise UnknownStyle(f"there is no style {unknown[0][:80]!r} here; the styles are: {', '.join(self.styles)}")
+            hint = did_you_mean(unknown[0], self.styles)
+            raise UnknownStyle(
+                f"there is no style {unknown[0][:80]!r} here; the styles are: {', '.join(self.styles)}{hint}"
+            )
         return network.style([shares.get(name, 0.0) for name in self.styles], options.stroke)
 
     def batches(
@@ -286,68 +307,70 @@ class Predictor:
         """How many images of a size the network takes at once; of the largest, one, and that in parts."""
         return max(1, (tile or self.network.tile) ** 2 // (math.prod(size) * self.network.scale**2))
 
-    def run(
-        self, images: Tensor, styles: Tensor | None, finish: Finish, tile: int | None, observer: Observer
-    ) -> Tensor:
+    def empty_result(self, images: Tensor) -> Tensor:
+        """Room for what the network makes of images N×3×H×W, of their type and on their device."""
+        height, width = images.shape[-2:]
+        return images.new_empty(*images.shape[:2], self.network.scale * height, self.network.scale * width)
+
+    def run(self, images: Tensor, styles: Tensor | None, tile: int | None, observer: Observer) -> Iterator[Part]:
         """Runs the network on images of one size; in parts if they are large, in smaller ones if memory lacks.
 
         Args:
             images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
             styles: N×P on the device, or None for a network without.
-            finish: Callback that returns the pixels to store, from the images' indices in the batch and the network's
-                outputs, floats in [0, 1] on the device.
             tile: As for :meth:`__call__`.
             observer: Is told of every part.
 
-        Returns:
-            What was kept, of the images' type and on their device: N×3×(scale·H)×(scale·W).
+        Yields:
+            Every part; those that were made before memory lacked are made again.
 
         Raises:
             torch.OutOfMemoryError: A GPU's memory does not even hold a small tile.
         """
         side = (tile or self.network.tile) // 4 * 4  # the style network's strides ask for it
-
-        def finish_and_tell(place: slice, originals: Tensor, outputs: Tensor) -> Tensor:
-            observer.tile()
-            return finish(place, originals, outputs)
-
         while True:
             try:
-                return self.run_in_parts(images, styles, finish_and_tell, side)
+                for part in self.run_in_parts(images, styles, side, observer.proceed):
+                    observer.tile()
+                    yield part
+                return
             except torch.OutOfMemoryError:
                 if side <= LEAST_TILE:
                     raise
             side = side // 8 * 4  # half, and still where the strides of a network of style fall
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
-    def run_in_parts(self, images: Tensor, styles: Tensor | None, finish: Finish, side: int) -> Tensor:
-        """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result."""
+    def run_in_parts(
+        self, images: Tensor, styles: Tensor | None, side: int, proceed: Callable[[], None]
+    ) -> Iterator[Part]:
+        """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result; ``proceed`` is called before each."""
         network, scale = self.network, self.network.scale
         count, _, height, width = images.shape
+        conditions = {"style": styles} if isinstance(network, StyleNetwork) else {}
 
         def function(part: Tensor) -> Tensor:
-            originals = to_float(part, self.device)
-            conditions = (styles,) if isinstance(network, StyleNetwork) else ()
-            outputs = network(originals, *conditions, transform=self.transform)
-            return finish(slice(count), originals, outputs)
+            proceed()
+            outputs: Tensor = network(part, **conditions, transform=self.transform)
+            return outputs
 
         if network.reach is not None:
-            return run_in_tiles(function, images, side // scale, network.reach, scale)
-        if isinstance(network, StyleNetwork) and styles is not None and count * height * width > side**2:
+            yield from run_in_tiles(function, images, side // scale, network.reach, scale, self.device)
+        elif isinstance(network, StyleNetwork) and styles is not None and count * height * width > side**2:
             # Besides the band, the features of the whole image are kept.
-            places = [slice(i, i + 1) for i in range(count)]
-            in_bands = partial(run_in_bands, network, pixels=side**2 // 8, device=self.device, bfloat16=self.bfloat16)
-            results = [
-                in_bands(image=images[each], style=styles[each], finish=partial(finish, each)) for each in places
-            ]
-            return results[0] if count == 1 else torch.cat(results)
-        return function(images).to(images.device)
-
-
-def as_they_are(place: slice, originals: Tensor, outputs: Tensor) -> Tensor:
-    """Keeps what the network made."""
-    return outputs
+            for i in (slice(i, i + 1) for i in range(count)):
+                bands = run_in_bands(
+                    network,
+                    images[i],
+                    styles[i],
+                    side**2 // 8,
+                    self.device,
+                    proceed=proceed,
+                    bfloat16=self.bfloat16,
+                )
+                for (_, channels, rows, columns), originals, outputs in bands:
+                    yield Part((i, channels, rows, columns), originals, outputs)
+        else:
+            yield whole(function, to_float(images, self.device))
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -371,16 +394,15 @@ def style_names(network: ImageTransformationNetwork, metadata: Mapping[str, Any]
     return names
 
 
-def steer(options: Sequence[StyleOptions], place: slice, originals: Tensor, styled: Tensor) -> Tensor:
+def steer(originals: Tensor, styled: Tensor, options: Sequence[StyleOptions]) -> Tensor:
     """Applies ``keep_colors`` and ``strength`` to stylized images, N×3×H×W in [0, 1], and rounds them to bytes.
 
     Args:
-        options: Of a whole batch.
-        place: Where in the batch the images stand.
         originals: The photos.
         styled: What the network made of them.
+        options: Of each photo.
     """
-    return torch.stack([steer_one(*each) for each in zip(originals, styled, options[place], strict=True)])
+    return torch.stack([steer_one(*each) for each in zip(originals, styled, options, strict=True)])
 
 
 def steer_one(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor:

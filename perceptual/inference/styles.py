@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import WeightsError, in_one_line
 from ..files import write_atomically
 from ..naming import checked_name
-from .metadata import FORMAT, LEARNED, open_weights, parse_metadata, read_metadata, shipped_weights
+from .metadata import FORMAT, LEARNED, named_weights, open_weights, parse_metadata, read_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,16 +191,16 @@ def facts_of(file: Path) -> dict[str, Any]:
 
 
 def find_trunk(style: str | Path) -> Path:
-    """The trunk of a style file: beside it, or among the networks that ship. Raises WeightsError if it is not there."""
+    """The trunk of a style file: beside it, or among the named networks. Raises WeightsError if it is not there."""
     digest = read_style(style).trunk
-    for file in [*sorted(Path(style).parent.glob("*.safetensors")), *shipped_weights().values()]:
+    for file in [*sorted(Path(style).parent.glob("*.safetensors")), *named_weights().values()]:
         with suppress(WeightsError):
             candidate = read_weights(file)
             if candidate.is_trunk and candidate.trunk == digest:
                 return file
     raise WeightsError(
-        f"the trunk of {style}, with the digest {digest[:12]}…, is neither beside it nor among the networks that ship: "
-        "put it there"
+        f"the trunk of {style}, with the digest {digest[:12]}…, is neither beside it, nor in networks/, nor one that "
+        "ships: put it there"
     )
 
 

@@ -1,28 +1,45 @@
 """Large images in tiles, for networks whose outputs depend on a neighbourhood alone."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
+from .parts import Network, Part, to_float
 
-def run_in_tiles(function: Callable[[Tensor], Tensor], images: Tensor, side: int, margin: int, scale: int) -> Tensor:
-    """Runs a function on overlapping tiles: the memory it needs no longer grows with the image.
+
+def run_in_tiles(
+    network: Network, images: Tensor, side: int, margin: int, scale: int, device: torch.device
+) -> Iterator[Part]:
+    """Runs a network on overlapping tiles: the memory it needs no longer grows with the image.
 
     Args:
-        function: Maps N×C×H×W to N×C×(scale·H)×(scale·W), on any device.
-        images: N×C×H×W. The result is of their type and on their device.
+        network: On the device; maps N×3×H×W to N×3×(scale·H)×(scale·W).
+        images: N×3×H×W, floats in [0, 1] or bytes, on any device.
         side: Of the square tiles, in input pixels, without the margin.
         margin: How far around it an output pixel looks, in input pixels; with so much of their surroundings, tiles
             give what the whole image would.
         scale: How much larger the output is.
+        device: Where to compute.
+
+    Yields:
+        Every tile, without its margin.
     """
     height, width = images.shape[-2:]
-    output = images.new_empty(*images.shape[:2], scale * height, scale * width)
     for top in range(0, height, side):
         for left in range(0, width, side):
             above, before = min(margin, top), min(margin, left)  # at the image's border there is nothing to see
             tile = images[..., top - above : top + side + margin, left - before : left + side + margin]
-            made = function(tile)[..., scale * above :, scale * before :]
-            place = output[..., scale * top : scale * (top + side), scale * left : scale * (left + side)]
-            place.copy_(made[..., : place.shape[-2], : place.shape[-1]])
-    return output
+            originals = to_float(tile, device)
+            rows, columns = slice(top, min(top + side, height)), slice(left, min(left + side, width))
+            down, across = slice(above, above + rows.stop - top), slice(before, before + columns.stop - left)
+            yield Part(
+                (slice(None), slice(None), enlarged(rows, scale), enlarged(columns, scale)),
+                originals[..., down, across],
+                network(originals)[..., enlarged(down, scale), enlarged(across, scale)],
+            )
+
+
+def enlarged(pixels: slice, scale: int) -> slice:
+    """The same pixels in an image ``scale`` times larger."""
+    return slice(scale * pixels.start, scale * pixels.stop)

@@ -43,8 +43,8 @@ def register(
 
     Args:
         server: As from :func:`perceptual.find_server`.
-        file: Weights (``.safetensors``) or an archive (``.mar``); or a name: of an archive in the model store, or of a
-            network that ships.
+        file: Weights (``.safetensors``) or an archive (``.mar``); or a name: of an archive in the model store, or of
+            a network.
         version: Instead of the one in the weights' provenance or the archive.
         workers: How many; by default what the archive says.
         gpus: Over which the workers are spread in turn; by default all of them, or those of the archive.

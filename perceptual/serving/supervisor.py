@@ -35,7 +35,7 @@ class Backoff:
         """Seconds until the next attempt."""
         if time.monotonic() > self.due + LONGEST:
             self.tries = 0
-        pause = min(LONGEST, SHORTEST * 2**self.tries)
+        pause = min(LONGEST, SHORTEST * 2.0**self.tries)
         self.tries += pause < LONGEST
         self.due = time.monotonic() + pause
         return pause

@@ -113,10 +113,8 @@ def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(sc
         Image.open(photo).resize((48, 32)).save(small[-1])
     monkeypatch.setattr(script, "DOCS", tmp_path)
     monkeypatch.setattr(script, "PHOTOS", small)
-    monkeypatch.setattr(script, "shipped_styles", lambda: ["starry_night"])
-    monkeypatch.setattr(
-        script, "load", lambda name: perceptual.load(styles[0] if name == "starry_night" else name, "cpu")
-    )
+    monkeypatch.setattr(script, "shipped_styles", lambda: {"starry_night": styles[0]})
+    monkeypatch.setattr(script, "load", lambda file: perceptual.load(file, "cpu"))
     script.main()
     made = {
         file.relative_to(tmp_path) for folder in ("pictures", "results") for file in (tmp_path / folder).rglob("*.*")

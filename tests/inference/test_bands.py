@@ -5,6 +5,7 @@ from torch import nn
 
 from perceptual import load
 from perceptual.inference.bands import Moments, run_in_bands
+from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.networks import StyleNetwork, neutral_style
 
 
@@ -20,9 +21,11 @@ def network_of(preset, **changes):
 
 def in_bands(network, image, pixels, style=None, **options):
     style = network.styles[0, :1] if style is None else style
-    return run_in_bands(
-        network, image, style, pixels, torch.device("cpu"), lambda originals, outputs: outputs, **options
-    )
+    result = torch.full_like(image, torch.nan)
+    for place, originals, outputs in run_in_bands(network, image, style, pixels, torch.device("cpu"), **options):
+        assert torch.equal(originals, image[place])
+        result[place] = outputs
+    return result
 
 
 IMPORTED = {"output": "linear", "upsampling": "nearest", "multiple": 1}
@@ -50,7 +53,7 @@ def test_bands_are_of_the_style_asked_for():
 
 
 def test_bands_in_bfloat16_make_the_same_picture():
-    network = load("starry_night", "cpu", engine="eager").network
+    network = load(shipped_weights()["starry_night"], "cpu", engine="eager").network
     image = torch.from_numpy(astronaut()).movedim(2, 0)[None, :, :300, :256] / 255
     with torch.inference_mode():
         found, whole = in_bands(network, image, 40 * 256, bfloat16=True), network(image)
@@ -60,19 +63,13 @@ def test_bands_in_bfloat16_make_the_same_picture():
     assert borders.max() < 2
 
 
-def test_bytes_in_bytes_out():
+def test_bands_of_bytes_are_floats_and_in_order():
     image = torch.randint(0, 256, (1, 3, 50, 40), dtype=torch.uint8)
-    seen = []
-
-    def keep(originals, outputs):
-        seen.append(originals)
-        assert outputs.shape == originals.shape
-        return (originals * 255).round().byte()
-
     network = network_of("default")
-    made = run_in_bands(network, image, network.styles[0], 16 * 40, torch.device("cpu"), keep)
-    assert torch.equal(made, image)
-    assert [len(part[0, 0]) for part in seen] == [16, 16, 16, 2]
+    parts = list(run_in_bands(network, image, network.styles[0], 16 * 40, torch.device("cpu")))
+    assert [(rows.start, rows.stop) for (_, _, rows, _), *_ in parts] == [(0, 16), (16, 32), (32, 48), (48, 50)]
+    assert torch.equal(torch.cat([part.originals for part in parts], dim=2), image.float() / 255)
+    assert all(part.outputs.shape == part.originals.shape for part in parts)
 
 
 def test_moments_are_those_of_the_whole():

@@ -93,11 +93,12 @@ def test_a_gpu_without_enough_memory_gets_smaller_parts(predictor, monkeypatch):
     sides = []
     within = predictor.run_in_parts
 
-    def run_in_parts(images, styles, finish, side):
+    def run_in_parts(images, styles, side, proceed):
         sides.append(side)
-        if side > room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return within(images, styles, finish, side)
+        for part in within(images, styles, side, proceed):
+            yield part
+            if side > room:  # perhaps in the middle
+                raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(predictor, "run_in_parts", run_in_parts)
     photo, room = Image.effect_noise((200, 160), 80), 300

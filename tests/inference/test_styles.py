@@ -131,7 +131,7 @@ def store(file, tensors, config='{"trunk": "00"}'):
 def test_a_style_without_its_trunk(mine, weights, tmp_path):
     moved = mine.rename(tmp_path / "elsewhere.safetensors")
     (tmp_path / "trunk.safetensors").unlink()
-    with pytest.raises(WeightsError, match="neither beside it nor among the networks that ship: put it there"):
+    with pytest.raises(WeightsError, match="neither beside it, nor in networks/, nor one that ships: put it there"):
         perceptual.load(moved)
     with pytest.raises(WeightsError, match="is a learned style: add all styles to their trunk"):
         perceptual.load(moved, styles=[moved])

@@ -1,4 +1,7 @@
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,9 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from perceptual.errors import WeightsError
 from perceptual.files import write_atomically
-from perceptual.inference.metadata import FORMAT, find_distinct, find_weights, read_metadata
+from perceptual.inference.metadata import FORMAT, find_distinct, find_weights, read_metadata, shipped_weights
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import load_network, save_network
+from perceptual_models import NETWORKS
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_network_comes_back_as_it_was_saved(tmp_path):
@@ -84,8 +90,28 @@ def test_bad_files_are_told_apart(weights, tmp_path):
 def test_names_are_found_or_listed(weights):
     assert find_weights(weights) == weights
     assert find_weights("starry_night").name == "starry_night.safetensors"
-    with pytest.raises(WeightsError, match=r"nor the name of a shipped network \(.*starry_night.*\)"):
+    with pytest.raises(WeightsError, match=r"nor the name of a network \(those that ship: .*starry_night.*\)"):
         find_weights("no_such")
+    with pytest.raises(WeightsError, match=r"nor the name of a network; did you mean udnie\? \("):
+        find_weights("undie")
+
+
+def test_one_s_own_networks_are_found_by_name_and_do_not_ship(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "networks").mkdir()
+    for name in ("mine", "udnie"):
+        shutil.copy(weights, tmp_path / f"networks/{name}.safetensors")
+    assert find_weights("mine") == Path("networks/mine.safetensors")
+    assert find_weights("udnie") == Path("networks/udnie.safetensors") != shipped_weights()["udnie"]
+    assert shipped_weights().keys() == {*NETWORKS}
+    with pytest.raises(WeightsError, match="in networks/: mine, udnie"):
+        find_weights("no_such")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
+def test_what_ships_is_what_the_package_lists():
+    files = subprocess.run(["git", "ls-files", "models"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert sorted(NETWORKS) == list(NETWORKS) == [Path(each).stem for each in files.split() if "safetensors" in each]
 
 
 def test_a_network_named_twice_is_one(weights, tmp_path):

@@ -413,7 +413,7 @@ def test_brackets_in_names_are_shown_as_they_are(command, management, server):
 
 def test_a_name_stands_for_an_archive_of_the_store_or_shipped_weights(command, management, weights, monkeypatch):
     assert "tiny 1.2 is already registered" in command("register", "tiny", fails=True)
-    monkeypatch.setattr("perceptual.archives.build.shipped_weights", lambda: {"shipped": weights})
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"shipped": weights})
     assert command("register", "shipped", "--version", "5") == "tiny 5 is ready at /predictions/tiny/5\n"
     assert "nor the name of an archive" in command("register", "nobody", fails=True)
 

@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "training/train_all.sh"
 COMMON = "init-features = 4\nnum-residuals = 0\nbatch-size = 1\nnum-workers = 0\nsamples = 1\nimage-size = 32\n"
 RECIPES = {
     "a_begins_with_b": "upscale-factor = 4\nloss = 'pixel'\niterations = 1\n"
-    "initial-weights = '../models/b_factor.safetensors'\n",
+    "initial-weights = '../networks/b_factor.safetensors'\n",
     "a_broken": "upscale-factor = 3\n",
     "b_factor": "upscale-factor = 4\nloss = 'pixel'\niterations = 3\n",
     "c_painting": "style-image = '../stripes.png'\nstyle-size = 32\ncontent-layers = ['relu1_2']\n"
@@ -61,7 +61,7 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
     status, lines, _ = train_all("--minutes", "0")  # each call gets something done
     assert (status, lines) == (130, ["b_factor: training", "b_factor: not finished; call again to go on"])
     assert torch.load(folder / "runs/b_factor/checkpoint.pt", weights_only=True)["iteration"] == 1
-    assert not (folder / "models").exists()
+    assert read_metadata(folder / "networks/b_factor.safetensors")["provenance"]["iterations"] == 1
 
     status, lines, errors = train_all("--minutes", "5")
     assert status == 0 and [line for line in lines if "training" in line] == [
@@ -70,7 +70,7 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
         "a_begins_with_b: training",
     ]
     for name in ("b_factor", "c_painting"):
-        assert read_metadata(folder / f"models/{name}.safetensors")["provenance"]["iterations"] == 3
+        assert read_metadata(folder / f"networks/{name}.safetensors")["provenance"]["iterations"] == 3
     status, lines, _ = train_all()
     assert status == 0 and [line for line in lines if "left out" not in line] == [
         f"{name}: is there" for name in ("b_factor", "c_painting", "a_begins_with_b")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import formats
-from .colour import to_srgb, upright
-from .encoded import Bands, pillow_errors
+from .colour import Bands, to_srgb, upright
+from .encoded import pillow_errors
 from .limits import Limits
 from .metadata import Metadata
 

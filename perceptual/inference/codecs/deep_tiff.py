@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UnsupportedFormat
-from .colour import usual_white
-from .encoded import Bands, pillow_errors, truncated
+from .colour import Bands, usual_white
+from .encoded import pillow_errors, truncated
 from .flavour import CHANNELS, CMYK, FLOAT, GREY, GREY_INVERTED, INT, RGB, Flavour
 
 HELP = "pip install tifffile imagecodecs, or save it with 8 bits and deflate, LZW or no compression"
@@ -81,4 +81,5 @@ def white_of(values: np.ndarray, bits: int, kind: int) -> float:
 def eight_bits(values: np.ndarray, white: float) -> np.ndarray:
     """Values from 0 to white, as bytes; what is no number is 0."""
     values = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
-    return (values.clip(0, white) * (255 / white)).round().astype(np.uint8)
+    levels: np.ndarray = (values.clip(0, white) * (255 / white)).round()
+    return levels.astype(np.uint8)

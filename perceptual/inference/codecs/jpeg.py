@@ -7,7 +7,8 @@ from io import BytesIO
 from PIL import JpegImagePlugin
 
 from ...errors import ImageTooLarge, InvalidImage, UnsupportedFormat
-from .encoded import Bands, Encoded, load_bands, pillow_errors, too_many
+from .colour import Bands
+from .encoded import Encoded, load_bands, pillow_errors, too_many
 from .metadata import Metadata, checked_dpi, with_exif
 
 MOST_SEGMENTS = 10_000

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from ...errors import InvalidImage
-from .colour import split_alpha
-from .encoded import Bands, Encoded, pillow_errors, too_many, truncated
+from .colour import Bands, split_alpha
+from .encoded import Encoded, pillow_errors, too_many, truncated
 from .metadata import Metadata, checked_dpi, with_exif
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

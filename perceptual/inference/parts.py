@@ -1,0 +1,38 @@
+"""Parts of images, as large images are worked on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Place = tuple[slice, slice, slice, slice]  # images, channels, rows and columns
+
+
+class Part(NamedTuple):
+    """What a network makes of a part of its input.
+
+    Attributes:
+        place: Where the part lies in the whole result.
+        originals: The part of the input, N×3×h×w in [0, 1].
+        outputs: What the network makes of it, N×3×(scale·h)×(scale·w), floats, on the same device.
+    """
+
+    place: Place
+    originals: Tensor
+    outputs: Tensor
+
+
+Network = Callable[[Tensor], Tensor]  # of images N×3×H×W in [0, 1]
+
+
+def whole(network: Network, images: Tensor) -> Part:
+    """Runs a network on images N×3×H×W in [0, 1], all at once."""
+    everything = slice(None)
+    return Part((everything,) * 4, images, network(images))
+
+
+def to_float(images: Tensor, device: torch.device) -> Tensor:
+    """Floats in [0, 1] on a device, of bytes or floats."""
+    moved = images.to(device)
+    return moved if moved.is_floating_point() else moved.float() / 255
