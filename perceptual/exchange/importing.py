@@ -74,7 +74,11 @@ def build(file: str | Path, name: str, tensors: Mapping[str, Tensor]) -> StyleNe
     try:
         with torch.device("meta"):  # its form alone: what the file claims may be too large to be made
             network = StyleNetwork(
-                init_features=len(first) if first.ndim else 0, num_residuals=blocks, upsampling="nearest", output="linear", multiple=1
+                init_features=len(first) if first.ndim else 0,
+                num_residuals=blocks,
+                upsampling="nearest",
+                output="linear",
+                multiple=1,
             )
     except (ValueError, RuntimeError) as error:
         raise WeightsError(f"{file} is no network of {name}: {in_one_line(error)}") from error

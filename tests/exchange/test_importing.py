@@ -112,12 +112,12 @@ def test_its_archive_is_served(imported, server, management, tmp_path):
     archive, _ = package(named, server.model_store)
     management.register(archive.name)
     photo = to_pil_image(photo_of(60, 52)[0])
-    sent = io.BytesIO()
-    photo.save(sent, "PNG")
     with server.address.inference() as client:
-        made = Image.open(io.BytesIO(client.predict(project, sent.getvalue(), format="png")))
+        made = Image.open(io.BytesIO(client.stylize(photo, project, format="png")))
     management.unregister(project)
-    assert levels(to_tensor(made)[None], theirs(project, weights, to_tensor(photo)[None])) <= 2  # engine auto
+    assert (
+        levels(to_tensor(made)[None], theirs(project, weights, to_tensor(photo)[None])) <= 2
+    )  # in bfloat16 where that is quick
 
 
 def test_old_statistics_are_passed_over(tmp_path, run):
