@@ -62,7 +62,9 @@ def reduced(rgb: Tensor) -> np.ndarray:
     """A frame's brightness, uint8, at the size in which flow is found."""
     grey = cv2.cvtColor(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()), cv2.COLOR_RGB2GRAY)
     scale = LONGEST / max(grey.shape)
-    return grey if scale >= 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if scale < 1:
+        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return np.asarray(grey)
 
 
 def seen_before(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
@@ -72,7 +74,7 @@ def seen_before(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
     limit = RELATIVE * ((back**2).sum(2) + (there**2).sum(2)) + ABSOLUTE
     x, y = places(back)
     inside = (x >= 0) & (y >= 0) & (x <= back.shape[1] - 1) & (y <= back.shape[0] - 1)
-    return ((off < limit) & inside).astype(np.float32)
+    return np.asarray((off < limit) & inside, np.float32)
 
 
 def moved(image: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
