@@ -16,6 +16,7 @@ red line and exits with 1::
     ├── DeadlineExceeded            503   a picture that takes much longer than its size should
     ├── MissingExtra                500   an optional package that is not installed
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
+    ├── ExportError                 500   an exported network that does not give the same picture
     ├── TrainingError               500   a training that cannot start or go on
     └── ServerError                 503   TorchServe does not start, answer or do as asked
         ├── AlreadyRegistered       409   the server has that version of the model
@@ -23,11 +24,12 @@ red line and exits with 1::
         └── WorkersFailed           503   the workers of a model do not start
 """
 
-from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .naming import ModelVersion
 
 
@@ -53,7 +55,7 @@ def in_one_line(error: BaseException) -> str:
     return text if len(text) <= 400 else text[:400] + " …"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: "Iterable[str]") -> str:
     """``; did you mean NAME?``, for an error about an unknown name; nothing if no known one is similar."""
     similar = get_close_matches(name[:80], list(known), n=1)  # requests may have names of any length
     return f"; did you mean {similar[0]}?" if similar else ""
@@ -121,6 +123,10 @@ class MissingExtra(PerceptualError):
 
 class WeightsError(PerceptualError):
     """A weights file that is missing, damaged, of another task, or does not fit its network."""
+
+
+class ExportError(PerceptualError):
+    """An exported network that does not give the same picture."""
 
 
 class TrainingError(PerceptualError):
