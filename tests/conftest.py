@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from training_fixtures import loss_weights, painting, photos, settings  # noqa: F401
+from training_fixtures import loss_weights, painting, photos, settings, small_samples, tiny  # noqa: F401
 
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network

@@ -32,8 +32,8 @@ def test_the_loss_falls(settings):
     assert sum(totals[-10:]) < 0.5 * sum(totals[:10])
 
 
-def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings):
-    run = settings()
+def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings, small_samples):
+    run = settings(sample_step=3)
     weights = train_style(run)
     assert weights == run.model_path
     network, metadata = load_network(weights)
@@ -47,7 +47,8 @@ def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings
     with Image.open(run.sample_path / "evolution.gif") as animation:
         assert animation.n_frames == 2
     with Image.open(run.sample_path / "samples.png") as sheet:
-        assert sheet.size == (3 * 256 + 4 * 4, 2 * 256 + 3 * 4)  # content, style, output for two photos
+        side = small_samples + 4
+        assert sheet.size == (3 * side + 4, 2 * side + 4)  # content, style, output for two photos
     assert list(run.sample_path.glob("events.out.tfevents*"))
     log = (run.sample_path / "train.log").read_text()
     assert "6/6" in log and "images/s" in log and "left" in log

@@ -1,0 +1,104 @@
+"""The recipes of a folder, each with what has been trained by it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perceptual.errors import InvalidOption
+from perceptual.inference.metadata import read_metadata
+from perceptual.settings import parse
+
+from .loop import Run
+from .settings import StyleSettings, SuperResolutionSettings, TrainingSettings, read_recipe
+from .style import train_style
+from .super_resolution import train_super_resolution
+
+RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe for one network.
+
+    Attributes:
+        run: Named as the recipe's file, and with it the network.
+        settings: The class of its settings.
+        function: Trains by such settings.
+        values: Settings by option name: the recipe's and, over them, the command line's.
+    """
+
+    run: Run
+    settings: type[TrainingSettings]
+    function: Callable[..., Path | None]
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the network."""
+        return self.run.name
+
+    @property
+    def missing_painting(self) -> Path | None:
+        """The painting, if it is not where the recipe says."""
+        painting = self.values.get("style-image")
+        return None if painting is None or Path(painting).exists() else Path(painting)
+
+    def is_begun(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self.run.checkpoint.exists()
+
+    def is_finished(self) -> bool:
+        """Whether the weights are there; if their run is too, of all its iterations.
+
+        Raises:
+            WeightsError: The weights cannot be read.
+            InvalidOption: A setting is wrong.
+        """
+        if not (self.run.model.exists() and self.is_begun()):
+            return self.run.model.exists()
+        wanted = parse(self.settings, self.values).iterations
+        done: int = read_metadata(self.run.model)["provenance"]["iterations"]
+        return done >= wanted
+
+    def train(self, minutes: float | None) -> Path | None:
+        """Begins or continues the training; returns the weights, or None if it was stopped. Raises as trainings do."""
+        run = self.run
+        initial = run.model.with_name(f"{Path(self.values.get('initial-weights', '')).stem}.safetensors")
+        own: dict[str, Any] = {"name": run.name, "model-path": run.model, "sample-path": run.folder}
+        if initial.is_file():  # just trained, rather than one that ships
+            own["initial-weights"] = initial
+        if minutes is not None:
+            own["minutes"] = minutes
+        return self.function(parse(self.settings, {**self.values, **own}), resume=self.is_begun())
+
+
+TASKS: dict[str, tuple[type[TrainingSettings], Callable[..., Path | None]]] = {
+    "style-image": (StyleSettings, train_style),
+    "upscale-factor": (SuperResolutionSettings, train_super_resolution),
+}
+
+
+def find_recipes(folder: Path, models: Path, runs: Path, values: Mapping[str, Any]) -> list[Recipe]:
+    """Recipes that name a painting or a factor; those that begin with the weights of another come after the others.
+
+    Args:
+        folder: Where the recipes are.
+        models: For the weights.
+        runs: For a folder of each run.
+        values: Settings by option name, which hold for all recipes.
+
+    Raises:
+        InvalidOption: There is no such folder, or a recipe in it is not TOML.
+    """
+    if not folder.is_dir():
+        raise InvalidOption(f"recipes: there is no folder {folder}")
+    found = []
+    for file in sorted(folder.glob("*.toml")):
+        recipe, name = read_recipe(file), file.stem
+        for key, task in TASKS.items():
+            if key in recipe:
+                run = Run(name, runs / name, models / f"{name}.safetensors")
+                found.append(Recipe(run, *task, {**recipe, **values}))
+                break
+    return sorted(found, key=lambda recipe: "initial-weights" in recipe.values)
