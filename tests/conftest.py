@@ -2,6 +2,7 @@ import io
 import os
 import shutil
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,11 @@ MARKS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
+        # Of several processes, as in make test, one runs all tests of a module, and one all that share the server.
+        item.add_marker(pytest.mark.xdist_group("server" if "server" in item.fixturenames else item.path.stem))
         for mark, fixtures in MARKS.items():
             if fixtures & set(item.fixturenames):
                 item.add_marker(mark)
@@ -112,6 +116,14 @@ def management(server):
     """A client of its management API."""
     with server.address.management() as management:
         yield management
+
+
+@pytest.fixture(params=["aot_eager", pytest.param("inductor", marks=pytest.mark.release)])
+def compiler(request, monkeypatch):
+    """What torch.compile makes of the graphs it finds: the same operations, in seconds, or new code, in a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=request.param))
+    torch._dynamo.reset()
+    return request.param
 
 
 @pytest.fixture
