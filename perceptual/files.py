@@ -1,6 +1,9 @@
 """Files: written as a whole or not at all, and which are images, by their names."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 EXTENSIONS = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -23,13 +26,16 @@ def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> Non
         path: Of the file.
         content: All of it.
         mode: Its permissions, of which the umask takes some away.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk; names the path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)  # of a process of the same number, perhaps with another mode
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with naming(path), os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -37,6 +43,24 @@ def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> Non
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Names a file in errors that do not, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left of writing a file. Only for whoever alone writes it now."""
+    for file in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        if file.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdecimal():
+            file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

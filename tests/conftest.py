@@ -1,6 +1,7 @@
 import io
 import os
 import shutil
+import tempfile
 import textwrap
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from training_fixtures import loss_weights, painting, photos, settings, small_samples, tiny  # noqa: F401
+from training_fixtures import loss_weights, painting, paintings, photos, settings, small_samples, tiny  # noqa: F401
 
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
@@ -127,9 +128,11 @@ def compiler(request, monkeypatch):
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
     """Runs a command line; gives its exit status, output and errors."""
     from perceptual.commands import main
+
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir())  # a training gives its process another
 
     def invoke(*arguments):
         try:

@@ -102,6 +102,19 @@ def painting(tmp_path):
 
 
 @pytest.fixture
+def paintings(tmp_path, painting):
+    """A folder of two paintings, of which one is in the catalogue."""
+    folder = tmp_path / "paintings"
+    folder.mkdir()
+    painting.rename(folder / "stripes.png")
+    dots = np.zeros((70, 90, 3), np.uint8)
+    dots[::6, ::6] = (250, 20, 120)
+    Image.fromarray(dots).save(folder / "dots.png")
+    (folder / "paintings.toml").write_text('[dots]\ntitle = "Dots"\nartist = "Nobody"\n')
+    return folder
+
+
+@pytest.fixture
 def small_samples(monkeypatch):
     """Small pictures on sample sheets, which would take longer than a training of few iterations; gives their side."""
     side = 64

@@ -44,10 +44,6 @@ class Recipe:
         painting = self.values.get("style-image")
         return None if painting is None or Path(painting).exists() else Path(painting)
 
-    def is_begun(self) -> bool:
-        """Whether there is a checkpoint."""
-        return self.run.checkpoint.exists()
-
     def is_finished(self) -> bool:
         """Whether the weights are there; if their run is too, of all its iterations.
 
@@ -55,7 +51,7 @@ class Recipe:
             WeightsError: The weights cannot be read.
             InvalidOption: A setting is wrong.
         """
-        if not (self.run.model.exists() and self.is_begun()):
+        if not (self.run.model.exists() and self.run.begun):
             return self.run.model.exists()
         wanted = parse(self.settings, self.values).iterations
         done: int = read_metadata(self.run.model)["provenance"]["iterations"]
@@ -70,7 +66,7 @@ class Recipe:
             own["initial-weights"] = initial
         if minutes is not None:
             own["minutes"] = minutes
-        return self.function(parse(self.settings, {**self.values, **own}), resume=self.is_begun())
+        return self.function(parse(self.settings, {**self.values, **own}), resume=run.begun)
 
 
 TASKS: dict[str, tuple[type[TrainingSettings], Callable[..., Path | None]]] = {

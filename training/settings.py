@@ -295,6 +295,24 @@ class StyleEvaluationSettings:
     device: str | None = as_in(EvaluationSettings, "device")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ManyStylesEvaluationSettings:
+    """What an evaluation of a network of many styles can be told."""
+
+    model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
+    style_dir: Path = setting(MISSING, FilePath("a folder"), "folder of its paintings; required")
+    styles: tuple[str, ...] = setting((), Several(Text("a style")), "which of them; default: all that are there")
+    against: tuple[str, ...] = setting((), Several(Text("a network")), "networks of one style to compare with")
+    content: Path = as_in(StyleEvaluationSettings, "content")
+    split: str = as_in(StyleEvaluationSettings, "split")
+    photos: int = as_in(StyleEvaluationSettings, "photos")
+    sizes: tuple[int, ...] = as_in(StyleEvaluationSettings, "sizes")
+    loss_weights: Path | None = as_in(StyleEvaluationSettings, "loss_weights")
+    loss_weights_sha256: str | None = as_in(StyleEvaluationSettings, "loss_weights_sha256")
+    output: Path = as_in(StyleEvaluationSettings, "output")
+    device: str | None = as_in(StyleEvaluationSettings, "device")
+
+
 PATHS = {
     each.name: each
     for cls in (StyleSettings, StylesSettings, LearningSettings, SuperResolutionSettings)
@@ -353,7 +371,9 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
     return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
 
 
-def plain(settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings) -> dict[str, Any]:
+def plain(
+    settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings | ManyStylesEvaluationSettings,
+) -> dict[str, Any]:
     """Settings as plain JSON values."""
     return {name: plain_value(value) for name, value in asdict(settings).items()}
 

@@ -86,14 +86,13 @@ def add_task(tasks: Any, name: str, summary: str, description: str, settings: ty
 
 def train_style(args: Namespace) -> int:
     """Trains a style network by the recipe and, over it, the command line."""
-    from perceptual_training.settings import StyleSettings, read_recipe
+    from perceptual_training.settings import StyleSettings
     from perceptual_training.style import train_style
 
     if hasattr(args, "trunk"):
         from perceptual_training.learning import learn_style, learning_settings
 
-        recipe = read_recipe(args.recipe) if args.recipe else {}
-        settings = learning_settings({**recipe, **given(args, StyleSettings), "trunk": args.trunk})
+        settings = learning_settings({**chosen(args, StyleSettings), "trunk": args.trunk})
         return finish(learn_style(settings, resume=args.resume), "stylize", "stylized")
 
     return finish(train_style(merged(args, StyleSettings), resume=args.resume), "stylize", "stylized")
@@ -117,11 +116,18 @@ def train_super_resolution(args: Namespace) -> int:
 
 
 def merged(args: Namespace, settings: type[T]) -> T:
-    """The recipe's settings and, over them, those of the command line."""
+    """The settings of the recipe and the command line."""
+    return parse(settings, chosen(args, settings))
+
+
+def chosen(args: Namespace, settings: type) -> dict[str, Any]:
+    """The recipe's values and, over them, those of the command line; prepares this process for training."""
+    from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import read_recipe
 
+    use_scratch_folder()
     recipe = read_recipe(args.recipe) if args.recipe else {}
-    return parse(settings, {**recipe, **given(args, settings)})
+    return {**recipe, **given(args, settings)}
 
 
 def finish(weights: Path | None, command: str, result: str) -> int:

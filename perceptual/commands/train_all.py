@@ -40,10 +40,12 @@ def add_to(tasks: Any) -> None:
 def run(args: Namespace) -> int:
     """Trains what is missing; returns the exit status."""
     from perceptual_training.all_recipes import RECIPES, find_recipes
+    from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import TrainingSettings
 
     from ..inference.metadata import OWN
 
+    use_scratch_folder()
     values = given(args, TrainingSettings)
     watch = Watch(values.pop("minutes", None))
     failed = False

@@ -10,6 +10,7 @@ import torch
 from training_fixtures import FORKSERVER, PROGRAM, run_as_process
 
 from perceptual.errors import InvalidOption
+from perceptual.inference.metadata import read_metadata
 from perceptual.inference.networks import StyleNetwork
 from perceptual_training import parallel
 
@@ -109,7 +110,7 @@ def test_a_signal_stops_all_processes_with_one_checkpoint(arguments, tmp_path):
     done = checkpoint(tmp_path / "run")["iteration"]
     log = (tmp_path / "run/train.log").read_text()
     assert log.count(f"stopped after {done} of 100000 iterations; go on with --resume") == 1, rest
-    assert not (tmp_path / "run.safetensors").exists()
+    assert read_metadata(tmp_path / "run.safetensors")["provenance"]["iterations"] == done
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
