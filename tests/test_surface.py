@@ -17,6 +17,10 @@ def test_the_public_names_are_all_there():
     assert all(getattr(perceptual, name) is not None for name in perceptual.__all__)
 
 
+def test_the_changelog_says_what_is_in_this_version():
+    assert f"\n## {perceptual.__version__} - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_every_error_is_a_public_name():
     raised = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
     assert len(raised) > 10 and raised <= set(perceptual.__all__)
