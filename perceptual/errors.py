@@ -12,6 +12,7 @@ red line and exits with 1::
     │   ├── UnknownStyle            404   a style that a collection does not hold
     │   └── NotAcceptable           406   the client accepts no format we write
     ├── OutOfMemory                 507   a GPU without enough free memory
+    ├── DeadlineExceeded            503   a picture that takes much longer than its size should
     ├── MissingExtra                500   an optional package that is not installed
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
     ├── TrainingError               500   a training that cannot start or go on
@@ -53,7 +54,7 @@ def in_one_line(error: BaseException) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean NAME?``, for an error about an unknown name; nothing if no known one is similar."""
-    similar = get_close_matches(name, list(known), n=1)
+    similar = get_close_matches(name[:80], list(known), n=1)  # requests may have names of any length
     return f"; did you mean {similar[0]}?" if similar else ""
 
 
@@ -101,6 +102,12 @@ class OutOfMemory(PerceptualError):
     """A GPU has too little free memory even for a small part of the picture."""
 
     status = 507
+
+
+class DeadlineExceeded(PerceptualError):
+    """A picture takes much longer than its size should: the machine has too much else to do."""
+
+    status = 503
 
 
 class MissingExtra(PerceptualError):

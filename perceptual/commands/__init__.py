@@ -16,6 +16,7 @@ COMMANDS = (
     "train",
     "learn",
     "evaluate",
+    "styles",
     "inspect",
     "package",
     "serve",

@@ -13,7 +13,7 @@ T = TypeVar("T")
 STYLE = """Trains a network to paint photos in the style of one painting.
 
   perceptual train style --style-image painting.jpg --content-dir photos/
-  perceptual train style --recipe training/recipes/starry_night.toml --content-dir photos/ --name mine
+  perceptual train style --recipe starry_night --content-dir photos/ --name mine
   perceptual train style --trunk styles.safetensors --style-image painting.jpg --content-dir photos/
   perceptual train style ... --resume
 
@@ -31,7 +31,7 @@ raise --style-size; if too large, lower it. If flat areas show a pattern, raise 
 STYLES = """Trains one network to paint photos in the style of any painting of a folder.
 
   perceptual train styles --style-dir paintings/ --content-dir photos/
-  perceptual train styles --recipe training/recipes/styles.toml --style-dir paintings/ --content-dir photos/
+  perceptual train styles --recipe styles --style-dir paintings/ --content-dir photos/
   perceptual train styles ... --resume
 
 A painting's file name is its style's name. The folder may hold a paintings.toml with a table for each:
@@ -47,7 +47,7 @@ more with --style-factors NAME=2; if it swallows the photo, less.
 SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
 
   perceptual train super-resolution --content-dir photos/ --upscale-factor 4
-  perceptual train super-resolution --recipe training/recipes/super_resolution_x4_feature.toml --content-dir photos/ \\
+  perceptual train super-resolution --recipe super_resolution_x4_feature --content-dir photos/ \\
       --name mine
   perceptual train super-resolution ... --resume
 
@@ -76,9 +76,14 @@ def add_to(subparsers: Any) -> None:
 
 def add_task(tasks: Any, name: str, summary: str, description: str, settings: type) -> Any:
     """Adds the command for one task, with all its settings."""
-    usage = f"perceptual train {name} [--recipe FILE] [--resume] [settings]"
+    usage = f"perceptual train {name} [--recipe RECIPE] [--resume] [settings]"
     parser = tasks.add_parser(name, help=summary, description=description, usage=usage)
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="TOML file with any of the settings below")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="RECIPE",
+        help="TOML file with any of the settings below, or the name of one that ships",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
     add_settings(parser, settings)
     return parser
