@@ -1,4 +1,4 @@
-"""The recipes of a folder, each with what has been trained by it."""
+"""The recipes of a folder, each with the state of its training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Recipe:
     """A recipe for one network.
 
     Attributes:
-        run: Named as the recipe's file, and with it the network.
+        run: Where its training keeps files; named after the recipe's file.
         settings: The class of its settings.
         function: Trains by such settings.
         values: Settings by option name: the recipe's and, over them, the command line's.
@@ -35,7 +35,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Of the network."""
+        """Name of the network."""
         return self.run.name
 
     @property
@@ -45,7 +45,7 @@ class Recipe:
         return None if painting is None or Path(painting).exists() else Path(painting)
 
     def is_finished(self) -> bool:
-        """Whether the weights are there; if their run is too, of all its iterations.
+        """Whether the weights exist and, if there is a checkpoint too, have all iterations of the recipe.
 
         Raises:
             WeightsError: The weights cannot be read.
@@ -62,7 +62,7 @@ class Recipe:
         run = self.run
         initial = run.model.with_name(f"{Path(self.values.get('initial-weights', '')).stem}.safetensors")
         own: dict[str, Any] = {"name": run.name, "model-path": run.model, "sample-path": run.folder}
-        if initial.is_file():  # just trained, rather than one that ships
+        if initial.is_file():  # prefer the network just trained to the one that ships
             own["initial-weights"] = initial
         if minutes is not None:
             own["minutes"] = minutes
@@ -76,13 +76,13 @@ TASKS: dict[str, tuple[type[TrainingSettings], Callable[..., Path | None]]] = {
 
 
 def find_recipes(folder: Path, models: Path, runs: Path, values: Mapping[str, Any]) -> list[Recipe]:
-    """Recipes that name a painting or a factor; those that begin with the weights of another come after the others.
+    """Recipes with a painting or an upscaling factor; those with initial weights come last.
 
     Args:
-        folder: Where the recipes are.
-        models: For the weights.
-        runs: For a folder of each run.
-        values: Settings by option name, which hold for all recipes.
+        folder: Folder of the recipes.
+        models: Folder for the weights.
+        runs: Folder for the runs.
+        values: Settings by option name that apply to every recipe.
 
     Raises:
         InvalidOption: There is no such folder, or a recipe in it is not TOML.
