@@ -6,6 +6,7 @@ red line and exits with 1::
     PerceptualError                 500
     ├── InputError                  400
     │   ├── InvalidImage            400   not an image, or a truncated one
+    │   ├── InvalidVideo            400   not a video, or a damaged one
     │   ├── UnsupportedFormat       415   an image, but of a format we do not read
     │   ├── ImageTooLarge           413   more pixels or bytes than the limit
     │   ├── InvalidOption           422   a value out of its range, or an unknown name
@@ -68,8 +69,12 @@ class InvalidImage(InputError):
     """The bytes are not an image, or break off before its end."""
 
 
+class InvalidVideo(InputError):
+    """A file is not a video, or nothing of it can be decoded."""
+
+
 class UnsupportedFormat(InputError):
-    """An image of a format that is not read here."""
+    """An image or a video of a format that is not read here."""
 
     status = 415
 

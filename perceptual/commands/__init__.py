@@ -11,6 +11,7 @@ from .arguments import Parser, report
 COMMANDS = (
     "stylize",
     "upscale",
+    "video",
     "optimize",
     "gallery",
     "train",
