@@ -57,7 +57,7 @@ def finish(arguments, tmp_path):
             running.append(FORKSERVER.Process(target=run_as_process, args=given))
             running[-1].start()
         for rank, process in enumerate(running):
-            process.join(100)
+            process.join(250)
             assert process.exitcode == 0, (tmp_path / f"{name}_{rank}.log").read_text()
 
     return finish_training
