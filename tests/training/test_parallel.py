@@ -33,7 +33,7 @@ def arguments(photos, painting, loss_weights, tmp_path):
     def command(name, options):
         return f"""train style
             --content-dir {photos} --style-image {painting} --loss-weights {loss_weights} --init-features 4
-            --num-residuals 1 --image-size 32 --style-size 32 --batch-size 4 --num-workers 1 --samples 1 --log-step 1
+            --num-residuals 1 --image-size 32 --style-size 32 --batch-size 4 --num-workers 0 --samples 1 --log-step 1
             --sample-path {tmp_path / name} --model-path {tmp_path / name}.safetensors --device cpu
             --precision float32 --optimizer adam {options}""".split()
 
@@ -99,7 +99,7 @@ def test_two_processes_come_as_far_as_one_with_muon(finish, tmp_path):
 def test_a_signal_stops_all_processes_with_one_checkpoint(arguments, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, tmp_path / "program.py", *arguments("run", "--iterations 100000")]
+    command = [*torchrun, tmp_path / "program.py", *arguments("run", "--iterations 100000 --num-workers 1")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     for line in process.stderr:

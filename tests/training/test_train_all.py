@@ -78,7 +78,7 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
     [
         (("--minutes", "soon"), 2, "perceptual train all: argument --minutes: expected a number"),
         (("--recipes", "nowhere"), 1, "perceptual: recipes: there is no folder nowhere\n"),
-        (("--name", "mine"), 2, "perceptual: unrecognized arguments: --name mine"),
+        (("--name", "mine"), 2, "perceptual train all: there is no option --name"),
     ],
 )
 def test_bad_input_is_one_line(train_all, arguments, status, message):
