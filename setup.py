@@ -16,6 +16,7 @@ NETWORKS = runpy.run_path(str(HERE / "models/__init__.py"))["NETWORKS"]
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # to other runtimes
     "heif": ["pillow-heif>=0.18"],  # reads HEIC
     "openvino": ["openvino>=2025.0"],  # the engine of that name
     "serve": [
@@ -44,6 +45,7 @@ DEV = [
     "import-linter>=2.4",
     "matplotlib>=3.8",
     "mypy==2.4.1",
+    "playwright>=1.49",  # drives the browser that is installed
     "pre-commit>=4",
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -67,6 +69,7 @@ setup(
         "perceptual.archives",
         "perceptual.client",
         "perceptual.commands",
+        "perceptual.exchange",
         "perceptual.inference",
         "perceptual.inference.codecs",
         "perceptual.serving",

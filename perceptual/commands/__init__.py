@@ -19,6 +19,8 @@ COMMANDS = (
     "evaluate",
     "styles",
     "inspect",
+    "import",
+    "export",
     "package",
     "serve",
     "models",
