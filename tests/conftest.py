@@ -103,7 +103,7 @@ def server(model_store, without_package, tmp_path_factory):
         shutil.copytree(model_store, store)
         with patch.context() as hidden:  # for TorchServe alone, not for what other tests start
             hidden.setenv("PYTHONPATH", os.pathsep.join(without_package.values()))
-            running = Server(store, port=0).start()
+            running = Server(store, port=0, page_status=True).start()
         with running:
             yield running
 

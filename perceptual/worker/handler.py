@@ -160,6 +160,8 @@ class ImageHandler(ABC):
         for index, (record, reply) in enumerate(zip(records, replies, strict=True)):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, idx=index)
             context.set_response_content_type(index, reply.media_type)
+            if record.stages:
+                context.set_response_header(index, "Server-Timing", record.server_timing())
             self.meter.tell(record, reply.status, reply.outcome, len(reply.body))
         self.answered += len(replies)
         if self.answered >= TRIM_AFTER:
@@ -329,7 +331,7 @@ def find_image(row: Any) -> bytes | bytearray:
     data = found[0] if found else None
     if data is None:
         raise InvalidImage(f"there is no image in the request; {HOW_TO_SEND}")
-    if not isinstance(data, bytes | bytearray):
+    if not isinstance(data, bytes | bytearray) or data[:64].lstrip()[:1] in (b"{", b"["):
         raise InvalidImage(f"the body is {'text' if isinstance(data, str) else 'JSON'}; {HOW_TO_SEND}")
     return data
 

@@ -47,6 +47,10 @@ class Record:
     pixels: int = 0
     tiles: int = 0
 
+    def server_timing(self) -> str:
+        """The stages so far as the header ``Server-Timing``, in milliseconds: ``decode;dur=1.2, infer;dur=34.5``."""
+        return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in self.stages.items())
+
 
 class Watch(Observer):
     """Notes in the records of a batch what it goes through together: each request takes as long as its batch.

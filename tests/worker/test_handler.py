@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 import struct
 import sys
@@ -91,7 +92,10 @@ def read_responses(message):
         identity = stream.read(length).decode()
         content_type, status, phrase = block().decode(), number(), block().decode("ascii")
         headers = {block().decode(): block().decode() for _ in range(number())}
+        timing = headers.pop("Server-Timing", "")  # there is none where nothing was begun
+        stages = re.findall(r"(\w+);dur=\d+\.\d(?:, |$)", timing)
         assert headers == {"content-type": content_type}
+        assert {"decode", "infer", "encode"} <= set(stages) or not content_type.startswith("image/")
         responses[identity] = Response(status, phrase, content_type, block())
     assert not stream.read()
     return responses
@@ -247,6 +251,11 @@ BAD = {
     "text": (raw("hello"), (400, "InvalidImage"), "the body is text; send the image itself: curl -T"),
     "json": (raw({"image": "aGVsbG8="}), (400, "InvalidImage"), "the body is JSON; send the image itself: curl -T"),
     "json list": (raw([1, 2]), (400, "InvalidImage"), "the body is JSON"),
+    "unparsed json": (
+        raw(bytearray(b' {"instances": [{"b64": "aGVsbG8="}]}')),
+        (400, "InvalidImage"),
+        "the body is JSON; send the image itself: curl -T",
+    ),
     "nothing": (form(), (400, "InvalidImage"), "no image in the request; send the image itself"),
     "no value": (raw(None), (400, "InvalidImage"), "no image"),
     "another field": (form(image=PHOTO), (400, "InvalidImage"), "form field data"),
