@@ -50,6 +50,7 @@ DEV = [
     "pre-commit>=4",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff==0.17.6",
     "scipy>=1.11",
     "types-PyYAML",

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .serving.server import Server
     from .video.conversion import VideoReport, stylize_video, upscale_video
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AlreadyRegistered",
