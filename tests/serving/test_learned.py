@@ -94,7 +94,7 @@ def test_from_a_painting_to_a_served_picture_in_one_command(server, management, 
     (tmp_path / "me.jpg").write_bytes(photo)
     status, out, err = learn("--port", port, "--photo", "me.jpg")
     assert status == 0, err
-    assert "models/stripes.safetensors is served: POST a photo to /predictions/trunk with style=stripes" in out
+    assert "networks/stripes.safetensors is served: POST a photo to /predictions/trunk with style=stripes" in out
     with Image.open(tmp_path / "stripes.jpg") as picture:
         assert picture.size == (64, 48)
     status, _, err = learn("--port", port, "--name", "again", "-o", "stripes.jpg")
