@@ -109,5 +109,5 @@ def test_a_painting_is_learned_without_a_server(learn, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     status, out, err = learn()
     assert status == 0, err
-    assert "No server is running; to serve it:" in out and "perceptual models register models/stripes" in out
+    assert "No server is running; to serve it:" in out and "perceptual models register networks/stripes" in out
     assert learn("--port", 9)[0] == 1  # a server that is named must be there
