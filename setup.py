@@ -9,7 +9,7 @@ import re
 import runpy
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 NETWORKS = runpy.run_path(str(HERE / "models/__init__.py"))["NETWORKS"]
@@ -67,19 +67,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=[
-        "perceptual",
-        "perceptual.archives",
-        "perceptual.client",
-        "perceptual.commands",
-        "perceptual.exchange",
-        "perceptual.inference",
-        "perceptual.inference.codecs",
-        "perceptual.serving",
-        "perceptual.serving.front",
-        "perceptual.video",
-        "perceptual.video.clips",
-        "perceptual.video.sinks",
-        "perceptual.worker",
+        *find_packages(include=["perceptual", "perceptual.*"]),
         "perceptual_handlers",
         "perceptual_models",
         "perceptual_training",
