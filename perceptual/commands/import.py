@@ -14,7 +14,7 @@ DESCRIPTION = """Makes of a style network of another project a weights file that
   perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o models/mosaic.safetensors
 
 What it is imported from, and under which licence you may use it, stands in the file (perceptual inspect). Known are
-the networks of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-johnson and
+the networks of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-transfer-johnson and
 yakhyo/fast-neural-style-transfer. A file that holds more than weights is refused: it could run code.
 """
 
