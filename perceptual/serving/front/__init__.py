@@ -39,7 +39,7 @@ from .page import Page, PageSettings
 from .replies import Refusal
 from .torchserve import Gone, TorchServe
 
-DRAIN = 25.0  # seconds at the end for requests under way; systemd and Kubernetes allow 30 for everything
+DRAIN = 25.0  # seconds at the end for requests under way; Kubernetes, by default, allows 30 for everything
 RESPONSE = 5.0  # seconds in which the thread must get to a task
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class Front:
         largest: The largest request body, in bytes; a larger one is answered 413.
         tokens: Whether requests for predictions need a token. Those of the management API always do.
         page: What the page needs to know; None for no page.
+        drain: Seconds that requests under way have at the end.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Front:
         largest: int,
         tokens: bool = True,
         page: PageSettings | None = None,
+        drain: float = DRAIN,
     ) -> None:
+        self.drain = drain
         self.addresses = (inference, management, metrics)
         self.backend = TorchServe(torchserve)
         self.counters = Counters()
@@ -105,7 +108,7 @@ class Front:
             raise ServerError(f"cannot listen at {self.at}: {error.strerror or error}") from error
 
     def stop(self) -> None:
-        """Takes no more requests, answers those under way for as long as :data:`DRAIN`, and ends all connections."""
+        """Takes no more requests, answers those under way for as long as ``drain``, and ends all connections."""
         self.run(self.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
@@ -186,7 +189,7 @@ class Front:
         for runner in self.runners:
             if runner.server:
                 runner.server.pre_shutdown()  # connections take no further request
-        deadline = time.monotonic() + DRAIN
+        deadline = time.monotonic() + self.drain
         while self.connections.busy and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         for runner in self.runners:
