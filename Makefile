@@ -10,13 +10,15 @@
 PYTHON ?= python3
 MODELS ?= starry_night super_resolution_x4_feature
 BIN := .venv/bin
+# More processes than there may be cores: they wait for servers. All tests of a module run in one.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
 
 demo: $(READY)
 	@$(BIN)/perceptual demo docs/photos/coffee.jpg
 
 test: $(READY)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)
 	@$(BIN)/python -m pytest -m "not serves and not trains and not release"

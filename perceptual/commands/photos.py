@@ -53,6 +53,18 @@ def add_photos(parser: ArgumentParser) -> None:
     add_machine(parser)
 
 
+def add_learned(parser: ArgumentParser) -> None:
+    """Adds the argument that names styles learned on the network."""
+    parser.add_argument(
+        "--learned",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a style learned on this network, which --style can then mix with its own; may be repeated",
+    )
+
+
 def add_machine(parser: ArgumentParser) -> None:
     """Adds the arguments that say where and how networks run."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: a GPU if any")

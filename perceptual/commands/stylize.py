@@ -5,10 +5,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InvalidOption
 from ..options import StyleOptions
 from ..settings import parse
 from .arguments import add_settings, given
-from .photos import add_photos, convert, others_below, plan
+from .photos import add_learned, add_photos, convert, others_below, plan
 from .remote import add_remote, sender
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ DESCRIPTION = """Stylizes photos, without a server or with one.
   perceptual stylize photo.jpg --model starry_night -o stylized.jpg
   perceptual stylize holiday/ --model mine -o stylized/ --strength 0.7
   perceptual stylize photo.jpg --model styles.safetensors --style starry_night:0.6,udnie:0.4 -o mixed.jpg
+  perceptual stylize photo.jpg --model styles --learned mine.safetensors --style mine:0.7,udnie:0.3 -o mixed.jpg
   perceptual stylize photo.jpg --model starry_night --url http://127.0.0.1:8080 -o stylized.jpg
   cat photo.jpg | perceptual stylize - --model starry_night -o - > stylized.jpg
 
@@ -36,6 +38,7 @@ def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("stylize", help="stylize photos", description=DESCRIPTION)
     parser.add_argument("--model", required=True, help="a weights file, or a network's name")
+    add_learned(parser)
     add_photos(parser)
     parser.add_argument(
         "--own-size", action="store_true", help="paint large photos at their own size too, which takes longer"
@@ -48,8 +51,9 @@ def add_to(subparsers: Any) -> None:
 def run(args: Namespace) -> int:
     """Stylizes every photo; returns 1 if one failed."""
     options = parse(StyleOptions, given(args, StyleOptions))
+    if args.url and args.learned:
+        raise InvalidOption("--learned is for networks that run here; at a server: perceptual models register FILE")
     jobs = plan(args.photos, args.output, options.format)
-
     make = sender(args, args.model, given(args, StyleOptions)) if args.url else maker(args, options)
     return convert(jobs, make, "stylized", args.output, others_below(args.photos))
 
@@ -60,7 +64,7 @@ def maker(args: Namespace, options: StyleOptions) -> Callable[[bytes, str], byte
     from ..inference.large import is_large, stylize_large
     from ..inference.predictor import load
 
-    predictor = load(args.model, args.device, args.engine)
+    predictor = load(args.model, args.device, args.engine, styles=args.learned)
     predictor.conditions([options])  # a wrong style is one error, not one for each photo
 
     @cache

@@ -11,7 +11,7 @@ from ..settings import parse
 from ..signals import stop_signals
 from ..video.options import VideoOptions
 from .arguments import add_settings, given, report
-from .photos import add_machine, check_writable
+from .photos import add_learned, add_machine, check_writable
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor
@@ -41,6 +41,7 @@ def add_to(subparsers: Any) -> None:
         "--model",
         help="a weights file, or the name of a network that ships; with --scale alone: super_resolution_xSCALE_feature",
     )
+    add_learned(parser)
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run was stopped")
     add_machine(parser)
     add_settings(parser, VideoOptions)
@@ -84,7 +85,9 @@ def load_networks(model: str | None, scale: int | None, args: Namespace) -> "tup
 
     if not model and not scale:
         raise InvalidOption("model is missing: a network of style; or --scale, to enlarge")
-    first = load(model, args.device, args.engine) if model else None
+    if args.learned and not model:
+        raise InvalidOption("model is missing: the network that --learned styles are added to")
+    first = load(model, args.device, args.engine, styles=args.learned) if model else None
     if first and first.network.task == "super-resolution":
         if scale not in (None, first.network.scale):
             raise InvalidOption(f"scale: {model} enlarges {first.network.scale} times, not {scale}")
