@@ -172,10 +172,8 @@ def test_commands_of_operations(server, management):
 
 
 def test_every_command_of_the_docs_has_its_options():
-    files = [
-        *ROOT.glob("*.md"),
-        *(file for room in ("docs", "models", "training") for file in (ROOT / room).rglob("*.md")),
-    ]
+    below = (file for room in ("docs", "models", "training") for file in (ROOT / room).rglob("*.md"))
+    files = [*(file for file in ROOT.glob("*.md") if file.name != "CHANGELOG.md"), *below]
     found = 0
     for file in files:
         blocks = re.findall(r"^```bash\n(.*?)^```|`([^`]*perceptual [^`]+)`", file.read_text("utf-8"), re.M | re.S)
@@ -195,9 +193,9 @@ def one_line(span):
 def refused(words):
     """What the parser says against a command line, or None."""
     errors = io.StringIO()
-    with contextlib.redirect_stderr(errors):
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
             build_parser().parse_args(words)
-        except SystemExit:
-            return errors.getvalue()
+        except SystemExit as end:  # or it has printed its help
+            return errors.getvalue() if end.code else None
     return None

@@ -89,7 +89,8 @@ def test_python_sends_a_key_too(proxy, photo):
 def test_a_busy_server_is_asked_again_when_it_says(run, proxy, photo, tmp_path, monkeypatch):
     (tmp_path / "photo.png").write_bytes(photo)
     url, got, due = proxy
-    line = ("stylize", tmp_path / "photo.png", "-o", tmp_path / "out.png", "--model", "m", "--url", url, "--key", "secret")
+    line = ("stylize", tmp_path / "photo.png", "-o", tmp_path / "out.png", "--model", "m")
+    line += ("--url", url, "--key", "secret")
     due += [(503, "1"), (429, "0")]
     status, out, err = run(*line)
     assert (status, len(got)) == (0, 3) and out.startswith("1 of 1 photos stylized")
