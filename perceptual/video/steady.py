@@ -4,10 +4,11 @@ A network by itself flickers: between two frames its strokes change, as the grid
 picture. Blending a frame with the one before steadies it too, but blurs: the mean of two sets of strokes has less
 contrast than either, and a picture that is resampled anew for every frame loses its detail.
 
-So the strokes of one frame, the anchor, are moved along with what they lie on, from the anchor directly to each frame,
-resampled once. Where something comes into sight, and where the flow does not hold, the network's own result stands.
-When too little of the anchor is left, the picture as it is then becomes the next one. Colours and light follow the
-network's own result: only what is finer is taken from the anchor.
+So the strokes of one frame, the anchor, are moved along with what they lie on, from the anchor directly to each frame:
+every pixel is resampled once, however old it is. Where something comes into sight, where the flow does not hold, and
+where the strokes would be enlarged or reduced, the network's own result stands. When that is much of the frame, it
+becomes an anchor too, and takes what the older ones do not hold. Colours and light follow the network's own result:
+only what is finer is taken from anchors.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +21,12 @@ import torch
 from ..inference.images import Picture
 from .flow import Motion, MotionFinder, moved, reduced
 
-LIGHT = 33  # pixels; what changes over more than that is light and colour, not strokes
+LIGHT = 65  # pixels; what changes over more than that is light and colour, not strokes
 SMALL, LARGE = 5, 31  # pixels at which details are compared: between these sizes
+WIDE = 101  # pixels around each for which one enlargement is found
+ENLARGED = 0.035  # at most; a painting's strokes have one size
+MOST_ANCHORS = 4
+LEAST_USED = 0.02  # share of a frame; an anchor of which less is left is dropped
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,14 @@ class Level:
 
     Attributes:
         unlike: Levels of 255 by which a frame's own detail may differ from the anchor's, where the anchor is used.
-        least_kept: Share of a frame that the anchor covers; with less, it is renewed.
+        most_free: Share of a frame that no anchor covers; with more, it becomes one itself.
     """
 
     unlike: float
-    least_kept: float
+    most_free: float
 
 
-LEVELS = {"normal": Level(24, 0.6), "strong": Level(40, 0.7)}
+LEVELS = {"normal": Level(24, 0.3), "strong": Level(40, 0.2)}
 
 
 class Steady:
@@ -52,7 +57,7 @@ class Steady:
         self.make = make
         self.level = level
         self.find_motion = MotionFinder()
-        self.anchor: Anchor | None = None
+        self.anchors: list[Anchor] = []  # the oldest first
 
     def __call__(self, frames: Sequence[Picture]) -> list[Picture]:
         """Pictures of the next frames."""
@@ -61,21 +66,33 @@ class Steady:
     def begin(self, frame: Picture, made: Picture) -> None:
         """Goes on after a frame and the picture that was made of it before."""
         self.find_motion(frame.rgb)
-        self.anchor = Anchor(frame, pixels(made))
+        self.anchors = [Anchor(frame, made)]
 
     def steadied(self, frame: Picture, made: Picture) -> Picture:
-        """The picture of a frame with what the anchor still holds of it."""
-        motion, own = self.find_motion(frame.rgb), pixels(made)
-        if motion is None or motion.is_cut or self.anchor is None or self.anchor.made.shape != own.shape:
-            self.anchor = Anchor(frame, own)
-            return made
-        self.anchor.move(motion)
-        known = self.anchor.known_in(frame, self.level.unlike)
-        result = self.anchor.onto(own, known)
-        if known.mean() < self.level.least_kept:
-            self.anchor = Anchor(frame, result)
+        """The picture of a frame, with what the anchors still hold of it."""
+        motion = self.find_motion(frame.rgb)
+        if motion is None or motion.is_cut or any(each.made.shape != rows(made).shape for each in self.anchors):
+            self.anchors = []
+        for anchor in self.anchors:
+            assert motion
+            anchor.move(motion)
+        used, free = self.shares(frame)
+        result = own = rows(made).astype(np.float32)
+        for anchor, share in zip(self.anchors, used, strict=True):
+            result = result + anchor.difference(own, share)
+        self.anchors = [each for each, share in zip(self.anchors, used, strict=True) if share.mean() > LEAST_USED]
+        if free > self.level.most_free:
+            self.anchors = [*self.anchors[1 - MOST_ANCHORS :], Anchor(frame, made)]
         rgb = torch.from_numpy(np.rint(result).clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
         return replace(made, rgb=rgb)
+
+    def shares(self, frame: Picture) -> tuple[list[np.ndarray], float]:
+        """How much of each pixel comes from each anchor, the oldest that knows it, and the share that none knows."""
+        free, used = np.float32(1), []
+        for anchor in self.anchors:
+            used.append(free * anchor.known_in(frame, self.level.unlike))
+            free = free - used[-1]
+        return used, float(free.mean())
 
 
 class Anchor:
@@ -83,11 +100,11 @@ class Anchor:
 
     Args:
         frame: As it was read.
-        made: Levels of 255, float32 H×W×3.
+        made: Of that frame.
     """
 
-    def __init__(self, frame: Picture, made: np.ndarray) -> None:
-        self.made = made
+    def __init__(self, frame: Picture, made: Picture) -> None:
+        self.made = rows(made)
         self.grey = reduced(frame.rgb)
         self.flow = np.zeros((*self.grey.shape, 2), np.float32)  # from the present frame to the anchor
         self.seen = np.ones(self.grey.shape, np.float32)
@@ -100,24 +117,30 @@ class Anchor:
     def known_in(self, frame: Picture, unlike: float) -> np.ndarray:
         """Where the anchor shows the same as the present frame, float32, from 0 to 1 at soft edges."""
         off = detail(reduced(frame.rgb)) - detail(moved(self.grey, self.flow))
-        known = self.seen * (cv2.blur(np.abs(off), (SMALL, SMALL)) < unlike)
+        alike = cv2.blur(np.abs(off), (SMALL, SMALL)) < unlike
+        known = self.seen * (alike & (np.abs(self.enlarged()) < ENLARGED))
         soft: np.ndarray = cv2.blur(cv2.erode(known, np.ones((SMALL, SMALL))), (SMALL, SMALL))
         return soft
 
-    def onto(self, own: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """A picture, H×W×3, with the anchor's strokes where it is known."""
-        motion = Motion(self.flow, known).resized(*own.shape[:2])
+    def enlarged(self) -> np.ndarray:
+        """By how much the strokes are enlarged by now, around each pixel: 0.05 is 5 %."""
+        across, down = cv2.split(cv2.blur(self.flow, (WIDE, WIDE)))
+        change: np.ndarray = cv2.Sobel(across, cv2.CV_32F, 1, 0) + cv2.Sobel(down, cv2.CV_32F, 0, 1)
+        return -change / 16  # a Sobel filter gives 8 times the slope, and there are two directions
+
+    def difference(self, own: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """What to add to the network's own picture, H×W×3, for a share of the anchor's strokes."""
+        motion = Motion(self.flow, share).resized(*own.shape[:2])
         weight = motion.seen[..., None]
-        carried = moved(self.made, motion.flow, cv2.INTER_LANCZOS4)
+        off = moved(self.made, motion.flow, cv2.INTER_LANCZOS4) - own
         shares = cv2.blur(motion.seen, (LIGHT, LIGHT))[..., None] + 1e-6
-        light = cv2.blur(weight * (own - carried), (LIGHT, LIGHT)) / shares
-        result: np.ndarray = own + weight * (carried + light - own)
+        result: np.ndarray = weight * (off - cv2.blur(weight * off, (LIGHT, LIGHT)) / shares)
         return result
 
 
-def pixels(picture: Picture) -> np.ndarray:
-    """Levels of 255, float32 H×W×3."""
-    return picture.rgb.permute(1, 2, 0).float().contiguous().numpy()
+def rows(picture: Picture) -> np.ndarray:
+    """A picture as OpenCV takes it, uint8 H×W×3."""
+    return picture.rgb.permute(1, 2, 0).contiguous().numpy()
 
 
 def detail(grey: np.ndarray) -> np.ndarray:
