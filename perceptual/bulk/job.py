@@ -1,0 +1,93 @@
+"""What is wanted of the photos: the same on every machine, and noted beside the results."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..inference.metadata import find_weights, read_metadata
+from ..inference.styles import find_trunk, is_learned
+from ..options import StyleOptions, UpscaleOptions
+from .places import Place, telling
+
+if TYPE_CHECKING:
+    from ..inference.conversion import Conversion, Decode
+
+NOTES = "bulk.json"  # beside the results: how they were made
+REPORT = "bulk.parquet"  # beside the results: a row for each photo
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network and what it shall do; travels to the actors.
+
+    Attributes:
+        weights: Contents of the network's file and, of a learned style, of its trunk's, by name; its own first.
+        options: For all photos.
+        device: As in :func:`perceptual.inference.predictor.load`.
+        engine: As there.
+        threads: How many an actor computes with on a CPU.
+    """
+
+    weights: dict[str, bytes]
+    options: StyleOptions | UpscaleOptions
+    device: str | None
+    engine: str
+    threads: int
+
+    def conversion(self, decode: "Decode | None" = None) -> "Conversion":
+        """What turns a photo into a result. Raises as :class:`perceptual.inference.conversion.Conversion`."""
+        from ..inference.codecs import decoding
+        from ..inference.conversion import Conversion
+        from ..inference.predictor import load
+
+        with TemporaryDirectory(prefix="perceptual-") as folder:
+            files = [Path(folder, name) for name in self.weights]
+            for file, content in zip(files, self.weights.values(), strict=True):
+                file.write_bytes(content)
+            return Conversion(load(files[0], self.device, self.engine), self.options, decode or decoding.decode)
+
+    def check(self) -> str:
+        """The word for what it does; raises as :meth:`conversion`, but for the device and the engine."""
+        return replace(self, device="cpu", engine="eager").conversion().done
+
+    def notes(self, inputs: Sequence[Place]) -> bytes:
+        """All that decides how results look; a result is only as good as new if it was made so."""
+        told = {
+            "version": __version__,
+            "photos": sorted(each.address if not each.is_local else each.path for each in inputs),
+            "weights": {name: hashlib.sha256(content).hexdigest() for name, content in self.weights.items()},
+            "options": asdict(self.options),
+            "device": self.device,
+            "engine": self.engine,
+            "threads": self.threads,
+        }
+        return json.dumps(told, indent=2).encode()
+
+
+def read_files(model: str) -> dict[str, bytes]:
+    """The contents of a network's files, by name, its own first. Raises WeightsError."""
+    own = find_weights(model)
+    files = [own, find_trunk(own)] if is_learned(read_metadata(own)) else [own]
+    with telling(model):
+        return {file.name: file.read_bytes() for file in files}
+
+
+def note_options(output: Place, notes: bytes) -> int:
+    """Notes how results are made; returns since when they are made so, in nanoseconds since 1970.
+
+    Raises:
+        InputError: Nothing can be written there.
+    """
+    path = output.below(NOTES)
+    with telling(output.address):
+        there = output.filesystem.get_file_info(path)
+        if not there.is_file or output.read(path) != notes:
+            output.write(path, notes)
+            there = output.filesystem.get_file_info(path)
+    since: int = there.mtime_ns
+    return since
