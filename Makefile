@@ -45,7 +45,7 @@ lint: $(READY)
 	@$(BIN)/lint-imports --no-cache --no-logo
 
 clean:
-	rm -rf .venv demo model_store/*.mar
+	rm -rf .venv build demo model_store/*.mar
 
 # Made anew when the requirements change. A virtual environment that happens to be active plays no part.
 $(READY): setup.py

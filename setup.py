@@ -34,6 +34,7 @@ EXTRAS = {
         "torchmetrics>=1.4",
         "torchvision>=0.21",
     ],
+    "video": ["av>=16", "opencv-python-headless>=4.8"],  # FFmpeg, with codecs under the GPL; optical flow
 }
 ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 # The checkers exactly, as each of their releases finds something new.
@@ -72,6 +73,9 @@ setup(
         "perceptual.inference.codecs",
         "perceptual.serving",
         "perceptual.serving.front",
+        "perceptual.video",
+        "perceptual.video.clips",
+        "perceptual.video.sinks",
         "perceptual.worker",
         "perceptual_handlers",
         "perceptual_models",

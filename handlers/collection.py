@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from perceptual.errors import InvalidOption, UnknownStyle
+from perceptual.errors import InvalidOption, UnknownStyle, did_you_mean
 from perceptual.inference.images import Picture
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.predictor import Predictor, load
@@ -32,9 +32,9 @@ class CollectionHandler(ImageHandler):
 
     def load(self, folder: Path, device: str, engine: str) -> None:
         """Loads all networks; there is one for each factor (:func:`perceptual.archives.build.package_collection`)."""
-        networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
+        self.networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
         self.styles, self.upscalers = {}, {}
-        for name, each in networks.items():
+        for name, each in self.networks.items():
             if each.network.task != "style":
                 self.upscalers[each.network.scale] = each
                 continue
@@ -75,12 +75,18 @@ class CollectionHandler(ImageHandler):
         names = [name for name, _ in mixture]
         if unknown := [name for name in names if name not in self.styles]:
             styles = ", ".join(self.styles) or "none"
-            raise UnknownStyle(f"there is no style {unknown[0][:80]!r} here; the styles are: {styles}")
+            hint = did_you_mean(unknown[0], self.styles)
+            raise UnknownStyle(f"there is no style {unknown[0][:80]!r} here; the styles are: {styles}{hint}")
         if len({self.styles[name] for name in names}) > 1:
             raise InvalidOption(
                 f"style: {', '.join(names)} are of several networks, and only styles of one can be mixed"
             )
         return self.styles[names[0]]
+
+    def networks_of(self, options: CollectionOptions) -> list[Predictor]:
+        """That of the style, then that of the factor."""
+        upscalers = [self.upscalers[options.scale]] if options.scale else []
+        return ([self.network_of(options.style)] if options.style else []) + upscalers
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Each network takes all the pictures that ask for it at once; the styles first."""

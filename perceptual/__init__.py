@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         InputError,
         InvalidImage,
         InvalidOption,
+        InvalidVideo,
         MissingExtra,
         NotAcceptable,
         OutOfMemory,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .inference.predictor import Predictor, load
     from .naming import ModelVersion
     from .serving.server import Server
+    from .video.conversion import VideoReport, stylize_video, upscale_video
 
 __version__ = "0.1.0"
 
@@ -50,6 +52,7 @@ __all__ = [
     "InputError",
     "InvalidImage",
     "InvalidOption",
+    "InvalidVideo",
     "ManagementClient",
     "MissingExtra",
     "Model",
@@ -68,12 +71,15 @@ __all__ = [
     "TrainingError",
     "UnknownStyle",
     "UnsupportedFormat",
+    "VideoReport",
     "WeightsError",
     "WorkersFailed",
     "__version__",
     "find_server",
     "load",
     "server_at",
+    "stylize_video",
+    "upscale_video",
 ]
 
 # The modules in which the names are, but for those in errors.
@@ -89,9 +95,12 @@ _HOMES = {
     "StyleNetwork": "inference.networks",
     "SuperResolutionNetwork": "inference.networks",
     "Tokens": "client.tokens",
+    "VideoReport": "video.conversion",
     "find_server": "client.addresses",
     "load": "inference.predictor",
     "server_at": "client.addresses",
+    "stylize_video": "video.conversion",
+    "upscale_video": "video.conversion",
 }
 
 

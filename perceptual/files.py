@@ -2,7 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -59,13 +61,16 @@ def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> Non
         path: Of the file.
         content: All of it.
         mode: Its permissions, of which the umask takes some away.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk; names the path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)  # of a process of the same number, perhaps with another mode
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with naming(path), os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -73,6 +78,32 @@ def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> Non
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Puts a finished file at its place in one step, even if the machine stops."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Names a file in errors that do not, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left of writing a file. Only for whoever alone writes it now."""
+    for file in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        if file.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdecimal():
+            file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

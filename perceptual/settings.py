@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from .errors import InvalidOption
+from .errors import InvalidOption, did_you_mean
 
 T = TypeVar("T")
 N = TypeVar("N", int, float)
@@ -198,6 +198,12 @@ def option_name(each: Field[Any]) -> str:
     return each.name.replace("_", "-")
 
 
+def described(each: Field[Any]) -> dict[str, Any]:
+    """A setting as JSON has it: its name, what values it takes, its default and its meaning."""
+    values, meaning = str(each.metadata["kind"]), each.metadata["help"]
+    return {"name": option_name(each), "values": values, "default": each.default, "meaning": meaning}
+
+
 def parse(cls: type[T], values: Mapping[str, Any]) -> T:
     """Builds a dataclass of settings from values named as by :func:`option_name`.
 
@@ -207,7 +213,8 @@ def parse(cls: type[T], values: Mapping[str, Any]) -> T:
     """
     known = {option_name(each): each for each in settings_of(cls)}
     if unknown := [name for name in values if name not in known]:
-        raise InvalidOption(f"unknown option {unknown[0]}; the options are {', '.join(known)}")
+        hint = did_you_mean(unknown[0], known)
+        raise InvalidOption(f"unknown option {unknown[0]}; the options are {', '.join(known)}{hint}")
     for name, each in known.items():
         if each.default is MISSING and name not in values:
             raise InvalidOption(f"{name} is missing: {each.metadata['help']}")

@@ -1,13 +1,14 @@
 import io
 import os
 import shutil
+import tempfile
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from training_fixtures import loss_weights, painting, photos, settings  # noqa: F401
+from training_fixtures import loss_weights, painting, paintings, photos, settings  # noqa: F401
 
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
@@ -115,9 +116,11 @@ def management(server):
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
     """Runs a command line; gives its exit status, output and errors."""
     from perceptual.commands import main
+
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir())  # a training gives its process another
 
     def invoke(*arguments):
         try:

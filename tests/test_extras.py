@@ -32,6 +32,7 @@ def without(extra, program):
         ("serve", "status --url http://127.0.0.1:1"),
         ("serve", "models register x.mar --url http://127.0.0.1:1"),
         ("train", "evaluate super-resolution --model x --data x"),
+        ("video", "video README.md --model x -o /tmp/x.mp4"),
         ("train", "optimize README.md --style-image x -o /tmp/x.png"),
     ],
 )

@@ -84,6 +84,19 @@ def painting(tmp_path):
 
 
 @pytest.fixture
+def paintings(tmp_path, painting):
+    """A folder of two paintings, of which one is in the catalogue."""
+    folder = tmp_path / "paintings"
+    folder.mkdir()
+    painting.rename(folder / "stripes.png")
+    dots = np.zeros((70, 90, 3), np.uint8)
+    dots[::6, ::6] = (250, 20, 120)
+    Image.fromarray(dots).save(folder / "dots.png")
+    (folder / "paintings.toml").write_text('[dots]\ntitle = "Dots"\nartist = "Nobody"\n')
+    return folder
+
+
+@pytest.fixture
 def settings(photos, painting, loss_weights, tmp_path):
     """Settings of a training of six iterations, with what a test changes of them."""
 

@@ -1,6 +1,6 @@
 """Faults that networks of this kind are known for, as figures: grids in flat areas, and odd borders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import geometric_mean
 
 import torch
@@ -17,15 +17,15 @@ SURROUNDINGS = 64  # pixels; more than a pixel of the result depends on at each 
 ROUNDING = 1 / 255**2 / 12  # variance of what 8 bits lose; less than that is not seen
 
 
-def grids(predictor: Predictor) -> dict[str, float]:
+def grids(run: Callable[[Tensor], Tensor]) -> dict[str, float]:
     """:func:`grid` of the output for grey with the faint noise of a photo, and for gradients from dark to light.
 
     Without noise, instance norm would have nothing but the rounding of this processor to enlarge. How strong a grid is
     depends on the gradient's direction, by as much as ten times: of all :data:`DIRECTIONS`, the geometric mean counts.
     """
     noise = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) / 255
-    found = {"grey": grid(predictor((0.5 + noise)[None])[0])}
-    return found | {"gradients": geometric_mean(grid(predictor(gradient(*each)[None])[0]) for each in DIRECTIONS)}
+    found = {"grey": grid(run((0.5 + noise)[None])[0])}
+    return found | {"gradients": geometric_mean(grid(run(gradient(*each)[None])[0]) for each in DIRECTIONS)}
 
 
 def gradient(down: int, right: int) -> Tensor:

@@ -1,7 +1,7 @@
 """All that a training needs to go on as if it had never stopped."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,15 @@ class Progress(NamedTuple):
     earlier: tuple[dict[str, Any], ...] = ()
 
 
+class Unsound(TrainingError):
+    """A checkpoint is damaged, or has numbers that are not finite."""
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before a checkpoint is kept."""
+    return path.with_stem(f"{path.stem}_previous")
+
+
 def save_checkpoint(
     path: Path,
     progress: Progress,
@@ -47,7 +56,9 @@ def save_checkpoint(
     network: nn.Module,
     optimizers: Sequence[Optimizer],
 ) -> None:
-    """Writes the whole state, atomically. The data's position and the learning rate follow from the iteration.
+    """Writes the whole state, atomically, and keeps the one before.
+
+    The data's position and the learning rate follow from the iteration.
 
     Args:
         path: The checkpoint.
@@ -69,6 +80,8 @@ def save_checkpoint(
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    if path.exists():
+        path.replace(previous(path))
     write_atomically(path, buffer.getvalue())
 
 
@@ -78,22 +91,18 @@ def load_checkpoint(
     sources: Mapping[str, str],
     network: nn.Module,
     optimizers: Sequence[Optimizer],
-) -> Progress:
-    """Restores network, optimizers and random state in place; returns how far they had come.
+) -> tuple[Progress, str | None]:
+    """Restores network, optimizers and random state in place, from the newest checkpoint that is sound.
 
     Of several processes each restores the state of the first, as all draw the same numbers.
 
+    Returns:
+        How far they had come; and, if the newest checkpoint had to be passed over, why.
+
     Raises:
-        TrainingError: There is no checkpoint, it is damaged, or it was made with other settings or for something else.
+        TrainingError: There is no checkpoint, none is sound, or it was made with other settings or for something else.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise TrainingError(f"nothing to resume: there is no {path}; leave --resume out to begin") from error
-    except Exception as error:  # torch.load raises whatever unpickling does
-        raise TrainingError(f"{path} is damaged: {first_line(error)}") from error
-    if not isinstance(state, dict) or {*Progress._fields, *KEYS} - state.keys():
-        raise TrainingError(f"{path} is no checkpoint of this version; name another --sample-path to begin anew")
+    path, state, reason = newest_sound(path)
     refuse_other_settings(path, state["settings"], settings)
     for what, digest in state["sources"].items():
         if digest and sources[what] and sources[what] != digest:  # no share of initial weights is no such file
@@ -109,7 +118,61 @@ def load_checkpoint(
         torch.cuda.set_rng_state(state["random_cuda"], device)
     progress = Progress(**{name: state[name] for name in Progress._fields})
     as_meant = state["settings"]["iterations"] == settings.iterations
-    return progress if as_meant else progress._replace(rising_from=progress.iteration)
+    return (progress if as_meant else progress._replace(rising_from=progress.iteration)), reason
+
+
+def newest_sound(path: Path) -> tuple[Path, dict[str, Any], str | None]:
+    """The newest sound checkpoint of a run: its file, its state, and why a newer one was passed over, if one was.
+
+    Raises:
+        TrainingError: There is none, or the newest is of another version.
+    """
+    reasons = []
+    for file in (path, previous(path)):
+        try:
+            state = read_checkpoint(file)
+        except FileNotFoundError:
+            continue
+        except Unsound as error:
+            reasons.append(str(error))
+        else:
+            return file, state, f"{reasons[0]}; going on from {file}" if reasons else None
+    if reasons:
+        raise TrainingError("; ".join(reasons))
+    raise TrainingError(f"nothing to resume: there is no {path}; leave --resume out to begin")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint.
+
+    Raises:
+        FileNotFoundError: There is none.
+        Unsound: It is damaged, or has numbers that are not finite.
+        TrainingError: It is of another version.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch.load raises whatever unpickling does
+        raise Unsound(f"{path} is damaged: {first_line(error)}") from error
+    if not isinstance(state, dict) or {*Progress._fields, *KEYS} - state.keys():
+        raise TrainingError(f"{path} is no checkpoint of this version; name another --sample-path to begin anew")
+    if not all(value.isfinite().all() for value in tensors_in([state["network"], state["optimizers"]])):
+        raise Unsound(f"{path} has numbers that are not finite")
+    return state
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested dictionaries and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from tensors_in(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors_in(each)
 
 
 def restore(optimizer: Optimizer, state: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def mean_size(files: Sequence[Path]) -> float:
     """Bytes of a photo when it is decoded, in the mean over those that can be opened."""
     sizes = []
     for file in files:
-        # Reads no more than the header; Pillow raises whatever its formats do.
+        # Reads no more than the header; Pillow raises whatever its formats do. The training names unusable files.
         with suppress(Exception), Image.open(file) as image:
             sizes.append(3 * image.width * image.height)
     return sum(sizes) / max(1, len(sizes))

@@ -47,14 +47,20 @@ def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
     if refused := [name for name in decided if name in values]:
         raise InvalidOption(f"{refused[0]}: the trunk decides that; leave it out")
     trunk = find_weights(values["trunk"])
-    recipe = {
-        name.replace("_", "-"): value
-        for name, value in read_trunk(trunk).metadata["provenance"].get("recipe", {}).items()
-    }
+    losses = trunk_losses(read_trunk(trunk).metadata["provenance"], values)
+    return parse(LearningSettings, {**losses, **values, "trunk": trunk})
+
+
+def trunk_losses(provenance: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The losses that a trunk was trained with, by option name; ``values`` are given over them.
+
+    Raises:
+        InvalidOption: The weights of its loss network were a file, and none is given.
+    """
+    recipe = {name.replace("_", "-"): value for name, value in provenance.get("recipe", {}).items()}
     if "loss-weights" in recipe and "loss-weights" not in values:
         raise InvalidOption(f"loss-weights: the trunk was trained with {recipe['loss-weights']}: say where that is")
-    kept = {name: recipe[name] for name in LOSSES if name in recipe}
-    return parse(LearningSettings, {**kept, **values, "trunk": trunk})
+    return {name: recipe[name] for name in LOSSES if name in recipe}
 
 
 def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | None:

@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from perceptual.errors import TrainingError
-from perceptual.files import write_atomically
+from perceptual.files import remove_leftovers, write_atomically
 from perceptual.inference.engines import quick_in_bfloat16
 from perceptual.inference.metadata import find_weights, read_metadata
 from perceptual.inference.networks import ImageTransformationNetwork
 
 from . import parallel
-from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .checkpoint import Progress, load_checkpoint, newest_sound, previous, save_checkpoint
 from .compilation import compiled
 from .data import Crop, RandomCrops, Sample, batches, find_photos
+from .locks import locked
 from .loss_network import identity
 from .machine import bfloat16, machine_name
 from .mixing import initial_weights, mixed_with
@@ -84,31 +85,58 @@ class Run:
         """The network as of the last checkpoint, usable at any time."""
         return self.folder / f"{self.name}.safetensors"
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self.checkpoint.exists() or previous(self.checkpoint).exists()
+
+    def publish(self) -> None:
+        """Writes the network as of the last checkpoint to ``model``."""
+        write_atomically(self.model, self.latest.read_bytes())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from the run's files for the length of a block; removes what killed ones left there.
+
+        Raises:
+            TrainingError: Another training holds them, or they cannot be written.
+        """
+        if parallel.rank() > 0:  # the first writes for all
+            yield
+            return
+        with locked(self.folder / "run", "--sample-path"), locked(self.model, "--model-path"):
+            for file in (self.checkpoint, self.latest, self.model):
+                remove_leftovers(file)
+            yield
+
 
 def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device, *, resume: bool = False) -> bool:
     """Trains a task's network and writes its weights to ``run.model``.
 
     Returns:
         True when done; False if SIGINT, SIGTERM or the end of ``settings.minutes`` came first, after which a
-        checkpoint has been saved.
+        checkpoint and the weights so far have been saved.
 
     Raises:
-        TrainingError: The training cannot begin, a loss is no longer finite, or the output is of one colour. The
-            last good checkpoint is kept.
+        TrainingError: The training cannot begin, as when there are fewer photos than a batch has or another process
+            writes to the same files; a loss is no longer finite, or the output is of one colour. The last good
+            checkpoint is kept.
+        OSError: A file cannot be written, as on a full disk; names its path.
     """
-    training = Training(task, settings, run, device)
-    if resume:
-        training.resume()
-    start = training.before.iteration
-    if start < settings.iterations:
-        with training.recording() as record, stop_signals() as stop:
-            training.begin(record)
-            if not training.iterate(record, stop):
-                return False
-    elif parallel.any_of(run.model.exists()):  # of all processes alike, before the first writes it
-        raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
-    finish(run)
-    return True
+    with run.held():
+        training = Training(task, settings, run, device)
+        if resume:
+            training.resume()
+        start = training.before.iteration
+        if start < settings.iterations:
+            with training.recording() as record, stop_signals() as stop:
+                training.begin(record)
+                if not training.iterate(record, stop):
+                    return False
+        elif parallel.any_of(run.model.exists()):  # of all processes alike, before the first writes it
+            raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
+        finish(run)
+        return True
 
 
 class Training:
@@ -126,7 +154,13 @@ class Training:
         self.files = find_photos(settings.content_dir, settings.split)
         self.network = task.network.train()
         self.optimizers = build_optimizers(self.network, settings.optimizer, settings.lr)
+        if len(self.files) < settings.batch_size:
+            raise TrainingError(
+                f"{len(self.files)} photos of the {settings.split} split in {settings.content_dir} are fewer than a "
+                f"batch of {settings.batch_size}: add photos, or lower --batch-size"
+            )
         self.before = Progress(earlier=earlier_trainings(settings))
+        self.passed_over: str | None = None  # why a run goes on from the checkpoint before the last
         self.quick = quick_in_bfloat16(device)
         self.half = settings.precision == "bfloat16" or (settings.precision == "auto" and self.quick)
         self.precision = partial(bfloat16, device, enabled=self.half)
@@ -138,7 +172,9 @@ class Training:
 
     def resume(self) -> None:
         """Goes on where a checkpoint is."""
-        self.before = load_checkpoint(self.run.checkpoint, self.settings, self.sources, self.network, self.optimizers)
+        self.before, self.passed_over = load_checkpoint(
+            self.run.checkpoint, self.settings, self.sources, self.network, self.optimizers
+        )
 
     def recording(self) -> AbstractContextManager[Record | None]:
         """Opens the record, in the process that writes."""
@@ -148,10 +184,12 @@ class Training:
         return Record(self.run.folder, self.before.iteration, settings.iterations, settings.batch_size)
 
     def begin(self, record: Record | None) -> None:
-        """Tells what is trained on, and compiles the step if that is wanted."""
+        """Logs what is trained on, and compiles the step if that is wanted."""
         if record is None:
             return
         kind = "bfloat16" if self.half else "float32"
+        if self.passed_over:
+            record.note(self.passed_over)
         record.note(f"{len(self.files)} photos, {self.device}, {kind}; all files in {self.run.folder}")
         if self.before.photos not in (None, len(self.files)):
             record.note(f"before, there were {self.before.photos} photos: they come in another order from here on")
@@ -169,7 +207,7 @@ class Training:
         self.losses_of = compiled(self.losses_of, self.network, example, self.precision, record.note)
 
     def iterate(self, record: Record | None, stop: threading.Event) -> bool:
-        """Trains to the end, or until it is told to stop, or its time is up; returns whether that was the end."""
+        """Trains to the end, or until a signal or the end of its time; returns whether it came to the end."""
         settings = self.settings
         deadline = math.inf if settings.minutes is None else self.started + 60 * settings.minutes
         for done, (photos, unusable) in enumerate(self.batches(), self.before.iteration + 1):
@@ -201,7 +239,11 @@ class Training:
                 if last:
                     record.unusable(self.unusable)
                 if stopped:
-                    record.note(f"stopped after {done} of {settings.iterations} iterations; go on with --resume")
+                    self.run.publish()
+                    record.note(
+                        f"stopped after {done} of {settings.iterations} iterations; go on with --resume. The weights "
+                        f"so far are in {self.run.model}"
+                    )
             if stopped:
                 return False
         return True
@@ -267,7 +309,7 @@ class Training:
 def finish(run: Run) -> None:
     """Writes what there is at the end: the weights, then the animation."""
     if parallel.rank() == 0:
-        write_atomically(run.model, run.latest.read_bytes())
+        run.publish()
         animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
 
 
@@ -310,12 +352,19 @@ def lr_factor(done: int, settings: TrainingSettings, rising_from: int = 0) -> fl
 
 def check_health(done: int, objective: Tensor, photos: Tensor, output: Tensor, network: nn.Module, run: Run) -> None:
     """Raises TrainingError if the objective or a weight is not finite, or all outputs are of one colour."""
-    kept = f"The last good checkpoint is {run.checkpoint}" if run.checkpoint.exists() else "There is no checkpoint yet"
-    advice = f"{kept}; try a lower --lr, lower weights of the losses, or --precision float32"
     if not torch.isfinite(objective) or not all(torch.isfinite(p).all() for p in network.parameters()):
-        raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice}")
+        raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice(run)}")
     if not parallel.any_of(is_varied(output) or not is_varied(photos)):  # of flat photos, outputs may be flat
-        raise TrainingError(f"the network's output is of one colour at iteration {done}. {advice}")
+        raise TrainingError(f"the network's output is of one colour at iteration {done}. {advice(run)}")
+
+
+def advice(run: Run) -> str:
+    """What to do about a training that went wrong."""
+    try:
+        kept = f"The last good checkpoint is {newest_sound(run.checkpoint)[0]}, with which --resume goes on"
+    except TrainingError:
+        kept = "There is no good checkpoint yet"
+    return f"{kept}; try a lower --lr, lower weights of the losses, or --precision float32"
 
 
 def is_varied(images: Tensor) -> bool:

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from perceptual.files import naming
+
 
 class Record:
     """A training's record, on the screen and in its folder: ``train.log``, TensorBoard's events, sample pictures.
@@ -47,8 +49,9 @@ class Record:
     def note(self, line: str) -> None:
         """Says something on the screen and in the log."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        self.file.write(line + "\n")
-        self.file.flush()
+        with naming(self.file.name):
+            self.file.write(line + "\n")
+            self.file.flush()
 
     def advance(self) -> None:
         """Counts one iteration."""
@@ -68,8 +71,9 @@ class Record:
 
     def pictures(self, done: int, sheet: Image.Image, frame: Image.Image) -> None:
         """Keeps the newest sample sheet, and one frame more of the animation."""
-        sheet.save(self.folder / "samples.png")
-        frame.save(self.folder / "evolution" / f"{done:07}.png")
+        for picture, file in ((sheet, "samples.png"), (frame, f"evolution/{done:07}.png")):
+            with naming(self.folder / file):
+                picture.save(self.folder / file)
         self.board.add_image("samples", pil_to_tensor(sheet), done)
 
     def figures(self, done: int, figures: Mapping[str, float]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perceptual.errors import InvalidOption
+from perceptual.errors import InvalidOption, did_you_mean
 from perceptual.settings import (
     Choice,
     FilePath,
@@ -26,6 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+RECIPES = Path(__file__).parent / "recipes"
 DEGRADATIONS = ("paper", "bicubic")
 DATA, NETWORK, LOSSES, OPTIMIZATION, OUTPUT = "Data", "Network", "Losses", "Optimization", "Output"
 
@@ -295,6 +296,24 @@ class StyleEvaluationSettings:
     device: str | None = as_in(EvaluationSettings, "device")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ManyStylesEvaluationSettings:
+    """What an evaluation of a network of many styles can be told."""
+
+    model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
+    style_dir: Path = setting(MISSING, FilePath("a folder"), "folder of its paintings; required")
+    styles: tuple[str, ...] = setting((), Several(Text("a style")), "which of them; default: all that are there")
+    against: tuple[str, ...] = setting((), Several(Text("a network")), "networks of one style to compare with")
+    content: Path = as_in(StyleEvaluationSettings, "content")
+    split: str = as_in(StyleEvaluationSettings, "split")
+    photos: int = as_in(StyleEvaluationSettings, "photos")
+    sizes: tuple[int, ...] = as_in(StyleEvaluationSettings, "sizes")
+    loss_weights: Path | None = as_in(StyleEvaluationSettings, "loss_weights")
+    loss_weights_sha256: str | None = as_in(StyleEvaluationSettings, "loss_weights_sha256")
+    output: Path = as_in(StyleEvaluationSettings, "output")
+    device: str | None = as_in(StyleEvaluationSettings, "device")
+
+
 PATHS = {
     each.name: each
     for cls in (StyleSettings, StylesSettings, LearningSettings, SuperResolutionSettings)
@@ -318,14 +337,37 @@ FREE_ON_RESUME = PATHS.keys() | {
 }
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe's settings by option name; relative paths are taken from the recipe's folder, names of networks kept.
+def find_recipe(name_or_path: Path) -> Path:
+    """The file of a recipe: the one at a path, or the one of a name that ships, such as ``the_scream``.
 
     Raises:
-        InvalidOption: The file is missing or is not TOML.
+        InvalidOption: Neither.
+    """
+    if name_or_path.is_file():
+        return name_or_path
+    shipped = {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
+    if file := shipped.get(str(name_or_path)):
+        return file
+    hint = did_you_mean(str(name_or_path), shipped)
+    raise InvalidOption(
+        f"recipe {name_or_path}: no such file, and none of that name ships ({', '.join(shipped)}){hint}"
+    )
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The settings of a recipe, by option name.
+
+    Relative paths are taken from the recipe's folder; names of networks are kept.
+
+    Args:
+        path: A file or a name, as for :func:`find_recipe`.
+
+    Raises:
+        InvalidOption: The file is missing, as from :func:`find_recipe`, or is not TOML.
     """
     from perceptual.inference.metadata import named_weights
 
+    path = find_recipe(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -353,7 +395,9 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
     return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
 
 
-def plain(settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings) -> dict[str, Any]:
+def plain(
+    settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings | ManyStylesEvaluationSettings,
+) -> dict[str, Any]:
     """Settings as plain JSON values."""
     return {name: plain_value(value) for name, value in asdict(settings).items()}
 

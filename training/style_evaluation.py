@@ -133,10 +133,15 @@ def checked_objective(losses: OptimizationSettings, networks: Mapping[str, Predi
     painting = load_image(losses.style_image, losses.style_size)
     objective, origin = build_objective(losses, [painting], pick_device(losses.device))
     for name, predictor in networks.items():
-        trained = predictor.metadata["provenance"]["loss_network"]
-        if identity(trained) != identity(origin):
-            raise TrainingError(f"{name} was trained with {trained}, not {origin}; name that with --loss-weights")
+        check_loss_network(name, predictor, origin)
     return objective
+
+
+def check_loss_network(name: str, predictor: Predictor, origin: str) -> None:
+    """Raises TrainingError if a network was trained with another loss network."""
+    trained = predictor.metadata["provenance"]["loss_network"]
+    if identity(trained) != identity(origin):
+        raise TrainingError(f"{name} was trained with {trained}, not {origin}; name that with --loss-weights")
 
 
 def artefacts(predictor: Predictor, files: Sequence[Path]) -> Row:

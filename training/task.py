@@ -36,7 +36,7 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
     folder = settings.sample_path or Path("runs", name)
     model = settings.model_path or OWN / f"{name}.safetensors"
     run = Run(name, folder, model)
-    if run.checkpoint.exists() and not resume:
+    if run.begun and not resume:
         raise TrainingError(f"{run.folder} holds a run already: go on with --resume, or name another --sample-path")
     if run.model.exists() and not resume:
         raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move it away")

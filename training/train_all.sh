@@ -39,7 +39,9 @@ for recipe in "${ordered[@]}"; do
     else
         continue
     fi
-    if [[ -e $models/$name.safetensors ]]; then
+    # A run that was stopped has weights too; the log of one that came to its end has a line such as "500/500  …".
+    log=$runs/$name/train.log
+    if [[ -e $models/$name.safetensors ]] && { [[ ! -e $log ]] || grep -q '^\([0-9]*\)/\1 ' "$log"; }; then
         echo "$name: is there"
         continue
     fi

@@ -22,7 +22,7 @@ import yaml
 
 from ..errors import ArchiveError, InputError, ServerError, WeightsError, did_you_mean
 from ..files import write_atomically
-from ..inference.metadata import known_names, named_weights, read_metadata
+from ..inference.metadata import known_names, named_weights, painting_of, read_metadata
 from ..inference.styles import Weights, assemble, decode_weights, is_learned, read_style, read_weights, with_styles
 from ..naming import checked_name
 from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, read_archive
@@ -220,7 +220,11 @@ def is_style(file: str | Path) -> bool:
 
 
 def content_of(file: Path) -> bytes:
-    """The network of a weights file, as a file; of a learned style, with its trunk."""
+    """The network of a weights file, as a file: a learned style with its trunk, one that ships with its painting."""
+    if painting := painting_of(file):
+        network = read_weights(file)
+        network.metadata["provenance"] |= painting
+        return network.encode()
     return assemble(file).encode() if is_learned(read_metadata(file)) else file.read_bytes()
 
 
@@ -231,13 +235,13 @@ def together(files: Sequence[Path]) -> dict[str, bytes]:
     """
     styles = {file: read_style(file).trunk for file in files if is_learned(read_metadata(file))}
     if not styles:
-        return {file.stem: file.read_bytes() for file in files}
+        return {file.stem: content_of(file) for file in files}
     contents = {}
     for file in files:
         if file not in styles:
             network = read_weights(file)
             own = [style for style, trunk in styles.items() if network.is_trunk and trunk == network.trunk]
-            contents[file.stem] = with_styles(file, network, own).encode() if own else file.read_bytes()
+            contents[file.stem] = with_styles(file, network, own).encode() if own else content_of(file)
             styles = {style: trunk for style, trunk in styles.items() if style not in own}
     return contents | {style.stem: content_of(style) for style in styles}
 

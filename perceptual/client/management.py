@@ -56,6 +56,18 @@ class ManagementClient(Client):
         """
         return Model.parse(self.send("GET", model_path(name, version)).json()[0])
 
+    def capabilities(self, name: str) -> dict[str, Any]:
+        """What a model lets requests ask for: ``styles``, ``scales``, ``options``, ``formats`` and ``limits``.
+
+        Raises:
+            ServerError: No such model, no worker that answers, or an archive that was not made by this package.
+        """
+        reply = self.send("GET", model_path(name, None), params={"customized": "true"}).json()[0]
+        told = reply.get("customizedMetadata")
+        if not isinstance(told, dict):
+            raise ServerError(f"{name} does not describe itself: its archive was not made by this package")
+        return told
+
     def versions(self, name: str) -> list[Model]:
         """All registered versions of a model, the default one first.
 

@@ -3,21 +3,61 @@
 import argparse
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field
+from pathlib import Path
 from typing import Any, NoReturn
 
+from ..errors import did_you_mean
 from ..settings import Choice, Kind, OneOf, Several, Switch, option_name, settings_of
 
 
 class Parser(ArgumentParser):
-    """Keeps line breaks in descriptions, and reports a wrong command line in one line."""
+    """Keeps line breaks in descriptions, and reports a wrong command line in one line.
+
+    What it does not know, it says with the help of that command, and before it says what is missing.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(
             *args, **{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **kwargs}
         )
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Namespace | None = None
+    ) -> tuple[Namespace, list[str]]:
+        """Parses what is known; all else is an error, as the parser of each command parses its own part."""
+        given = sys.argv[1:] if args is None else args
+        parsed, left = super().parse_known_args([*self.checked(given)], namespace)
+        if left:
+            self.error(f"{left[0]} is one argument too many")
+        return parsed, left
+
+    def checked(self, args: Iterable[str]) -> Iterator[str]:
+        """The arguments up to ``--`` or the name of a command, if options and name are known, and all others."""
+        commands = self._subparsers and self._subparsers._group_actions[0].choices
+        rest = iter(args)
+        for each in rest:
+            if each.startswith("-") and each not in ("-", "--") and not self._negative_number_matcher.match(each):
+                yield self.option(each)
+                continue
+            if commands and each not in commands:
+                self.error(f"there is no command {each}{did_you_mean(each, commands)}")
+            yield each
+            if commands or each == "--":
+                break
+        yield from rest
+
+    def option(self, argument: str) -> str:
+        """An option that is known, or the path of a file whose name begins with a dash."""
+        known = self._option_string_actions
+        name = argument.partition("=")[0]
+        if name in known or (not name.startswith("--") and name[:2] in known):
+            return argument
+        if Path(argument).exists():
+            return f"./{argument}"
+        self.error(f"there is no option {name}{did_you_mean(name, known)}")
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with status 2."""

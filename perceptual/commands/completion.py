@@ -1,15 +1,17 @@
 """``perceptual completion``: what a shell needs to complete this command line."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace, _SubParsersAction
 from typing import Any
 
-DESCRIPTION = """Prints a script that lets the shell complete commands and options.
+DESCRIPTION = """Prints a script that lets the shell complete commands, options, files and names.
 
   eval "$(perceptual completion bash)"                                      for this shell
   mkdir -p ~/.local/share/bash-completion/completions                       for every shell
   perceptual completion bash > ~/.local/share/bash-completion/completions/perceptual
   mkdir -p ~/.zfunc; perceptual completion zsh > ~/.zfunc/_perceptual       with ~/.zfunc in fpath
+  perceptual completion fish > ~/.config/fish/completions/perceptual.fish
 """
+SHELLS = ("bash", "zsh", "fish")
 
 
 def add_to(subparsers: Any) -> None:
@@ -17,7 +19,7 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "completion", help="let the shell complete this command line", description=DESCRIPTION
     )
-    parser.add_argument("shell", choices=("bash", "zsh"), help="which shell")
+    parser.add_argument("shell", choices=SHELLS, help="which shell")
     parser.set_defaults(run=run)
 
 
@@ -25,6 +27,44 @@ def run(args: Namespace) -> None:
     """Prints the script."""
     import shtab
 
+    from ..inference.metadata import OWN, shipped_weights
     from . import build_parser
 
-    print(shtab.complete(build_parser(), args.shell))
+    shipped = " ".join(shipped_weights())
+    networks = names_or_files("networks", f"printf '%s\\n' {shipped}; {stems(str(OWN), 'safetensors')}")
+    archives = names_or_files("archives", stems("model_store", "mar"))
+    words = dict.fromkeys(("FILE", "OUT", "PAINTING", "PATH", "PHOTO"), shtab.FILE)
+    words |= dict.fromkeys(("DIR", "FOLDER"), shtab.DIRECTORY)
+    parser = build_parser()
+    teach(parser, words | {"MODEL": networks, "NAME": archives})
+    print(shtab.complete(parser, args.shell))
+
+
+def teach(parser: ArgumentParser, words: dict[str, Any]) -> None:
+    """Tells shtab how to complete each argument, by the word that stands for it in the help."""
+    for action in parser._actions:
+        if isinstance(action, _SubParsersAction):
+            for each in action.choices.values():
+                teach(each, words)
+        elif how := words.get(str(action.metavar or action.dest.upper())):
+            action.complete = how  # type: ignore[attr-defined]
+
+
+def stems(folder: str, suffix: str) -> str:
+    """A shell command that lists the names of a folder's files of one kind, without their suffix."""
+    return f"ls {folder} 2>/dev/null | sed -n 's/\\.{suffix}$//p'"
+
+
+def names_or_files(what: str, command: str) -> dict[str, Any]:
+    """For shtab: completes what a shell command prints, and files."""
+    name = f"_perceptual_{what}"
+    here = "(commandline -ct)"
+    return {
+        **dict.fromkeys(("bash", "zsh"), name),
+        "fish": f"({name})",
+        "preamble": {
+            "bash": f'{name}() {{ compgen -W "$({command})" -- "$1"; compgen -f -- "$1"; }}',
+            "zsh": f'{name}() {{ compadd -- ${{(f)"$({command})"}}; _files; }}',
+            "fish": f"function {name}; {command}; __fish_complete_path {here}; end",
+        },
+    }

@@ -28,10 +28,21 @@ sheets. This takes hours on a CPU: limit it by --sizes, --photos and --iteration
 --loss-weights must name the VGG-19 of their training.
 """
 
+STYLES = """Measures the styles of one network, beside networks of one style if some are named.
+
+  perceptual evaluate styles --model models/styles.safetensors --style-dir paintings/ --content photos/ \\
+      --loss-weights vgg19.safetensors --sizes 256 512
+  perceptual evaluate styles ... --styles starry_night udnie --against starry_night udnie
+
+Every painting counts the same, as in the training: the style loss of untouched photos is 1e6 times --style-weights.
+Reports content loss, style loss, its share of the photo's own, total variation and grids, for every size that the
+paintings were learned at. The folder --output gets tables as Markdown and as JSON, and contact sheets.
+"""
+
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import EvaluationSettings, StyleEvaluationSettings
+    from perceptual_training.settings import EvaluationSettings, ManyStylesEvaluationSettings, StyleEvaluationSettings
 
     tasks = subparsers.add_parser("evaluate", help="measure networks").add_subparsers(
         title="tasks", metavar="TASK", required=True
@@ -44,6 +55,9 @@ def add_to(subparsers: Any) -> None:
     parser = tasks.add_parser("style", help="losses, against optimization of the picture itself", description=STYLE)
     add_settings(parser, StyleEvaluationSettings)
     parser.set_defaults(run=evaluate_style)
+    parser = tasks.add_parser("styles", help="losses of a network of many styles", description=STYLES)
+    add_settings(parser, ManyStylesEvaluationSettings)
+    parser.set_defaults(run=evaluate_styles)
 
 
 def evaluate_super_resolution(args: Namespace) -> None:
@@ -61,6 +75,14 @@ def evaluate_style(args: Namespace) -> None:
     from perceptual_training.style_evaluation import evaluate_style
 
     show(evaluate_style(parse(StyleEvaluationSettings, given(args, StyleEvaluationSettings))))
+
+
+def evaluate_styles(args: Namespace) -> None:
+    """Measures the styles of one network."""
+    from perceptual_training.many_styles_evaluation import evaluate_many_styles
+    from perceptual_training.settings import ManyStylesEvaluationSettings
+
+    show(evaluate_many_styles(parse(ManyStylesEvaluationSettings, given(args, ManyStylesEvaluationSettings))))
 
 
 def show(report: Path) -> None:

@@ -1,9 +1,10 @@
 """``perceptual inspect``: what a weights file says of itself."""
 
-import json
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from .output import add_json, as_json
 
 
 def add_to(subparsers: Any) -> None:
@@ -14,7 +15,7 @@ def add_to(subparsers: Any) -> None:
         description="Prints a weights file's task, architecture and provenance.",
     )
     parser.add_argument("model", metavar="FILE", help="a weights file, or a network's name")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -25,7 +26,7 @@ def run(args: Namespace) -> None:
     path = find_weights(args.model)
     metadata = {"file": str(path), "bytes": path.stat().st_size, **read_metadata(path)}
     if args.json:
-        print(json.dumps(metadata, indent=2, ensure_ascii=False))
+        print(as_json(metadata))
     else:
         rows = list(flatten(metadata))
         width = max(len(name) for name, _ in rows)

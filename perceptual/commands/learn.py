@@ -46,9 +46,11 @@ def add_to(subparsers: Any) -> None:
 def run(args: Namespace) -> int:
     """Learns, registers and asks; what cannot be added to the server is refused before anything is learned."""
     from perceptual_training.learning import learn_style, learning_settings
+    from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import LearningSettings
 
     started = time.monotonic()
+    use_scratch_folder()
     settings = learning_settings({"trunk": TRUNK, **given(args, LearningSettings)})
     name = settings.model_path.stem if settings.model_path else settings.name or settings.style_image.stem
     output = args.output or Path(f"{name}.jpg")

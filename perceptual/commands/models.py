@@ -1,12 +1,13 @@
 """``perceptual models``: what a running server serves, and with how many workers."""
 
-import json
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..settings import Integer
 from .arguments import converter, working
+from .output import add_json, as_json, console, table
 from .servers import add_server, server_of
 
 DESCRIPTION = """Registers, scales and removes models while the server runs.
@@ -21,11 +22,25 @@ The server is the one that `perceptual serve` started last, or the one on --port
 """
 
 
+@dataclass(frozen=True)
+class WorkerCount(Integer):
+    """A number of workers, or None for ``auto``."""
+
+    low: float = 0
+
+    def parse(self, value: Any) -> Any:
+        """An int or None, from text."""
+        return None if value == "auto" else super().parse(value)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or auto"
+
+
 def add_to(subparsers: Any) -> None:
     """Adds the command and its actions to the command line."""
     parser = subparsers.add_parser("models", help="list, register and scale a server's models", description=DESCRIPTION)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    add_action(actions, "list", "list models, versions and workers", show_list)
+    add_json(add_action(actions, "list", "list models, versions and workers", show_list))
     show = add_action(actions, "show", "print TorchServe's description of a model as JSON", show_model)
     show.add_argument("name", metavar="NAME", help="of the model")
 
@@ -45,7 +60,7 @@ def add_to(subparsers: Any) -> None:
     scale.add_argument("name", metavar="NAME", help="of the model")
     scale.add_argument(
         "--workers",
-        type=count_or_auto,
+        type=converter(WorkerCount()),
         metavar="N",
         required=True,
         help="how many; 0 pauses the model, auto takes as many as memory and cores hold",
@@ -76,9 +91,18 @@ def show_list(args: Namespace) -> None:
     """Prints a row for every version of every model."""
     with server_of(args).management() as client:
         models = [client.versions(name) for name in client.models()]
+    if args.json:
+        print(as_json([listed(each, is_default=each is versions[0]) for versions in models for each in versions]))
+        return
     rows = [list_row(each, is_default=each is versions[0]) for versions in models for each in versions]
     columns = ["model", "version", "default", "workers ready", "waiting", "batch", "archive"]
     console().print(table(columns, rows))
+
+
+def listed(model: Any, *, is_default: bool) -> dict[str, Any]:
+    """What JSON says of a version: more than the table."""
+    told = {name: value for name, value in vars(model).items() if name != "description"}
+    return {**told, "default": is_default, "ready": len(model.ready)}
 
 
 def list_row(model: Any, *, is_default: bool) -> list[str]:
@@ -94,30 +118,10 @@ def list_row(model: Any, *, is_default: bool) -> list[str]:
     ]
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
-    """A table without a frame, for rich."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    made = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        made.add_row(*map(escape, row))
-    return made
-
-
-def console() -> Any:
-    """Where tables are printed; in a pipe nothing is cut off."""
-    from rich.console import Console
-
-    printer = Console(highlight=False)
-    return printer if printer.is_terminal else Console(highlight=False, width=400)
-
-
 def show_model(args: Namespace) -> None:
     """Prints every version's description."""
     with server_of(args).management() as client:
-        print(json.dumps([model.description for model in client.versions(args.name)], indent=2))
+        print(as_json([model.description for model in client.versions(args.name)]))
 
 
 def register_model(args: Namespace) -> None:
@@ -151,11 +155,6 @@ def unregister_model(args: Namespace) -> None:
 
     managed(server_of(args)).unregister(args.name, args.version)
     print(f"{args.name} {args.version or ''}".rstrip() + " is unregistered; its archive stays in the model store")
-
-
-def count_or_auto(text: str) -> int | None:
-    """For argparse: a number of workers, or None for ``auto``."""
-    return None if text == "auto" else converter(Integer(0))(text)
 
 
 def gpu_list(text: str) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InvalidOption
 from ..settings import parse
 from .arguments import add_settings, given
-from .photos import SUFFIXES, plan
+from .photos import STANDARD, plan
 
 DESCRIPTION = """Gives one photo the style of a painting by optimizing the picture itself (Gatys et al. 2016).
 
@@ -45,17 +45,18 @@ def run(args: Namespace) -> int:
     settings = parse(OptimizationSettings, given(args, OptimizationSettings))
     if args.photo.is_dir():
         raise InvalidOption(f"{args.photo} is a folder; name one photo")
-    ((source, target),) = plan([args.photo], args.output, None)
-    if target.resolve() == settings.style_image.resolve():
-        raise InvalidOption(f"{target} would overwrite the painting; choose another --output")
+    if STANDARD in (args.photo, args.output):
+        raise InvalidOption("- is not for this command: name a photo and a file for the result")
+    (job,) = plan([args.photo], args.output, None)
+    if job.target.resolve() == settings.style_image.resolve():
+        raise InvalidOption(f"{job.target} would overwrite the painting; choose another --output")
 
     from perceptual_training.picture_optimization import Optimization
     from perceptual_training.signals import stop_signals
 
-    from ..files import write_atomically
     from ..inference import images
 
-    optimization = Optimization(settings, source)
+    optimization = Optimization(settings, job.source)
     step: Any = None
     best: Any = None
     with progress(settings.iterations) as show, stop_signals() as stop:
@@ -68,9 +69,9 @@ def run(args: Namespace) -> int:
         finally:
             if best:  # the first iterations may be worse than the photo itself
                 picture = optimization.picture(best)
-                write_atomically(target, images.encode(picture, SUFFIXES[target.suffix.lower()]))
+                job.write(images.encode(picture, job.format))
     print(
-        f"{target}, after {step.iteration} of {settings.iterations} iterations, the best of which is "
+        f"{job.target}, after {step.iteration} of {settings.iterations} iterations, the best of which is "
         f"number {best.iteration}, with a loss of {best.total:.4g}"
     )
     return 130 if step.iteration < settings.iterations else 0

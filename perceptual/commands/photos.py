@@ -1,22 +1,53 @@
 """What the commands share that turn photos into pictures: which files, and one after the other."""
 
 import os
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from ..errors import InputError, InvalidOption, OutOfMemory
-from ..files import EXTENSIONS, check_apart, images_below, is_image, named_apart, suffix_of
+from ..files import EXTENSIONS, check_apart, images_below, is_image, named_apart, suffix_of, write_atomically
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
+STANDARD = Path("-")
+
+
+class Job(NamedTuple):
+    """One photo to convert.
+
+    Attributes:
+        source: Its file; ``-`` for standard input.
+        target: The result's; ``-`` for standard output.
+        format: Of the result, one of :data:`perceptual.options.FORMATS`.
+    """
+
+    source: Path
+    target: Path
+    format: str
+
+    def read(self) -> bytes:
+        """The photo's content. Raises InvalidImage if it cannot be read."""
+        from ..inference import images
+
+        return sys.stdin.buffer.read() if self.source == STANDARD else images.read(self.source)
+
+    def write(self, result: bytes) -> None:
+        """Writes the result."""
+        if self.target == STANDARD:
+            sys.stdout.buffer.write(result)
+            sys.stdout.buffer.flush()
+        else:
+            write_atomically(self.target, result)
 
 
 def add_photos(parser: ArgumentParser) -> None:
     """Adds the arguments that name photos and where the results go."""
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files, or folders of them")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files, folders of them, or -")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file for one photo, else a folder"
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file, or -, for one photo, else a folder"
     )
     add_machine(parser)
 
@@ -33,7 +64,7 @@ def add_machine(parser: ArgumentParser) -> None:
 
 
 def convert(
-    jobs: list[tuple[Path, Path]],
+    jobs: list[Job],
     convert_one: Callable[[bytes, str], bytes],
     done: str,
     output: Path,
@@ -42,7 +73,7 @@ def convert(
     """Converts every photo; a bad one is reported and skipped. The last line accounts for every file.
 
     Args:
-        jobs: Photos and the files their results go to.
+        jobs: The photos.
         convert_one: Makes, of a photo's content, the content of a result in a format.
         done: The word for what was done to them.
         output: Where the results are.
@@ -54,19 +85,19 @@ def convert(
     from rich.console import Console
     from rich.progress import track
 
-    from ..files import write_atomically
-    from ..inference import images
-
     console = Console(stderr=True)
     failures = 0
-    for source, target in track(jobs, "working", console=console, transient=True, disable=not console.is_terminal):
+    for job in track(jobs, "working", console=console, transient=True, disable=not console.is_terminal):
         try:
-            write_atomically(target, convert_one(images.read(source), SUFFIXES[target.suffix.lower()]))
+            job.write(convert_one(job.read(), job.format))
+        except BrokenPipeError:  # of standard output
+            raise
         except (InputError, OutOfMemory, OSError) as error:
             failures += 1
-            report(str(error) if str(source) in str(error) else f"{source}: {error}")
+            report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
     where = f", in {output}" if failures < len(jobs) else ""
-    print(f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}{passed_over(others)}")
+    summary = f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}{passed_over(others)}"
+    print(summary, file=sys.stderr if output == STANDARD else sys.stdout)
     return 1 if failures else 0
 
 
@@ -89,12 +120,16 @@ def others_below(photos: Iterable[Path]) -> list[Path]:
     )
 
 
-def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Path, Path]]:
+def plan(photos: list[Path], output: Path, format: str | None) -> list[Job]:
     """Pairs every photo with the file its result goes to.
 
     Raises:
         InvalidOption: The output does not fit the photos, or a result would overwrite a photo or another result.
     """
+    if STANDARD in (*photos, output) and (len(photos) > 1 or photos[0].is_dir() or output.is_dir()):
+        raise InvalidOption("- stands for one photo or its result: name no others, and no folder")
+    if output == STANDARD:
+        return [Job(photos[0], output, format or "jpeg")]
     if len(photos) == 1 and not photos[0].is_dir() and output.suffix and not output.is_dir():
         if output.suffix.lower() not in SUFFIXES:
             raise InvalidOption(f"{output}: the name of the result must end in {', '.join(SUFFIXES)}")
@@ -109,12 +144,12 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[tuple[Pat
         )
     if not jobs:
         raise InvalidOption(f"no images in {photos[0]}; looked for {' '.join(EXTENSIONS)}")
-    sources = {source.resolve() for source, _ in jobs}
+    sources = {source.resolve() for source, _ in jobs if source != STANDARD}
     if overwriting := [target for _, target in jobs if target.resolve() in sources]:
         raise InvalidOption(f"{overwriting[0]} would overwrite a photo; choose another --output")
     check_apart(jobs)
     check_writable({target.parent for _, target in jobs})
-    return jobs
+    return [Job(source, target, SUFFIXES[target.suffix.lower()]) for source, target in jobs]
 
 
 def check_writable(folders: Iterable[Path]) -> None:

@@ -21,7 +21,7 @@ Tokens are on: `perceptual token` prints one that is valid. Ctrl-C stops the ser
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("serve", help="start TorchServe and keep it running", description=DESCRIPTION)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="archives to load, and no others")
+    parser.add_argument("models", nargs="*", metavar="NAME", help="archives to load, and no others")
     add_model_store(parser)
     parser.add_argument(
         "--port",

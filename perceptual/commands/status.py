@@ -6,12 +6,14 @@ from contextlib import nullcontext
 from typing import Any
 
 from ..errors import ServerError
+from .output import add_json, as_json, console, table
 from .servers import add_server, server_of
 
 DESCRIPTION = """Shows what the server that `perceptual serve` started is doing, with totals since it started.
 
   perceptual status
   perceptual status --watch                                again every two seconds, until Ctrl-C
+  perceptual status --json                                 all of it, times in seconds, null for more than 10 s
   perceptual status --url http://10.0.0.7:8081 --key-file key_file.json
 
 With --url, /ping is requested at the port below and metrics at the port above, which are TorchServe's defaults. The
@@ -23,6 +25,7 @@ INTERVAL = 2.0  # seconds
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("status", help="show what the running server is doing", description=DESCRIPTION)
+    add_json(parser)
     add_server(parser)
     parser.add_argument("--watch", action="store_true", help="repeat every two seconds, until Ctrl-C")
     parser.set_defaults(run=run)
@@ -34,37 +37,63 @@ def run(args: Namespace) -> int:
     from rich.markup import escape
 
     from ..serving.status import read_status
-    from .models import console
 
     server = server_of(args)
     if not args.watch:
         status = read_status(server)
-        console().print(report_of(status))
+        print(as_json(status)) if args.json else console().print(report_of(status))
         return 1 if status.unhealthy else 0
     printer = console()
-    with Live(console=printer) if printer.is_terminal else nullcontext() as live:
-        show = live.update if live else printer.print  # in a pipe, one report after the other
+    with Live(console=printer) if printer.is_terminal and not args.json else nullcontext() as live:
         while True:
             try:
-                show(report_of(read_status(server)))
+                status = read_status(server)
+                if args.json:
+                    print(as_json(status), flush=True)
+                else:
+                    live.update(fitting(status, printer)) if live else printer.print(report_of(status))
             except ServerError as error:  # it may come back
-                show(f"[red]{escape(str(error))}[/red]")
+                (live.update if live else printer.print)(f"[red]{escape(str(error))}[/red]")
             time.sleep(INTERVAL)
 
 
-def report_of(status: Any) -> Any:
-    """The state in a word and two tables."""
+def fitting(status: Any, printer: Any) -> Any:
+    """As much of the report as the window holds, and how much it does not."""
+    rows = len(status.models) + sum(len(model.workers) for model in status.models)
+    for shown in range(rows, -1, -1):
+        left = f"… and {rows - shown} more rows, for a taller window" if shown < rows else ""
+        report = report_of(status, shown, left)
+        if len(printer.render_lines(report)) < printer.height:
+            break
+    return report
+
+
+def report_of(status: Any, rows: int | None = None, left: str = "") -> Any:
+    """The state in a word and two tables, what matters most first.
+
+    Args:
+        status: What to tell.
+        rows: How many, of both tables together; by default all.
+        left: What to say at the end.
+    """
     from rich.console import Group
 
-    from .models import table
-
-    models = ["model", "version", "workers ready", "waiting", "answered", "refused or failed", "p50 / p95 by stage"]
-    workers = ["worker", "model", "version", "state", "device", "memory"]
+    columns = ["model", "version", "workers ready", "waiting", "answered", "refused or failed", "p50 / p95 by stage"]
+    parts = ["worker", "model", "version", "state", "device", "memory"]
+    models = sorted(status.models, key=lambda each: (each.healthy, -each.waiting, -failures(each)))
+    workers = [(model, each) for model in models for each in sorted(model.workers, key=lambda each: each.ready)]
+    rows = len(models) + len(workers) if rows is None else rows
     return Group(
         verdict(status),
-        table(models, [model_row(model) for model in status.models]),
-        table(workers, [worker_row(model, each) for model in status.models for each in model.workers]),
+        table(columns, map(model_row, models[:rows])),
+        table(parts, (worker_row(*each) for each in workers[: max(0, rows - len(models))])),
+        *([left] if left else []),
     )
+
+
+def failures(model: Any) -> int:
+    """How many requests were not answered with a picture."""
+    return sum(count for outcome, count in model.replies.items() if outcome != "ok")
 
 
 def verdict(status: Any) -> str:
@@ -80,7 +109,7 @@ def verdict(status: Any) -> str:
 def model_row(model: Any) -> list[str]:
     """A version's row of the first table."""
     failed = [f"{count} {outcome}" for outcome, count in sorted(model.replies.items()) if outcome != "ok"]
-    stages = [f"{name} {p50 * 1000:.0f} / {p95 * 1000:.0f} ms" for name, (p50, p95) in model.stages.items()]
+    stages = [f"{name} {' / '.join(map(duration, quantiles))}" for name, quantiles in model.stages.items()]
     ready = sum(worker.ready for worker in model.workers)
     answered = str(model.replies.get("ok", 0))
     waiting = str(model.waiting)
@@ -93,6 +122,13 @@ def model_row(model: Any) -> list[str]:
         "\n".join(failed),
         "\n".join(stages),
     ]
+
+
+def duration(seconds: float) -> str:
+    """``12 ms``; of what lies beyond the last bucket of the metrics nothing else is known."""
+    from ..serving.status import BEYOND
+
+    return f"> {BEYOND:.0f} s" if seconds == float("inf") else f"{seconds * 1000:.0f} ms"
 
 
 def worker_row(model: Any, worker: Any) -> list[str]:

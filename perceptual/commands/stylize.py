@@ -13,6 +13,7 @@ DESCRIPTION = """Stylizes photos without a server.
   perceptual stylize photo.jpg --model starry_night -o stylized.jpg
   perceptual stylize holiday/ --model mine -o stylized/ --strength 0.7
   perceptual stylize photo.jpg --model styles.safetensors --style starry_night:0.6,udnie:0.4 -o mixed.jpg
+  cat photo.jpg | perceptual stylize - --model starry_night -o - > stylized.jpg
 
 A file that cannot be read is reported and skipped; the exit status is then 1.
 """

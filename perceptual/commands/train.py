@@ -12,7 +12,7 @@ T = TypeVar("T")
 STYLE = """Trains a network to paint photos in the style of one painting.
 
   perceptual train style --style-image painting.jpg --content-dir photos/
-  perceptual train style --recipe training/recipes/starry_night.toml --content-dir photos/ --name mine
+  perceptual train style --recipe starry_night --content-dir photos/ --name mine
   perceptual train style --trunk styles.safetensors --style-image painting.jpg --content-dir photos/
   perceptual train style ... --resume
 
@@ -30,7 +30,7 @@ raise --style-size; if too large, lower it. If flat areas show a pattern, raise 
 STYLES = """Trains one network to paint photos in the style of any painting of a folder.
 
   perceptual train styles --style-dir paintings/ --content-dir photos/
-  perceptual train styles --recipe training/recipes/styles.toml --style-dir paintings/ --content-dir photos/
+  perceptual train styles --recipe styles --style-dir paintings/ --content-dir photos/
   perceptual train styles ... --resume
 
 A painting's file name is its style's name. The folder may hold a paintings.toml with a table for each:
@@ -46,7 +46,7 @@ more with --style-factors NAME=2; if it swallows the photo, less.
 SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
 
   perceptual train super-resolution --content-dir photos/ --upscale-factor 4
-  perceptual train super-resolution --recipe training/recipes/super_resolution_x4_feature.toml --content-dir photos/ \\
+  perceptual train super-resolution --recipe super_resolution_x4_feature --content-dir photos/ \\
       --name mine
   perceptual train super-resolution ... --resume
 
@@ -74,9 +74,14 @@ def add_to(subparsers: Any) -> None:
 
 def add_task(tasks: Any, name: str, summary: str, description: str, settings: type) -> Any:
     """Adds the command for one task, with all its settings."""
-    usage = f"perceptual train {name} [--recipe FILE] [--resume] [settings]"
+    usage = f"perceptual train {name} [--recipe RECIPE] [--resume] [settings]"
     parser = tasks.add_parser(name, help=summary, description=description, usage=usage)
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="TOML file with any of the settings below")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="RECIPE",
+        help="TOML file with any of the settings below, or the name of one that ships",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
     add_settings(parser, settings)
     return parser
@@ -84,14 +89,13 @@ def add_task(tasks: Any, name: str, summary: str, description: str, settings: ty
 
 def train_style(args: Namespace) -> int:
     """Trains a style network by the recipe and, over it, the command line."""
-    from perceptual_training.settings import StyleSettings, read_recipe
+    from perceptual_training.settings import StyleSettings
     from perceptual_training.style import train_style
 
     if hasattr(args, "trunk"):
         from perceptual_training.learning import learn_style, learning_settings
 
-        recipe = read_recipe(args.recipe) if args.recipe else {}
-        settings = learning_settings({**recipe, **given(args, StyleSettings), "trunk": args.trunk})
+        settings = learning_settings({**chosen(args, StyleSettings), "trunk": args.trunk})
         return finish(learn_style(settings, resume=args.resume), "stylize", "stylized")
 
     return finish(train_style(merged(args, StyleSettings), resume=args.resume), "stylize", "stylized")
@@ -115,11 +119,18 @@ def train_super_resolution(args: Namespace) -> int:
 
 
 def merged(args: Namespace, settings: type[T]) -> T:
-    """The recipe's settings and, over them, those of the command line."""
+    """The settings of the recipe and the command line."""
+    return parse(settings, chosen(args, settings))
+
+
+def chosen(args: Namespace, settings: type) -> dict[str, Any]:
+    """The recipe's values and, over them, those of the command line; prepares this process for training."""
+    from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import read_recipe
 
+    use_scratch_folder()
     recipe = read_recipe(args.recipe) if args.recipe else {}
-    return parse(settings, {**recipe, **given(args, settings)})
+    return {**recipe, **given(args, settings)}
 
 
 def finish(weights: Path | None, command: str, result: str) -> int:

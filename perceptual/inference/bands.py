@@ -35,6 +35,7 @@ def run_in_bands(
     pixels: int,
     device: torch.device,
     *,
+    proceed: Callable[[], None] = lambda: None,
     bfloat16: bool = False,
 ) -> Iterator[Part]:
     """Runs a network with instance norm, of padding ``layer``, on an image of any size.
@@ -45,6 +46,7 @@ def run_in_bands(
         style: 1×P, on the device.
         pixels: Of a band; at least 16 rows are taken.
         device: Where to compute; the features are kept there.
+        proceed: Is called before each band of each layer; what it raises ends the work.
         bfloat16: Whether autocast runs eligible operations in bfloat16; the statistics stay in float32.
 
     Yields:
@@ -62,7 +64,7 @@ def run_in_bands(
         return features[..., top:bottom, :].float()
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-    encoder = Stretch(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast)
+    encoder = Stretch(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast, proceed)
     encoder.fix_statistics()
     features = torch.empty(
         (1, frozen.features, height // REDUCTION, width // REDUCTION),
@@ -75,10 +77,10 @@ def run_in_bands(
         features[..., place : place + made.shape[2], :] = made
     few = features.shape[2], rows // REDUCTION
     for block in frozen.blocks:
-        stretch = Stretch(block, style, read_features, *few, BLOCK_MARGIN, autocast)
+        stretch = Stretch(block, style, read_features, *few, BLOCK_MARGIN, autocast, proceed)
         stretch.fix_statistics()
         replace_rows(features, stretch.outputs())
-    decoder = Stretch(frozen.decoder, style, read_features, *few, DECODER_MARGIN, autocast)
+    decoder = Stretch(frozen.decoder, style, read_features, *few, DECODER_MARGIN, autocast, proceed)
     decoder.fix_statistics()
     for top, made in decoder.outputs():
         first = REDUCTION * top
@@ -112,6 +114,7 @@ class Stretch:
         rows: Of a band.
         margin: Rows to be added above and below for the band to be exact.
         autocast: In which the layers are run.
+        proceed: Called before each band.
     """
 
     layers: nn.Module
@@ -121,6 +124,7 @@ class Stretch:
     rows: int
     margin: int
     autocast: torch.autocast
+    proceed: Callable[[], None]
 
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
         """What the layers make of each band, after the band's first row."""
@@ -152,6 +156,7 @@ class Stretch:
     def run(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor]]:
         """The first row of each band and what a function makes of it, which may have any number of rows for one."""
         for top in range(0, self.height, self.rows):
+            self.proceed()
             bottom = min(top + self.rows, self.height)
             above, below = min(self.margin, top), min(self.margin, self.height - bottom)
             given = self.read(top - above, bottom + below)

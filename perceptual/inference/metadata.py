@@ -20,6 +20,7 @@ from ..errors import WeightsError, did_you_mean, in_one_line
 FORMAT = "torchserve-perceptual/1"
 LEARNED = "learned-style"
 TASKS = ("style", "super-resolution", LEARNED)
+FACTS = ("name", "title", "artist", "year", "licence")  # of a style
 OWN = Path("networks")  # where trainings write, in the current folder
 
 
@@ -87,6 +88,31 @@ def shipped_weights() -> dict[str, Path]:
 def own_weights() -> dict[str, Path]:
     """Names and files of the networks in the folder ``networks/``, where trainings write."""
     return {file.stem: file for file in sorted(OWN.glob("*.safetensors"))}
+
+
+def styles_told(file: str | Path) -> list[dict[str, Any]]:
+    """What is known of a network's styles: ``name`` and, where known, ``title``, ``artist``, ``year`` and ``licence``.
+
+    Raises:
+        WeightsError: As :func:`read_metadata`.
+    """
+    file = Path(file)
+    metadata = read_metadata(file)
+    return facts_of_styles(metadata, file.stem, painting_of(file)) if metadata["task"] != "super-resolution" else []
+
+
+def facts_of_styles(metadata: Mapping[str, Any], name: str, painting: Mapping[str, Any] = {}) -> list[dict[str, Any]]:
+    """As :func:`styles_told`, of metadata; a network of one style gives it a name, and may be told its painting."""
+    told = metadata["provenance"]
+    known = told.get("styles") or [{**painting, **told, "name": name}]
+    return [{fact: each[fact] for fact in FACTS if each.get(fact)} for each in known]
+
+
+def painting_of(file: Path) -> dict[str, Any]:
+    """What this package knows of the painting of a network that ships; nothing of others."""
+    if shipped_weights().get(file.stem) != file:
+        return {}
+    return dict(import_module("perceptual_models").PAINTINGS.get(file.stem, {}))
 
 
 def open_weights(path: str | Path, framework: str = "np") -> Any:

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InvalidOption, OutOfMemory, UnknownStyle, WeightsError, first_line
+from ..errors import InvalidOption, OutOfMemory, UnknownStyle, WeightsError, did_you_mean, first_line
 from ..options import PictureOptions, StyleOptions, UpscaleOptions
 from ..settings import parse
 from . import engines, histogram, images
@@ -81,6 +81,9 @@ class Observer:
 
     def tile(self) -> None:
         """Another part of the result is done, or the whole, if it is made at once."""
+
+    def proceed(self) -> None:
+        """Another part of the work is about to begin. What it raises ends the work."""
 
 
 UNOBSERVED = Observer()
@@ -242,6 +245,7 @@ class Predictor:
                 large = self.upscale_batch(batch, options[indices[0]].tile, observer)
             for i, original, output in zip(indices, batch, large, strict=True):
                 if options[i].histogram_matching:
+                    observer.proceed()
                     with observer.stage("match"):
                         output = match_channels(output, original, low_frequencies=options[i].low_frequencies)
                 alpha = enlarged(pictures[i].alpha, self.network.scale)
@@ -280,7 +284,10 @@ class Predictor:
             raise InvalidOption(f"style: say which; the styles are: {', '.join(self.styles)}")
         shares = dict(options.style or dict.fromkeys(self.styles, 1.0))
         if unknown := [name for name in shares if name not in self.styles]:
-            raise UnknownStyle(f"there is no style {unknown[0][:80]!r} here; the styles are: {', '.join(self.styles)}")
+            hint = did_you_mean(unknown[0], self.styles)
+            raise UnknownStyle(
+                f"there is no style {unknown[0][:80]!r} here; the styles are: {', '.join(self.styles)}{hint}"
+            )
         return network.style([shares.get(name, 0.0) for name in self.styles], options.stroke)
 
     def batches(
@@ -323,7 +330,7 @@ class Predictor:
         side = (tile or self.network.tile) // 4 * 4  # the style network's strides ask for it
         while True:
             try:
-                for part in self.run_in_parts(images, styles, side):
+                for part in self.run_in_parts(images, styles, side, observer.proceed):
                     observer.tile()
                     yield part
                 return
@@ -333,18 +340,33 @@ class Predictor:
             side = side // 8 * 4  # half, and still where the strides of a network of style fall
             torch.cuda.empty_cache()
 
-    def run_in_parts(self, images: Tensor, styles: Tensor | None, side: int) -> Iterator[Part]:
-        """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result."""
+    def run_in_parts(
+        self, images: Tensor, styles: Tensor | None, side: int, proceed: Callable[[], None]
+    ) -> Iterator[Part]:
+        """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result; ``proceed`` is called before each."""
         network, scale = self.network, self.network.scale
         count, _, height, width = images.shape
         conditions = {"style": styles} if isinstance(network, StyleNetwork) else {}
-        function = partial(network, **conditions, transform=self.transform)
+
+        def function(part: Tensor) -> Tensor:
+            proceed()
+            outputs: Tensor = network(part, **conditions, transform=self.transform)
+            return outputs
+
         if network.reach is not None:
             yield from run_in_tiles(function, images, side // scale, network.reach, scale, self.device)
         elif isinstance(network, StyleNetwork) and styles is not None and count * height * width > side**2:
             # Besides the band, the features of the whole image are kept.
             for i in (slice(i, i + 1) for i in range(count)):
-                bands = run_in_bands(network, images[i], styles[i], side**2 // 8, self.device, bfloat16=self.bfloat16)
+                bands = run_in_bands(
+                    network,
+                    images[i],
+                    styles[i],
+                    side**2 // 8,
+                    self.device,
+                    proceed=proceed,
+                    bfloat16=self.bfloat16,
+                )
                 for (_, channels, rows, columns), originals, outputs in bands:
                     yield Part((i, channels, rows, columns), originals, outputs)
         else:

@@ -15,6 +15,8 @@ from .snapshots import read_held
 
 STAGES = ("wait", "decode", "infer", "match", "encode")  # of a request, in their order
 
+BEYOND = 10.0  # seconds; where TorchServe's last bucket ends
+
 Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
 
 
@@ -144,11 +146,14 @@ def read_metrics(text: str) -> Metrics:
 
 
 def quantile(share: float, buckets: Buckets) -> float:
-    """A quantile of a histogram, interpolated within its bucket as Prometheus does; the unit is the buckets'."""
+    """A quantile of a histogram, interpolated within its bucket as Prometheus does; the unit is the buckets'.
+
+    It is infinite if it lies beyond the last bucket that has an end.
+    """
     rank = share * buckets[-1][1]
     below, before = 0.0, 0.0
     for bound, count in buckets:
         if count >= rank and count > before:
-            return below if bound == float("inf") else below + (bound - below) * (rank - before) / (count - before)
+            return bound if bound == float("inf") else below + (bound - below) * (rank - before) / (count - before)
         below, before = bound, count
     return float("nan")

@@ -8,8 +8,10 @@ nothing that a client wrote goes into a status or header.
 import ctypes
 import json
 import logging
+import math
 import os
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,18 +23,24 @@ import torch
 
 from ..errors import ImageTooLarge, InvalidImage, InvalidOption, NotAcceptable, PerceptualError, WeightsError
 from ..inference import images
+from ..inference.codecs.limits import reduced_size
 from ..inference.codecs.process import Decoder
-from ..inference.images import Limits, Picture
+from ..inference.images import READABLE, Limits, Picture
+from ..inference.metadata import facts_of_styles
 from ..inference.predictor import LEAST_TILE, Predictor, load
 from ..options import FORMATS, CollectionOptions
-from ..settings import Integer, option_name, parse, settings_of
+from ..settings import Integer, described, option_name, parse, settings_of
 from .measure import Meter, Record, Watch, waited
+from .pace import MAX_SECONDS, SHARE, Pace, allowed, most_pixels
 
 T = TypeVar("T")
 
 IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
 MAX_TILE = 2048  # pixels
 MAX_REPLY = 300_000_000  # bytes; a little below the max_response_size of config.properties
+RESPONSE_TIMEOUT = 120  # seconds for a batch; TorchServe's default
+IN_BANDS = 3.3  # times as long as at once, of style by OpenVINO; by PyTorch 2.5
+MEASUREMENTS = 2  # of a network's pace when the worker starts
 TRIM_AFTER = 50  # requests; it takes milliseconds
 HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
 
@@ -63,12 +71,13 @@ class ImageHandler(ABC):
     """Answers each request of a batch with a picture or with its own error.
 
     A subclass names the options its task takes and says how to run it. Unless it loads others, the weights are the one
-    safetensors file of the archive. Of the model's yaml configuration it reads ``max_pixels``, ``max_tile``,
-    ``max_reply``, ``warm_up``, ``engine`` and ``maxWorkers``.
+    safetensors file of the archive. Of the model's yaml configuration it reads ``max_pixels``, ``max_seconds``,
+    ``max_tile``, ``max_reply``, ``warm_up``, ``engine``, ``maxWorkers`` and ``responseTimeout``.
     """
 
     options: ClassVar[type[Any]]
     predictor: Predictor
+    networks: dict[str, Predictor]  # all that are loaded, by the names of their files
     answered = 0  # requests since memory was trimmed
 
     @abstractmethod
@@ -94,17 +103,34 @@ class ImageHandler(ABC):
         engine = str(config.get("engine", "auto"))
         self.load(Path(properties["model_dir"]), f"cuda:{gpu}" if on_gpu else "cpu", engine)
         self.max_tile = int(config.get("max_tile", MAX_TILE))
-        for width, height in map(parse_size, config.get("warm_up", ())):
-            for options in self.warm_up_options():
-                self.run([Picture(torch.zeros(3, height, width, dtype=torch.uint8))], [options], Watch())
+        self.max_seconds = float(config.get("max_seconds", MAX_SECONDS))
+        self.batch_seconds = SHARE * float(config.get("responseTimeout", RESPONSE_TIMEOUT))
+        self.paces: dict[Predictor, Pace] = {}
+        sizes = [parse_size(each) for each in config.get("warm_up", ())]
+        if sizes and not on_gpu:
+            sizes += [max(sizes, key=math.prod)] * MEASUREMENTS
+        for options in self.warm_up_options():
+            for width, height in sizes:
+                self.run_timed(Picture(torch.zeros(3, height, width, dtype=torch.uint8)), options, Watch())
 
     def load(self, folder: Path, device: str, engine: str) -> None:
         """Loads what the unpacked archive holds."""
-        self.predictor = load(find_archived_weights(folder), device, engine)
+        file = find_archived_weights(folder)
+        self.predictor = load(file, device, engine)
+        self.networks = {file.stem: self.predictor}
 
     def warm_up_options(self) -> Iterable[Any]:
         """Options that together make every network run."""
         return [self.options()]
+
+    def networks_of(self, options: Any) -> list[Predictor]:
+        """The networks that a request runs, one after the other."""
+        return [self.predictor]
+
+    def paces_of(self, options: Any) -> list[Pace]:
+        """Those of the networks that a request runs; none on a GPU, where memory is the limit."""
+        on_cpu = (each for each in self.networks_of(options) if each.device.type == "cpu")
+        return [self.paces.setdefault(each, new_pace(each)) for each in on_cpu]
 
     def scale_of(self, options: Any) -> int:
         """How many times larger the result of a request will be. Raises InputError if there is no network for it."""
@@ -121,12 +147,13 @@ class ImageHandler(ABC):
             One body per row: the picture, or JSON ``{"error": …, "detail": …}``.
         """
         rows = data or []
+        end = time.perf_counter() + self.batch_seconds
         records = [self.meter.begin(context.get_request_id(index)) for index in range(len(rows))]
         requests = [
             attempt(self.understand, row, context, index, record)
             for index, (row, record) in enumerate(zip(rows, records, strict=True))
         ]
-        results = iter(self.run_all([request for request in requests if isinstance(request, Request)]))
+        results = iter(self.run_all([request for request in requests if isinstance(request, Request)], end))
         replies = [
             request if isinstance(request, Reply) else self.answer(request, next(results)) for request in requests
         ]
@@ -140,13 +167,17 @@ class ImageHandler(ABC):
             trim_memory()
         return [reply.body for reply in replies]
 
-    def understand(self, row: Any, context: Any, index: int, record: Record) -> Request:
-        """Reads one request. The image comes last: decoding it is what costs.
+    def understand(self, row: Any, context: Any, index: int, record: Record) -> Request | Reply:
+        """Reads one request, or answers one that asks for a description.
+
+        The image comes last: decoding it is what costs.
 
         Raises:
             InputError: Whatever is wrong with it.
         """
         headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
+        if headers.get("describe") == "True":  # what TorchServe makes of GET /models/NAME?customized=true
+            return Reply(200, "application/json", json.dumps(self.describe()).encode())
         record.stages.update(waited(headers.get("x-request-start")))
         data = find_image(row)
         options = parse(self.options, option_values(headers, row))
@@ -156,25 +187,72 @@ class ImageHandler(ABC):
         format = options.format or choose_format(headers.get("accept", ""))
         record.bytes = len(data)
         with Watch(record).stage("decode"):
-            limits = Limits(self.max_pixels, scale, format, getattr(options, "max_size", None))
-            picture = images.from_pixels(self.decoder.decode(data, limits))
+            picture = images.from_pixels(self.decoder.decode(data, self.limits_of(options, scale, format)))
         record.pixels = picture.rgb.shape[-2] * picture.rgb.shape[-1]
         return Request(picture, options, format, record)
 
-    def run_all(self, requests: Sequence[Request]) -> list[Picture | Reply]:
-        """Runs requests as one batch or, if that fails, one by one, so that only those at fault fail."""
+    def describe(self) -> dict[str, Any]:
+        """What a request may ask for: styles, factors of enlargement, options; and how large it may be, in pixels."""
+        factors = {each.network.scale for each in self.networks.values()} - {1}
+        return {
+            "styles": [
+                facts
+                for name, each in self.networks.items()
+                if each.network.task == "style"
+                for facts in facts_of_styles(each.metadata, name)
+            ],
+            "scales": sorted(factors),
+            "options": [described(each) for each in settings_of(self.options)],
+            "formats": sorted(READABLE),
+            "limits": {
+                "max_pixels": self.max_pixels,
+                "max_seconds": self.max_seconds,
+                "max_tile": self.max_tile,
+                "max_reply": self.max_reply,
+            },
+        }
+
+    def limits_of(self, options: Any, scale: int, format: str) -> Limits:
+        """What a request's picture may be."""
+        worked = most_pixels(self.paces_of(options), self.max_seconds)
+        return Limits(self.max_pixels, scale, format, getattr(options, "max_size", None), worked)
+
+    def run_all(self, requests: Sequence[Request], end: float) -> list[Picture | Reply]:
+        """Runs requests as one batch or, if that fails, one by one, so that only those at fault fail.
+
+        Args:
+            requests: Of the batch, those that were understood.
+            end: When the batch has to be done, in the seconds of ``time.perf_counter``.
+        """
         if len(requests) > 1:
             try:
-                watch = Watch(*(each.record for each in requests))
+                watch = self.watch(requests, end)
                 return list(self.run([each.picture for each in requests], [each.options for each in requests], watch))
             except Exception as error:
                 end_if_gpu_is_lost(error)
                 logger.exception("a batch of %d failed; running its requests one by one", len(requests))
-        return [attempt(self.run_one, request) for request in requests]
+        return [attempt(self.run_one, request, end) for request in requests]
 
-    def run_one(self, request: Request) -> Picture:
+    def run_one(self, request: Request, end: float) -> Picture:
         """Runs a batch of one."""
-        return self.run([request.picture], [request.options], Watch(request.record))[0]
+        return self.run_timed(request.picture, request.options, self.watch([request], end))
+
+    def run_timed(self, picture: Picture, options: Any, watch: Watch) -> Picture:
+        """Runs a batch of one, and learns the network's pace, if it is a single one."""
+        begin = time.perf_counter()
+        result = self.run([picture], [options], watch)[0]
+        paces = self.paces_of(options)
+        if len(paces) == 1:
+            paces[0].learn(worked_pixels(picture, options), time.perf_counter() - begin)
+        return result
+
+    def watch(self, requests: Sequence[Request], end: float) -> Watch:
+        """For requests that begin now: each has time by its size, and the batch until its end."""
+        times = (
+            allowed(self.paces_of(each.options), worked_pixels(each.picture, each.options), self.max_seconds)
+            for each in requests
+        )
+        return Watch(*(each.record for each in requests), deadline=min(time.perf_counter() + sum(times), end))
 
     def answer(self, request: Request, result: Picture | Reply) -> Reply:
         """The reply to a request that was run."""
@@ -222,6 +300,18 @@ def trim_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim:
         trim(0)
+
+
+def worked_pixels(picture: Picture, options: Any) -> int:
+    """How many pixels a picture has when it is worked on."""
+    height, width = picture.rgb.shape[-2:]
+    return math.prod(reduced_size(width, height, getattr(options, "max_size", None)))
+
+
+def new_pace(predictor: Predictor) -> Pace:
+    """A network's, still to be measured."""
+    network = predictor.network
+    return Pace((network.tile / network.scale) ** 2, IN_BANDS if network.reach is None else 1.0)
 
 
 def parse_size(text: str) -> tuple[int, int]:

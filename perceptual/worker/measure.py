@@ -9,6 +9,7 @@ fall between them.
 
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 from ts.metrics.metric_type_enum import MetricTypes
 
+from ..errors import DeadlineExceeded
 from ..inference.predictor import Observer
 
 # Each with kind, unit, and what tells its series apart besides the model's name and version, as in metrics.yaml.
@@ -51,10 +53,12 @@ class Watch(Observer):
 
     Args:
         records: Of the batch's requests.
+        deadline: In the seconds of ``time.perf_counter``; work on the batch that is not done by then is given up.
     """
 
-    def __init__(self, *records: Record) -> None:
+    def __init__(self, *records: Record, deadline: float = math.inf) -> None:
         self.records = records
+        self.deadline = deadline
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -70,6 +74,14 @@ class Watch(Observer):
         """Counts it."""
         for record in self.records:
             record.tiles += 1
+
+    def proceed(self) -> None:
+        """Raises DeadlineExceeded if there is no time left."""
+        if time.perf_counter() > self.deadline:
+            raise DeadlineExceeded(
+                "the picture took much longer than its size should, and was given up: this server has too much else to "
+                "do; try again later, or send a smaller picture"
+            )
 
 
 def waited(request_start: str | None) -> dict[str, float]:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from serving_fixtures import altered
 
-from perceptual.archives.build import HANDLERS, ROOMS, package, package_collection, repackage
+from perceptual.archives.build import HANDLERS, ROOMS, networks_of, package, package_collection, repackage
 from perceptual.archives.manifest import read_manifest
 from perceptual.errors import InputError, ServerError, WeightsError
-from perceptual.inference.metadata import read_metadata
+from perceptual.inference.metadata import read_metadata, shipped_weights
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import NETWORKS, save_network
 
@@ -240,3 +240,11 @@ def test_a_collection_must_be_able_to_choose(two_styles_and_a_factor, tmp_path):
     with pytest.raises(InputError, match="--collection"):
         package_collection("se/veral", [one], tmp_path)
     assert not list(tmp_path.glob("*.mar"))
+
+
+def test_a_network_that_ships_tells_its_painting_in_an_archive(weights, tmp_path):
+    archive, _ = package_collection("both", [shipped_weights()["udnie"], weights], tmp_path)
+    networks = networks_of(archive)
+    told = networks["udnie.safetensors"].metadata["provenance"]
+    assert (told["artist"], told["year"], told["iterations"]) == ("Francis Picabia", 1913, 2000)
+    assert "artist" not in networks["tiny.safetensors"].metadata["provenance"]

@@ -93,9 +93,9 @@ def test_a_gpu_without_enough_memory_gets_smaller_parts(predictor, monkeypatch):
     sides = []
     within = predictor.run_in_parts
 
-    def run_in_parts(images, styles, side):
+    def run_in_parts(images, styles, side, proceed):
         sides.append(side)
-        for part in within(images, styles, side):
+        for part in within(images, styles, side, proceed):
             yield part
             if side > room:  # perhaps in the middle
                 raise torch.OutOfMemoryError("CUDA out of memory")

@@ -125,6 +125,20 @@ def test_errors_of_one_batch_leave_its_other_requests_alone(server, client, mana
     assert "batched" not in management.models()
 
 
+def test_a_model_describes_what_requests_may_ask_for(management):
+    told = management.capabilities("tiny")
+    assert told["styles"] == [{"name": "tiny"}] and told["scales"] == []
+    options = {each["name"]: each for each in told["options"]}
+    assert options["strength"] == {
+        "name": "strength",
+        "values": "a number from 0 to 1",
+        "default": 1.0,
+        "meaning": "share of the style; the rest is the photo itself",
+    }
+    assert told["limits"].items() >= {"max_pixels": 67108864, "max_tile": 2048}.items()
+    assert {"JPEG", "PNG", "WEBP"} <= {each.upper() for each in told["formats"]}
+
+
 def test_scaling(management):
     (first,) = management.ready_workers("tiny")
     management.scale("tiny", 2)

@@ -1,6 +1,8 @@
+import io
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 from serving_fixtures import Http, wait_for
 
 from perceptual.client.addresses import server_at
@@ -15,7 +18,7 @@ from perceptual.client.model import Worker
 from perceptual.commands import status as command
 from perceptual.errors import InvalidImage
 from perceptual.serving import server as server_module
-from perceptual.serving.status import STAGES, ModelStatus, measured, quantile, read_metrics, read_status
+from perceptual.serving.status import STAGES, ModelStatus, Status, measured, quantile, read_metrics, read_status
 from perceptual.worker import measure
 
 BUCKETS = [(0.1, 10.0), (0.5, 10.0), (1.0, 20.0), (math.inf, 20.0)]
@@ -45,7 +48,7 @@ def outcomes(server):
         (0.25, BUCKETS, 0.05),
         (0.75, BUCKETS, 0.75),
         (1.0, BUCKETS, 1.0),
-        (0.9, [(1.0, 5.0), (math.inf, 10.0)], 1.0),
+        (0.9, [(1.0, 5.0), (math.inf, 10.0)], math.inf),
     ],
 )
 def test_quantiles_are_interpolated_as_prometheus_does(share, buckets, value):
@@ -197,6 +200,38 @@ def test_watching_goes_on_until_it_is_stopped(run, server, monkeypatch):
     monkeypatch.setattr(command, "time", type("Clock", (), {"sleep": staticmethod(sleep)}))
     status, out, _ = run("status", "--watch", "--port", urlsplit(server.address.inference_url).port)
     assert status == 130 and out.count("healthy (/ping: Healthy)") == 2 and rounds == [command.INTERVAL] * 2
+
+
+def test_json_has_what_the_tables_have(run, server, counted):
+    port = urlsplit(server.address.inference_url).port
+    (model,) = json.loads(run("status", "--json", "--port", port)[1])["models"]
+    assert (model["name"], model["version"], len(model["workers"])) == ("tiny", "1.2", 1)
+    assert model["replies"]["ok"] >= 2 and model["stages"]["infer"][0] > 0
+    (listed,) = json.loads(run("models", "list", "--json", "--port", port)[1])
+    assert (listed["name"], listed["default"], listed["ready"], listed["archive"]) == ("tiny", True, 1, "tiny.mar")
+
+
+def test_a_small_window_shows_what_matters_most(monkeypatch):
+    up, down = Worker(1, True, "CPU", 2**29), Worker(2, False, "CPU", None)
+    stages = {"infer": (0.2, math.inf)}
+    models = [ModelStatus(f"model_{i}", "1.0", 1, 0, [up], stages=stages) for i in range(30)]
+    models[20] = ModelStatus("broken", "1.0", 1, 3, [down])
+    printer = Console(width=80, height=24, force_terminal=True, file=io.StringIO())
+    printer.print(command.fitting(Status(models, "Healthy"), printer))
+    shown = printer.file.getvalue().splitlines()
+    assert len(shown) < 24 and max(map(len, map(plain, shown))) <= 80
+    assert "unhealthy" in shown[0]
+    rows = [line.split()[0] for line in shown if line.startswith((" broken", " model_"))]
+    assert rows[:2] == ["broken", "model_0"]
+    assert "more rows, for a taller window" in shown[-1]
+    assert "> 10 s" in "".join(shown)
+    tall = Console(width=200, height=200, force_terminal=True, file=io.StringIO())
+    tall.print(command.fitting(Status(models, "Healthy"), tall))
+    assert "more rows" not in tall.file.getvalue() and "512 MiB" in tall.file.getvalue()
+
+
+def plain(line):
+    return re.sub(r"\x1b\[[0-9;]*m", "", line)
 
 
 def test_status_without_a_server_is_one_line(run, monkeypatch, tmp_path):

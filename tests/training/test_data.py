@@ -166,3 +166,22 @@ def test_batches_go_on_where_they_are_told(tmp_path, workers):
     assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
     assert whole[0].shape == (2, 3, 16, 16) and whole[0].dtype == torch.float32
     assert whole[0].min() >= 0 and 0.5 < whole[0].max() <= 1
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("nosuch", "there is no folder nosuch; name a folder of photos with --content-dir"),
+        ("empty", "no images in empty"),
+    ],
+)
+def test_a_folder_without_photos_is_reported_as_such(
+    run, tmp_path, monkeypatch, painting, loss_weights, folder, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    status, _, errors = run(
+        *("train", "style", "--style-image", painting, "--content-dir", folder, "--loss-weights", loss_weights)
+    )
+    assert status == 1 and errors.startswith(f"perceptual: {message}") and errors.count("\n") == 1

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,19 +10,6 @@ from perceptual_training.settings import StylesSettings
 from perceptual_training.styles import ManyStyles, factors_by_name, train_styles
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def paintings(tmp_path, painting):
-    """A folder of two paintings, of which one is in the catalogue."""
-    folder = tmp_path / "paintings"
-    folder.mkdir()
-    painting.rename(folder / "stripes.png")
-    dots = np.zeros((70, 90, 3), np.uint8)
-    dots[::6, ::6] = (250, 20, 120)
-    Image.fromarray(dots).save(folder / "dots.png")
-    (folder / "paintings.toml").write_text('[dots]\ntitle = "Dots"\nartist = "Nobody"\n')
-    return folder
 
 
 @pytest.fixture

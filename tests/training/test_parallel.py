@@ -9,6 +9,7 @@ import torch
 from training_fixtures import PROGRAM
 
 from perceptual.errors import InvalidOption
+from perceptual.inference.metadata import read_metadata
 from perceptual.inference.networks import StyleNetwork
 from perceptual_training import parallel
 
@@ -97,7 +98,7 @@ def test_a_signal_stops_all_processes_with_one_checkpoint(start, tmp_path):
     done = checkpoint(tmp_path / "run")["iteration"]
     log = (tmp_path / "run/train.log").read_text()
     assert log.count(f"stopped after {done} of 100000 iterations; go on with --resume") == 1, rest
-    assert not (tmp_path / "run.safetensors").exists()
+    assert read_metadata(tmp_path / "run.safetensors")["provenance"]["iterations"] == done
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):

@@ -63,7 +63,7 @@ def test_resuming_is_exact(settings, tmp_path, preset, optimizer, schedule):
     # The first half stops as a user would stop it: by a signal, here raised by the log line of iteration 3.
     halves = settings(**common, sample_path=tmp_path / "halves", model_path=tmp_path / "halves.safetensors")
     assert stopped_after(3, halves) is None
-    assert not halves.model_path.exists()
+    assert read_metadata(halves.model_path)["provenance"]["iterations"] == 3
     torch.manual_seed(99)  # the random state comes from the checkpoint
     train_style(halves, resume=True)
 
@@ -112,6 +112,7 @@ def test_a_budget_of_time_ends_in_a_checkpoint(settings):
     file = run.sample_path / "checkpoint.pt"
     assert torch.load(file, weights_only=True)["iteration"] == 1  # one is always done, so that many runs get there
     assert "stopped after 1 of 10000 iterations; go on with --resume" in (run.sample_path / "train.log").read_text()
+    assert read_metadata(run.model_path)["provenance"]["iterations"] == 1  # usable meanwhile
     assert train_style(run, resume=True) == run.model_path
     assert "minutes" not in read_metadata(run.model_path)["provenance"]["recipe"]
 
@@ -298,6 +299,7 @@ def test_resuming_needs_a_checkpoint_and_the_same_settings(settings):
     torch.save({key: value for key, value in state.items() if key != "optimizers"}, file)
     with pytest.raises(TrainingError, match="is no checkpoint of this version"):
         train_style(settings(), resume=True)
+    (file.parent / "checkpoint_previous.pt").unlink()
     for content in (b"broken", b""):
         file.write_bytes(content)
         with pytest.raises(TrainingError, match="is damaged"):
@@ -354,7 +356,7 @@ def test_an_output_of_one_colour_stops_the_run(settings, monkeypatch):
     monkeypatch.setattr(
         StyleTransfer, "losses", lambda self, photos: (original(self, photos)[0], torch.full_like(photos, 0.5))
     )
-    with pytest.raises(TrainingError, match="of one colour at iteration 2. There is no checkpoint yet"):
+    with pytest.raises(TrainingError, match="of one colour at iteration 2. There is no good checkpoint yet"):
         train_style(settings())
 
 
@@ -429,5 +431,5 @@ def test_a_signal_to_the_whole_group_saves_a_checkpoint_first(number, photos, pa
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 130
     done = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["iteration"]
-    assert f"stopped after {done} of 100000 iterations; go on with --resume" in rest
+    assert f"stopped after {done} of 100000 iterations; go on with --resume. The weights so far are in" in rest
     assert "Traceback" not in rest

@@ -21,10 +21,11 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import ModelLoaderFactory
 
 import perceptual
-from perceptual.errors import NotAcceptable, WeightsError
+from perceptual.errors import ImageTooLarge, NotAcceptable, WeightsError
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 from perceptual.worker import handler as handler_module
+from perceptual.worker import measure, pace
 from perceptual.worker.handler import choose_format
 from perceptual_handlers.style_transfer import StyleTransferHandler
 
@@ -422,11 +423,101 @@ def test_a_tile_makes_no_difference_but_in_memory(served, archive):
 
 def test_warm_up_runs_the_sizes_of_the_configuration(archive, monkeypatch):
     sizes = []
-    monkeypatch.setattr(StyleTransferHandler, "run", lambda self, pictures, options, watch: sizes.extend(pictures))
+    monkeypatch.setattr(
+        StyleTransferHandler, "run", lambda self, pictures, options, watch: sizes.extend(pictures) or pictures
+    )
     StyleTransferHandler().initialize(Context(archive, warm_up=["64x48", "32x32"]))
-    assert [tuple(picture.rgb.shape) for picture in sizes] == [(3, 48, 64), (3, 32, 32)]
+    ran = [tuple(picture.rgb.shape) for picture in sizes]
+    assert ran == [(3, 48, 64), (3, 32, 32), (3, 48, 64), (3, 48, 64)]  # the largest once more, for the pace
     with pytest.raises(ValueError, match="invalid literal"):
         StyleTransferHandler().initialize(Context(archive, warm_up=["large"]))
+
+
+@pytest.fixture
+def hurried(archive, monkeypatch):
+    """A worker that started on a machine so busy that it took a hundred thousand times as long."""
+    clock = time.perf_counter
+    with monkeypatch.context() as slowed:
+        slowed.setattr(time, "perf_counter", lambda: 1e5 * clock())
+        return Served(archive)
+
+
+def gif_of(side):
+    """61 bytes or so: one pixel, on a canvas of any size."""
+    canvas = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes(6)
+    return bytearray(canvas + b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\2\2\x44\1\0;")
+
+
+def test_a_slow_start_refuses_no_photo_that_cameras_take(hurried):
+    (learned,) = hurried.handler.paces.values()
+    assert learned.seconds > 1e-3  # a photo of 24 megapixels would take hours
+    limits = hurried.handler.limits_of(hurried.handler.options(), 1, "jpeg")
+    limits.check(6048, 4024)
+    with pytest.raises(ImageTooLarge, match="8192×8192 pixels take this server too long; the limit is 25000000 pixels"):
+        limits.check(8192, 8192)
+
+
+def test_requests_make_up_for_a_slow_start(hurried, monkeypatch):
+    (learned,) = hurried.handler.paces.values()
+    slow = learned.seconds
+    monkeypatch.setattr(hurried.handler, "max_seconds", 1e-3 * 8192**2)
+    (refused,) = hurried(raw(gif_of(8192)))
+    assert refused.error == (413, "ImageTooLarge")
+    (answered,) = hurried(raw(encoded(noise(64, 48))))
+    assert answered.status == 200
+    assert learned.seconds < 1e-3 < slow
+    hurried.handler.limits_of(hurried.handler.options(), 1, "jpeg").check(8192, 8192)
+
+
+def test_a_tiny_file_of_a_large_canvas_is_refused_at_once(served, monkeypatch):
+    (learned,) = served.handler.paces.values()
+    monkeypatch.setattr(learned, "seconds", 3.3e-6)
+    monkeypatch.setattr(served.handler, "run", None)  # nothing must reach it
+    (response,) = served(raw(gif_of(8192)))
+    assert response.error == (413, "ImageTooLarge")
+    assert "the limit is 36363636 pixels in all: send 6030×6030 at most" in response.detail
+
+
+def test_what_is_reduced_first_does_not_take_too_long(served, monkeypatch):
+    (learned,) = served.handler.paces.values()
+    monkeypatch.setattr(pace, "ORDINARY", 1000)
+    monkeypatch.setattr(learned, "seconds", 0.12)
+    refused, reduced = served(raw(encoded(noise(80, 25))), raw(encoded(noise(80, 25)), ("X-Max-Size", "40")))
+    assert refused.error == (413, "ImageTooLarge")
+    assert reduced.image.size == (40, 13)
+
+
+@pytest.mark.parametrize("tile", ["128", "2048"])
+def test_work_past_its_time_is_given_up_and_its_neighbours_are_answered(served, monkeypatch, tile):
+    (learned,) = served.handler.paces.values()
+    monkeypatch.setattr(learned, "seconds", 1e-3)
+    monkeypatch.setattr(pace, "PATIENCE", -1.0)  # the time of all is over before it begins, …
+    monkeypatch.setattr(served.handler, "max_seconds", -1.0)
+    late, wrong = served(raw(encoded(noise(300, 200)), ("X-Tile", tile)), raw(bytearray(b"no image")))
+    assert late.error == (503, "DeadlineExceeded")
+    assert "took much longer than its size should" in late.detail
+    assert wrong.error == (400, "InvalidImage")
+    monkeypatch.setattr(served.handler, "max_seconds", 60.0)  # … but not of this one
+    assert served(raw(encoded(noise(8, 8))))[0].status == 200
+
+
+def test_work_ends_between_two_parts(served, monkeypatch):
+    """Each part makes the clock advance by a second, of which the picture has three."""
+    calls, clock = [], time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + len(calls))
+    proceed = measure.Watch.proceed
+    monkeypatch.setattr(measure.Watch, "proceed", lambda self: (calls.append(self), proceed(self)))
+    monkeypatch.setattr(served.handler, "max_seconds", 3.0)
+    (late,) = served(raw(encoded(noise(300, 200)), ("X-Tile", "128")))
+    assert late.error == (503, "DeadlineExceeded")
+    assert 1 < len(calls) <= 4
+
+
+def test_a_batch_ends_before_its_worker_is_taken_for_dead(served, monkeypatch):
+    monkeypatch.setattr(served.handler, "batch_seconds", -1.0)
+    (late,) = served(raw(PHOTO))
+    assert late.error == (503, "DeadlineExceeded")
+    assert served.handler.max_seconds == yaml.safe_load((HANDLERS / "style_transfer.yaml").read_text())["max_seconds"]
 
 
 def test_a_lost_gpu_ends_the_worker(served, monkeypatch, caplog):
@@ -452,7 +543,7 @@ def test_a_lost_gpu_ends_the_worker(served, monkeypatch, caplog):
 
 
 def test_a_gpu_short_of_memory_is_a_507(served, monkeypatch):
-    def fail(images, styles, side):
+    def fail(images, styles, side, proceed):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(served.handler.predictor, "run_in_parts", fail)
@@ -688,6 +779,14 @@ def test_what_a_collection_does_not_hold(collection, headers, error, detail):
     assert wrong.error == error
     assert detail in wrong.detail
     assert right.status == 200
+
+
+def test_a_collection_describes_itself_beside_a_picture(collection):
+    described, picture = collection[1](raw(b"", ("describe", "True")), raw(PHOTO, ("X-Style", "dots")))
+    told = json.loads(described.body)
+    assert (described.status, picture.status) == (200, 200)
+    assert told["styles"] == [{"name": "dots"}, {"name": "lines"}] and told["scales"] == [4]
+    assert {"scale", "style", "histogram-matching"} <= {each["name"] for each in told["options"]}
 
 
 def test_the_limit_counts_what_a_factor_makes(collection, monkeypatch):

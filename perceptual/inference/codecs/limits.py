@@ -19,7 +19,7 @@ class Limits:
         scale: How many times larger the result of super-resolution will be.
         format: The format that the result will have, whose longest side is then a limit too.
         max_size: The longest side to which the picture will be reduced before that, if it is larger.
-        worked: Width × height, of the picture as it is worked on.
+        worked: Width × height, of the picture as it is worked on, that take as long as they may; or None.
     """
 
     pixels: int = MAX_PIXELS
@@ -31,12 +31,24 @@ class Limits:
     def check(self, width: int, height: int) -> None:
         """Raises InvalidImage for a picture without pixels, ImageTooLarge for one over a limit."""
         refuse_empty(width, height)
-        reduced = min(1.0, (self.max_size or math.inf) / max(width, height))
-        wide, high = (max(1, round(side * reduced)) for side in (width, height))
-        check_size(wide, high, self.pixels, self.scale, self.format, reduced=reduced < 1)
+        wide, high = reduced_size(width, height, self.max_size)
+        check_size(wide, high, self.pixels, self.scale, self.format, reduced=wide < width or high < height)
         check_size(width, height, self.pixels)
         if max(width, height) > LONGEST:
             raise ImageTooLarge(f"the image has {width}×{height} pixels; the limit is {LONGEST} a side")
+        if self.worked is not None and wide * high > self.worked:
+            room = math.sqrt(self.worked / (wide * high))
+            fitting = "×".join(str(max(1, math.floor(side * room))) for side in (wide, high))
+            raise ImageTooLarge(
+                f"{wide}×{high} pixels take this server too long; the limit is {self.worked} pixels in all: "
+                f"send {fitting} at most"
+            )
+
+
+def reduced_size(width: int, height: int, max_size: int | None) -> tuple[int, int]:
+    """Width and height of a picture reduced to a longest side, if it is larger."""
+    share = min(1.0, (max_size or math.inf) / max(width, height))
+    return max(1, round(width * share)), max(1, round(height * share))
 
 
 def refuse_empty(width: int, height: int) -> None:

@@ -1,0 +1,80 @@
+"""``perceptual styles``: what there is to choose from."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import ServerError
+from .output import add_json, as_json, console, table
+from .servers import add_server, server_of
+
+DESCRIPTION = """Lists the styles that ship, those in networks/, and those of the running server, with their paintings.
+
+  perceptual styles
+  perceptual styles --json
+  perceptual styles --url http://10.0.0.7:8081 --key-file key_file.json
+
+The server is the one that `perceptual serve` started last, if there is one.
+"""
+COLUMNS = ("style", "painting", "artist", "where", "picture of it")
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser("styles", help="list what there is to choose from", description=DESCRIPTION)
+    add_json(parser)
+    add_server(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Prints a row for each style."""
+    styles = [*local(), *served(args)]
+    if args.json:
+        print(as_json(styles))
+    else:
+        console().print(table(COLUMNS, map(row, styles)))
+
+
+def row(style: dict[str, Any]) -> list[str]:
+    """What the table says of a style."""
+    painting = ", ".join(str(style[fact]) for fact in ("title", "year") if fact in style)
+    return [style["name"], painting, style.get("artist", ""), style["where"], style.get("picture", "")]
+
+
+def local() -> Iterator[dict[str, Any]]:
+    """The styles of networks that ship, and of one's own."""
+    from ..inference.metadata import own_weights, shipped_weights, styles_told
+
+    for where, networks in (("ships", shipped_weights()), ("", own_weights())):
+        for file in networks.values():
+            for facts in styles_told(file):
+                yield {**facts, "where": where or str(file), **picture_of(file)}
+
+
+def picture_of(file: Path) -> dict[str, str]:
+    """Where the painting of a network of one style lies, if it came with this package."""
+    from ..inference.metadata import read_metadata
+
+    training = find_spec("perceptual_training")
+    name = read_metadata(file)["provenance"].get("style_image", "")
+    for folder in (training and training.submodule_search_locations) or []:
+        if (picture := Path(folder, "styles", name)).is_file():
+            return {"picture": str(picture)}
+    return {}
+
+
+def served(args: Namespace) -> Iterator[dict[str, Any]]:
+    """The styles of a server's models; none if no server is named and none is running."""
+    try:
+        server = server_of(args)
+    except ServerError:
+        if args.port is not None:
+            raise
+        return
+    with server.management() as management:
+        for model in management.models():
+            for facts in management.capabilities(model)["styles"]:
+                yield {**facts, "where": f"/predictions/{model}"}

@@ -1,0 +1,178 @@
+"""``perceptual video``: clips through networks, without a server."""
+
+import signal
+import threading
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, InvalidOption, OutOfMemory
+from ..settings import parse
+from ..video.options import VideoOptions
+from .arguments import add_settings, given, report
+from .photos import add_machine, check_writable
+
+if TYPE_CHECKING:
+    from ..inference.predictor import Predictor
+    from ..video.conversion import VideoReport
+
+DESCRIPTION = """Stylizes or enlarges videos, and keeps sound, subtitles, chapters, metadata and times.
+
+  perceptual video clip.mp4 --model starry_night -o stylized.mp4
+  perceptual video clip.mov --model models/styles.safetensors --style udnie -o clip.gif --max-size 480
+  perceptual video clip.mp4 --scale 4 -o large.mp4
+  perceptual video *.mp4 --model starry_night -o stylized/
+
+In: all videos that FFmpeg reads, animated GIF, PNG and WebP, or a folder of images. Out, by the result's ending: .mp4,
+.m4v, .mov, .mkv, .webm, .gif, .png, .apng, .webp; of one clip without an ending, a folder of images. Several clips go
+to a folder under their own names.
+
+Ctrl-C completes what is done, which can be played; --resume goes on from there.
+"""
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser("video", help="stylize or enlarge videos", description=DESCRIPTION)
+    parser.add_argument("clips", nargs="+", type=Path, metavar="IN", help="videos, animations, or folders of images")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a file, or a folder")
+    parser.add_argument(
+        "--model",
+        help="a weights file, or the name of a network that ships; with --scale alone: super_resolution_xSCALE_feature",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier run was stopped")
+    add_machine(parser)
+    add_settings(parser, VideoOptions)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Converts every clip; returns 1 if one failed or is not whole, 130 if it was stopped."""
+    wishes = given(args, VideoOptions)
+    options = parse(VideoOptions, wishes)
+    jobs = plan(args.clips, args.output)
+
+    import perceptual.video.conversion as conversion
+
+    stylizer, enlarger = load_networks(args.model, options.scale, args)
+    failed = False
+    with stopped_by_signals() as stop:
+        for source, target in jobs:
+            try:
+                with progress(source) as tell:
+                    common = {"resume": args.resume, "tell": tell, "stop": stop, **python_names(wishes)}
+                    if stylizer:
+                        made = conversion.stylize_video(stylizer, source, target, enlarger=enlarger, **common)
+                    else:
+                        assert enlarger
+                        made = conversion.upscale_video(enlarger, source, target, **common)
+            except (InputError, OutOfMemory, OSError) as error:
+                failed = True
+                report(str(error) if str(source) in str(error) else f"{source}: {error}")
+                continue
+            failed = failed or bool(made.faults)
+            tell_of(made)
+            if made.stopped:
+                return 130
+    return 1 if failed else 0
+
+
+def load_networks(model: str | None, scale: int | None, args: Namespace) -> "tuple[Predictor | None, Predictor | None]":
+    """The network of style, and that of super-resolution, or None where it is not asked for."""
+    from ..inference.predictor import load
+
+    if not model and not scale:
+        raise InvalidOption("model is missing: a network of style; or --scale, to enlarge")
+    first = load(model, args.device, args.engine) if model else None
+    if first and first.network.task == "super-resolution":
+        if scale not in (None, first.network.scale):
+            raise InvalidOption(f"scale: {model} enlarges {first.network.scale} times, not {scale}")
+        return None, first
+    return first, load(f"super_resolution_x{scale}_feature", args.device, args.engine) if scale else None
+
+
+def plan(clips: list[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Pairs every clip with its result.
+
+    Raises:
+        InvalidOption: Several clips and a file as output, or two of one name.
+    """
+    if len(clips) == 1:
+        check_writable([output.parent])
+        return [(clips[0], output)]
+    if output.suffix:
+        raise InvalidOption(f"{output}: several clips need a folder as --output")
+    jobs = [(clip, output / named(clip)) for clip in clips]
+    if len({target for _, target in jobs}) < len(jobs):
+        raise InvalidOption("two of the clips have one name; convert them one by one")
+    check_writable([output])
+    return jobs
+
+
+def named(clip: Path) -> str:
+    """The name of a clip's result: its own if it can be written so, else .mp4."""
+    from ..video.sinks import ENDINGS
+
+    return clip.name if clip.suffix.lower() in ENDINGS else f"{clip.name if clip.is_dir() else clip.stem}.mp4"
+
+
+def tell_of(made: "VideoReport") -> None:
+    """Prints what became of a clip: faults to the errors, the rest in a line."""
+    for fault in made.faults:
+        report(fault)
+    without = f"; without {', '.join(made.passed_over)}" if made.passed_over else ""
+    if made.stopped:
+        print(f"stopped after {made.frames} frames, in {made.path}; --resume goes on{without}")
+    else:
+        print(f"{made.frames} frames, in {made.path}{without}")
+
+
+def python_names(wishes: dict[str, Any]) -> dict[str, Any]:
+    """Options by the names of Python arguments."""
+    return {name.replace("-", "_"): value for name, value in wishes.items()}
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C breaks off."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress(clip: Path) -> Iterator[Any]:
+    """A bar with frames per second and the time left, on a terminal; and the function that moves it."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(escape(clip.name), total=None, speed="")
+
+        def tell(done: int, total: int | None) -> None:
+            rate = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, speed=f"{rate:.2f} frames/s" if rate else "")
+
+        yield tell

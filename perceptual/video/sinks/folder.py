@@ -1,0 +1,61 @@
+"""A folder of images as a result."""
+
+from pathlib import Path
+
+from ...errors import InvalidOption
+from ...files import sync_folder, write_atomically
+from ...inference import images
+from ..clips import Clip, Frame
+from ..clips.folder import Folder
+from .sink import Sink
+
+
+class FolderSink(Sink):
+    """One image for each frame: with the names of a source that is a folder too, else numbered from 1.
+
+    Args:
+        clip: The source.
+        target: The folder; must not hold anything yet.
+        format: Of the images; one of :data:`perceptual.options.FORMATS`.
+        quality: As for :func:`perceptual.inference.images.encode`.
+        resume: Keep the images that an earlier run left.
+
+    Raises:
+        InvalidOption: The folder holds something, or two images would get one name.
+    """
+
+    def __init__(self, clip: Clip, target: Path, format: str, quality: int, *, resume: bool) -> None:
+        super().__init__(target)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InvalidOption(f"{target}: is not empty; choose another --output")
+        self.format, self.quality = format, quality
+        self.names = [file.stem for file in clip.files] if isinstance(clip, Folder) else None
+        if self.names and len(set(self.names)) < len(self.names):
+            raise InvalidOption(f"{clip.path}: two images differ in their ending alone; rename one")
+        self.part.mkdir(parents=True, exist_ok=True)
+        self.index = 0
+        while resume and self.file(self.done).exists():
+            self.done += 1
+        self.index = self.done
+
+    def file(self, index: int) -> Path:
+        """Where a frame goes."""
+        ending = {"jpeg": "jpg"}.get(self.format, self.format)
+        if self.names is None:
+            return self.part / f"{index + 1:06}.{ending}"
+        return self.part / (f"{self.names[index]}.{ending}" if index < len(self.names) else "none")
+
+    def write(self, frame: Frame) -> None:
+        """See the base class."""
+        write_atomically(self.file(self.index), images.encode(frame.picture, self.format, self.quality))
+        self.index += 1
+
+    def finish(self) -> None:
+        """See the base class; every image is complete."""
+
+    def publish(self) -> None:
+        """See the base class."""
+        if self.target.exists():
+            self.target.rmdir()
+        self.part.rename(self.target)
+        sync_folder(self.target.parent)

@@ -1,0 +1,52 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from perceptual_models import NETWORKS, PAINTINGS
+from perceptual_training.settings import read_recipe
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """A folder without networks of one's own, on a machine without a server."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_what_ships_is_listed_with_its_paintings(run, nowhere, weights):
+    (nowhere / "networks").mkdir()
+    shutil.copy(weights, nowhere / "networks/mine.safetensors")
+    listed = {each["name"]: each for each in json.loads(run("styles", "--json")[1])}
+    assert listed.keys() == {each for each in NETWORKS if not each.startswith("super")} | {"mine"}
+    assert listed["mine"] == {"name": "mine", "where": "networks/mine.safetensors"}
+    scream = listed["the_scream"]
+    assert (scream["title"], scream["artist"], scream["year"]) == ("The Scream", "Edvard Munch", 1893)
+    assert scream["where"] == "ships" and Path(scream["picture"]).name == "the_scream.jpg"
+    status, out, _ = run("styles")
+    assert status == 0 and "The Scream, 1893" in out and "networks/mine.safetensors" in out
+
+
+def test_every_style_that_ships_tells_its_painting():
+    assert PAINTINGS.keys() == {each for each in NETWORKS if not each.startswith("super_resolution")}
+
+
+def test_a_server_that_is_named_must_be_there(run, nowhere):
+    assert run("styles", "--port", "1")[2] == (
+        "perceptual: no server is running on port 1; start one with: perceptual serve\n"
+    )
+
+
+def test_what_a_server_holds_is_listed(run, server):
+    port = server.address.inference_url.rsplit(":", 1)[1]
+    listed = json.loads(run("styles", "--json", "--port", port)[1])
+    assert listed[-1] == {"name": "tiny", "where": "/predictions/tiny"}
+
+
+def test_a_recipe_that_ships_is_found_by_its_name(run):
+    assert read_recipe(Path("the_scream"))["style-image"].resolve().is_file()
+    status, _, err = run("train", "style", "--recipe", "the_screm", "--content-dir", ".")
+    assert status == 1 and err.startswith("perceptual: recipe the_screm: no such file, and none of that name ships (")
+    assert err.endswith("; did you mean the_scream?\n")

@@ -1,0 +1,20 @@
+import pytest
+
+import perceptual
+
+
+@pytest.fixture(scope="session")
+def predictor(weights):
+    return perceptual.load(weights, device="cpu", engine="eager")
+
+
+@pytest.fixture
+def convert(predictor):
+    """Writes a clip anew, frame by frame, without a network."""
+    from perceptual.video import conversion
+    from perceptual.video.options import VideoOptions
+
+    def run(source, target, make=list, resume=False, tell=None, stop=None, **options):
+        return conversion.convert(source, target, [predictor], make, VideoOptions(**options), resume, tell, stop)
+
+    return run
