@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ..errors import InputError, OutOfMemory
+from ..errors import InputError, OutOfMemory, in_one_line
 from ..inference.codecs.process import Decoder
 from .job import Job
 from .places import Place, reason
@@ -69,8 +69,10 @@ class Converter:
             picture = self.convert(content.result(), self.format)
         except (InputError, OutOfMemory) as error:
             return {"status": FAILED, "error": str(error)}
+        except OSError as error:
+            return {"status": FAILED, "error": f"cannot read it: {reason(error)}"}
         except Exception as error:  # whatever it is, the other photos are no worse for it
-            return {"status": FAILED, "error": f"{type(error).__name__}: {reason(error)}"}
+            return {"status": FAILED, "error": f"{type(error).__name__}: {in_one_line(error)}"}
         try:
             self.output.write(result, picture)
         except OSError as error:

@@ -52,7 +52,10 @@ class Job:
             return Conversion(load(files[0], self.device, self.engine), self.options, decode or decoding.decode)
 
     def check(self) -> str:
-        """The word for what it does; raises as :meth:`conversion`, but for the device and the engine."""
+        """The word for what it does; raises as :meth:`conversion`, but for a device that only actors have."""
+        from ..inference.engines import check_name
+
+        check_name(self.engine)
         return replace(self, device="cpu", engine="eager").conversion().done
 
     def notes(self, inputs: Sequence[Place]) -> bytes:

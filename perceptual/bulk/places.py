@@ -132,8 +132,8 @@ def telling(what: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """What a file system says of an error, in few words: of AWS without the number of the request."""
-    if strerror := getattr(error, "strerror", None):
-        return re.split(r" '|\. Detail:", str(strerror))[0]
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     said = first_line(error)
     aws = re.search(r"AWS Error (\w+)[^:]*: (.*?)(?: \(Request ID.*)?$", said)
     return f"{aws[1].lower().replace('_', ' ')}: {aws[2]}" if aws else said

@@ -116,7 +116,7 @@ class Server:
             self.note_held({})  # what was held back has had its trial
             cleanup.callback(self.address.announce(self.ports.inference).unlink, missing_ok=True)
             self.cleanup = cleanup.pop_all()
-        self.running = True
+        self.running = self.front.health.started = True
         atexit.register(self.stop)
         return self
 
@@ -180,6 +180,7 @@ class Server:
         """Notes down which models are held back, as ``name/version``, and the workers they should have."""
         write_held(self.snapshots, held)
         self.front.counters.held.set(len(held))
+        self.front.health.held = [*held]
 
     def make_folders(self) -> None:
         """Makes the private folder, with one for TorchServe and one for logs."""

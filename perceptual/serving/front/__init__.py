@@ -8,6 +8,7 @@
 ``inference``      the inference API; a request of which a worker dies is tried once more
 ``management``     the management API
 ``counters``       what Prometheus is told
+``health``         what Kubernetes and load balancers are told
 ``journal``        what is logged
 ``torchserve``     the way to TorchServe
 =================  ======================================================================
@@ -29,6 +30,7 @@ from .access import Access
 from .bodies import Bodies
 from .connections import HEADERS, IDLE, LINE, Connections
 from .counters import Counters
+from .health import Health
 from .inference import Inference
 from .journal import KEY, Entry, Journal, server_logger
 from .lines import Lines
@@ -76,6 +78,7 @@ class Front:
         self.addresses = (inference, management, metrics)
         self.backend = TorchServe(torchserve)
         self.counters = Counters()
+        self.health = Health(self.backend)
         self.access = Access(folder / "key_file.json")
         self.journal = Journal(folder / "logs")
         self.bodies = Bodies(folder, largest)
@@ -136,6 +139,8 @@ class Front:
     def applications(self) -> list[web.Application]:
         """What is served at the three addresses."""
         inference, management, metrics = (web.Application(middlewares=[self.observe]) for _ in range(3))
+        inference.router.add_get("/live", self.health.live)
+        inference.router.add_get("/ready", self.health.ready)
         inference.router.add_route("*", "/{path:.*}", self.inference.answer, expect_handler=later)
         management.router.add_get("/token", self.management.renew_token)
         management.router.add_route("*", "/{path:.*}", self.management.answer, expect_handler=later)
