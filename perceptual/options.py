@@ -70,7 +70,9 @@ class StyleOptions(PictureOptions):
     stroke: float = setting(0.0, Number(0, 1), "size of the strokes, from 0, fine, to 1, coarse")
     strength: float = setting(1.0, Number(0, 1), "share of the style; the rest is the photo itself")
     keep_colors: bool = setting(False, Switch(), "take only brightness from the style and keep the photo's colours")
-    max_size: int | None = setting(None, Integer(16, 16384), "reduce the photo to this longest side, in pixels, first")
+    max_size: int | None = setting(
+        None, Integer(16, 16384), "reduce the photo to this longest side, in pixels, first, which makes strokes coarser"
+    )
 
 
 @dataclass(frozen=True)

@@ -214,10 +214,10 @@ class Training:
             losses, output = self.step(done, photos)
             self.unusable.update(unusable)
             stopped = done < settings.iterations and parallel.any_of(stop.is_set() or time.monotonic() >= deadline)
-            last = stopped or done == settings.iterations
-            log, save, sample = (
-                last or done % step == 0 for step in (settings.log_step, settings.save_step, settings.sample_step)
-            )
+            end = done == settings.iterations
+            last = stopped or end
+            log, save = (last or done % step == 0 for step in (settings.log_step, settings.save_step))
+            sample = end or done % settings.sample_step == 0  # not for a stop: of many styles it takes minutes
             if log or save or sample:
                 objective = parallel.mean(torch.stack(list(losses.values())).sum())
                 check_health(done, objective, photos, output, self.network, self.run)

@@ -31,6 +31,7 @@ class Job:
         device: As in :func:`perceptual.inference.predictor.load`.
         engine: As there.
         threads: How many an actor computes with on a CPU.
+        own_size: Whether large photos are painted at their own size too.
     """
 
     weights: dict[str, bytes]
@@ -38,18 +39,21 @@ class Job:
     device: str | None
     engine: str
     threads: int
+    own_size: bool = False
 
     def conversion(self, decode: "Decode | None" = None) -> "Conversion":
         """What turns a photo into a result. Raises as :class:`perceptual.inference.conversion.Conversion`."""
         from ..inference.codecs import decoding
-        from ..inference.conversion import Conversion
+        from ..inference.conversion import Conversion, upscaler_on
         from ..inference.predictor import load
 
         with TemporaryDirectory(prefix="perceptual-") as folder:
             files = [Path(folder, name) for name in self.weights]
             for file, content in zip(files, self.weights.values(), strict=True):
                 file.write_bytes(content)
-            return Conversion(load(files[0], self.device, self.engine), self.options, decode or decoding.decode)
+            upscaler = None if self.own_size else upscaler_on(self.device, self.engine)
+            predictor = load(files[0], self.device, self.engine)
+            return Conversion(predictor, self.options, upscaler, decode or decoding.decode)
 
     def check(self) -> str:
         """The word for what it does; raises as :meth:`conversion`, but for a device that only actors have."""
@@ -68,6 +72,7 @@ class Job:
             "device": self.device,
             "engine": self.engine,
             "threads": self.threads,
+            "own_size": self.own_size,
         }
         return json.dumps(told, indent=2).encode()
 

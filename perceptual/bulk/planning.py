@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -82,7 +83,14 @@ def find_tasks(inputs: Sequence[Place], output: Place, format: str | None) -> tu
 
 def identity(place: Place, path: str) -> tuple[str, str]:
     """What is the same for two paths of one file."""
-    return place.filesystem.type_name, os.path.realpath(path) if place.is_local else path
+    folder, _, name = path.rpartition("/")
+    return place.filesystem.type_name, f"{real_folder(folder) if place.is_local else folder}/{name}"
+
+
+@cache
+def real_folder(folder: str) -> str:
+    """A folder's path without links; asked once, as there are many files in each."""
+    return os.path.realpath(folder)
 
 
 def photos_at(place: Place) -> tuple[list[tuple[Photo, PurePosixPath]], list[PurePosixPath]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,12 +84,24 @@ def find_server(port: int | None = None) -> RunningServer:
     Raises:
         ServerError: There is none.
     """
-    announced = filter(None, map(read_state, state_folder().glob("*.json" if port is None else f"{port}.json")))
-    for _, server in sorted(announced, key=lambda each: each[0], reverse=True):
-        if psutil.pid_exists(server.pid):  # otherwise it was killed
-            return server
+    for server in running_servers("*.json" if port is None else f"{port}.json"):
+        return server
     where = "" if port is None else f" on port {port}"
     raise ServerError(f"no server is running{where}; start one with: perceptual serve")
+
+
+def server_running_at(inference_url: str) -> RunningServer | None:
+    """The server of this user at an inference address, whose tokens are therefore known; None if it is another's."""
+    wanted = inference_url.rstrip("/").replace("//localhost:", "//127.0.0.1:")
+    return next((server for server in running_servers("*.json") if server.inference_url == wanted), None)
+
+
+def running_servers(files: str) -> Iterator[RunningServer]:
+    """The servers that are noted in files of a pattern and have not been killed, the one started last first."""
+    announced = filter(None, map(read_state, state_folder().glob(files)))
+    for _, server in sorted(announced, key=lambda each: each[0], reverse=True):
+        if psutil.pid_exists(server.pid):
+            yield server
 
 
 def server_at(management_url: str, key_file: str | Path | None = None) -> RemoteServer:

@@ -1,10 +1,11 @@
 """A connection to one API of a running server, whose failures are errors of this package."""
 
+import os
 import re
 from typing import Any, TypeVar
 
 import requests
-from requests import Response
+from requests import PreparedRequest, Response
 from requests.auth import AuthBase
 from urllib3.exceptions import NewConnectionError
 
@@ -20,9 +21,11 @@ CONNECTING = 5.0  # seconds
 FAILED = re.compile(r"Failed to start workers for model (\S+) version: ([^\s;]+)")  # TorchServe's words
 
 ADVICE = {
+    401: "it wants a key: give --key, in Python auth=KEY",
     403: "make another version the default first: perceptual models set-default",
     404: "perceptual models list shows what there is, and perceptual models register adds to it",
     405: "the server's model API is off: set enable_model_api=true in its config.properties",
+    429: "too many requests: wait a moment, or send fewer at a time",
     409: "unregister it first, or give the new one another --version",
     500: "the reason is in the server's log",
     503: "its workers are busy or down: try again, or scale them up",
@@ -33,22 +36,35 @@ ADVICE = {
 T = TypeVar("T", bound="Client")
 
 
+class Key(AuthBase):
+    """Signs requests with the key of a client, as a proxy in front of servers asks for one."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Signs a request, as :class:`requests.auth.AuthBase` says."""
+        request.headers["Authorization"] = f"Bearer {self.key}"
+        return request
+
+
 class Client:
     """A connection that turns failures into errors of this package.
 
     Args:
         url: Of the API; ``unix:PATH`` for a socket.
-        auth: What signs the requests.
+        auth: What signs the requests; of text, a client's key.
         timeout: Seconds to wait for a reply.
     """
 
-    def __init__(self, url: str, auth: AuthBase | None = None, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, auth: AuthBase | str | None = None, timeout: float = 10.0) -> None:
         self.url = url
         self.base = url.rstrip("/")
         self.timeout = timeout
         self.session = requests.Session()
-        self.session.auth = auth
+        self.session.auth = Key(auth) if isinstance(auth, str) else auth
         self.session.trust_env = False  # no proxy from the environment: the server is on this machine or nearby
+        self.session.verify = os.environ.get("REQUESTS_CA_BUNDLE", True)
         if url.startswith("unix:"):
             self.base = "http://localhost"
             self.session.mount(self.base, SocketAdapter(url.removeprefix("unix:")))

@@ -27,12 +27,13 @@ class InferenceClient(Client):
 
     Args:
         url: The server's inference address.
-        auth: :class:`Tokens` of kind ``inference``; None for a server with token authorization off.
+        auth: :class:`Tokens` of kind ``inference``, or the key of this client for a proxy that asks for one; None for
+            a server that asks for neither.
         timeout: Seconds to wait for a reply.
     """
 
     def __init__(
-        self, url: str = "http://127.0.0.1:8080", auth: AuthBase | None = None, timeout: float = WORKING
+        self, url: str = "http://127.0.0.1:8080", auth: AuthBase | str | None = None, timeout: float = WORKING
     ) -> None:
         super().__init__(url, auth, timeout)
 

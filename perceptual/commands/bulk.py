@@ -10,6 +10,7 @@ from ..options import CollectionOptions, StyleOptions, UpscaleOptions
 from ..settings import Integer, Number, option_name, parse, settings_of
 from .arguments import add_settings, converter, given, report
 from .photos import add_machine, passed_over
+from .stylize import add_own_size
 from .upscale import default_network
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--model", help="a weights file, or the name of a network; default: super_resolution_xSCALE_feature for --scale"
     )
+    add_own_size(parser)
     add_machine(parser)
     add_cluster(parser)
     add_settings(parser, CollectionOptions)
@@ -112,7 +114,7 @@ def read_job(args: Namespace) -> "Job":
         raise InvalidOption(f"scale: {model} does not enlarge {scale} times")
     check_task(wanted, UpscaleOptions if enlarges else StyleOptions, model)
     options = parse(UpscaleOptions, wanted) if enlarges else parse(StyleOptions, wanted)
-    return Job(read_files(model), options, args.device, args.engine, args.cpus)
+    return Job(read_files(model), options, args.device, args.engine, args.cpus, args.own_size)
 
 
 def check_task(wanted: Iterable[str], cls: type, model: str) -> None:

@@ -1,6 +1,7 @@
-"""``perceptual upscale``: larger photos, without a server."""
+"""``perceptual upscale``: larger photos, made here or at a server."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import InvalidOption
@@ -8,11 +9,13 @@ from ..options import UpscaleOptions
 from ..settings import OneOf, parse
 from .arguments import add_settings, converter, given
 from .photos import add_photos, convert, others_below, plan
+from .remote import add_remote, sender
 
-DESCRIPTION = """Enlarges photos 4 or 8 times without a server.
+DESCRIPTION = """Enlarges photos 4 or 8 times, without a server or with one.
 
   perceptual upscale photo.jpg --scale 4 -o large.jpg
   perceptual upscale holiday/ --model mine -o large/ --no-histogram-matching
+  perceptual upscale photo.jpg --url https://example.org --key KEY -o large.jpg
 
 A file that cannot be read, or would become too large, is reported and skipped; the exit status is then 1.
 """
@@ -20,13 +23,14 @@ A file that cannot be read, or would become too large, is reported and skipped; 
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    parser = subparsers.add_parser("upscale", help="enlarge photos without a server", description=DESCRIPTION)
+    parser = subparsers.add_parser("upscale", help="enlarge photos", description=DESCRIPTION)
     factor = OneOf((4, 8))
     parser.add_argument(
         "--scale", type=converter(factor), metavar="{4,8}", help="enlargement factor; default: that of --model, else 4"
     )
     parser.add_argument("--model", help="a weights file, or a network's name; default: super_resolution_xSCALE_feature")
     add_photos(parser)
+    add_remote(parser)
     add_settings(parser, UpscaleOptions)
     parser.set_defaults(run=run)
 
@@ -36,16 +40,27 @@ def run(args: Namespace) -> int:
     options = parse(UpscaleOptions, given(args, UpscaleOptions))
     jobs = plan(args.photos, args.output, options.format)
 
-    from ..inference.conversion import Conversion
-    from ..inference.predictor import load
-
-    predictor = load(args.model or default_network(args.scale), args.device, args.engine)
-    upscale = Conversion(predictor, options)
-    if args.scale not in (None, predictor.network.scale):
-        raise InvalidOption(f"scale: {args.model} enlarges {predictor.network.scale} times, not {args.scale}")
-    return convert(jobs, upscale, upscale.done, args.output, others_below(args.photos))
+    name = args.model or default_network(args.scale)
+    if args.url:
+        factor = {"scale": args.scale} if args.model and args.scale else {}  # of a collection
+        make, done = sender(args, name, given(args, UpscaleOptions) | factor), "enlarged"
+    else:
+        make, done = maker(args, name, options)
+    return convert(jobs, make, done, args.output, others_below(args.photos))
 
 
 def default_network(scale: int | None) -> str:
     """The network that ships for a factor, by default 4."""
     return f"super_resolution_x{scale or 4}_feature"
+
+
+def maker(args: Namespace, name: str, options: UpscaleOptions) -> tuple[Callable[[bytes, str], bytes], str]:
+    """A function that makes, of a photo's content, a result's content in a format, here; and the word for that."""
+    from ..inference.conversion import Conversion
+    from ..inference.predictor import load
+
+    upscale = Conversion(load(name, args.device, args.engine), options)
+    scale = upscale.predictor.network.scale
+    if args.scale not in (None, scale):
+        raise InvalidOption(f"scale: {args.model} enlarges {scale} times, not {args.scale}")
+    return upscale, upscale.done

@@ -362,8 +362,12 @@ def test_what_starts_servers_uses_options_that_there_are(run):
 def test_what_the_image_installs_is_what_is_tested():
     lines = (DEPLOY / "requirements.lock").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    required = [Requirement(each) for each in distribution("torchserve-perceptual").requires]
-    needed = {canonicalize_name(each.name): each for each in required if each.marker is None}
-    assert needed.keys() <= pins.keys()
-    for name, requirement in needed.items():
-        assert requirement.specifier.contains(pins[name]), name
+    image, unit = ((DEPLOY / name).read_text() for name in ("Dockerfile", "perceptual@.service"))
+    python, extras = (re.search(pattern, image)[1] for pattern in (r"FROM python:([\d.]+)-slim", r"/source\[(.+?)\]"))
+    assert f"with Python {python};" in lines[0]
+    by_unit = re.search(r"CHECKOUT\[(.+?)\]", unit)[1].split(",")
+    assert {"serve", "tiff"} <= set(extras.split(",")) <= set(by_unit)
+    for each in map(Requirement, distribution("torchserve-perceptual").requires):
+        for extra in ("", *by_unit):
+            if each.marker is None or each.marker.evaluate({"python_version": python, "extra": extra}):
+                assert each.specifier.contains(pins[canonicalize_name(each.name)]), each

@@ -222,7 +222,12 @@ def test_a_form_that_torchserve_cannot_read_is_a_bad_request(client, torchserve)
     assert torchserve.asked[-1][2]["Content-Type"] == "application/octet-stream"
 
 
-FIELD = b'--xx\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+def field(name):
+    return f'--xx\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n1\r\n'.encode()
+
+
+def form_of(*names):
+    return b"".join(map(field, names)) + b"--xx--\r\n"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +235,7 @@ FIELD = b'--xx\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
 )
 @pytest.mark.parametrize("before", [b"", b"a preamble\r\n", b"\r\n"])
 def test_forms_reach_torchserve_as_it_can_parse_them(client, torchserve, kind, before):
-    form = FIELD * 2 + b"--xx--\r\n"
+    form = form_of("a", "b")
     assert client.post("/predictions/m", data=before + form, headers={"Content-Type": kind}).content == form
     assert torchserve.asked[-1][2]["Content-Type"] == 'multipart/form-data; boundary="xx"'
 
@@ -238,7 +243,7 @@ def test_forms_reach_torchserve_as_it_can_parse_them(client, torchserve, kind, b
 @pytest.mark.parametrize("boundary", ["", "; boundary=", '; boundary="', '; boundary=""', "; boundary=yy"])
 def test_a_form_without_its_boundary_is_a_bad_request(client, torchserve, boundary):
     headers = {"Content-Type": f"multipart/form-data{boundary}"}
-    reply = client.post("/predictions/m", data=FIELD + b"--xx--\r\n", headers=headers)
+    reply = client.post("/predictions/m", data=form_of("a"), headers=headers)
     assert (reply.status_code, reply.json()["error"]) == (400, "InvalidImage")
     assert not torchserve.asked
 
@@ -248,10 +253,18 @@ def test_a_form_has_so_many_fields(folder, torchserve):
     with running(folder, largest=2**24) as front:
         for fields, status in ((MOST_FIELDS, 200), (MOST_FIELDS + 1, 400), (100_000, 400)):
             begin = time.monotonic()
-            reply = Http(inference_of(front)).post(
-                "/predictions/m", data=FIELD * fields + b"--xx--\r\n", headers=headers
-            )
+            reply = Http(inference_of(front)).post("/predictions/m", data=form_of(*range(fields)), headers=headers)
             assert reply.status_code == status and time.monotonic() - begin < 5, fields
+
+
+@pytest.mark.parametrize("before", [b"", b"a preamble\r\n"])
+def test_a_field_that_comes_twice_is_a_bad_request(client, torchserve, before):
+    """Of two photos, TorchServe would pass over one without a word."""
+    headers = {"Content-Type": "multipart/form-data; boundary=xx"}
+    reply = client.post("/predictions/m", data=before + form_of("data", "strength", "data"), headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (400, "InvalidImage")
+    assert "it has 2 fields called 'data'" in reply.json()["detail"]
+    assert not torchserve.asked
 
 
 def test_without_torchserve_it_answers_itself(client, request):

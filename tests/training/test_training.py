@@ -113,6 +113,7 @@ def test_a_budget_of_time_ends_in_a_checkpoint(settings):
     assert torch.load(file, weights_only=True)["iteration"] == 1  # one is always done, so that many runs get there
     assert "stopped after 1 of 10000 iterations; go on with --resume" in (run.sample_path / "train.log").read_text()
     assert read_metadata(run.model_path)["provenance"]["iterations"] == 1  # usable meanwhile
+    assert not (run.sample_path / "samples.png").exists()  # a stop is quick; of many styles, a sheet takes minutes
     assert train_style(run, resume=True) == run.model_path
     assert "minutes" not in read_metadata(run.model_path)["provenance"]["recipe"]
 

@@ -1,12 +1,15 @@
 """Forms (``multipart/form-data``), as TorchServe can parse them: it fails even on some that are right."""
 
-from collections.abc import MutableMapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, MutableMapping
+from email import message_from_bytes
 from email.message import Message
 
 from .bodies import Body
 from .replies import Refusal
 
 MOST_FIELDS = 100  # a photo and its options are about ten
+FIELD_HEAD = 4096  # bytes, in which a field's name is looked for
 # What curl --data-binary says of a photo; TorchServe would take it apart as a form, and fail.
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -16,7 +19,7 @@ def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
     """Brings a request's body and ``Content-Type`` into a form in which TorchServe takes them.
 
     Raises:
-        Refusal: It is no form, though it says so, or has too many fields.
+        Refusal: It is no form, though it says so, or has too many fields, or one of them twice.
     """
     message = Message()
     message["Content-Type"] = headers.get("Content-Type", "")
@@ -36,7 +39,19 @@ def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
         body.start = found[0] + 2  # what comes before is to be ignored (RFC 2046), but TorchServe fails on it
     if begins_at_once + len(found) > MOST_FIELDS + 1:  # one more at the end
         raise bad_form(f"it has more than {MOST_FIELDS} fields")
+    starts = [body.start + len(delimiter)] * begins_at_once + [place + 2 + len(delimiter) for place in found]
+    name, count = Counter(names(body, starts)).most_common(1)[0]
+    if count > 1:  # TorchServe would pass over all but one
+        raise bad_form(f"it has {count} fields called {name[:80]!r}")
     headers["Content-Type"] = f'{MULTIPART}; boundary="{boundary}"'
+
+
+def names(body: Body, starts: Iterable[int]) -> Iterator[str]:
+    """The names of a form's fields, each of which starts somewhere; of those that tell none, a mark of their own."""
+    for start in starts:
+        _, _, head = body.read(start, FIELD_HEAD).partition(b"\r\n\r\n")[0].partition(b"\r\n")
+        name = message_from_bytes(head).get_param("name", header="content-disposition")
+        yield str(name) if name else f"<{start}>"
 
 
 def bad_form(reason: str) -> Refusal:

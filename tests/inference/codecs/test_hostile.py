@@ -51,7 +51,31 @@ def tall_tiles():
     return tiff({tag: value for tag, value in tags.items() if tag not in (273, 278, 279)}, [bytes(9)])
 
 
+def box(kind, content):
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def avif_of_items(count):
+    """An AVIF with so many items more than it needs."""
+    data = bytearray(save(Image.new("RGB", (64, 64)), "AVIF"))
+    table = data.index(b"iinf")
+    item = struct.unpack_from(">I", data, table + 10)[0]
+    described = bytes(data[table + 10 : table + 10 + item])
+    more = b"".join(described[:12] + struct.pack(">H", 100 + i) + described[14:] for i in range(count))
+    for name in (b"meta", b"iinf"):
+        place = data.index(name) - 4
+        struct.pack_into(">I", data, place, struct.unpack_from(">I", data, place)[0] + len(more))
+    struct.pack_into(">H", data, table + 8, 1 + count)
+    pixels = data.index(b"mdat") + 4
+    offset = data.index(struct.pack(">I", pixels), data.index(b"iloc"))
+    struct.pack_into(">I", data, offset, pixels + len(more))
+    return bytes(data[: table + 10 + item]) + more + bytes(data[table + 10 + item :])
+
+
 WHOLE = {
+    "avif: 60,000 items": lambda: avif_of_items(60_000),
+    "avif: 4 million boxes": lambda: save(Image.new("RGB", (64, 64)), "AVIF") + box(b"free", b"") * 4_000_000,
+    "heic: 4 million boxes": lambda: box(b"ftyp", b"heic\0\0\0\0mif1") + box(b"free", b"") * 4_000_000,
     "jpeg: 420,000 scans": lambda: scans(2048, 420_000),
     "jpeg: 1,000 scans of 8192²": lambda: scans(8192, 1000),
     "jpeg: 499 scans of 8192²": lambda: scans(8192, 499),
@@ -106,6 +130,8 @@ def test_a_hostile_file_costs_no_more_than_a_few_seconds(name):
 @pytest.mark.parametrize(
     ("name", "status", "message"),
     [
+        ("avif: 60,000 items", 413, "more items than any picture needs"),
+        ("avif: 4 million boxes", 413, "more than 10,000 boxes"),
         ("jpeg: 420,000 scans", 413, "more than 500 scans"),
         ("jpeg: 499 scans of 8192²", 413, "499 scans of 8192×8192 pixels, more than any picture needs"),
         ("jpeg: 1 million Exif", 413, "more than 10,000 segments"),
@@ -123,6 +149,10 @@ def test_what_a_hostile_file_is_told(name, status, message):
 @pytest.mark.parametrize("name", ["tiff: 14 million strips", "jpeg: 1,900 Exif of 65 KB"])
 def test_what_a_picture_does_not_need_is_dropped(name):
     assert images.decode(WHOLE[name]()).rgb.shape[0] == 3
+
+
+def test_an_avif_of_many_items_is_read():
+    assert images.decode(avif_of_items(1000)).rgb.shape == (3, 64, 64)
 
 
 def test_a_usual_picture_in_many_parts_is_read():

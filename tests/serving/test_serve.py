@@ -1,0 +1,96 @@
+"""The command ``perceptual serve`` itself, as an operator and the system treat it."""
+
+import io
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+from serving_fixtures import Http, wait_for
+
+pytestmark = pytest.mark.serves
+
+NAMES = ("inference", "logs")  # of the lines that say where it answers and what it writes
+REQUESTS = 8
+SPARE_FILES = 6
+
+
+class Serve:
+    """A process of ``perceptual serve``: where it answers and what it says."""
+
+    def __init__(self, process, errors):
+        self.process = process
+        self.errors = errors
+        head = [process.stdout.readline() for _ in range(4)]
+        self.url, self.logs = (re.search(f"^{name} +(.+)$", "".join(head), re.MULTILINE)[1] for name in NAMES)
+
+    def count(self, event):
+        """How many requests have come to an event, ``begin`` or ``end``, by the log of requests."""
+        log = Path(self.logs) / "requests.log"
+        lines = log.read_text().splitlines() if log.exists() else []  # it begins with the first request
+        return [json.loads(line)["event"] for line in lines].count(event)
+
+
+@pytest.fixture(scope="module")
+def serve(model_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    command = [Path(sys.executable).parent / "perceptual", "serve", "tiny", "--model-store", model_store]
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(folder)}
+    with (
+        (folder / "errors").open("w") as errors,
+        subprocess.Popen(
+            [*command, "--port", "0", "--no-tokens"], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        yield Serve(process, folder / "errors")
+        process.terminate()
+
+
+def test_a_lack_of_open_files_passes_and_is_said_once(serve, photo):
+    client = Http(serve.url)
+    assert client.post("/predictions/tiny", data=photo).status_code == 200
+    client.close()
+    pid, limit = serve.process.pid, resource.RLIMIT_NOFILE
+    before = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (psutil.Process(pid).num_fds() + SPARE_FILES, before[1]))
+    try:
+        port = int(serve.url.rpartition(":")[2])
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(10 * SPARE_FILES)]
+        wait_for(lambda: "Too many open files" in serve.errors.read_text(), seconds=20)
+        worked = sum(psutil.Process(pid).cpu_times()[:2])
+        with pytest.raises(TimeoutError):  # the last of them is not even taken
+            idle[-1].settimeout(3)
+            idle[-1].recv(1)
+        assert sum(psutil.Process(pid).cpu_times()[:2]) - worked < 1
+        for each in idle:
+            each.close()
+        assert Http(serve.url, timeout=30).post("/predictions/tiny", data=photo).status_code == 200
+    finally:
+        resource.prlimit(pid, limit, before)
+    assert serve.errors.read_text().count("Too many open files") <= 2
+
+
+def test_sigterm_under_load_answers_all_that_was_taken(serve):
+    buffer = io.BytesIO()
+    Image.effect_noise((600, 400), 80).convert("RGB").save(buffer, "JPEG")
+    before = serve.count("begin")
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        ask = partial(Http(serve.url, timeout=120).post, "/predictions/tiny", data=buffer.getvalue())
+        asked = [pool.submit(ask) for _ in range(REQUESTS)]
+        wait_for(lambda: serve.count("begin") == before + REQUESTS, seconds=30)
+        assert serve.count("end") < before + REQUESTS - 1
+        serve.process.send_signal(signal.SIGTERM)
+        begin = time.monotonic()
+        assert [each.result().status_code for each in asked] == [200] * REQUESTS, time.monotonic() - begin
+    assert serve.process.wait(timeout=60) == 128 + signal.SIGTERM
