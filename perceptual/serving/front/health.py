@@ -55,9 +55,10 @@ class Health:
         listed: Any = await self.torchserve.ask("/models?limit=1000")
         if listed is None:
             return ["TorchServe"]
-        missing = []
-        for name in {each["modelName"] for each in listed["models"]}:
-            for version in await self.torchserve.ask(f"/models/{quote(name)}/all") or ():
-                if version["minWorkers"] and not any(worker["status"] == "READY" for worker in version["workers"]):
-                    missing.append(f"{name}/{version['modelVersion']}")
-        return missing
+        names = sorted({each["modelName"] for each in listed["models"]})
+        versions = [each for name in names for each in await self.torchserve.ask(f"/models/{quote(name)}/all") or ()]
+        return [
+            f"{each['modelName']}/{each['modelVersion']}"
+            for each in versions
+            if each["minWorkers"] and not any(worker["status"] == "READY" for worker in each["workers"])
+        ]
