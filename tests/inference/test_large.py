@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from perceptual.commands import stylize as command
 from perceptual.inference import images, large
 from perceptual.inference.large import fitted, painted_side, stylize_large
 from perceptual.inference.predictor import load
