@@ -41,6 +41,11 @@ def photos(folder, count, size=(40, 30)):
     return folder
 
 
+def converts(process):
+    """Whether a process is an actor of ours, or decodes for one."""
+    return "MapWorker" in process.name() or "codecs.process" in " ".join(process.cmdline())
+
+
 def rows(output):
     """The report, by result."""
     table = pq.read_table(output / "bulk.parquet").to_pylist()
@@ -94,12 +99,13 @@ def test_a_job_cut_by_kill_9_is_completed_by_the_same_command(run, ray_cluster, 
     job = subprocess.Popen([*BULK, *options], stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: job.poll() is not None or len(pictures(output)) >= 5, seconds=250)
-        children = psutil.Process(job.pid).children(recursive=True)
+        children = [each for each in psutil.Process(job.pid).children(recursive=True) if converts(each)]
+        assert children
     finally:
         job.kill()
         job.wait()
     psutil.wait_procs(children, timeout=30)
-    assert not [child for child in children if child.is_running()]  # with the job ends all that it started
+    assert not [child for child in children if child.is_running()]  # nothing goes on writing
     before = pictures(output)
     assert 5 <= len(before) < 60
     times = {name: (output / name).stat().st_mtime_ns for name in before}
