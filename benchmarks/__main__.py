@@ -18,7 +18,7 @@ from pathlib import Path
 from perceptual.commands.arguments import Parser, report
 from perceptual.errors import InvalidOption, PerceptualError
 
-NAMES = ("inference", "memory", "training", "optimization", "serving", "arrivals", "collection")
+NAMES = ("inference", "memory", "training", "optimization", "serving", "collection")
 
 
 def build_parser() -> Parser:

@@ -93,6 +93,8 @@ def test_a_larger_scale_from_a_list(run, ray_cluster, upscaler, tmp_path):
     assert Image.open(tmp_path / "out/0.png").size == (64, 48)
 
 
+@pytest.mark.release
+@pytest.mark.timeout(900)
 def test_a_job_cut_by_kill_9_is_completed_by_the_same_command(run, ray_cluster, weights, tmp_path):
     folder, output = photos(tmp_path / "in", 60), tmp_path / "out"
     options = [str(folder), str(output), "--model", str(weights), "--actors", "1", "--engine", "eager"]

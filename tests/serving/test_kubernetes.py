@@ -222,7 +222,7 @@ needs_nginx = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not
 
 
 @needs_nginx
-@pytest.mark.serves
+@pytest.mark.release
 @pytest.mark.timeout(900)
 def test_a_rolling_update_under_load_loses_no_request(pods, photo):
     first, second = pods(), pods()
