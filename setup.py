@@ -16,7 +16,8 @@ NETWORKS = runpy.run_path(str(HERE / "models/__init__.py"))["NETWORKS"]
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
 EXTRAS = {
-    "bulk": ["pyarrow>=17", "ray[data]>=2.44"],  # folders and buckets of any size, on many machines
+    "bulk": ["pyarrow>=17", "ray[data]>=2.60"],  # folders and buckets of any size, on many machines
+    "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # to other runtimes
     "heif": ["pillow-heif>=0.18"],  # reads HEIC
     "openvino": ["openvino>=2025.0"],  # the engine of that name
     "serve": [
@@ -47,6 +48,7 @@ DEV = [
     "matplotlib>=3.8",
     "moto[s3,server]>=5",  # S3 on this machine
     "mypy==2.4.1",
+    "playwright>=1.49",  # drives the browser that is installed
     "pre-commit>=4",
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -71,6 +73,7 @@ setup(
         "perceptual.bulk",
         "perceptual.client",
         "perceptual.commands",
+        "perceptual.exchange",
         "perceptual.inference",
         "perceptual.inference.codecs",
         "perceptual.serving",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import (
         AlreadyRegistered,
         ArchiveError,
+        ExportError,
         ImageTooLarge,
         InputError,
         InvalidImage,
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyRegistered",
     "ArchiveError",
+    "ExportError",
     "ImageTooLarge",
     "InferenceClient",
     "InputError",

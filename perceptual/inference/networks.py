@@ -19,7 +19,7 @@ from .resampling import resize_bicubic
 
 Normalization = Literal["instance", "batch", "none"]
 Padding = Literal["layer", "border"]
-Upsampling = Literal["resize", "transposed"]
+Upsampling = Literal["resize", "nearest", "transposed"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -176,37 +176,56 @@ class ConvBlock(Stack):
 
 
 class ResizeConvolution(nn.Conv2d):
-    """Enlarges twice, bilinearly, and applies a 3×3 convolution, both at once and without the enlarged copy.
+    """Enlarges twice and applies a 3×3 convolution, both at once and without the enlarged copy.
 
-    Together they are a transposed convolution whose 6×6 kernel is the 3×3 one spread by a tent. Unlike one with free
-    weights, it leaves no checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). Repeating
-    pixels, their other proposal, makes stairs of every gradient, and losses on the features of a network that pools
-    keep them as a grid. The input must be padded by 1.
+    Together they are a transposed convolution whose kernel is the 3×3 one spread by a tent, to 6×6, if pixels are
+    enlarged bilinearly, or by a box, to 4×4, if they are repeated. Unlike one with free weights, it leaves no
+    checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). Repeating pixels makes stairs of
+    every gradient, and losses on the features of a network that pools keep them as a grid. The input must be padded
+    by 1.
+
+    Args:
+        inputs: Channels, C.
+        outputs: Channels, C′.
+        repeat: Whether pixels are repeated.
+        bias: Whether there is one.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, *, repeat: bool, bias: bool) -> None:
         super().__init__(inputs, outputs, 3, bias=bias)
+        self.spread = (1.0, 1.0) if repeat else (0.25, 0.75, 0.75, 0.25)
+
+    @property
+    def padding_of_spread(self) -> int:
+        """Of the transposed convolution, so that it makes exactly 2H×2W pixels."""
+        return (len(self.spread) + 4) // 2
+
+    def spread_kernels(self) -> Tensor:
+        """The kernels of the transposed convolution, C×C′×K×K."""
+        sides = self.weight.new_tensor(self.spread)
+        kernels = F.pad(self.weight.flip(2, 3).flatten(0, 1)[:, None], [len(sides) - 1] * 4)
+        spread = F.conv2d(kernels, torch.outer(sides, sides)[None, None])
+        return spread.view(*self.weight.shape[:2], *spread.shape[2:]).transpose(0, 1)
 
     def forward(self, padded: Tensor) -> Tensor:
         """Maps N×C×(H+2)×(W+2) to N×C′×2H×2W."""
-        sides = self.weight.new_tensor([1, 3, 3, 1]) / 4
-        kernels = F.pad(self.weight.flip(2, 3).flatten(0, 1)[:, None], [3] * 4)
-        spread = F.conv2d(kernels, torch.outer(sides, sides)[None, None]).view(*self.weight.shape[:2], 6, 6)
-        return F.conv_transpose2d(padded, spread.transpose(0, 1), self.bias, stride=2, padding=4)
+        return F.conv_transpose2d(padded, self.spread_kernels(), self.bias, stride=2, padding=self.padding_of_spread)
 
 
 class UpsampleBlock(Stack):
     """Doubles height and width, then normalisation and ReLU.
 
-    ``resize`` is a resize-convolution, ``transposed`` the paper's fractionally strided convolution.
+    ``resize`` and ``nearest`` are resize-convolutions, bilinear or repeating pixels; ``transposed`` is the paper's
+    fractionally strided convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling) -> None:
         bias = normalization == "none"
-        if upsampling == "resize":
-            convolution: list[nn.Module] = [Pad(1, "replicate"), ResizeConvolution(inputs, outputs, bias=bias)]
+        if upsampling == "transposed":
+            convolution: list[nn.Module] = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=bias)]
         else:
-            convolution = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=bias)]
+            resize = ResizeConvolution(inputs, outputs, repeat=upsampling == "nearest", bias=bias)
+            convolution = [Pad(1, "replicate"), resize]
         super().__init__(*convolution, norm_layer(normalization, outputs), nn.ReLU(inplace=True))
 
 
@@ -256,10 +275,14 @@ class StyleNetwork(ImageTransformationNetwork):
             ``none``.
         padding: ``layer`` reflects at every convolution; ``border`` is the paper's one reflection of the input,
             40 px for 5 residual blocks, used up by unpadded residual blocks.
-        upsampling: ``resize`` or the paper's ``transposed`` convolution.
-        output: The paper's scaled ``tanh``, or ``leaky``, the same plus a twentieth of its argument, clamped to [0, 1]
-            in evaluation mode. A saturated tanh has no gradient, so black blobs that appear early would stay; with
-            no tanh at all, the losses' fourth powers make the first steps explode.
+        upsampling: ``resize``, enlarging bilinearly; ``nearest``, repeating pixels; or the paper's ``transposed``
+            convolution.
+        output: The paper's scaled ``tanh``; ``leaky``, the same plus a twentieth of its argument; or ``linear``, the
+            argument alone; the latter two clamped to [0, 1] in evaluation mode. A saturated tanh has no gradient, so
+            black blobs that appear early would stay; with no tanh at all, the losses' fourth powers make the first
+            steps explode.
+        multiple: The sides of images are padded to a multiple of it: 4, as the strides ask for; or 1 leaves them as
+            they are, as other projects do, whose statistics are those of the image alone.
     """
 
     task = "style"
@@ -281,7 +304,8 @@ class StyleNetwork(ImageTransformationNetwork):
         normalization: Normalization = "instance",
         padding: Padding = "layer",
         upsampling: Upsampling = "resize",
-        output: Literal["leaky", "tanh"] = "leaky",
+        output: Literal["leaky", "tanh", "linear"] = "leaky",
+        multiple: Literal[1, 4] = 4,
     ) -> None:
         super().__init__(
             {
@@ -294,6 +318,7 @@ class StyleNetwork(ImageTransformationNetwork):
                 "padding": padding,
                 "upsampling": upsampling,
                 "output": output,
+                "multiple": multiple,
             }
         )
         if in_channels not in (1, 3):
@@ -301,6 +326,9 @@ class StyleNetwork(ImageTransformationNetwork):
         if padding == "border" and normalization == "instance":
             # A large image is run in bands that know its statistics; those of the border would have to be among them.
             raise ValueError("padding border goes with normalization batch or none")
+        if multiple not in (1, 4) or (multiple == 1 and normalization != "instance"):
+            raise ValueError(f"multiple is {multiple}; it is 4, or 1 with normalization instance")
+        self.multiple = multiple
         # Each unpadded residual block eats 2 px on each side of a feature map that is a quarter of the input's size.
         self.border = 8 * num_residuals if padding == "border" else 0
         self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads
@@ -359,7 +387,7 @@ class StyleNetwork(ImageTransformationNetwork):
             transform: Instead of the network's own, as :func:`perceptual.inference.engines.build` makes it.
         """
         height, width = images.shape[-2:]
-        x = pad_to_multiple(images, 4, self.minimum_size)
+        x = pad_to_multiple(images, self.multiple, self.minimum_size)
         if self.border:
             x = F.pad(x, [self.border] * 4, mode="reflect")
         x = (transform or self.transform)(x, *self.conditions(style, len(images)))
@@ -378,9 +406,13 @@ class StyleNetwork(ImageTransformationNetwork):
     def complete(self, x: Tensor) -> Tensor:
         """Images of what the layers make, N×3×H×W."""
         x = x.float()
-        if self.training:
-            return (torch.tanh(x) + self.leak * x + 1) / 2
-        return torch.tanh(x).add_(x, alpha=self.leak).add_(1).div_(2).clamp_(0, 1)  # in place, for the memory
+        if self.config["output"] == "linear":
+            made = x + 1
+        elif self.training:
+            made = torch.tanh(x) + self.leak * x + 1
+        else:
+            made = torch.tanh(x).add_(x, alpha=self.leak).add_(1)  # in place, for the memory
+        return made / 2 if self.training else made.div_(2).clamp_(0, 1)
 
 
 class SuperResolutionNetwork(ImageTransformationNetwork):
@@ -428,6 +460,7 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
         if scale not in (4, 8):
             raise ValueError(f"scale is {scale}; it is 4 or 8")
         self.scale = scale
+        self.minimum_size = 8  # reflection needs more pixels than it pads
         if normalization != "instance":
             self.reach = 4 + 2 * num_residuals + 3  # first layer, residual blocks, and all layers at larger sizes
         last = Convolution(init_features, 3, 9)
@@ -455,7 +488,7 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
         In training mode, a residual output may leave [0, 1] a little. ``transform`` as for the style network.
         """
         height, width = (self.scale * side for side in images.shape[-2:])
-        x = pad_to_multiple(images, 1, 8)  # reflection needs more pixels than it pads
+        x = pad_to_multiple(images, 1, self.minimum_size)
         x = (transform or self.transform)(x)[..., :height, :width].float()
         if self.config["output"] == "tanh":
             return (torch.tanh(x) + 1) / 2

@@ -21,6 +21,7 @@ from .ahead import ahead
 from .clips import Frame, open_clip
 from .options import VideoOptions
 from .sinks import Sink, open_sink
+from .steady import LEVELS, Steady
 
 AT_ONCE = 8  # frames on a GPU; on a CPU, a batch is no faster
 
@@ -85,6 +86,8 @@ def stylize_video(
     make: Make = partial(stylized, predictor, style)
     if enlarger:
         make = both(make, partial(upscaled, enlarger, UpscaleOptions(**shared(wishes, UpscaleOptions))))
+    if wishes.steady != "off":
+        make = Steady(make, LEVELS[wishes.steady])
     return convert(Path(source), Path(target), networks, make, wishes, resume, tell, stop)
 
 
@@ -124,7 +127,8 @@ def convert(
         open_sink(clip, target, options, origin(source, networks, options), resume=resume) as sink,
     ):
         report = VideoReport(target, sink.done, passed_over=clip.passed_over)
-        with closing(ahead(pictures(ahead(iter(clip)), make, at_once, sink.done))) as items:
+        before = sink.last() if sink.done else None
+        with closing(ahead(pictures(ahead(iter(clip)), make, at_once, sink.done, before))) as items:
             write_all(items, sink, report, clip.count, tell, stop)
         report.repeated, report.faults = clip.repeated, clip.faults
         if not report.frames and not report.stopped:
@@ -160,9 +164,12 @@ def write_all(
 
 
 def pictures(
-    items: Generator[Frame | Packet, None, None], make: Make, at_once: int, done: int
+    items: Generator[Frame | Packet, None, None], make: Make, at_once: int, done: int, before: Picture | None
 ) -> Iterator[Frame | Packet]:
-    """The same with what a network makes of the frames, but for the first ``done``, which are left out."""
+    """The same with what a network makes of the frames, but for the first ``done``, which are left out.
+
+    Of these, the last was made into ``before``.
+    """
     batch: list[Frame] = []
     with closing(items):
         for item in items:
@@ -170,6 +177,8 @@ def pictures(
                 yield item
             elif done:
                 done -= 1
+                if not done and before and isinstance(make, Steady):
+                    make.begin(item.picture, before)
             else:
                 batch.append(item)
                 if len(batch) == at_once:

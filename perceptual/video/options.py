@@ -18,4 +18,7 @@ class VideoOptions(CollectionOptions):
     crf: int | None = setting(
         None, Integer(0, 63), "how much the encoder may lose, less is better; default: h264 20, hevc 22, av1 and vp9 30"
     )
+    steady: str = setting(
+        "strong", Choice(("off", "normal", "strong")), "how much strokes stay on what they are painted on (style)"
+    )
     fps: float = setting(25.0, Number(0.01, 1000), "frames per second of a folder of images")

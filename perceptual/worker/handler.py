@@ -329,7 +329,7 @@ def find_image(row: Any) -> bytes | bytearray:
     data = found[0] if found else None
     if data is None:
         raise InvalidImage(f"there is no image in the request; {HOW_TO_SEND}")
-    if not isinstance(data, bytes | bytearray):
+    if not isinstance(data, bytes | bytearray) or data[:64].lstrip()[:1] in (b"{", b"["):
         raise InvalidImage(f"the body is {'text' if isinstance(data, str) else 'JSON'}; {HOW_TO_SEND}")
     return data
 

@@ -28,7 +28,10 @@ def in_bands(network, image, pixels, style=None, **options):
     return result
 
 
-@pytest.mark.parametrize("changes", [{}, {"in_channels": 1}, {"output": "tanh"}])
+IMPORTED = {"output": "linear", "upsampling": "nearest", "multiple": 1}
+
+
+@pytest.mark.parametrize("changes", [{}, {"in_channels": 1}, {"output": "tanh"}, IMPORTED])
 @pytest.mark.parametrize("size", [(160, 48), (101, 70), (33, 203), (1, 600)])
 def test_bands_make_the_same_picture(changes, size):
     network = network_of("default", **changes)

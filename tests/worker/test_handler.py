@@ -247,6 +247,11 @@ BAD = {
     "text": (raw("hello"), (400, "InvalidImage"), "the body is text; send the image itself: curl -T"),
     "json": (raw({"image": "aGVsbG8="}), (400, "InvalidImage"), "the body is JSON; send the image itself: curl -T"),
     "json list": (raw([1, 2]), (400, "InvalidImage"), "the body is JSON"),
+    "unparsed json": (
+        raw(bytearray(b' {"instances": [{"b64": "aGVsbG8="}]}')),
+        (400, "InvalidImage"),
+        "the body is JSON; send the image itself: curl -T",
+    ),
     "nothing": (form(), (400, "InvalidImage"), "no image in the request; send the image itself"),
     "no value": (raw(None), (400, "InvalidImage"), "no image"),
     "another field": (form(image=PHOTO), (400, "InvalidImage"), "form field data"),

@@ -9,6 +9,7 @@ import numpy as np
 from av.filter import Graph
 
 from ...files import move_into_place
+from ...inference.images import Picture
 from ..clips import Clip, Frame
 from ..colours import ANY_UNIT
 from .sink import Sink
@@ -52,14 +53,18 @@ class AnimationSink(Sink):
         self.container = av.open(str(self.part), "w", format=muxer, options=options)
         self.stream: Any = None
         self.graph: Graph | None = None
-        self.last = -LEAST_SECONDS
+        self.written = -LEAST_SECONDS
+
+    def last(self) -> Picture:
+        """See the base class; there is never one."""
+        raise NotImplementedError
 
     def write(self, frame: Frame) -> None:
         """See the base class."""
         time = frame.pts * self.clip.time_base
-        if self.encoder == "gif" and time - self.last < LEAST_SECONDS:
+        if self.encoder == "gif" and time - self.written < LEAST_SECONDS:
             return
-        self.last = time
+        self.written = time
         picture = frame.picture if self.clip.transparent else type(frame.picture)(frame.picture.rgb)
         pixels = np.asarray(picture.to_pil().convert("RGBA"))
         encoded = self.prepared(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgba"))

@@ -6,6 +6,7 @@ its packets are copied into a plain file with its index in front, with the sourc
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ...errors import InvalidOption
 from ...files import move_into_place
+from ...inference.images import Picture
 from ..clips import Clip, Frame, VideoFile
 from ..colours import FromRgb
 from ..options import VideoOptions
@@ -75,6 +77,12 @@ class VideoSink(Sink):
         self.waiting: list[Packet] = []  # copied, before the first frame says the size
         self.container: av.container.OutputContainer | None = None
         check_holds(clip, target)
+
+    def last(self) -> Picture:
+        """See the base class."""
+        with VideoFile(self.part) as clip:
+            frames = (each for each in clip if isinstance(each, Frame))
+            return next(islice(frames, self.done - 1, None)).picture
 
     def write(self, frame: Frame) -> None:
         """See the base class."""

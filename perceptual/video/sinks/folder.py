@@ -5,6 +5,7 @@ from pathlib import Path
 from ...errors import InvalidOption
 from ...files import sync_folder, write_atomically
 from ...inference import images
+from ...inference.images import Picture
 from ..clips import Clip, Frame
 from ..clips.folder import Folder
 from .sink import Sink
@@ -44,6 +45,10 @@ class FolderSink(Sink):
         if self.names is None:
             return self.part / f"{index + 1:06}.{ending}"
         return self.part / (f"{self.names[index]}.{ending}" if index < len(self.names) else "none")
+
+    def last(self) -> Picture:
+        """See the base class."""
+        return images.load(self.file(self.done - 1))
 
     def write(self, frame: Frame) -> None:
         """See the base class."""

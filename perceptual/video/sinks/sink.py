@@ -7,6 +7,7 @@ from types import TracebackType
 
 from av.packet import Packet
 
+from ...inference.images import Picture
 from ..clips import Frame
 
 
@@ -34,6 +35,10 @@ class Sink(ABC):
     @abstractmethod
     def write(self, frame: Frame) -> None:
         """Adds a frame."""
+
+    @abstractmethod
+    def last(self) -> Picture:
+        """The last of the pictures that an earlier run left."""
 
     def copy(self, packet: Packet) -> None:  # noqa: B027
         """Adds a packet of sound or subtitles, where the result can hold it."""

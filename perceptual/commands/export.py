@@ -1,0 +1,51 @@
+"""``perceptual export``: networks for other runtimes."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ..exchange.formats import FORMATS
+from ..options import StyleOptions
+from ..settings import parse, settings_of
+from .arguments import add_setting, working
+
+BAKED = ("style", "stroke")  # the options of a stylization that can be baked in
+DESCRIPTION = """Writes a network for another runtime, and checks that it gives the same picture there.
+
+  perceptual export starry_night --format onnx -o starry_night.onnx
+  perceptual export styles.safetensors --format openvino --style starry_night:0.6,udnie:0.4 -o mixed.xml
+  perceptual export super_resolution_x4_feature --format torchscript -o x4.pt
+
+RGB in [0, 1] comes in and goes out, of any number, height and width. A style or mixture is baked in. Of a network of
+several styles, without --style, the style's numbers are a second input, and a table of them lies beside the file
+(FILE.styles.json). A file whose pictures differ from ours by more than 1/255 is not written. docs/export.md shows how
+to use the files.
+"""
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser("export", help="write a network for another runtime", description=DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="a weights file, or the name of a network that ships")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="for which runtime")
+    endings = ", ".join(f"{ending} for {name}" for name, ending in FORMATS.items())
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=endings)
+    for each in settings_of(StyleOptions):
+        if each.name in BAKED:
+            add_setting(parser, each)
+    parser.add_argument("--float16", action="store_true", help="store weights in half precision: half the size")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Exports a network and says how far its pictures are from ours."""
+    options = parse(StyleOptions, {name: getattr(args, name) for name in BAKED if hasattr(args, name)})
+
+    from ..exchange.exporting import export
+
+    with working() as say:
+        say(f"exporting {args.model}")
+        exported = export(args.model, args.format, args.output, options, half=args.float16)
+    for file in exported.files:
+        print(f"{file}  {file.stat().st_size / 2**20:.2f} MiB")
+    print(f"differs from ours by {exported.mean:.2g} levels of 255 in the mean, by {exported.largest:.2g} at most")

@@ -1,0 +1,55 @@
+"""``perceptual import``: networks of other projects."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..exchange.layouts import LAYOUTS
+from ..naming import checked_name
+
+DESCRIPTION = """Makes of a style network of another project a weights file that gives the same pictures.
+
+  perceptual import mosaic.pth --licence BSD-3-Clause
+  perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o models/mosaic.safetensors
+
+What it is imported from, and under which licence you may use it, stands in the file (perceptual inspect). Known are
+the networks of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-johnson and
+yakhyo/fast-neural-style-transfer. A file that holds more than weights is refused: it could run code.
+"""
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser("import", help="take over a network of another project", description=DESCRIPTION)
+    parser.add_argument("file", type=Path, metavar="FILE", help="what the project saved: .pth, .model, …")
+    parser.add_argument(
+        "--from",
+        dest="layout",
+        choices=LAYOUTS,
+        metavar="PROJECT",
+        help=f"{', '.join(LAYOUTS)}; default: found by the names of the weights",
+    )
+    parser.add_argument(
+        "--licence", required=True, help="under which you may use the network, such as BSD-3-Clause: ask its author"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="weights file; default: the name of FILE, with .safetensors"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> None:
+    """Imports a network, unless the output is there already."""
+    output = args.output or Path(f"{args.file.stem}.safetensors")
+    checked_name(output.stem, f"{output}: name another file by --output")
+    if output.exists():
+        raise InputError(f"{output} is there already: remove it, or name another file by --output")
+
+    from ..exchange.importing import import_network
+    from ..inference.weights import save_network
+
+    network, provenance = import_network(args.file, args.layout, licence=args.licence)
+    save_network(output, network, provenance | {"name": output.stem})
+    print(f"{output} is imported from {provenance['imported']['repository']}. Try it: ", end="")
+    print(f"perceptual stylize PHOTO --model {output} -o stylized.jpg")

@@ -1,0 +1,166 @@
+"""Networks for other runtimes, each checked against ours before it is handed out."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import __version__
+from ..errors import ExportError, InputError, InvalidOption
+from ..files import write_atomically
+from ..inference.networks import StyleNetwork
+from ..inference.predictor import Predictor, load
+from ..options import StyleOptions
+from .formats import FORMATS
+from .portable import portable
+
+TOLERANCE = 1.0  # levels of 255
+# Of the pictures that the check compares: number, height and width. Odd and tiny ones too, as padding is inside.
+CHECKED = (1, 96, 128), (2, 61, 83), (1, 5, 7)
+TABLE = ".styles.json"  # in place of the file's ending
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far its pictures are from ours, in levels of 255.
+
+    Attributes:
+        files: All of them, that asked for last.
+        largest: Difference of a channel of a pixel.
+        mean: Of all differences.
+    """
+
+    files: tuple[Path, ...]
+    largest: float
+    mean: float
+
+
+def export(
+    model: str | Path, format: str, output: str | Path, options: StyleOptions | None = None, *, half: bool = False
+) -> Exported:
+    """Writes a network as another runtime takes it, unless its pictures differ by more than 1/255.
+
+    RGB in [0, 1] comes in and goes out, of any number, height and width. A style or mixture is baked in; of a network
+    of several styles of which none is named, the style is a second input, and a table of them lies beside the file.
+
+    Args:
+        model: A weights file, or the name of a network that ships.
+        format: One of :data:`.formats.FORMATS`.
+        output: The file; for OpenVINO an .xml, with a .bin beside it.
+        options: ``style`` and ``stroke`` are baked in.
+        half: Whether the weights of convolutions are stored in half precision.
+
+    Raises:
+        WeightsError: As :func:`perceptual.inference.predictor.load`.
+        InputError: There is no such style, or ``output`` cannot be named so.
+        ExportError: The pictures differ.
+    """
+    output, options = Path(output), options or StyleOptions()
+    refuse_name(format, output)
+    predictor = load(model, "cpu", engine="eager")
+    several = len(predictor.styles) > 1 and options == StyleOptions()
+    baked = None if several else baked_style(predictor, options)
+    table = style_table(predictor) if several else {}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
+        made = Path(folder) / output.name
+        if table:
+            beside(made).write_text(json.dumps(table, ensure_ascii=False))
+        runtime: ModuleType = import_module(f".{format}", __package__)
+        example = next(examples(predictor, table))
+        facts = describe(predictor, Path(model).stem, options, baked, half=half)
+        runtime.write(portable(predictor.network, baked, half=half), example, facts, made, half)
+        largest, mean = compare(predictor, baked, made, runtime)
+        if not largest <= TOLERANCE:  # nor NaN
+            raise ExportError(f"not written to {output}: its pictures differ from ours by {largest:.3g} levels of 255")
+        files = [*(each for each in Path(folder).iterdir() if each != made), made]
+        for file in files:
+            write_atomically(output.with_name(file.name), file.read_bytes())
+    return Exported(tuple(output.with_name(file.name) for file in files), largest, mean)
+
+
+def refuse_name(format: str, output: Path) -> None:
+    """Raises InputError for a format that is not known, or a file that cannot be called so."""
+    if format not in FORMATS:
+        raise InvalidOption(f"format: expected {', '.join(FORMATS)}, got {format!r}")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: name a file")
+    if output.suffix != FORMATS[format]:
+        raise InputError(f"{output}: name a file that ends in {FORMATS[format]}")
+
+
+def baked_style(predictor: Predictor, options: StyleOptions) -> Tensor | None:
+    """The style to be baked in, 1×P; None where there are no norms. Raises InputError if there is no such style."""
+    if predictor.styles or options.style is None:
+        numbers = predictor.conditions([options])
+        return numbers if numbers.numel() else None
+    raise InvalidOption(f"style: a network for {predictor.network.task} has none")
+
+
+def style_table(predictor: Predictor) -> dict[str, list[list[float]]]:
+    """By style, its numbers for each size of the strokes, S×P."""
+    # Five digits tell all numbers of half precision, as which weights files hold them, apart.
+    styles = cast("StyleNetwork", predictor.network).styles.tolist()
+    rows = [[[float(f"{each:.5g}") for each in size] for size in style] for style in styles]
+    return dict(zip(predictor.styles, rows, strict=True))
+
+
+def beside(output: Path) -> Path:
+    """Where the table of styles of an exported file is."""
+    return output.with_suffix(TABLE)
+
+
+def describe(
+    predictor: Predictor, name: str, options: StyleOptions, baked: Tensor | None, *, half: bool
+) -> dict[str, str]:
+    """What stands in the file: where the network comes from and what was made of it."""
+    provenance = predictor.metadata["provenance"]
+    chosen = {"style": dict(options.style or ()), "stroke": options.stroke} if baked is not None else {}
+    return {
+        "name": name,
+        "description": str(provenance.get("description", "")),
+        "licence": str(provenance.get("licence", "")),
+        "task": predictor.network.task,
+        "scale": str(predictor.network.scale),
+        "options": json.dumps({**chosen, "float16": half}),
+        "styles": json.dumps(predictor.styles if baked is None else []),
+        "config": json.dumps(predictor.metadata["config"]),
+        "provenance": json.dumps(provenance),
+        "exporter": f"torchserve-perceptual {__version__}, torch {torch.__version__}",
+    }
+
+
+def examples(predictor: Predictor, table: Mapping[str, Sequence[Sequence[float]]]) -> Iterator[dict[str, Tensor]]:
+    """Inputs for the exported network: pictures with gradients and noise and, if it takes them, the table's styles."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.tensor([size for style in table.values() for size in style])
+    for number, height, width in CHECKED:
+        coarse, fine = (torch.rand(number, 3, *size, generator=generator) for size in ((6, 8), (height, width)))
+        smooth = F.interpolate(coarse, (height, width), mode="bicubic")
+        inputs = {"images": (smooth + (fine - 0.5) / 4).clamp(0, 1)}
+        if table:
+            inputs["style"] = rows[torch.randint(len(rows), (number,), generator=generator)]
+        yield inputs
+
+
+def compare(predictor: Predictor, baked: Tensor | None, file: Path, runtime: ModuleType) -> tuple[float, float]:
+    """The largest and the mean difference between a file's pictures and ours, in levels of 255."""
+    run = runtime.load(file)
+    table = json.loads(beside(file).read_text()) if beside(file).exists() else {}
+    differences = []
+    for inputs in examples(predictor, table):
+        style = inputs.get("style", baked)
+        with torch.inference_mode():
+            ours = predictor.network(inputs["images"], *([] if style is None else [style]))
+        theirs = torch.from_numpy(run({name: each.numpy() for name, each in inputs.items()}))
+        differences.append((theirs - ours).abs().flatten() * 255)
+    every = torch.cat(differences)
+    return every.max().item(), every.mean().item()

@@ -1,0 +1,61 @@
+"""How other projects name and scale the weights of style networks that have the form of ours.
+
+All of them put a bias before each norm, which the norm takes away again, repeat pixels to enlarge, and end without a
+tanh. They differ in names, in the scale of what the first convolution takes and the last one makes, and in how often a
+residual block adds its input.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A project's.
+
+    Attributes:
+        repository: Where the project is.
+        endings: Its names of the last three convolutions.
+        mean: By channel: the network takes and makes (RGB in [0, 1] − mean) / std.
+        std: See ``mean``.
+        identities: How often a residual block adds its input to what its layers make.
+    """
+
+    repository: str
+    endings: tuple[str, str, str]
+    mean: tuple[float, float, float] = (0, 0, 0)
+    std: tuple[float, float, float] = (1 / 255, 1 / 255, 1 / 255)
+    identities: int = 1
+
+    def convolutions(self, blocks: int) -> dict[str, str]:
+        """By the names of our convolutions, its own, of a network of so many residual blocks."""
+        names = {f"encoder.{i}.0": f"conv{i + 1}.conv2d" for i in range(3)}
+        for i in range(blocks):
+            names |= {f"blocks.{i}.body.{place}": f"res{i + 1}.conv{j}.conv2d" for j, place in ((1, 0), (2, 3))}
+        return names | dict(zip(("decoder.0.1", "decoder.1.1", "decoder.2"), self.endings, strict=True))
+
+    def norms(self, blocks: int) -> Iterator[str]:
+        """Its names of the norms, in the order in which they come."""
+        yield from ("in1", "in2", "in3")
+        yield from (f"res{i + 1}.in{j}" for i in range(blocks) for j in (1, 2))
+        yield from ("in4", "in5")
+
+
+LAYOUTS = {
+    "pytorch-examples": Layout(
+        "pytorch/examples, fast_neural_style", ("deconv1.conv2d", "deconv2.conv2d", "deconv3.conv2d")
+    ),
+    "gordicaleksa": Layout(
+        "gordicaleksa/pytorch-neural-style-johnson",
+        ("up1.conv2d.conv2d", "up2.conv2d.conv2d", "up3.conv2d"),
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+    ),
+    "yakhyo": Layout(
+        "yakhyo/fast-neural-style-transfer",
+        ("upsample_conv1.conv2d", "upsample_conv2.conv2d", "upsample_conv3.conv2d"),
+        identities=2,
+    ),
+}

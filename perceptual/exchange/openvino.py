@@ -1,0 +1,30 @@
+"""OpenVINO files: made of ONNX ones, an .xml with a .bin beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..inference.engines import openvino_core
+from . import onnx
+from .run import Run
+
+
+def write(network: nn.Module, example: Mapping[str, Tensor], facts: Mapping[str, str], path: Path, half: bool) -> None:
+    """Writes a portable network as ``path``, an .xml, and the .bin beside it; arguments as for :func:`.onnx.write`."""
+    openvino_core()  # before any import of openvino
+    import openvino
+
+    between = path.with_suffix(".onnx")
+    onnx.write(network, example, {}, between, half)
+    model = openvino.convert_model(between)
+    between.unlink()
+    for name, value in facts.items():
+        model.set_rt_info(value, ["perceptual", name])
+    openvino.save_model(model, path, compress_to_fp16=half)
+
+
+def load(path: Path) -> Run:
+    """What runs the file, on the CPU in float32."""
+    engine = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda inputs: engine(dict(inputs))[0]

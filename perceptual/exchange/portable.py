@@ -1,0 +1,198 @@
+"""Networks in a form that other runtimes take: whole, of plain layers, for images of any size.
+
+They compute what the networks of :mod:`perceptual.inference.networks` compute. Padding and cropping are part of them,
+kernels are constants, and a style that is baked in stands in the norm layers.
+"""
+
+import copy
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..inference.networks import (
+    ImageTransformationNetwork,
+    InstanceNorm,
+    ResizeConvolution,
+    StyleNetwork,
+    SuperResolutionNetwork,
+)
+from ..inference.resampling import resize_bicubic
+
+HALVED = nn.Conv2d, nn.ConvTranspose2d  # layers whose weights can be kept in half precision
+
+
+def portable(network: ImageTransformationNetwork, style: Tensor | None = None, *, half: bool = False) -> "Portable":
+    """A network of plain layers, from RGB in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W), for any height and width.
+
+    Args:
+        network: In evaluation mode, on the CPU; it stays as it is.
+        style: To be baked in, 1×P. Without it, a network with norms takes styles, N×P, as second input.
+        half: Whether the weights are kept in half precision; they are computed with in float32 all the same.
+    """
+    made: Portable
+    if isinstance(network, SuperResolutionNetwork):
+        made = Upscaler(network)
+    else:
+        network = cast("StyleNetwork", network)
+        needs_style = network.style_numbers > 0 and style is None
+        made = StylizerOfMany(network, None) if needs_style else StylizerOfOne(network, style)
+    made = made.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    return with_halves(made) if half else made
+
+
+class Portable(nn.Module):
+    """What portable networks share: padding that holds for any size.
+
+    Args:
+        layers: All of them, plain.
+        minimum: Sides of the images are padded to so many pixels at least,
+        multiple: to a multiple of this,
+        border: and then by this at all sides, reflected.
+    """
+
+    def __init__(self, layers: nn.Module, minimum: int, multiple: int = 1, border: int = 0) -> None:
+        super().__init__()
+        self.layers = layers
+        self.minimum = minimum
+        self.multiple = multiple
+        self.border = border
+
+    def padded(self, images: Tensor) -> Tensor:
+        """Repeats the edges of images at the right and below, then reflects."""
+        height, width = images.shape[2], images.shape[3]
+        return images.index_select(2, self.places(height)).index_select(3, self.places(width))
+
+    def places(self, side: int) -> Tensor:
+        """From which pixel of a side of the image each of the padded one comes."""
+        padded = max(self.minimum, (side + self.multiple - 1) // self.multiple * self.multiple)
+        places = torch.arange(-self.border, padded + self.border).abs()
+        return torch.minimum(places, 2 * (padded - 1) - places).clamp(max=side - 1)
+
+
+class Stylizer(Portable):
+    """What portable style networks share."""
+
+    def __init__(self, network: StyleNetwork, style: Tensor | None) -> None:
+        super().__init__(plain(network.transform, style), network.minimum_size, network.multiple, network.border)
+        self.linear = bool(network.config["output"] == "linear")
+        self.leak = network.leak
+
+    def complete(self, x: Tensor, images: Tensor) -> Tensor:
+        """Images of what the layers make, as large as those that came in."""
+        x = x[:, :, : images.shape[2], : images.shape[3]]
+        if not self.linear:
+            x = torch.tanh(x) + self.leak * x
+        return ((x + 1) / 2).clamp(0, 1)
+
+
+class StylizerOfOne(Stylizer):
+    """A style network without norms, or with a style baked in; see :func:`portable`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Stylizes images."""
+        return self.complete(self.layers(self.padded(images)), images)
+
+
+class StylizerOfMany(Stylizer):
+    """A style network that takes styles as second input; see :func:`portable`."""
+
+    def forward(self, images: Tensor, style: Tensor) -> Tensor:
+        """Stylizes images, each by its own of the styles N×P."""
+        return self.complete(self.layers(self.padded(images), style), images)
+
+
+class Upscaler(Portable):
+    """A super-resolution network; see :func:`portable`."""
+
+    def __init__(self, network: SuperResolutionNetwork) -> None:
+        super().__init__(plain(network.transform, None), network.minimum_size)
+        self.scale = network.scale
+        self.residual = bool(network.config["output"] == "residual")
+        self.bicubic = bicubic(network.scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Enlarges images."""
+        height, width = images.shape[2], images.shape[3]
+        x: Tensor = self.layers(self.padded(images))[:, :, : self.scale * height, : self.scale * width]
+        if not self.residual:
+            return (torch.tanh(x) + 1) / 2
+        mirrored = images.index_select(2, self.mirrored(height)).index_select(3, self.mirrored(width))
+        enlarged: Tensor = self.bicubic(mirrored)
+        return (enlarged + x).clamp(0, 1)
+
+    def mirrored(self, side: int) -> Tensor:
+        """From which pixel of a side of the image each of the mirrored one comes."""
+        places = torch.arange(-2, side + 2)  # as far as bicubic enlarging looks
+        places = torch.maximum(places, -1 - places)
+        return torch.minimum(places, 2 * side - 1 - places).clamp(min=0)
+
+
+def bicubic(scale: int) -> nn.ConvTranspose2d:
+    """What :func:`resize_bicubic` does to mirrored images when it enlarges: a transposed convolution by its kernel."""
+    impulse = torch.zeros(1, 1, 9, 9)
+    impulse[..., 4, 4] = 1
+    kernel = resize_bicubic(impulse, scale)[..., 5 * scale // 2 : 13 * scale // 2, 5 * scale // 2 : 13 * scale // 2]
+    layer = nn.ConvTranspose2d(3, 3, 4 * scale, scale, 7 * scale // 2, groups=3, bias=False)
+    layer.weight = nn.Parameter(kernel.repeat(3, 1, 1, 1))
+    return layer
+
+
+def plain(layers: nn.Module, style: Tensor | None) -> nn.Module:
+    """A copy of layers whose resize-convolutions are transposed ones, and whose norms may have a style in them."""
+    copied = copy.deepcopy(layers)
+    for parent in list(copied.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, InstanceNorm):
+                setattr(parent, name, PlainNorm(layer) if style is None else baked(layer, style))
+            elif isinstance(layer, ResizeConvolution):
+                setattr(parent, name, transposed(layer))
+    return copied
+
+
+class PlainNorm(InstanceNorm):
+    """An instance norm of which the style can differ from image to image."""
+
+    def __init__(self, norm: InstanceNorm) -> None:
+        super().__init__(norm.features)
+        self.place = norm.place
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Maps N×C×H×W to the same shape, by styles N×P."""
+        scale, shift = self.parameters_of(style)
+        return F.instance_norm(x, eps=self.eps) * scale[..., None, None] + shift[..., None, None]
+
+
+def baked(norm: InstanceNorm, style: Tensor) -> nn.InstanceNorm2d:
+    """A norm with a style, 1×P, in it."""
+    layer = nn.InstanceNorm2d(norm.features, eps=norm.eps, affine=True)
+    scale, shift = norm.parameters_of(style)
+    layer.load_state_dict({"weight": scale[0], "bias": shift[0]})
+    return layer
+
+
+def transposed(layer: ResizeConvolution) -> nn.ConvTranspose2d:
+    """A resize-convolution as the transposed convolution that it is."""
+    kernels, bias = layer.spread_kernels(), layer.bias
+    inputs, outputs, side, _ = kernels.shape
+    made = nn.ConvTranspose2d(inputs, outputs, side, 2, layer.padding_of_spread, bias=bias is not None)
+    made.load_state_dict({"weight": kernels} | ({} if bias is None else {"bias": bias}))
+    return made
+
+
+class Widened(nn.Module):
+    """What is kept in half precision, as float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Widens a tensor."""
+        return x.float()
+
+
+def with_halves(network: Portable) -> Portable:
+    """Keeps the weights of all convolutions in half precision."""
+    for layer in [each for each in network.modules() if isinstance(each, HALVED)]:
+        layer.weight = nn.Parameter(layer.weight.half(), requires_grad=False)
+        parametrize.register_parametrization(layer, "weight", Widened(), unsafe=True)
+    return network

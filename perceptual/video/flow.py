@@ -1,0 +1,90 @@
+"""How frames move: dense optical flow, and where it holds.
+
+The flow is that of dense inverse search (DIS; Kroeger et al. 2016, https://arxiv.org/abs/1603.03590).
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+LONGEST = 640  # pixels; flow is found in frames reduced to this longest side
+# Where the way there and back ends further away than this, a pixel was hidden (Sundaram et al. 2010, section 3).
+RELATIVE, ABSOLUTE = 0.01, 0.5
+LEAST_SEEN = 0.3  # share of a frame that was in the one before; with less, there is a cut between them
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Where a frame's pixels were in the frame before.
+
+    Attributes:
+        flow: What to add to the place of a pixel for its place in the frame before, float32 H×W×2, of x and y in
+            pixels of this array.
+        seen: Whether it could be seen there, float32 H×W, 0 or 1.
+    """
+
+    flow: np.ndarray
+    seen: np.ndarray
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the frame before was of another scene."""
+        return bool(self.seen.mean() < LEAST_SEEN)
+
+    def resized(self, height: int, width: int) -> "Motion":
+        """The same for frames of another size."""
+        size = (width, height)
+        scale = np.array([width / self.flow.shape[1], height / self.flow.shape[0]], np.float32)
+        return Motion(cv2.resize(self.flow, size) * scale, cv2.resize(self.seen, size))
+
+
+class MotionFinder:
+    """Finds the motion between frames of one size, one after another."""
+
+    def __init__(self) -> None:
+        self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self.before: np.ndarray | None = None
+
+    def __call__(self, rgb: Tensor) -> Motion | None:
+        """The motion from the frame before to this, uint8 3×H×W; None for the first, and after a change of size."""
+        before, now = self.before, reduced(rgb)
+        self.before = now
+        if before is None or before.shape != now.shape:
+            return None
+        back = self.flow.calc(now, before, None)
+        forth = self.flow.calc(before, now, None)
+        return Motion(back, seen_before(back, forth))
+
+
+def reduced(rgb: Tensor) -> np.ndarray:
+    """A frame's brightness, uint8, at the size in which flow is found."""
+    grey = cv2.cvtColor(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()), cv2.COLOR_RGB2GRAY)
+    scale = LONGEST / max(grey.shape)
+    if scale < 1:
+        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return np.asarray(grey)
+
+
+def seen_before(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
+    """1 where the way back and forth ends where it began, within the frame; else 0."""
+    there = moved(forth, back)
+    off = ((back + there) ** 2).sum(2)
+    limit = RELATIVE * ((back**2).sum(2) + (there**2).sum(2)) + ABSOLUTE
+    x, y = places(back)
+    inside = (x >= 0) & (y >= 0) & (x <= back.shape[1] - 1) & (y <= back.shape[0] - 1)
+    return np.asarray((off < limit) & inside, np.float32)
+
+
+def moved(image: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """An image H×W×C, each pixel taken from where the flow says."""
+    made: np.ndarray = cv2.remap(image, *places(flow), interpolation, borderMode=cv2.BORDER_REPLICATE)
+    return made
+
+
+def places(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where a flow leads, x and y."""
+    height, width = flow.shape[:2]
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return columns + flow[..., 0], rows + flow[..., 1]

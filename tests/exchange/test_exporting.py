@@ -1,0 +1,248 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import perceptual
+from perceptual.errors import ExportError
+from perceptual.exchange import exporting
+from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
+from perceptual.inference.weights import save_network
+
+GUIDE = (Path(__file__).parents[2] / "docs/export.md").read_text()
+STYLES = ["starry_night", "udnie", "the_scream"]
+# Format, ending, network, and more arguments; each format with and without style inputs, half precision and scales.
+EXPORTS = {
+    "onnx, styles": ("onnx", ".onnx", "styles", []),
+    "openvino, x4, half": ("openvino", ".xml", "x4", ["--float16"]),
+    "torchscript, styles, half": ("torchscript", ".pt", "styles", ["--float16"]),
+    "torchscript, x8": ("torchscript", ".pt", "x8", []),
+    "torchscript, paper": ("torchscript", ".pt", "paper", []),
+    "torchscript, as imported": ("torchscript", ".pt", "imported", []),
+    "torchscript, mixture": (
+        "torchscript", ".pt", "styles", ["--style", "starry_night:3,udnie:1", "--stroke", "0.5"],
+    ),
+}  # fmt: skip
+NEEDS = {"onnx": ("onnxscript", "onnxruntime"), "openvino": ("onnxscript", "openvino"), "torchscript": ()}
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory):
+    """A folder of small networks with random weights, by name."""
+    torch.manual_seed(0)
+    small = {"init_features": 4, "num_residuals": 1}
+    made = {
+        "styles": StyleNetwork(**small, styles=3, sizes=2),
+        "paper": StyleNetwork(**small, **StyleNetwork.presets["paper"]),
+        "imported": StyleNetwork(**small, upsampling="nearest", output="linear", multiple=1),
+        "x4": SuperResolutionNetwork(scale=4, **small),
+        "x8": SuperResolutionNetwork(scale=8, **small),
+    }
+    folder = tmp_path_factory.mktemp("networks")
+    for name, network in made.items():
+        if name in ("styles", "imported"):
+            nn.init.uniform_(network.styles, 0.2, 1.5)
+        elif name != "paper":
+            nn.init.normal_(network.layers[-1].weight, std=0.05)
+        named = {"styles": [{"name": each} for each in STYLES]} if name == "styles" else {}
+        save_network(folder / f"{name}.safetensors", network.eval(), {"licence": "Apache-2.0", **named})
+    return folder
+
+
+def exported_by_command(name, networks, folder):
+    """The file that a command line writes."""
+    from perceptual.commands import main
+
+    format, ending, network, more = EXPORTS[name]
+    for module in NEEDS[format]:
+        pytest.importorskip(module)
+    output = folder / f"{network}{ending}"
+    arguments = ["export", networks / f"{network}.safetensors", "--format", format, "-o", output, *more]
+    assert main([str(each) for each in arguments]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def exported(networks, tmp_path_factory):
+    """Gives, by a name of EXPORTS, the file; each is made once."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = exported_by_command(name, networks, tmp_path_factory.mktemp("exported"))
+        return made[name]
+
+    return get
+
+
+def runner(name, file):
+    """What runs a file by its runtime alone, as a user would."""
+    format = EXPORTS[name][0]
+    if format == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(file)
+        return lambda **inputs: session.run(None, inputs)[0]
+    if format == "openvino":
+        import openvino
+
+        engine = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda **inputs: engine(inputs)[0]
+    network = torch.jit.load(file)
+    return lambda **inputs: network(*map(torch.from_numpy, inputs.values())).numpy()
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_an_exported_file_gives_the_same_pictures_at_any_size(name, networks, exported):
+    file = exported(name)
+    run, network = runner(name, file), EXPORTS[name][2]
+    predictor = perceptual.load(networks / f"{network}.safetensors", "cpu", engine="eager")
+    table = file.with_suffix(".styles.json")
+    options = {"style": {"starry_night": 3, "udnie": 1}, "stroke": 0.5} if "mixture" in name else {}
+    for count, height, width in ((1, 33, 70), (3, 48, 64), (1, 5, 18), (2, 101, 20)):
+        photos = torch.rand(count, 3, height, width)
+        inputs = {"images": photos.numpy()}
+        if "styles" in name:
+            numbers = json.loads(table.read_text())
+            inputs["style"] = np.float32([numbers["the_scream"][1]] * count)
+            options = {"style": "the_scream", "stroke": 1}
+        made = run(**inputs)
+        assert np.abs(made - predictor(photos, **options).numpy()).max() * 255 < 1
+        assert made.dtype == np.float32
+    assert table.exists() == ("styles" in name)
+
+
+def metadata(name, file):
+    format = EXPORTS[name][0]
+    if format == "onnx":
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    if format == "openvino":
+        import openvino
+
+        model = openvino.Core().read_model(file)
+        return {key: model.get_rt_info(["perceptual", key]).astype(str) for key in ("name", "licence", "provenance")}
+    extra = {"perceptual.json": ""}
+    torch.jit.load(file, _extra_files=extra)
+    return json.loads(extra["perceptual.json"])
+
+
+@pytest.mark.parametrize("name", ["onnx, styles", "openvino, x4, half", "torchscript, mixture"])
+def test_metadata_are_inside(name, exported):
+    found = metadata(name, exported(name))
+    assert found["name"] == EXPORTS[name][2] and found["licence"] == "Apache-2.0"
+    assert json.loads(found["provenance"])["licence"] == "Apache-2.0"
+    if "mixture" in name:
+        baked = {"style": {"starry_night": 0.75, "udnie": 0.25}, "stroke": 0.5, "float16": False}
+        assert json.loads(found["options"]) == baked
+
+
+def test_no_path_of_this_machine_is_inside(exported):
+    content = exported("onnx, styles").read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in content and b"site-packages" not in content
+
+
+def test_float16_halves_the_file(exported):
+    half, whole = (exported(name) for name in ("torchscript, styles, half", "torchscript, mixture"))
+    kept = [sum(each.numel() * each.element_size() for each in torch.jit.load(f).parameters()) for f in (half, whole)]
+    assert kept[0] < 0.6 * kept[1]
+
+
+def test_half_kernels_in_onnx_are_widened_and_the_same(exported, tmp_path):
+    import onnx
+
+    from perceptual.exchange.onnx import halve, load
+
+    file = exported("onnx, styles")
+    model = onnx.load(file)
+    halve(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tmp_path / "half.onnx")
+    assert (tmp_path / "half.onnx").stat().st_size < 0.75 * file.stat().st_size  # the rest is names
+    (fine, _) = json.loads(file.with_suffix(".styles.json").read_text())["udnie"]
+    inputs = {"images": np.random.rand(1, 3, 40, 30).astype(np.float32), "style": np.float32([fine])}
+    assert np.abs(load(tmp_path / "half.onnx")(inputs) - load(file)(inputs)).max() * 255 < 1
+
+
+def block(language):
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def test_the_guide_s_python_makes_our_picture(networks, exported, photo, tmp_path):
+    file = exported("onnx, styles")
+    for each in (file, file.with_suffix(".styles.json")):
+        (tmp_path / each.name).write_bytes(each.read_bytes())
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    done = subprocess.run([sys.executable, "-c", block("python")], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Apache-2.0\n"
+    ours = perceptual.load(networks / "styles.safetensors", "cpu", engine="eager")
+    expected = ours.stylize(photo, style="starry_night:0.6,udnie:0.4")
+    found = Image.open(tmp_path / "stylized.png")
+    assert np.abs(np.int16(found) - np.int16(expected)).max() <= 1
+
+
+def test_the_guide_s_triton_configuration_fits(exported):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported("onnx, styles"))
+    configuration = GUIDE[GUIDE.index("platform:") :]
+    for tensor in (session.get_inputs()[0], session.get_outputs()[0]):
+        assert f'name: "{tensor.name}" data_type: TYPE_FP32 dims: [ 3, -1, -1 ]' in configuration
+        assert tensor.type == "tensor(float)" and tensor.shape[1] == 3
+        assert all(isinstance(tensor.shape[i], str) for i in (0, 2, 3))  # any number and size
+    assert session.get_inputs()[1].name == "style" and '{ name: "style" data_type: TYPE_FP32 dims:' in configuration
+
+
+# ---- Refused
+
+
+def test_a_file_that_gives_another_picture_is_not_written(networks, tmp_path, monkeypatch):
+    def wrong(network, style, half):
+        made = true(network, style, half=half)
+        made.leak = 0.0
+        return made
+
+    true = exporting.portable
+    monkeypatch.setattr(exporting, "portable", wrong)
+    with pytest.raises(ExportError, match="differ from ours by .* levels of 255"):
+        exporting.export(networks / "styles.safetensors", "torchscript", tmp_path / "a.pt")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("network", "more", "message"),
+    [
+        ("styles", ["--style", "monet"], "there is no style 'monet' here; the styles are: starry_night"),
+        ("styles", ["--stroke", "0.5"], "style: say which"),
+        ("imported", ["--stroke", "0.5"], "strokes of one size"),
+        ("x4", ["--style", "udnie"], "a network for super-resolution has none"),
+        ("none", [], "is neither a weights file nor the name"),
+    ],
+)
+def test_a_wrong_wish_is_one_sentence(network, more, message, networks, tmp_path, run):
+    model = networks / f"{network}.safetensors"
+    status, out, err = run("export", model, "--format", "torchscript", "-o", tmp_path / "a.pt", *more)
+    assert (status, out) == (1, "") and message in err.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unwritable_target_is_one_sentence(networks, tmp_path, run):
+    (tmp_path / "file").write_text("kept")
+    for output, message in (
+        (tmp_path / "file" / "a.pt", "file"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "a.onnx", "name a file that ends in .pt"),
+    ):
+        status, _, err = run("export", networks / "x4.safetensors", "--format", "torchscript", "-o", output)
+        assert status == 1 and message in err.splitlines()[-1]
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,126 @@
+"""Strokes stay on what they are painted on: measured on pans and zooms whose flow is known."""
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from video_files import make_clip
+
+import perceptual
+from perceptual.inference.images import Picture
+from perceptual.video.flow import MotionFinder, moved, places
+from perceptual.video.steady import LEVELS, Steady
+
+SIZE = 128
+
+
+def clip(photos, affine):
+    """Frames that look at a photo through a window, and the exact flow from each to the one before."""
+    photo = np.asarray(Image.open(photos))
+    columns, rows = np.meshgrid(np.arange(SIZE, dtype=np.float32), np.arange(SIZE, dtype=np.float32))
+    windows = [affine(index) for index in range(6)]  # scale, left, top
+    frames = [
+        cv2.warpAffine(
+            photo,
+            np.float32([[scale, 0, left], [0, scale, top]]),
+            (SIZE, SIZE),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        )
+        for scale, left, top in windows
+    ]
+    flows = [
+        np.stack([(s * columns + x - u) / t - columns, (s * rows + y - v) / t - rows], -1)
+        for (t, u, v), (s, x, y) in pairwise(windows)
+    ]
+    return [torch.from_numpy(frame).permute(2, 0, 1).contiguous() for frame in frames], flows
+
+
+def warping_error(pictures, flows):
+    """Mean squared difference of pictures and the ones before, moved by the exact flow."""
+    errors = []
+    for (before, now), flow in zip(pairwise(pictures), flows, strict=True):
+        x, y = places(flow)
+        inside = (x >= 0) & (y >= 0) & (x <= SIZE - 1) & (y <= SIZE - 1)
+        there = moved(before.permute(1, 2, 0).float().numpy(), flow, cv2.INTER_CUBIC)
+        errors.append(((now.permute(1, 2, 0).float().numpy() - there) ** 2)[inside].mean())
+    return np.mean(errors)
+
+
+PAN = lambda index: (1, 60 + 2.3 * index, 40 + 0.7 * index)  # noqa: E731
+ZOOM = lambda index: (1.2 * 0.99**index, 60 + 0.6 * index, 40 + 0.6 * index)  # noqa: E731
+
+
+@pytest.fixture(scope="module")
+def network():
+    return perceptual.load("starry_night_fast", device="cpu", engine="eager")
+
+
+@pytest.mark.parametrize("affine", [PAN, ZOOM])
+def test_the_warping_error_is_less_than_half(network, affine):
+    from perceptual.options import StyleOptions
+
+    frames, flows = clip("docs/photos/chelsea.jpg", affine)
+
+    def make(given):
+        return network.stylize_pictures(given, [StyleOptions()] * len(given))
+
+    alone = make([Picture(frame) for frame in frames])
+    error = warping_error([each.rgb for each in alone], flows)
+    for level in LEVELS.values():
+        made = iter(alone)
+        steady = Steady(lambda given, made=made: [next(made) for _ in given], level)
+        pictures = [steady([Picture(frame)])[0].rgb for frame in frames]
+        assert warping_error(pictures, flows) < error / 2
+        contrast = [torch.stack([each.float() for each in given]).std() for given in (pictures, [a.rgb for a in alone])]
+        assert contrast[0] > 0.95 * contrast[1]  # not by blurring
+
+
+def test_the_motion_of_a_pan_is_found():
+    frames, flows = clip("docs/photos/chelsea.jpg", PAN)
+    finder = MotionFinder()
+    assert finder(frames[0]) is None
+    motion = finder(frames[1])
+    inner = np.s_[16:-16, 16:-16]
+    assert np.abs(motion.flow - flows[0])[inner].mean() < 0.25
+    assert motion.seen[inner].mean() > 0.9 and not motion.is_cut
+
+
+def test_a_cut_begins_anew():
+    def frames(photo):
+        return [Picture(frame) for frame in clip(photo, PAN)[0][:3]]
+
+    scenes = frames("docs/photos/chelsea.jpg") + frames("docs/photos/china.jpg")
+    shades = iter(range(0, 240, 40))
+    steady = Steady(
+        lambda given: [Picture(torch.full_like(each.rgb, next(shades))) for each in given], LEVELS["strong"]
+    )
+    made = steady(scenes)
+    assert steady.anchor is not None and torch.equal(made[3].rgb, torch.full_like(made[3].rgb, 120))
+
+
+def test_a_run_that_is_gone_on_with_keeps_the_strokes(convert, network, tmp_path):
+    frames, _ = clip("docs/photos/chelsea.jpg", PAN)
+    source = make_clip(tmp_path / "in.mkv", [each.permute(1, 2, 0).numpy() for each in frames], times=range(6))
+    paint = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), np.uint8))
+    fresh = iter(range(100))
+
+    def make(given):  # another painting for each frame
+        return [Picture(paint.roll(37 * next(fresh), 2)) for _ in given]
+
+    def stop_after_3(given):
+        if next(count) == 3:
+            raise RuntimeError("power cut")
+        return make(given)
+
+    count = iter(range(10))
+    with pytest.raises(RuntimeError):
+        convert(source, tmp_path / "out", make=Steady(stop_after_3, LEVELS["strong"]))
+    left = Image.open(tmp_path / "out.part" / "000003.png")
+    convert(source, tmp_path / "out", make=Steady(make, LEVELS["strong"]), resume=True)
+    before, after = (np.asarray(each, np.float32) for each in (left, Image.open(tmp_path / "out" / "000004.png")))
+    inner = np.s_[24:-24, 24:-24]
+    there = moved(before, np.full((SIZE, SIZE, 2), (2.3, 0.7), np.float32), cv2.INTER_CUBIC)
+    assert np.corrcoef(there[inner].ravel(), after[inner].ravel())[0, 1] > 0.7
