@@ -16,7 +16,7 @@ demo: $(READY)
 	@$(BIN)/perceptual demo docs/photos/coffee.jpg
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 test-fast: $(READY)
 	@$(BIN)/python -m pytest -m "not serves and not trains and not release"

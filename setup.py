@@ -42,6 +42,7 @@ EXTRAS = {
 ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 # The checkers exactly, as each of their releases finds something new.
 DEV = [
+    "axe-playwright-python>=0.1.7",
     "grpcio>=1.60",
     "import-linter>=2.4",
     "kubernetes-validate>=1.34",
@@ -52,6 +53,7 @@ DEV = [
     "pre-commit>=4",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff==0.17.6",
     "scipy>=1.11",
     "types-PyYAML",
@@ -95,7 +97,7 @@ setup(
     },
     package_data={
         "perceptual": ["py.typed"],
-        "perceptual.serving": ["config.properties", "log4j2.xml", "metrics.yaml"],
+        "perceptual.serving": ["config.properties", "log4j2.xml", "metrics.yaml", "page/*.*", "page/samples/*.jpg"],
         "perceptual_handlers": ["*.yaml"],
         "perceptual_models": [f"{name}.safetensors" for name in NETWORKS],
         "perceptual_training": ["styles/*.jpg"],

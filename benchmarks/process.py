@@ -48,6 +48,6 @@ def peak(device: torch.device) -> float:
     """The most memory, in GiB, that this process has held so far, as :func:`held`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
-    # getrusage would tell that of the process which began this one, were it more.
+    # getrusage would report the parent's peak if it was higher.
     (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(kib) * 1024 / GIB

@@ -24,7 +24,7 @@ PACKAGES = ("torchserve-perceptual", "torch", "torchvision", "openvino", "torchs
 
 
 def say(message: str) -> None:
-    """Tells how far a benchmark is."""
+    """Shows a benchmark's progress."""
     print(message, file=sys.stderr, flush=True)
 
 

@@ -44,7 +44,7 @@ from .timing import Spread
 MODEL = "style"
 STAGES = ("decode", "infer", "encode")
 PERCENTILES = (50, 95, 99)
-SETTLE = 10.0  # seconds within which the metrics of a reply are told; they take their way through a log
+SETTLE = 10.0  # seconds within which the metrics of a reply appear; they go through a log
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,12 @@ def shares(spent: Mapping[str, float], mean: float) -> Row:
 def times_after(
     address: RunningServer, model: str, before: Mapping[str, tuple[float, int]], replies: int
 ) -> dict[str, tuple[float, int]]:
-    """The same as :func:`read_times`, once it tells of so many more replies. Raises ServerError if it does not."""
+    """As :func:`read_times`, once it counts so many more replies. Raises ServerError if it does not."""
     deadline = time.monotonic() + SETTLE
     wanted = before.get("encode", (0.0, 0))[1] + replies
     while (times := read_times(address, model)).get("encode", (0.0, 0))[1] < wanted:
         if time.monotonic() > deadline:
-            raise ServerError(f"the server's metrics do not tell of all replies of {model}; see {address.logs}")
+            raise ServerError(f"the server's metrics do not count all replies of {model}; see {address.logs}")
         time.sleep(0.1)
     return times
 

@@ -2,13 +2,15 @@
 
 Of every style network its results at the photos' own sizes, a sample sheet, and a strip for its heading; of all
 together, one sheet. Of super-resolution, for each factor the photos' most detailed places beside bicubic and the truth.
-Logs and animations come from trainings and stay as they are; loss curves are drawn from the logs.
+Of the server's page, how it looks in a browser (:mod:`page`, which needs chromium). Logs and animations come from
+trainings and stay as they are; loss curves are drawn from the logs.
 """
 
 from pathlib import Path
 
 import torch.nn.functional as F
 from curves import curves
+from page import screenshots
 from PIL import Image
 from rich.progress import track
 from torch import Tensor
@@ -48,6 +50,8 @@ def main() -> None:
         save(enlargements_sheet(scale), f"pictures/super_resolution_x{scale}.jpg")
     write_atomically(DOCS / "pictures/losses.svg", curves(sorted(DOCS.glob("results/*/train.log"))))
     save(gallery([images.shrink(open_picture(photo), CELL) for photo in PHOTOS], predictors), "pictures/gallery.jpg")
+    for name, picture in screenshots():
+        save(picture, f"pictures/{name}.jpg")
 
 
 def save(picture: Image.Image, name: str) -> None:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class CollectionHandler(ImageHandler):
-    """Stylizes pictures in the style that each asks for, then enlarges those that ask for it.
+    """Stylizes each picture in its requested style, then enlarges it by its requested factor.
 
     Attributes:
         styles: By name of the style: of a network of one, the name of its file.
@@ -89,7 +89,7 @@ class CollectionHandler(ImageHandler):
         return ([self.network_of(options.style)] if options.style else []) + upscalers
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
-        """Each network takes all the pictures that ask for it at once; the styles first."""
+        """Runs each network on a batch of all pictures that need it; styles first."""
         results = list(pictures)
         # A tile may be as large as networks of style bear.
         enlarging = [with_tile_of(each, SuperResolutionNetwork.tile) for each in options]
@@ -110,7 +110,7 @@ class CollectionHandler(ImageHandler):
 
 
 def refuse_unused(options: CollectionOptions, part: type[PictureOptions], needs: str) -> None:
-    """Raises InvalidOption for an option of one part of the work, as there is no such part in a request."""
+    """Raises InvalidOption for options of a step that a request does not include."""
     common = {each.name for each in fields(PictureOptions)}
     for each in fields(part):
         if each.name not in common and getattr(options, each.name) != each.default:
@@ -118,12 +118,12 @@ def refuse_unused(options: CollectionOptions, part: type[PictureOptions], needs:
 
 
 def with_tile_of(options: CollectionOptions, largest: int) -> CollectionOptions:
-    """Options whose tile, if one is asked for, is that large at most."""
+    """Options with ``tile`` limited to a maximum."""
     return replace(options, tile=min(options.tile, largest)) if options.tile else options
 
 
 def grouped(keys: Sequence[T | None]) -> dict[T, list[int]]:
-    """The indices at which each key stands; None is no key."""
+    """Indices by key; None is not a key."""
     groups: dict[T, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         if key is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import (
         AlreadyRegistered,
         ArchiveError,
+        DeadlineExceeded,
         ExportError,
         ImageTooLarge,
         InputError,
@@ -43,11 +44,12 @@ if TYPE_CHECKING:
     from .serving.server import Server
     from .video.conversion import VideoReport, stylize_video, upscale_video
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AlreadyRegistered",
     "ArchiveError",
+    "DeadlineExceeded",
     "ExportError",
     "ImageTooLarge",
     "InferenceClient",

@@ -1,4 +1,4 @@
-"""What a request may ask for, with the same names as header, form field and command-line option."""
+"""Options of a request, with the same names as header, form field and command-line option."""
 
 import math
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Settings: dataclass fields that say what values they take.
+"""Settings: dataclass fields with a kind of value, a default and a help text.
 
-A setting is defined once and serves as a request's header or form field, a command-line option, a recipe's key and a
+A setting is defined once and becomes a request's header or form field, a command-line option, a recipe's key and a
 row of a table in the documentation. :func:`setting` makes such a field, :func:`parse` builds the dataclass from text
-or TOML values, :func:`settings_of` lists the fields for whoever presents them.
+or TOML values, and :func:`settings_of` lists the fields.
 """
 
 import math
@@ -18,10 +18,10 @@ N = TypeVar("N", int, float)
 
 
 class Kind(Protocol):
-    """What values a setting takes; ``str(kind)`` completes the sentence “expected …”."""
+    """The type and range of a setting's values; ``str(kind)`` completes the sentence “expected …”."""
 
     def parse(self, value: Any) -> Any:
-        """The value in its proper type. Raises ValueError if it is none of this kind."""
+        """Converts a value to its type. Raises ValueError if it is not of this kind."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def describe_range(low: float, high: float) -> str:
 
 
 def setting(default: Any, kind: Kind, help: str, group: str = "") -> Any:
-    """A dataclass field that knows its kind, its help text and the group it is shown in.
+    """A dataclass field with its kind, its help text and the group it is shown in.
 
     A default of ``dataclasses.MISSING`` makes it required.
     """
@@ -194,7 +194,7 @@ def settings_of(cls: type) -> list[Field[Any]]:
 
 
 def option_name(each: Field[Any]) -> str:
-    """How a setting is written outside Python: ``keep-colors`` for ``keep_colors``."""
+    """The name of a setting outside Python: ``keep-colors`` for ``keep_colors``."""
     return each.name.replace("_", "-")
 
 
@@ -205,11 +205,11 @@ def described(each: Field[Any]) -> dict[str, Any]:
 
 
 def parse(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Builds a dataclass of settings from values named as by :func:`option_name`.
+    """Builds a dataclass of settings from values by option name.
 
     Raises:
-        InvalidOption: An unknown name, a required one missing, or a value of the wrong kind; the message says what
-            was expected and what came.
+        InvalidOption: An unknown name, a missing required one, or an invalid value; the message says what was
+            expected and what was given.
     """
     known = {option_name(each): each for each in settings_of(cls)}
     if unknown := [name for name in values if name not in known]:
@@ -222,7 +222,7 @@ def parse(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def parse_one(each: Field[Any], value: Any) -> Any:
-    """One value in its proper type. Raises InvalidOption as :func:`parse`."""
+    """Converts one value to its type. Raises InvalidOption as :func:`parse`."""
     kind = each.metadata["kind"]
     try:
         return kind.parse(value)

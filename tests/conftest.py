@@ -3,12 +3,13 @@ import os
 import shutil
 import tempfile
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from training_fixtures import loss_weights, painting, paintings, photos, settings  # noqa: F401
+from training_fixtures import loss_weights, painting, paintings, photos, settings, small_samples, tiny  # noqa: F401
 
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
@@ -23,8 +24,11 @@ MARKS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
+        # Of several processes, as in make test, one runs all tests of a module, and one all that share the server.
+        item.add_marker(pytest.mark.xdist_group("server" if "server" in item.fixturenames else item.path.stem))
         for mark, fixtures in MARKS.items():
             if fixtures & set(item.fixturenames):
                 item.add_marker(mark)
@@ -103,7 +107,7 @@ def server(model_store, without_package, tmp_path_factory):
         shutil.copytree(model_store, store)
         with patch.context() as hidden:  # for TorchServe alone, not for what other tests start
             hidden.setenv("PYTHONPATH", os.pathsep.join(without_package.values()))
-            running = Server(store, port=0).start()
+            running = Server(store, port=0, page_status=True).start()
         with running:
             yield running
 
@@ -113,6 +117,14 @@ def management(server):
     """A client of its management API."""
     with server.address.management() as management:
         yield management
+
+
+@pytest.fixture(params=["aot_eager", pytest.param("inductor", marks=pytest.mark.release)])
+def compiler(request, monkeypatch):
+    """What torch.compile makes of the graphs it finds: the same operations, in seconds, or new code, in a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=request.param))
+    torch._dynamo.reset()
+    return request.param
 
 
 @pytest.fixture

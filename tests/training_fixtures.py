@@ -1,6 +1,9 @@
 """A small VGG of random weights and a folder of photos: real trainings in seconds."""
 
 import json
+import multiprocessing
+import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +15,9 @@ from safetensors.torch import save_file
 from torchvision.models import VGG
 from torchvision.models.vgg import make_layers
 
+from perceptual.commands import main
 from perceptual.settings import parse
-from perceptual_training import loss_network
+from perceptual_training import learning, loss_network, style, styles, task
 from perceptual_training.settings import StyleSettings
 
 # VGG-16's layers, an eighth as wide.
@@ -22,12 +26,26 @@ NARROW = [8, 8, "M", 16, 16, "M", 32, 32, 32, "M", 64, 64, 64, "M", 64, 64, 64, 
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from training_fixtures import narrow_vgg
-from perceptual_training import loss_network
-loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)
-from perceptual.commands import main
-sys.exit(main(sys.argv[1:]))
+from training_fixtures import command_line
+sys.exit(command_line(sys.argv[1:]))
 """
+# Starts processes that have torch imported already.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["training_fixtures", "torch.utils.tensorboard"])
+
+
+def command_line(arguments):
+    """Runs a command line with the narrow VGG-16 in VGG-16's place; returns its exit status."""
+    loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)
+    return main(arguments)
+
+
+def run_as_process(arguments, environment, errors):
+    """The body of a process from :data:`FORKSERVER`: runs a command line, with errors going to a file."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    sys.exit(command_line(arguments))
 
 
 def narrow_vgg(weights=None, init_weights=True):
@@ -97,30 +115,49 @@ def paintings(tmp_path, painting):
 
 
 @pytest.fixture
-def settings(photos, painting, loss_weights, tmp_path):
-    """Settings of a training of six iterations, with what a test changes of them."""
+def small_samples(monkeypatch):
+    """Small pictures on sample sheets, which would take longer than a training of few iterations; gives their side."""
+    side = 64
+    for module in (task, style, styles, learning):
+        monkeypatch.setattr(module, "FRAME_SIZE", side)
+    return side
 
-    def make(**changes):
-        values = {
-            "content-dir": photos,
-            "style-image": painting,
-            "loss-weights": loss_weights,
-            "init-features": 4,
-            "num-residuals": 1,
-            "image-size": 32,
-            "style-size": 32,
-            "batch-size": 2,
+
+@pytest.fixture
+def tiny(photos, loss_weights, small_samples, tmp_path):
+    """Makes a function that gives settings of a training of six iterations, with what a test changes of them."""
+
+    def maker(parse_settings, **own):
+        common = {
+            "content_dir": photos,
+            "loss_weights": loss_weights,
+            "init_features": 4,
+            "num_residuals": 1,
+            "image_size": 32,
+            "batch_size": 2,
             "iterations": 6,
-            "num-workers": 0,
+            "num_workers": 0,
             "samples": 2,
-            "log-step": 2,
-            "save-step": 3,
-            "sample-step": 3,
-            "name": "stripes",
-            "model-path": tmp_path / "models" / "stripes.safetensors",
-            "sample-path": tmp_path / "run",
+            "log_step": 2,
+            "save_step": 3,
+            "sample_step": 6,
+            "model_path": tmp_path / "models" / "weights.safetensors",
+            "sample_path": tmp_path / "run",
             "device": "cpu",
         }
-        return parse(StyleSettings, values | {name.replace("_", "-"): value for name, value in changes.items()})
 
-    return make
+        def make(**changes):
+            values = {**common, **own, **changes}
+            given = {name.replace("_", "-"): value for name, value in values.items() if value is not None}
+            return parse_settings(given)
+
+        return make
+
+    return maker
+
+
+@pytest.fixture
+def settings(tiny, painting, tmp_path):
+    """Settings of a training of one style."""
+    own = {"style_image": painting, "style_size": 32, "name": "stripes"}
+    return tiny(partial(parse, StyleSettings), **own, model_path=tmp_path / "models" / "stripes.safetensors")

@@ -1,4 +1,4 @@
-"""Faults that networks of this kind are known for, as figures: grids in flat areas, and odd borders."""
+"""Measures of typical artefacts: grids in flat areas, and border artefacts."""
 
 from collections.abc import Callable, Sequence
 from statistics import geometric_mean
@@ -36,7 +36,7 @@ def gradient(down: int, right: int) -> Tensor:
 
 
 def grid(image: Tensor) -> float:
-    """How far a grid stands out of an image, 3×H×W in [0, 1] with sides that are multiples of 4.
+    """Relative energy of a grid in an image, 3×H×W in [0, 1] with sides that are multiples of 4.
 
     Energy at the frequencies that upsampling by 2 and 4 can leave, 1/2 and 1/4 cycles per pixel in height, width or
     both, relative to that of frequencies around; of all these, the highest. Around 1 there is no grid.
@@ -62,7 +62,7 @@ def prominence(energy: Tensor, y: int, x: int) -> float:
 
 
 def borders(predictor: Predictor, photos: Sequence[Tensor]) -> dict[str, float]:
-    """How much a result suffers where the photo ends.
+    """How much a result changes near the photo's border because the network lacks context there.
 
     Parts of photos are stylized alone, and with 64 px more around them. What that changes, as the root mean square
     relative to the result's contrast: in the outer 16 px, where the network had to do without their surroundings, and

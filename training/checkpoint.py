@@ -1,4 +1,4 @@
-"""All that a training needs to go on as if it had never stopped."""
+"""Checkpoints: the full state of a training, for exact resuming."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,10 +25,10 @@ class Progress(NamedTuple):
         iteration: Iterations done.
         seconds: Spent on them in all runs together.
         machines: What they ran on, in order, each once.
-        rising_from: The iteration at which the learning rate began to rise: 0, or where a training went on that was
+        rising_from: First iteration of the learning rate's warm-up: 0, or where a training was extended that was
             meant to be shorter.
-        photos: How many there were, on which their order depends; None before the first run.
-        earlier: The trainings that made the weights which this one began with, as these tell, the oldest first.
+        photos: Number of photos, which determines their order; None before the first run.
+        earlier: Trainings that produced the initial weights, from their provenance, oldest first.
     """
 
     iteration: int = 0
@@ -40,11 +40,11 @@ class Progress(NamedTuple):
 
 
 class Unsound(TrainingError):
-    """A checkpoint is damaged, or has numbers that are not finite."""
+    """A checkpoint is damaged, or contains non-finite numbers."""
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before a checkpoint is kept."""
+    """Path of the previous checkpoint, beside the newest."""
     return path.with_stem(f"{path.stem}_previous")
 
 
@@ -56,7 +56,7 @@ def save_checkpoint(
     network: nn.Module,
     optimizers: Sequence[Optimizer],
 ) -> None:
-    """Writes the whole state, atomically, and keeps the one before.
+    """Writes the full state atomically, and keeps the previous checkpoint.
 
     The data's position and the learning rate follow from the iteration.
 
@@ -64,8 +64,8 @@ def save_checkpoint(
         path: The checkpoint.
         progress: How far the training has come.
         settings: Its settings.
-        sources: What it aims at besides: digests by what they are of.
-        network: What is trained, on the device whose random state counts.
+        sources: SHA-256 of the input files, by what they are.
+        network: The network being trained, on the device whose random state is saved.
         optimizers: Of the network.
     """
     device = next(network.parameters()).device
@@ -94,10 +94,10 @@ def load_checkpoint(
 ) -> tuple[Progress, str | None]:
     """Restores network, optimizers and random state in place, from the newest checkpoint that is sound.
 
-    Of several processes each restores the state of the first, as all draw the same numbers.
+    All processes of a distributed training restore the state of rank 0, as they draw the same random numbers.
 
     Returns:
-        How far they had come; and, if the newest checkpoint had to be passed over, why.
+        The progress; and, if the newest checkpoint was skipped, why.
 
     Raises:
         TrainingError: There is no checkpoint, none is sound, or it was made with other settings or for something else.
@@ -122,7 +122,7 @@ def load_checkpoint(
 
 
 def newest_sound(path: Path) -> tuple[Path, dict[str, Any], str | None]:
-    """The newest sound checkpoint of a run: its file, its state, and why a newer one was passed over, if one was.
+    """The newest sound checkpoint of a run: its file, its state, and why a newer one was skipped, if one was.
 
     Raises:
         TrainingError: There is none, or the newest is of another version.
@@ -176,10 +176,10 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Gives an optimizer a state that may come from another device, in the form that this one has here.
+    """Loads an optimizer's state, which may come from another device, in the form this optimizer uses here.
 
-    Loading alone would keep the other's kind of implementation, and the layout of its moments in memory, which fused
-    implementations on a CPU do not look at: they would take one weight's moments for another's.
+    load_state_dict alone would keep the other device's implementation (such as fused) and memory format of the
+    moments. Fused implementations on a CPU ignore the memory format, and would mix up the moments of weights.
     """
     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
         if "fused" in group:
@@ -192,9 +192,9 @@ def restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 def refuse_other_settings(path: Path, old: dict[str, Any], settings: TrainingSettings) -> None:
-    """Raises TrainingError if a setting that decides what is computed has changed.
+    """Raises TrainingError if a setting that affects the result has changed.
 
-    A setting that the checkpoint does not know came later; what it had before is its default.
+    A setting missing from the checkpoint was added later; its value was its default.
     """
     new = plain(settings)
     old = {each.name: plain_value(each.default) for each in settings_of(type(settings))} | old

@@ -1,4 +1,4 @@
-"""A training step, compiled.
+"""Compiling the training step.
 
 A step is some hundred small operations forward and as many backward. Compiled, neighbouring ones become one, which
 saves moving bytes. A fast GPU also waits for Python to start them all: there they are replayed as a CUDA graph, which
@@ -25,16 +25,16 @@ def compiled(
     precision: Callable[[], AbstractContextManager[None]],
     note: Callable[[str], None],
 ) -> Losses:
-    """A step compiled for photos of one shape; or as it is, if that fails.
+    """The step compiled for photos of one shape; the step itself if compilation fails.
 
-    Tried on an example, backwards too, as only then all is compiled. That leaves nothing behind in the network.
+    Compilation is triggered by running an example forward and backward; the network's state is left unchanged.
 
     Args:
         losses: The step.
-        network: Whose gradients it makes.
+        network: The network it computes gradients of.
         example: Photos N×3×H×W in [0, 1].
-        precision: In which the step is run.
-        note: Is told why there is no compiled step.
+        precision: Autocast context of the step.
+        note: Called with the reason if compilation fails.
     """
     quick = torch.compile(losses, mode="reduce-overhead", dynamic=False)
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}

@@ -26,9 +26,9 @@ Crop = Callable[[Tensor], Tensor]
 
 
 def find_photos(folder: Path, split: str, option: str = "--content-dir") -> list[Path]:
-    """Image files anywhere below a folder that belong to a split, sorted by path.
+    """Image files of a split, anywhere below a folder, sorted by path.
 
-    A file's split follows from its name alone, so it stays when others come or go.
+    A file's split depends on its name alone, so adding or removing other files does not change it.
 
     Raises:
         TrainingError: No such folder, no images in it, or none in this split.
@@ -62,12 +62,12 @@ def read_photo(file: Path) -> Tensor:
 
 
 def keeping(device: torch.device) -> Read:
-    """:func:`read_photo` for a GPU, which decodes each photo once and keeps it there."""
+    """:func:`read_photo` with a cache on the GPU: each photo is decoded once."""
     return cache(lambda file: read_photo(file).to(device))
 
 
 def fit_on(device: torch.device, files: Sequence[Path]) -> bool:
-    """Whether a GPU has room for photos, judged by the sizes of some: half of what is free is left for the training."""
+    """Whether photos fit on a GPU, estimated from a sample; half of the free memory is left for the training."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
@@ -75,7 +75,7 @@ def fit_on(device: torch.device, files: Sequence[Path]) -> bool:
 
 
 def mean_size(files: Sequence[Path]) -> float:
-    """Bytes of a photo when it is decoded, in the mean over those that can be opened."""
+    """Mean size of a decoded photo in bytes, over those that can be opened."""
     sizes = []
     for file in files:
         # Reads no more than the header; Pillow raises whatever its formats do. The training names unusable files.
@@ -88,7 +88,7 @@ class RandomCrops(Dataset[Sample]):
     """An endless sequence of random crops: epoch after epoch, each in a new order.
 
     Sample ``i`` depends on ``seed`` and ``i`` alone, not on the workers or on what was drawn before. That makes
-    resuming exact: the position is all the state there is.
+    resuming exact: the position is the only state.
 
     Args:
         files: Image files.
@@ -105,7 +105,7 @@ class RandomCrops(Dataset[Sample]):
         self.read = read
 
     def __getitem__(self, position: int) -> Sample:
-        """A crop, uint8 3×size×size, and the unusable files that were passed over to get it."""
+        """A crop, uint8 3×size×size, and the unusable files that were skipped before it."""
         epoch, place = divmod(position, len(self.files))
         order = epoch_order(self.seed, epoch, len(self.files))
         bad: list[Path] = []
@@ -123,15 +123,15 @@ class RandomCrops(Dataset[Sample]):
 
 
 def resized_crops(size: int) -> Crop:
-    """Random parts of a photo, a third of its area at least, as ``size`` × ``size`` pixels, flipped at random."""
+    """Random crops of at least a third of a photo's area, resized to ``size`` × ``size`` pixels, flipped at random."""
     return v2.Compose([v2.RandomResizedCrop(size, (0.35, 1.0), antialias=True), v2.RandomHorizontalFlip()])
 
 
 def plain_crops(size: int) -> Crop:
     """Random crops of ``size`` × ``size`` pixels as they are, in one of a square's eight orientations.
 
-    All eight, as Lim et al. 2017 (https://arxiv.org/abs/1707.02921) take them: how edges are enlarged does not depend
-    on which way is up, and it makes eight photos of one.
+    The augmentation of Lim et al. 2017 (https://arxiv.org/abs/1707.02921): how edges are enlarged does not depend on
+    the orientation.
     """
     transform = v2.Compose([v2.RandomCrop(size), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
 
@@ -162,7 +162,7 @@ def batches(
 ) -> Iterator[Sample]:
     """Batches ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, with unusable files.
 
-    Of several processes each gets its part of every batch.
+    In a distributed training each process gets its part of every batch.
     """
     if fit_on(device, dataset.files):  # then nothing is left to do for others
         dataset, workers = RandomCrops(dataset.files, dataset.crop, dataset.seed, keeping(device)), 0
@@ -187,7 +187,7 @@ def batches(
 class ErrorsAsValues(Dataset[Sample | TrainingError]):
     """A dataset that returns its errors.
 
-    Raised in a worker, they would reach the user with its traceback, and keep the workers from ending.
+    An exception raised in a worker would be shown with the worker's traceback, and keep the workers from ending.
     """
 
     def __init__(self, dataset: RandomCrops) -> None:
@@ -213,6 +213,6 @@ def collate(samples: Sequence[Sample | TrainingError]) -> Sample | TrainingError
 
 
 def leave_signals_to_main(worker: int) -> None:
-    """Lets a worker live through Ctrl-C or the end of its process group: the main process saves a checkpoint first."""
+    """Makes a data worker ignore SIGINT and SIGTERM: the main process saves a checkpoint first, then ends it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

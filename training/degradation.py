@@ -11,7 +11,7 @@ REACH = 4  # standard deviations after which the blur is cut off
 
 
 def degrade(targets: Tensor, scale: int, degradation: str) -> Tensor:
-    """Reduces photos to what a network of super-resolution will see.
+    """Reduces photos to the inputs of a super-resolution network.
 
     Args:
         targets: Float RGB in [0, 1], N×3×H×W; ``scale`` divides H and W, both at least 5.
@@ -20,7 +20,7 @@ def degrade(targets: Tensor, scale: int, degradation: str) -> Tensor:
             in later papers, reduces alone.
 
     Returns:
-        N×3×(H/scale)×(W/scale) in [0, 1], on 256 levels as an image file's.
+        N×3×(H/scale)×(W/scale) in [0, 1], quantized to 256 levels as in an image file.
 
     Raises:
         ValueError: H or W is not divisible.

@@ -22,7 +22,7 @@ from .sheets import sheet
 from .styles import ManyStyles
 from .task import FRAME_SIZE, prepare, provenance
 
-# What is measured as in the trunk's own training, unless told otherwise.
+# Settings taken from the trunk's own training, unless given.
 LOSSES = (
     "loss-network",
     "content-layers",
@@ -37,11 +37,11 @@ MIDDLE = slice(32, 224)  # of a sample photo; enough for that
 
 
 def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
-    """Settings by option name, and over the defaults the losses of the trunk's own recipe.
+    """Settings by option name; the losses default to those of the trunk's own recipe.
 
     Raises:
-        WeightsError: There is no such trunk, or it is none.
-        InvalidOption: A setting is wrong, or is one that the trunk decides.
+        WeightsError: There is no such file, or it is not a trunk.
+        InvalidOption: A setting is invalid, or determined by the trunk.
     """
     decided = [option_name(each) for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK]
     if refused := [name for name in decided if name in values]:
@@ -81,7 +81,7 @@ def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | N
 
 
 class Learning(ManyStyles):
-    """A trunk with one style, of which nothing but that style is trained.
+    """A frozen trunk with one style, whose parameters alone are trained.
 
     Args:
         settings: What to train; as from :func:`learning_settings`.
@@ -91,16 +91,16 @@ class Learning(ManyStyles):
     settings: LearningSettings
 
     def find_paintings(self) -> list[Painting]:
-        """The painting, with the facts of the catalogue beside it."""
+        """The painting, with its entry of the catalogue beside it."""
         file = self.settings.style_image
         return [open_painting(file, read_catalogue(file.parent / CATALOGUE).get(file.stem, {}))]
 
     def factors_wanted(self) -> dict[str, float]:
-        """None: the painting weighs what every painting of the trunk weighed."""
+        """None: the painting is weighted like those of the trunk."""
         return {}
 
     def build(self, device: torch.device) -> StyleNetwork:
-        """The trunk, frozen, and its style that paints nearest to the painting."""
+        """The trunk, frozen, initialized with its style of the lowest style loss for the painting."""
         trunk, _ = load_network(self.settings.trunk)
         assert isinstance(trunk, StyleNetwork)
         sizes = trunk.config["sizes"]
@@ -117,7 +117,7 @@ class Learning(ManyStyles):
 
     @torch.no_grad()
     def nearest(self, trunk: StyleNetwork) -> int:
-        """Which style of a trunk leaves photos the least style loss after the painting."""
+        """Index of the trunk's style with the lowest style loss for the painting."""
         photos = self.samples[:COMPARED, :, MIDDLE, MIDDLE]
         fine = torch.zeros(len(photos), dtype=torch.long, device=photos.device)
         losses = [

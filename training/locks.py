@@ -1,4 +1,4 @@
-"""What a training holds while it runs, and what killed ones left behind."""
+"""Locks of running trainings, and temporary files that killed ones left behind."""
 
 import atexit
 import fcntl
@@ -19,7 +19,7 @@ LONGEST = 70  # bytes; data workers pass sockets there, whose paths may have 107
 
 @contextmanager
 def locked(path: Path, option: str) -> Iterator[None]:
-    """Keeps a file, which need not exist, to this process for the length of a block, by a lock file beside it.
+    """Context manager: locks a file, which need not exist, by a lock file beside it.
 
     Raises:
         TrainingError: Another process holds it, or its folder cannot be written; names the option that chose it.

@@ -142,7 +142,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
 class Training:
     """One run of a training: what it has to go on, and how far those before it came.
 
-    A method's ``record`` is None in all processes but the first, which writes for all.
+    The ``record`` of a method is None in all processes except rank 0, which writes for all.
     """
 
     def __init__(self, task: Task, settings: TrainingSettings, run: Run, device: torch.device) -> None:
@@ -261,7 +261,7 @@ class Training:
         )
 
     def step(self, done: int, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Takes the step that makes ``done`` iterations; returns the losses and the network's output before it."""
+        """Runs iteration ``done``; returns the losses and the network's output before the update."""
         with self.precision():
             losses, output = self.losses_of(photos)
         terms = torch.stack(list(losses.values()))
@@ -294,7 +294,7 @@ class Training:
         save_checkpoint(self.run.checkpoint, progress, self.settings, self.sources, self.network, self.optimizers)
 
     def progress(self, done: int) -> Progress:
-        """How far the training has come, this run and those before it."""
+        """The progress, over this run and earlier ones."""
         machine = machine_name(self.device)
         if parallel.world_size() > 1:
             machine = f"{parallel.world_size()} × {machine}"
@@ -307,14 +307,14 @@ class Training:
 
 
 def finish(run: Run) -> None:
-    """Writes what there is at the end: the weights, then the animation."""
+    """Writes the final files: the weights, then the animation."""
     if parallel.rank() == 0:
         run.publish()
         animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
 
 
 def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
-    """Digests of the files that decide what comes out, by what they are: a path may hold another some day."""
+    """SHA-256 of the input files by what they are, to detect a path that holds another file later."""
     told = task.provenance()
     initial = find_weights(settings.initial_weights) if settings.initial_weights and settings.initial_share else None
     return {
@@ -326,7 +326,7 @@ def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
 
 
 def earlier_trainings(settings: TrainingSettings) -> tuple[dict[str, Any], ...]:
-    """The trainings that made the weights which a training begins with, as these tell, the oldest first.
+    """The trainings that produced the initial weights, from their provenance, oldest first.
 
     Raises:
         WeightsError: They cannot be read.
@@ -359,7 +359,7 @@ def check_health(done: int, objective: Tensor, photos: Tensor, output: Tensor, n
 
 
 def advice(run: Run) -> str:
-    """What to do about a training that went wrong."""
+    """What to do after a failed training."""
     try:
         kept = f"The last good checkpoint is {newest_sound(run.checkpoint)[0]}, with which --resume goes on"
     except TrainingError:

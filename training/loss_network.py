@@ -42,8 +42,8 @@ class LossNetwork(nn.Module):
 
     Args:
         features: The convolutional part of a VGG, up to the deepest layer that will be asked for.
-        mean: Mean that the weights expect to be taken from images in [0, 1], one value per channel.
-        std: What they expect the rest to be divided by.
+        mean: Mean of the input normalization, for images in [0, 1], one value per channel.
+        std: Standard deviation of the input normalization.
     """
 
     mean: Tensor
@@ -57,7 +57,7 @@ class LossNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(list(std)).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Maps images in [0, 1], N×3×H×W, to the features of ``layers``, N×C×H′×W′ each; computes nothing beyond."""
+        """Maps images in [0, 1], N×3×H×W, to the features of ``layers``, N×C×H′×W′ each; stops after the deepest."""
         wanted = set(layers)
         if missing := wanted - set(self.names):
             raise ValueError(f"no layer {sorted(missing)[0]}; this loss network has {', '.join(self.names)}")
@@ -138,12 +138,12 @@ def load_loss_network(
 
 
 def identity(origin: str) -> str:
-    """What tells weights from others, in the line that says what they are: their digest, or torchvision's name."""
+    """The identifying part of a description of weights: their digest, or torchvision's name."""
     return origin.rpartition("SHA-256")[2]
 
 
 def published(name: str) -> str:
-    """What torchvision's weights are called in the provenance."""
+    """The name of torchvision's weights in the provenance."""
     return f"torchvision {Path(ARCHITECTURES[name].url).name}"
 
 
@@ -171,7 +171,7 @@ def download_state(name: str) -> dict[str, Tensor]:
 
 
 def read_state(name: str, path: Path, sha256: str | None) -> tuple[dict[str, Tensor], Convention, str]:
-    """A local state dictionary, the input convention of its weights, and its SHA-256, after checking what it is."""
+    """A local state dictionary, the normalization its weights expect, and its SHA-256, after verification."""
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if sha256 and not digest.startswith(sha256.lower()):

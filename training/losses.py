@@ -150,5 +150,5 @@ class TotalVariationLoss(nn.Module):
 
 
 def wide(x: Tensor) -> Tensor:
-    """At least float32: squares of half-precision features overflow."""
+    """Converts to float32 at least: squares of half-precision features overflow."""
     return x if x.dtype == torch.float64 else x.float()

@@ -1,4 +1,4 @@
-"""The machine that computes: its name, and how exactly it does."""
+"""The device: its name and its numerical precision."""
 
 import platform
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 
 def exact_float32() -> None:
-    """Has GPUs compute float32 as such, not as TF32, so that what is measured is the same on any machine."""
+    """Disables TF32 on GPUs, so that measurements agree between machines."""
     torch.backends.cudnn.allow_tf32 = False
 
 
@@ -21,7 +21,7 @@ def machine_name(device: torch.device) -> str:
 
 
 def cpu_name() -> str:
-    """The processor's name, as Linux tells it."""
+    """The processor's name, from /proc/cpuinfo."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -29,7 +29,7 @@ def cpu_name() -> str:
 
 @contextmanager
 def bfloat16(device: torch.device, *, enabled: bool) -> Iterator[None]:
-    """Computes in bfloat16 what tolerates it.
+    """Runs eligible operations in bfloat16.
 
     Products of float32 matrices may take bfloat16 factors with sums in float32: the only such products in a training
     are Gram matrices, whose factors are bfloat16 numbers already, so that nothing is lost.

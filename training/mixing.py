@@ -1,4 +1,4 @@
-"""The weights that a training writes: as trained, or with a share of those it began with."""
+"""The weights that a training writes: as trained, or interpolated with the initial weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from .settings import TrainingSettings
 
 
 def initial_weights(settings: TrainingSettings) -> Mapping[str, Tensor]:
-    """The weights that a training begins with, if it keeps a share of them. Raises WeightsError."""
+    """The initial weights, if a share of them is kept. Raises WeightsError."""
     if not settings.initial_weights or not settings.initial_share:
         return {}
     with torch.random.fork_rng(devices=[]):  # a network draws random weights before it is given others
@@ -22,7 +22,7 @@ def initial_weights(settings: TrainingSettings) -> Mapping[str, Tensor]:
 
 @contextmanager
 def mixed_with(network: nn.Module, initial: Mapping[str, Tensor], share: float) -> Iterator[None]:
-    """Gives a network, as long as it lasts, the weights to be written: with a share of those it began with, if any.
+    """Context manager: sets the network to the weights to be written, interpolated with the initial ones, if any.
 
     The straight line between two networks of one origin leads through networks that are as good: network
     interpolation, section 3.4 of Wang et al. 2018 (https://arxiv.org/abs/1809.00219).

@@ -1,4 +1,4 @@
-"""What stylized photos are measured by: the three losses of equation 5 of Johnson et al. 2016."""
+"""The objective of style transfer: the three losses of equation 5 of Johnson et al. 2016."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from .settings import OptimizationSettings, PaintingSettings, weights_by_layer
 
 
 class StyleObjective:
-    """Content, style and total variation of images, weighted.
+    """Weighted sum of content, style and total variation losses.
 
     Args:
         loss_network: On the device, with channels last.
@@ -34,11 +34,11 @@ class StyleObjective:
 
     @torch.no_grad()
     def targets(self, photos: Tensor) -> Features:
-        """What the content of photos N×3×H×W in [0, 1] is compared by."""
+        """Content features of photos N×3×H×W in [0, 1], the targets of the content loss."""
         return self.loss_network(photos.contiguous(memory_format=torch.channels_last), self.content_loss.weights)
 
     def __call__(self, images: Tensor, targets: Features) -> dict[str, Tensor]:
-        """Weighted losses by name, whose sum is the objective, of images N×3×H×W with such targets."""
+        """Weighted losses by name of images N×3×H×W, given their targets; their sum is the objective."""
         features = self.features(images)
         return {
             "content": self.content_loss(features, targets),
@@ -47,7 +47,7 @@ class StyleObjective:
         }
 
     def features(self, images: Tensor) -> Features:
-        """Features of images N×3×H×W at every layer that a loss compares."""
+        """Features of images N×3×H×W at every layer used by a loss."""
         seen = images.contiguous(memory_format=torch.channels_last)
         return self.loss_network(seen, [*self.content_loss.weights, *self.style_loss.weights])
 
@@ -55,15 +55,15 @@ class StyleObjective:
 def build_objective(
     settings: PaintingSettings | OptimizationSettings, paintings: Iterable[Tensor], device: torch.device
 ) -> tuple[StyleObjective, str]:
-    """The objective that settings describe, on a device.
+    """Builds the objective of a training's settings.
 
     Args:
         settings: Layers and weights, and the loss network.
         paintings: The style images, 1×3×H×W in [0, 1] each.
-        device: Where to compute.
+        device: Device of the computation.
 
     Returns:
-        The objective, and one line saying what the loss network's weights are.
+        The objective, and a one-line description of the loss network's weights.
 
     Raises:
         TrainingError: The loss network cannot be loaded.

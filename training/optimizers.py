@@ -1,4 +1,4 @@
-"""What takes the steps: Adam as in the paper, or Muon, with which style needs fewer iterations.
+"""Optimizers: Adam as in the paper, or Muon, which needs fewer iterations for style.
 
 Adam scales the step of every weight by itself. Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)
 takes the weights of a layer as a matrix, and makes its step equally long in all directions that the last gradients
@@ -15,7 +15,7 @@ STYLE_RATE = 5  # of the table of styles, relative to the learning rate: each st
 
 
 class ConvolutionMuon(torch.optim.Muon):
-    """Muon for the kernels of convolutions, as matrices with a row for each of the first dimension.
+    """Muon for convolution kernels, flattened to matrices with one row per index of the first dimension.
 
     Its steps are as long as Adam's usually are at the same learning rate: 0.2 of it, as root mean square of a kernel.
 
@@ -31,7 +31,7 @@ class ConvolutionMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Takes one step, of the kernels' gradients."""
+        """Updates the kernels by their gradients."""
         for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
             if kernel.grad is not None:
                 matrix.copy_(kernel.flatten(1))
@@ -63,5 +63,5 @@ def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer
 
 
 def is_table(parameter: nn.Parameter) -> bool:
-    """Whether it is the table of several styles."""
+    """Whether a parameter is the table of several styles."""
     return parameter.ndim == 3 and parameter.shape[:2].numel() > 1

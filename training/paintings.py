@@ -1,4 +1,4 @@
-"""The paintings of a folder, and what is known of them."""
+"""The paintings of a folder, and the catalogue that describes them."""
 
 import hashlib
 import re
@@ -35,7 +35,7 @@ class Painting:
     Attributes:
         name: Of its style: the file's name without its ending.
         path: The image file.
-        facts: What the catalogue says of it, such as ``title``, ``artist``, ``year`` and ``licence``.
+        facts: Its entry in the catalogue, such as ``title``, ``artist``, ``year`` and ``licence``.
         sha256: Digest of the file.
     """
 
@@ -53,7 +53,7 @@ class Painting:
         return center_crop(self.load(size)[0], [size, size])
 
     def provenance(self) -> dict[str, Any]:
-        """What the weights' metadata say of it."""
+        """Its entry in the weights' metadata."""
         return {"name": self.name, "style_image": self.path.name, "style_image_sha256": self.sha256, **self.facts}
 
 
@@ -82,7 +82,7 @@ def find_paintings(folder: Path) -> list[Painting]:
 
 
 def open_painting(file: Path, facts: dict[str, Any]) -> Painting:
-    """A painting after all that can be wrong with it has been looked for. Raises InputError."""
+    """A painting, after validation. Raises InputError."""
     if not NAME.fullmatch(file.stem):
         raise InvalidOption(f"{file}: a style's name has letters, digits, _, - and . alone: rename the file")
     pixels = images.load(file).opaque()

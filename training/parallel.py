@@ -1,7 +1,7 @@
 """One training on several GPUs or machines: processes started by ``torchrun``, each with a part of every batch.
 
-All processes draw the same random numbers and hold the same weights; what they compute is what one would, but for the
-rounding of sums. The first one, rank 0, alone writes files. Every function here also serves a training of one process.
+All processes draw the same random numbers and hold the same weights; the result is that of one process up to rounding.
+Only rank 0 writes files. Every function here also works in a training of one process.
 """
 
 import os
@@ -38,23 +38,23 @@ def join(device: torch.device, batch_size: int) -> torch.device:
 
 
 def leave() -> None:
-    """Parts from the other processes."""
+    """Leaves the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """This process's number among all."""
+    """Rank of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 class Step(nn.Module):
-    """A network's losses as a module's forward pass, which is where DistributedDataParallel begins."""
+    """A network's losses as the forward pass of a module, as DistributedDataParallel requires."""
 
     def __init__(self, network: nn.Module, losses: Losses) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Step(nn.Module):
 
 
 def synchronized(network: nn.Module, losses: Losses) -> Losses:
-    """The same losses, such that backpropagation leaves the network gradients averaged over all processes.
+    """The losses, with gradients averaged over all processes in the backward pass.
 
     Raises:
         InvalidOption: The network normalizes over all photos of a batch, of which each process sees its own alone.
@@ -93,7 +93,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it holds in any process."""
+    """Whether the flag is set in any process."""
     return bool(total(torch.tensor(int(flag))))
 
 

@@ -26,7 +26,7 @@ HISTORY = 10  # pairs that L-BFGS remembers, each as large as two pictures; 100 
 
 
 class Step(NamedTuple):
-    """A picture on its way, 1×3×H×W in [0, 1], after a number of iterations, and its weighted losses by name."""
+    """The picture after a number of iterations, 1×3×H×W in [0, 1], and its weighted losses by name."""
 
     iteration: int
     image: Tensor
@@ -47,11 +47,11 @@ def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, it
     Args:
         losses: Gives the weighted losses of a picture by name, such as a :class:`.objective.StyleObjective` with the
             targets filled in.
-        start: Where to begin, 1×3×H×W in [0, 1]: the photo, or noise.
-        iterations: How many.
+        start: The initial picture, 1×3×H×W in [0, 1]: the photo, or noise.
+        iterations: Number of iterations.
 
     Yields:
-        The beginning, and then the picture after every iteration, with its losses: ``iterations + 1`` steps.
+        The initial picture, then the picture after every iteration, with its losses: ``iterations + 1`` steps.
 
     Raises:
         TrainingError: A loss or a gradient is no longer finite.
@@ -87,7 +87,7 @@ def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, it
 
 
 def beginning(start: str, photo: Tensor, seed: int = 0) -> Tensor:
-    """Where an optimization of a photo, 1×3×H×W in [0, 1], begins.
+    """The initial picture of an optimization, 1×3×H×W in [0, 1].
 
     Args:
         start: ``photo``: with itself; ``noise``: with white noise of its size, as https://github.com/jcjohnson/neural-style.
@@ -100,7 +100,7 @@ def beginning(start: str, photo: Tensor, seed: int = 0) -> Tensor:
 
 
 class Optimization:
-    """A photo on its way to a style.
+    """Optimization of one photo for a style.
 
     Args:
         settings: As given by the user.
@@ -122,7 +122,7 @@ class Optimization:
         self.objective, _ = build_objective(settings, [painting], self.device)
 
     def steps(self) -> Iterator[Step]:
-        """The picture from its beginning to its last iteration, as from :func:`optimize`."""
+        """All steps, as from :func:`optimize`."""
         photo = self.photo.rgb[None].to(self.device).float() / 255
         start = beginning(self.settings.start, photo, self.settings.seed)
         targets = self.objective.targets(photo)

@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a progress bar, a log, TensorBoard scalars and sample pictures."""
+"""Output of a running training: a progress bar, a log, TensorBoard scalars and sample pictures."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -47,7 +47,7 @@ class Record:
         self.file.close()
 
     def note(self, line: str) -> None:
-        """Says something on the screen and in the log."""
+        """Writes a line on the screen and in the log."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         with naming(self.file.name):
             self.file.write(line + "\n")
@@ -70,14 +70,14 @@ class Record:
             self.board.add_scalar(name, value, done)
 
     def pictures(self, done: int, sheet: Image.Image, frame: Image.Image) -> None:
-        """Keeps the newest sample sheet, and one frame more of the animation."""
+        """Writes the newest sample sheet, and adds a frame to the animation."""
         for picture, file in ((sheet, "samples.png"), (frame, f"evolution/{done:07}.png")):
             with naming(self.folder / file):
                 picture.save(self.folder / file)
         self.board.add_image("samples", pil_to_tensor(sheet), done)
 
     def figures(self, done: int, figures: Mapping[str, float]) -> None:
-        """Records what the sample sheet shows in numbers."""
+        """Records figures that belong to the sample sheet."""
         for name, value in figures.items():
             self.board.add_scalar(name, value, done)
 

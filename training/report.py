@@ -1,4 +1,4 @@
-"""Figures in tables: what the evaluations share."""
+"""Tables of figures, shared by the evaluations."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -20,7 +20,7 @@ def averages(rows: Sequence[Row], *by: str) -> list[Row]:
 
 
 def encoded(text: str) -> bytes:
-    """A report in UTF-8; what a file's name holds that is none, as escapes."""
+    """A report in UTF-8; bytes of file names that are not UTF-8 become escapes."""
     return text.encode(errors="backslashreplace")
 
 

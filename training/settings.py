@@ -1,4 +1,4 @@
-"""What a training can be told: command-line options, keys of a recipe, and their defaults, all in one place."""
+"""Settings of trainings: command-line options, keys of a recipe, and their defaults, all in one place."""
 
 import sys
 from dataclasses import MISSING, asdict, dataclass
@@ -33,7 +33,7 @@ DATA, NETWORK, LOSSES, OPTIMIZATION, OUTPUT = "Data", "Network", "Losses", "Opti
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """What every training can be told."""
+    """Settings of every training."""
 
     content_dir: Path = setting(MISSING, FilePath("a folder"), "folder of photos, flat or nested; required", DATA)
     split: str = setting("train", Choice(("train", "validation", "test")), "share of the photos to train on", DATA)
@@ -119,7 +119,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PaintingSettings(TrainingSettings):
-    """What every training after paintings can be told besides."""
+    """Further settings of every training on paintings."""
 
     in_channels: int = setting(3, OneOf((1, 3)), "3: the network sees colour; 1: only brightness", NETWORK)
     style_layers: tuple[str, ...] = setting(
@@ -136,7 +136,7 @@ class PaintingSettings(TrainingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class StyleSettings(PaintingSettings):
-    """What the training of one style can be told besides."""
+    """Further settings of the training of one style."""
 
     style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
     style_size: int = setting(
@@ -149,7 +149,7 @@ class StyleSettings(PaintingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class StylesSettings(PaintingSettings):
-    """What the training of many styles in one network can be told besides."""
+    """Further settings of the training of many styles in one network."""
 
     style_dir: Path = setting(
         MISSING, FilePath("a folder"), "folder of paintings; paintings.toml in it may name them; required", DATA
@@ -174,7 +174,7 @@ class StylesSettings(PaintingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class LearningSettings(PaintingSettings):
-    """What the learning of a painting on a trunk can be told besides, and its own defaults."""
+    """Further settings of learning a painting on a trunk, and its own defaults."""
 
     trunk: Path = setting(
         MISSING,
@@ -201,7 +201,7 @@ class LearningSettings(PaintingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResolutionSettings(TrainingSettings):
-    """What a super-resolution training can be told besides, and its own defaults."""
+    """Further settings of a super-resolution training, and its own defaults."""
 
     image_size: int = setting(288, Integer(32), "side of the targets, in pixels; photos are cropped, not resized", DATA)
     degradation: str = setting(
@@ -223,7 +223,7 @@ class SuperResolutionSettings(TrainingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What an evaluation of super-resolution can be told."""
+    """Settings of an evaluation of super-resolution."""
 
     model: tuple[str, ...] = setting(
         MISSING, Several(Text("a network")), "weights files or names of networks; required"
@@ -244,14 +244,14 @@ class EvaluationSettings:
 
 
 def as_in(cls: type, name: str) -> Any:
-    """A setting that another dataclass has too."""
+    """A copy of a setting of another dataclass."""
     each = next(each for each in settings_of(cls) if each.name == name)
     return setting(each.default, each.metadata["kind"], each.metadata["help"], each.metadata["group"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationSettings:
-    """What an optimization of a picture can be told."""
+    """Settings of an optimization of a picture."""
 
     style_image: Path = as_in(StyleSettings, "style_image")
     style_size: int = as_in(StyleSettings, "style_size")
@@ -274,7 +274,7 @@ class OptimizationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleEvaluationSettings:
-    """What an evaluation of style networks can be told."""
+    """Settings of an evaluation of style networks."""
 
     model: tuple[str, ...] = as_in(EvaluationSettings, "model")
     content: Path = setting(MISSING, FilePath("a folder"), "folder of photos; required")
@@ -298,7 +298,7 @@ class StyleEvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ManyStylesEvaluationSettings:
-    """What an evaluation of a network of many styles can be told."""
+    """Settings of an evaluation of a network of many styles."""
 
     model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
     style_dir: Path = setting(MISSING, FilePath("a folder"), "folder of its paintings; required")
@@ -320,7 +320,7 @@ PATHS = {
     for each in settings_of(cls)
     if isinstance(each.metadata["kind"], FilePath)
 }
-# What may differ between a run and its continuation without changing what is computed.
+# Settings that may change on resume, as they do not affect the result.
 FREE_ON_RESUME = PATHS.keys() | {
     "compile",
     "initial_share",

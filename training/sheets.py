@@ -20,7 +20,7 @@ def sheet(rows: Sequence[Sequence[Tensor]]) -> Image.Image:
 
 
 def animate(frames: Sequence[Path], path: Path) -> None:
-    """Joins pictures to an endless GIF that rests on the last one."""
+    """Writes pictures as an endless GIF that pauses on the last one."""
     if frames:
         pictures = [Image.open(frame).convert("RGB") for frame in frames]
         durations = [120] * (len(pictures) - 1) + [2000]  # milliseconds

@@ -1,4 +1,4 @@
-"""Stopping in good order at Ctrl-C or the end of a process group."""
+"""Graceful shutdown on SIGINT and SIGTERM."""
 
 import signal
 import threading

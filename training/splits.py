@@ -1,4 +1,4 @@
-"""Which photos are trained on, and which are kept for looking and measuring."""
+"""The split of the photos into training, validation and test sets."""
 
 import hashlib
 import os

@@ -82,7 +82,7 @@ class StyleTransfer:
         return sheet([(photo, self.painting, out) for photo, out in zip(self.samples, outputs, strict=True)])
 
     def figures(self) -> dict[str, float]:
-        """None beside the losses."""
+        """None: the losses say it all."""
         return {}
 
     def frame(self) -> Image.Image:
@@ -94,7 +94,7 @@ class StyleTransfer:
         save_network(path, self.network, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:
-        """Where the weights come from, in words and numbers."""
+        """Provenance of the weights, for their metadata."""
         image = self.settings.style_image
         return provenance(
             self.settings,

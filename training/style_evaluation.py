@@ -1,4 +1,4 @@
-"""How good style networks are, in figures and side by side: against optimization of the picture itself.
+"""Evaluation of style networks, in figures and side by side, against optimization of the picture itself.
 
 On photos that were not trained on, the losses that a network was trained with: of its output, of the untouched photo,
 and of pictures optimized by the same losses, from the photo or from noise. The number of iterations after which these
@@ -258,7 +258,7 @@ def is_layer(name: str) -> bool:
 
 
 def worth(mean: Row, rows: Sequence[Row], most: int) -> str:
-    """How many iterations a network is worth: the median over the photos, and the range; nothing for other methods."""
+    """Number of iterations that match a network: median over the photos, and range; empty for other methods."""
     same = [row for row in rows if all(row[name] == mean[name] for name in ("painting", "size", "method"))]
     if "worth" not in same[0]:
         return ""
@@ -270,7 +270,7 @@ def worth(mean: Row, rows: Sequence[Row], most: int) -> str:
 
 
 def shown(name: str, value: Any) -> str:
-    """A figure with as many digits as it deserves."""
+    """A figure with its significant digits."""
     if not isinstance(value, float):
         return f"{value}²" if name == "size" else str(value)
     if name == "of the photo's" or name in ("border", "centre"):

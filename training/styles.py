@@ -52,8 +52,8 @@ def train_styles(settings: StylesSettings, *, resume: bool = False) -> Path | No
 class ManyStyles:
     """Network and losses of a training of many styles, on a device.
 
-    A painting that the photos are far from, by their style loss, would outweigh others. So each painting's weight is
-    the inverse of that loss, and all count the same.
+    A painting for which photos have a high style loss would outweigh the others. So each painting's weight is the
+    inverse of that loss.
 
     Args:
         settings: What to train; as given by the user.
@@ -79,7 +79,7 @@ class ManyStyles:
         self.reached: dict[str, float] = {}
 
     def find_paintings(self) -> list[Painting]:
-        """What to learn. Raises as :func:`.paintings.find_paintings`."""
+        """The paintings to learn. Raises as :func:`.paintings.find_paintings`."""
         assert isinstance(self.settings, StylesSettings)
         return find_paintings(self.settings.style_dir)
 
@@ -94,12 +94,12 @@ class ManyStyles:
         )
 
     def factors_wanted(self) -> dict[str, float]:
-        """By which factor a painting weighs more or less than others."""
+        """The user's factors for single paintings."""
         assert isinstance(self.settings, StylesSettings)
         return factors_by_name(self.settings.style_factors, self.paintings)
 
     def balance(self, device: torch.device) -> Tensor:
-        """The factor of the style loss after each painting, at each size."""
+        """Factor of the style loss for each painting, at each size."""
         settings = self.settings
         crops = RandomCrops(find_photos(settings.content_dir, settings.split), self.crops, settings.seed)
         own = own_losses(self.objective, batches(crops, 4, 0, MEASURED // 4, 0, device))
@@ -143,7 +143,7 @@ class ManyStyles:
 
     @torch.no_grad()
     def remaining(self, photo: Tensor, outputs: Tensor, number: int) -> Tensor:
-        """The style loss of a stylized photo as a share of the photo's own, in the mean over sizes."""
+        """Style loss of a stylized photo relative to the photo's own, averaged over sizes."""
         sizes = len(outputs)
         which = torch.arange(number * sizes, (number + 1) * sizes, device=outputs.device)
         of_each = self.objective.style_loss.of_each
@@ -151,7 +151,7 @@ class ManyStyles:
         return (of_each(self.objective.features(outputs), which) / own).mean()
 
     def figures(self) -> dict[str, float]:
-        """Of each style, what is left of the photo's own style loss on the sheet."""
+        """Style loss on the sheet relative to the untouched photo's, for each style."""
         return self.reached
 
     def frame(self) -> Image.Image:
@@ -163,7 +163,7 @@ class ManyStyles:
         save_network(path, self.network, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:
-        """Where the weights come from, in words and numbers."""
+        """Provenance of the weights, for their metadata."""
         return provenance(
             self.settings,
             name=self.settings.name or "styles",
@@ -176,7 +176,7 @@ class ManyStyles:
 
 @torch.no_grad()
 def own_losses(objective: StyleObjective, photos: Any) -> Tensor:
-    """The mean style loss of photos as they are, all layers with a weight of 1, after each of K paintings: K numbers.
+    """Mean style loss of untouched photos for each of K paintings, all layer weights 1: K numbers.
 
     Args:
         objective: Of the paintings.

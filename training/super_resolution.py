@@ -108,7 +108,7 @@ class SuperResolution:
         return sheet(list(zip(*columns, strict=True)))
 
     def figures(self) -> dict[str, float]:
-        """None beside the losses."""
+        """None: the losses say it all."""
         return {}
 
     def frame(self) -> Image.Image:
@@ -120,7 +120,7 @@ class SuperResolution:
         save_network(path, self.network, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:
-        """Where the weights come from, in words and numbers."""
+        """Provenance of the weights, for their metadata."""
         return provenance(
             self.settings,
             name=name_of(self.settings),

@@ -1,4 +1,4 @@
-"""How good super-resolution is, in figures and side by side: against bicubic, on images of known high resolution.
+"""Evaluation of super-resolution, in figures and side by side, against bicubic on images of known high resolution.
 
 PSNR and SSIM are measured as in the literature on super-resolution: on images of 8 bits, without a border as wide as
 the factor, on the Y of ITU-R BT.601 (16 to 235), as MATLAB's ``rgb2ycbcr`` gives it, and on RGB; SSIM with the Gaussian
@@ -112,7 +112,7 @@ def readable_images(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def divisible(image: Tensor, scale: int) -> Tensor:
-    """An image 3×H×W without the rows and columns that are left over when ``scale`` divides it."""
+    """An image 3×H×W cropped to multiples of ``scale``."""
     height, width = (side - side % scale for side in image.shape[1:])
     return image[:, :height, :width]
 
@@ -131,7 +131,7 @@ def enlargements(
 
 
 def lpips() -> Metric | None:
-    """LPIPS by AlexNet, of images in [0, 1]; None where its weights are not at hand."""
+    """LPIPS by AlexNet, for images in [0, 1]; None if its weights are not in PyTorch's cache."""
     file = AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
     if not Path(torch.hub.get_dir(), "checkpoints", file).is_file():
         return None
@@ -195,7 +195,7 @@ def markdown(means: Sequence[Row], rows: Sequence[Row], count: int, origin: str)
 
 
 def shown(name: str, value: Any) -> str:
-    """A figure with as many digits as it deserves."""
+    """A figure with its significant digits."""
     if not isinstance(value, float):
         return f"×{value}" if name == "scale" else str(value)
     digits = {"PSNR": 2, "SSIM": 4, "LPIP": 4}

@@ -43,6 +43,18 @@ class ServerAddress:
         """What signs requests to one of its APIs."""
         return Tokens(self.key_file, kind, self.management_url) if self.key_file else None
 
+    def page(self) -> str:
+        """An address at which the server's page lets one browser in.
+
+        Raises:
+            ServerError: It has no page, or at a socket, which no browser can open.
+        """
+        if self.inference_url.startswith("unix:"):
+            raise ServerError(f"the page is at the socket {self.inference_url}, for browsers behind a proxy")
+        tokens = self.tokens("management")
+        key = tokens.page_key() if tokens else ""
+        return f"{self.inference_url}/{f'?key={key}' if key else ''}"
+
 
 @dataclass(frozen=True)
 class RemoteServer(ServerAddress):

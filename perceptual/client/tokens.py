@@ -55,11 +55,20 @@ class Tokens(AuthBase):
             ServerError: There is no key file, or the server does not renew the token.
         """
         if self.seconds_left() < RENEW_WITHIN:
-            headers = {"Authorization": f"Bearer {self.read()['API']['key']}"}
-            with Client(self.management_url, timeout=10.0) as client:  # TorchServe writes it into the key file
-                client.send("GET", "/token", params={"type": self.kind}, headers=headers)
+            self.ask_for(self.kind)  # TorchServe writes it into the key file
         key: str = self.read()[self.kind]["key"]
         return key
+
+    def page_key(self) -> str:
+        """A key that lets one browser in to the server's page; empty if none is needed. Raises ServerError."""
+        key: str = self.ask_for("page").json()["page"]["key"]
+        return key
+
+    def ask_for(self, kind: str) -> Response:
+        """The server's reply when a token is asked for. Raises ServerError as :meth:`valid`."""
+        headers = {"Authorization": f"Bearer {self.read()['API']['key']}"}
+        with Client(self.management_url, timeout=10.0) as client:
+            return client.send("GET", "/token", params={"type": kind}, headers=headers)
 
     def seconds_left(self) -> float:
         """Time until the token expires."""

@@ -14,7 +14,8 @@ DESCRIPTION = """Starts TorchServe on this machine with the archives of the mode
   perceptual serve starry_night --port 9000
   perceptual serve --supervise             for production: restarts what dies
 
-Tokens are on: `perceptual token` prints one that is valid. Ctrl-C stops the server.
+Tokens are on: `perceptual token` prints one that is valid. The address of the page, which it prints, lets one browser
+in; `perceptual token page` prints another. Ctrl-C stops the server.
 """
 
 
@@ -46,6 +47,12 @@ def add_to(subparsers: Any) -> None:
         help="start TorchServe again if it ends; answer 503 for a model whose workers fail or die, and try it again; "
         "serve the other archives if one is damaged or fails",
     )
+    parser.add_argument("--no-page", action="store_true", help="serve no page for browsers")
+    parser.add_argument(
+        "--page-status",
+        action="store_true",
+        help="the page also shows models, workers, queue and times, to everyone who may use it",
+    )
     parser.set_defaults(run=run)
 
 
@@ -63,6 +70,8 @@ def run(args: Namespace) -> None:
             port=args.port,
             sockets=args.sockets,
             tokens=not args.no_tokens,
+            page=not args.no_page,
+            page_status=args.page_status,
             progress=progress,
             pass_over=logging.getLogger(__name__).error if args.supervise else None,
         )
@@ -82,6 +91,7 @@ def how_to_use(server: Any) -> str:
     which = "" if server.ports.inference == 8080 else f" --port {server.ports.inference}"
     inference, management = map(for_curl, (address.inference_url, address.management_url))
     lines = [
+        *([f"page        {address.page()}"] if server.page and not server.sockets else []),
         f"inference   {address.inference_url}",
         f"management  {address.management_url}",
         f"metrics     {address.metrics_url}/metrics",

@@ -32,7 +32,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Tells once, or until Ctrl-C; returns 1 if a model does not answer."""
+    """Shows the status once, or until Ctrl-C; returns 1 if a model does not answer."""
     from rich.live import Live
     from rich.markup import escape
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..settings import parse, settings_of
+from . import train_all
 from .arguments import add_setting, add_settings, given
 
 T = TypeVar("T")
@@ -70,6 +71,7 @@ def add_to(subparsers: Any) -> None:
     summary = "super-resolution: one network for one factor"
     super_resolution = add_task(tasks, "super-resolution", summary, SUPER_RESOLUTION, SuperResolutionSettings)
     super_resolution.set_defaults(run=train_super_resolution)
+    train_all.add_to(tasks)
 
 
 def add_task(tasks: Any, name: str, summary: str, description: str, settings: type) -> Any:

@@ -1,10 +1,10 @@
-"""Style transfer of images too large to be run at once: band by band, and exact.
+"""Style transfer of images too large to run at once: band by band, with the exact result.
 
-Instance norm takes its statistics over the whole image, so no part of an image can be run on its own. Here the network
-is run up to a norm layer, band by band, to measure what the layer is given; then the layer is fixed, and the next one's
-turn comes. What lies between the reductions and the enlargements, the residual blocks' features at a sixteenth of the
-image's size, is kept for the whole image, in half precision: 16 bytes for each pixel of the image by the default
-network. All else is computed anew for each layer, about two and a half times the work of running the image at once.
+Instance norm takes its statistics over the whole image, so no part can be run independently. For each norm layer in
+turn, the network is run up to it, band by band, to measure the mean and variance of its input; then the layer is
+fixed to them. The residual blocks' features, a sixteenth of the image's size, are kept for the whole image in half
+precision: 16 bytes per pixel of the image for the default network. Everything else is recomputed for each layer, about
+two and a half times the work of running the image at once.
 
 Estimating the statistics instead, from spread crops or a reduced image, changes the picture visibly: small errors add
 up along the residual blocks.
@@ -47,7 +47,7 @@ def run_in_bands(
         style: 1×P, on the device.
         pixels: Of a band; at least 16 rows are taken.
         device: Where to compute; the features are kept there.
-        proceed: Is called before each band of each layer; what it raises ends the work.
+        proceed: Called before each band of each layer; an exception aborts the work.
         bfloat16: Whether autocast runs eligible operations in bfloat16; the statistics stay in float32.
 
     Yields:
@@ -105,7 +105,7 @@ class FixedNorm(InstanceNorm):
 
 @dataclass
 class Stretch:
-    """A part of a network, to be run band by band.
+    """Consecutive layers of a network that are run band by band.
 
     Attributes:
         layers: Of the network, with fixed norms.
@@ -128,11 +128,11 @@ class Stretch:
     proceed: Callable[[], None]
 
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
-        """What the layers make of each band, after the band's first row."""
+        """Yields the first row of each band and the layers' output for it."""
         return self.run(partial(self.layers, style=self.style))
 
     def fix_statistics(self) -> None:
-        """Gives each norm layer, in turn, the statistics that its input has in the whole image."""
+        """Sets each norm layer, in turn, to the statistics of its input over the whole image."""
         for norm in (each for each in self.layers.modules() if isinstance(each, FixedNorm)):
             moments = Moments()
             for _, given in self.run(partial(self.input_of, norm)):
@@ -140,7 +140,7 @@ class Stretch:
             norm.mean, norm.variance = (each.float().to(self.style.device) for each in (moments.mean, moments.variance))
 
     def input_of(self, norm: FixedNorm, x: Tensor) -> Tensor:
-        """What a norm is given when the layers are given ``x``."""
+        """The input of a norm layer when the layers run on ``x``."""
 
         def stop(module: nn.Module, arguments: tuple[Tensor, Tensor]) -> None:
             raise Reached(arguments[0])
@@ -155,7 +155,7 @@ class Stretch:
         raise ValueError("the norm is not among the layers")
 
     def run(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """The first row of each band and what a function makes of it, which may have any number of rows for one."""
+        """Yields the first row of each band and a function's output for it, of any vertical scale."""
         for top in range(0, self.height, self.rows):
             self.proceed()
             bottom = min(top + self.rows, self.height)
@@ -191,7 +191,7 @@ class Moments:
 
 
 class Reached(Exception):
-    """Carries what a layer was given out of a network that need not be run further."""
+    """Stops a forward pass at a layer, and carries its input out."""
 
     def __init__(self, given: Tensor) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Reached(Exception):
 
 
 def replace_rows(features: Tensor, outputs: Iterator[tuple[int, Tensor]]) -> None:
-    """Writes bands over what they were made of. Each waits until the next, which still needs its old rows, is made."""
+    """Overwrites features with new bands, each after the next, whose margin needs the old rows, is computed."""
     waiting: tuple[int, Tensor] | None = None
     for output in outputs:
         if waiting:

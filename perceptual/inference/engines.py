@@ -1,9 +1,9 @@
-"""How a network's layers are run: by PyTorch as it is, compiled by it, or by OpenVINO.
+"""Engines that run a network's layers: eager PyTorch, torch.compile, or OpenVINO.
 
-An engine maps RGB images in [0, 1] to what the layers make of them, for any size. All but ``eager`` compute in bfloat16
-where the processor has instructions for it: results differ by less than one level of 255 in the mean. These, and all of
-OpenVINO and ``compile``, run images one by one: on a CPU, a batch is no faster, a picture's result does not depend on
-its neighbours, and one whose result is not finite is run again in float32.
+An engine maps RGB images in [0, 1] of any size to the layers' outputs. All except ``eager`` compute in bfloat16 where
+the processor has instructions for it: results differ by less than one level of 255 on average. bfloat16, OpenVINO and
+``compile`` run images one by one: on a CPU, batches are no faster, a picture's result does not depend on its
+neighbours, and a non-finite result is computed again in float32.
 """
 
 import logging
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def build(engine: str, network: ImageTransformationNetwork, device: torch.device) -> Layers:
-    """Makes the layers of a network ready to be run: its ``transform``, in another way.
+    """Prepares a network's layers for an engine; the result replaces its ``transform``.
 
     Args:
         engine: ``eager`` is PyTorch as it is, in float32; ``compile`` is ``torch.compile``, which takes up to a minute
@@ -191,7 +191,7 @@ def openvino_core() -> Any:
     Each ``Core`` sets aside a stack for signals, and unmaps it when it ends, though a later one may have noted it as
     the stack to go back to: the next signal would then kill the process.
     """
-    # Otherwise the import alone tells Google Analytics of this machine; OpenVINO does without the package.
+    # Otherwise the import alone sends telemetry to Google Analytics; OpenVINO works without the package.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     from openvino import Core
 
@@ -224,6 +224,6 @@ def quick_in_bfloat16(device: torch.device) -> bool:
 
 
 def cpu_flags() -> list[str]:
-    """Names of what the processor can do, as Linux tells them; none elsewhere."""
+    """Feature flags of the processor, from /proc/cpuinfo; empty on systems other than Linux."""
     info = Path("/proc/cpuinfo")
     return info.read_text().split() if info.exists() else []

@@ -1,4 +1,4 @@
-"""Histogram matching: an image takes the distribution of colours of another."""
+"""Histogram matching: gives an image the colour distribution of another."""
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,7 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
 
 
 def look_up(table: Tensor, pixels: Tensor) -> Tensor:
-    """What a table of levels, N×C×256, makes of pixels, N×C×P; between two levels it is interpolated."""
+    """Maps pixels, N×C×P, by a table of levels, N×C×256, interpolated linearly between levels."""
     if pixels.dtype == torch.uint8:
         return table.round().to(torch.uint8).gather(2, pixels.long())
     table = table.to(pixels.dtype) / (LEVELS - 1)

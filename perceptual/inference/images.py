@@ -1,7 +1,7 @@
 """Pictures in and out: encoded bytes to 8-bit sRGB tensors and back.
 
-Whatever a file holds (palette, CMYK, 16 bits, a colour profile, a camera held upright) becomes one form, a
-:class:`Picture`, so that nothing behind this module has to ask what a photo was.
+All kinds of pixels (palette, CMYK, 16 bits, colour profiles, EXIF orientation) are converted to one form, a
+:class:`Picture`, so that the rest of the package does not depend on the file.
 """
 
 from dataclasses import dataclass, field, replace
@@ -51,7 +51,7 @@ class Picture:
     Attributes:
         rgb: uint8, 3×H×W.
         alpha: Opacity, uint8, 1×H×W; None where the file had none.
-        metadata: What the file told besides: of it, density and dates are written into results.
+        metadata: The file's metadata, of which density and dates are written into results.
     """
 
     rgb: Tensor
@@ -59,7 +59,7 @@ class Picture:
     metadata: Metadata = field(default_factory=Metadata)
 
     def opaque(self) -> Tensor:
-        """The pixels, uint8 3×H×W, laid on white where they are transparent."""
+        """The pixels, uint8 3×H×W, composited on white."""
         if self.alpha is None:
             return self.rgb
         color = Picture(self.rgb).to_pil()
@@ -68,9 +68,9 @@ class Picture:
         return to_tensor(white)
 
     def without_hidden_colors(self) -> "Picture":
-        """The same to look at: where nothing is to be seen, with colours of what is seen around it.
+        """The same picture with the colours of fully transparent pixels filled in from visible ones around them.
 
-        What a file holds there is arbitrary, and would decide what networks and histograms make of the rest.
+        Their stored colours are arbitrary, and would affect norm statistics and histograms.
         """
         if self.alpha is None or self.alpha.min() > 0:
             return self
@@ -156,11 +156,11 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def encode(picture: Picture, format: str = "jpeg", quality: int = 90) -> bytes:
-    """Encodes a picture, with the density and the dates that its file told.
+    """Encodes a picture, with the density and the dates of its file.
 
     Args:
-        picture: What to encode.
-        format: One of :data:`perceptual.options.FORMATS`. JPEG has no alpha: the picture is laid on white.
+        picture: The picture.
+        format: One of :data:`perceptual.options.FORMATS`. JPEG has no alpha: the picture is composited on white.
         quality: 1 to 100, for jpeg and webp.
 
     Raises:
@@ -181,7 +181,7 @@ def encode(picture: Picture, format: str = "jpeg", quality: int = 90) -> bytes:
 
 
 def dates_block(metadata: Metadata) -> Image.Exif:
-    """An EXIF block of a picture's dates: where and with what it was taken is left out."""
+    """An EXIF block with a picture's dates alone: place and camera are left out."""
     block = Image.Exif()
     for tag, text in metadata.dates:
         (block.get_ifd(ExifTags.IFD.Exif) if tag in EXIF_DATES else block)[tag] = text

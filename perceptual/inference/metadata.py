@@ -1,4 +1,4 @@
-"""What a weight file says of itself, and where weight files are. Imports no torch.
+"""Metadata of weight files, and where weight files are. Imports no torch.
 
 Weight files are safetensors, whose metadata has four strings: ``format`` (this layout's name), ``task`` (one of
 :data:`TASKS`), ``config`` (the network's constructor arguments as JSON) and ``provenance`` (JSON: recipe, iterations,
@@ -25,7 +25,7 @@ OWN = Path("networks")  # where trainings write, in the current folder
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What a weight file says of itself: ``task``, ``config`` and ``provenance``, the last two as dictionaries.
+    """The metadata of a weight file: ``task``, ``config`` and ``provenance``, the last two as dictionaries.
 
     Raises:
         WeightsError: The file is missing, not safetensors, or not written by :func:`.weights.save_network`.
@@ -35,7 +35,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file behind a path, or behind a name as in :func:`named_weights`.
+    """The file at a path, or of a name as in :func:`named_weights`.
 
     Raises:
         WeightsError: Neither a file nor such a name; the message lists the names.

@@ -1,4 +1,4 @@
-"""Parts of images, as large images are worked on."""
+"""Parts of large images, and how networks run on them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,12 +10,12 @@ Place = tuple[slice, slice, slice, slice]  # images, channels, rows and columns
 
 
 class Part(NamedTuple):
-    """What a network makes of a part of its input.
+    """A part of an image and the network's output for it.
 
     Attributes:
         place: Where the part lies in the whole result.
         originals: The part of the input, N×3×h×w in [0, 1].
-        outputs: What the network makes of it, N×3×(scale·h)×(scale·w), floats, on the same device.
+        outputs: The network's outputs, N×3×(scale·h)×(scale·w), floats, on the same device.
     """
 
     place: Place

@@ -30,8 +30,8 @@ LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause tha
 M = TypeVar("M", bound=Callable[..., Any])
 
 
-def telling_of_memory(method: M) -> M:
-    """A predictor's method that raises OutOfMemory where PyTorch tells that a GPU has none left."""
+def as_out_of_memory(method: M) -> M:
+    """Decorates a predictor's method to raise OutOfMemory for PyTorch's out-of-memory error."""
 
     @wraps(method)
     def wrapper(self: "Predictor", *args: Any, **kwargs: Any) -> Any:
@@ -73,17 +73,17 @@ def load(
 
 
 class Observer:
-    """Is told what a predictor does; this one takes no notice."""
+    """Callbacks for the progress of a predictor; the base class ignores them."""
 
     def stage(self, name: str) -> AbstractContextManager[None]:
-        """Surrounds a stage: ``infer``, or ``match`` for histogram matching."""
+        """Context of a stage: ``infer``, or ``match`` for histogram matching."""
         return nullcontext()
 
     def tile(self) -> None:
-        """Another part of the result is done, or the whole, if it is made at once."""
+        """Called after each part of the result, or the whole, if it is not divided."""
 
     def proceed(self) -> None:
-        """Another part of the work is about to begin. What it raises ends the work."""
+        """Called before each part of the work; an exception aborts it."""
 
 
 UNOBSERVED = Observer()
@@ -114,7 +114,7 @@ class Predictor:
         self.metadata = metadata
         self.styles = style_names(network, metadata)
 
-    @telling_of_memory
+    @as_out_of_memory
     @torch.inference_mode()
     def __call__(
         self,
@@ -130,10 +130,10 @@ class Predictor:
             batch: The images.
             style: For all of them, as in :meth:`stylize`.
             stroke: As in :meth:`stylize`.
-            tile: Side, in pixels of the result, of the square that is worked on at once; by default the network's.
+            tile: Side of the square processed at once, in pixels of the result; by default the network's.
 
         Returns:
-            The same type on the same device, in the same form; of super-resolution, larger by ``network.scale``.
+            Images of the same type on the same device; of super-resolution, larger by ``network.scale``.
 
         Raises:
             ValueError: The tensor has another shape or type.
@@ -178,7 +178,7 @@ class Predictor:
         options = parse(StyleOptions, wishes)
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
 
-    @telling_of_memory
+    @as_out_of_memory
     @torch.inference_mode()
     def stylize_pictures(
         self, pictures: Sequence[Picture], options: Sequence[StyleOptions], observer: Observer = UNOBSERVED
@@ -231,7 +231,7 @@ class Predictor:
         options = parse(UpscaleOptions, wishes)
         return self.upscale_pictures([open_picture(photo, self.network.scale)], [options])[0].to_pil()
 
-    @telling_of_memory
+    @as_out_of_memory
     @torch.inference_mode()
     def upscale_pictures(
         self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions], observer: Observer = UNOBSERVED
@@ -293,7 +293,7 @@ class Predictor:
     def batches(
         self, pictures: Sequence[Picture], options: Sequence[PictureOptions]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Batches of pictures that can be run at once: their indices, and their pixels on the device."""
+        """Groups pictures into batches that run at once: their indices, and their pixels on the device."""
         groups = defaultdict(list)
         for index, (picture, wish) in enumerate(zip(pictures, options, strict=True)):
             groups[picture.rgb.shape[-2:], wish.tile].append(index)
@@ -304,25 +304,25 @@ class Predictor:
                 yield part, images[0][None] if len(images) == 1 else torch.stack(images)
 
     def at_once(self, size: Sequence[int], tile: int | None) -> int:
-        """How many images of a size the network takes at once; of the largest, one, and that in parts."""
+        """Batch size for images of a size; 1 for large ones, which are then run in parts."""
         return max(1, (tile or self.network.tile) ** 2 // (math.prod(size) * self.network.scale**2))
 
     def empty_result(self, images: Tensor) -> Tensor:
-        """Room for what the network makes of images N×3×H×W, of their type and on their device."""
+        """An uninitialized result for images N×3×H×W, of their type and on their device."""
         height, width = images.shape[-2:]
         return images.new_empty(*images.shape[:2], self.network.scale * height, self.network.scale * width)
 
     def run(self, images: Tensor, styles: Tensor | None, tile: int | None, observer: Observer) -> Iterator[Part]:
-        """Runs the network on images of one size; in parts if they are large, in smaller ones if memory lacks.
+        """Runs the network on images of one size; in parts if they are large, in smaller parts if memory runs out.
 
         Args:
             images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
             styles: N×P on the device, or None for a network without.
             tile: As for :meth:`__call__`.
-            observer: Is told of every part.
+            observer: Notified of every part.
 
         Yields:
-            Every part; those that were made before memory lacked are made again.
+            Every part; if memory runs out, all parts again, smaller.
 
         Raises:
             torch.OutOfMemoryError: A GPU's memory does not even hold a small tile.
@@ -343,7 +343,7 @@ class Predictor:
     def run_in_parts(
         self, images: Tensor, styles: Tensor | None, side: int, proceed: Callable[[], None]
     ) -> Iterator[Part]:
-        """:meth:`run`, on parts of ``side`` × ``side`` pixels of the result; ``proceed`` is called before each."""
+        """As :meth:`run`, in parts of ``side`` × ``side`` pixels of the result; ``proceed`` is called before each."""
         network, scale = self.network, self.network.scale
         count, _, height, width = images.shape
         conditions = {"style": styles} if isinstance(network, StyleNetwork) else {}
@@ -374,7 +374,7 @@ class Predictor:
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Arguments that are not None, by the names that options have in text."""
+    """Arguments that are not None, by option name."""
     return {name.replace("_", "-"): value for name, value in values.items() if value is not None}
 
 
@@ -399,7 +399,7 @@ def steer(originals: Tensor, styled: Tensor, options: Sequence[StyleOptions]) ->
 
     Args:
         originals: The photos.
-        styled: What the network made of them.
+        styled: The network's outputs.
         options: Of each photo.
     """
     return torch.stack([steer_one(*each) for each in zip(originals, styled, options, strict=True)])

@@ -24,7 +24,7 @@ ROW = "style"  # of a style file, S×P
 
 
 class Weights(NamedTuple):
-    """A weight file: what it says of itself, as from :func:`.metadata.read_metadata`, and its tensors."""
+    """A weight file: its metadata, as from :func:`.metadata.read_metadata`, and its tensors."""
 
     metadata: dict[str, Any]
     tensors: dict[str, "np.ndarray[Any, Any]"]
@@ -185,7 +185,7 @@ def fitting_row(file: Path, what: str | Path, trunk: Weights) -> "np.ndarray[Any
 
 
 def facts_of(file: Path) -> dict[str, Any]:
-    """What a style file says of its style, under the file's name. Raises InputError for one that cannot be served."""
+    """A style file's description of its style, under the file's name. Raises InputError if it cannot be served."""
     checked_name(file.stem, f"{file}: rename the file")
     return {**read_metadata(file)["provenance"], "name": file.stem}
 
@@ -205,7 +205,7 @@ def find_trunk(style: str | Path) -> Path:
 
 
 def assemble(path: str | Path, styles: Sequence[str | Path] = ()) -> Weights:
-    """The network that a file means: itself, with style files added; or the one of a style file, alone.
+    """The network of a file: itself, with style files added; or, of a style file, its trunk with that style alone.
 
     Raises:
         WeightsError: As :func:`with_styles` and :func:`find_trunk`, or styles are to be added to a style.

@@ -17,8 +17,8 @@ def run_in_tiles(
         network: On the device; maps N×3×H×W to N×3×(scale·H)×(scale·W).
         images: N×3×H×W, floats in [0, 1] or bytes, on any device.
         side: Of the square tiles, in input pixels, without the margin.
-        margin: How far around it an output pixel looks, in input pixels; with so much of their surroundings, tiles
-            give what the whole image would.
+        margin: The network's receptive field on each side, in input pixels. With this margin, tiles give the same
+            result as the whole image.
         scale: How much larger the output is.
         device: Where to compute.
 

@@ -23,6 +23,7 @@ from ..errors import ServerError
 from ..undo import signals_exit
 from .configuration import LOGGING, METRICS, behind_front, written
 from .front import Front
+from .front.page import PageSettings
 from .logs import Logs
 from .preconditions import check_memory, check_programs_allowed, check_requirements, check_unused, reserve_ports
 from .processes import end_group, guard
@@ -47,6 +48,8 @@ class Server:
             of at ports: the one to this user and its group, the other to this user alone.
         tokens: Whether predictions need a token; the management API always does.
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
+        page: Whether there is a page for browsers at the inference address.
+        page_status: Whether the page tells how the server is doing.
         progress: Called with a few words on what is going on.
         pass_over: Called with each archive that is damaged or fails to load; the others are served all the same. By
             default, that is an error.
@@ -61,6 +64,8 @@ class Server:
         sockets: str | Path | None = None,
         tokens: bool = True,
         overrides: Mapping[str, str] | None = None,
+        page: bool = True,
+        page_status: bool = False,
         progress: Callable[[str], None] = lambda message: None,
         pass_over: Callable[[str], None] | None = None,
     ) -> None:
@@ -70,6 +75,8 @@ class Server:
         self.sockets = None if sockets is None else Path(sockets).resolve()
         self.tokens = tokens
         self.overrides = overrides or {}
+        self.page = page
+        self.page_status = page_status
         self.progress = progress
         self.pass_over = pass_over
         self.failed: set[Archive] = set()
@@ -259,9 +266,15 @@ class Server:
             folder=self.folder,
             largest=int(self.properties["max_request_size"]),
             tokens=self.tokens,
+            page=self.page_settings() if self.page else None,
         )
         self.front.start()
         return self.front
+
+    def page_settings(self) -> PageSettings:
+        """What the page needs to know."""
+        token = f"perceptual token --port {self.ports.inference}" if self.tokens else ""
+        return PageSettings(self.model_store, self.snapshots, self.page_status, token.removesuffix(" --port 8080"))
 
     def url(self, api: Literal["inference", "management", "metrics"]) -> str:
         """Where clients find an API."""

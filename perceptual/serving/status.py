@@ -81,7 +81,7 @@ def read_status(server: ServerAddress) -> Status:
     held: dict[str, int] = {}
     if isinstance(server, RunningServer):  # this machine knows more than TorchServe says
         held = read_held(Path(server.snapshots))
-        models = [replace(each, workers=tuple(map(measured, each.workers))) for each in models]
+        models = [measured_here(each) for each in models]
     return Status([model_status(each, metrics, held) for each in models], ping)
 
 
@@ -110,6 +110,11 @@ def model_status(model: Model, metrics: "Metrics", held: Mapping[str, int]) -> M
             if stage in buckets
         },
     )
+
+
+def measured_here(model: Model) -> Model:
+    """A model of this machine, with the memory that its workers have resident just now."""
+    return replace(model, workers=tuple(map(measured, model.workers)))
 
 
 def measured(worker: Worker) -> Worker:

@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """One understood request: a picture, what to do with it, and how to send it back."""
+    """A parsed request: the decoded picture, its options, and the format of the reply."""
 
     picture: Picture
     options: Any
@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back for one request; ``outcome`` is the name of the error, if it is one."""
+    """The reply to one request; ``outcome`` is the name of the error, or ``ok``."""
 
     status: int
     media_type: str
@@ -82,10 +82,10 @@ class ImageHandler(ABC):
 
     @abstractmethod
     def run(self, pictures: Sequence[Picture], options: Sequence[Any], watch: Watch) -> list[Picture]:
-        """The task itself: one picture for each, in order. It may fail as a whole."""
+        """Runs the task: returns one picture for each, in order. An exception fails the whole batch."""
 
     def initialize(self, context: Any) -> None:
-        """Loads what the archive holds, on the GPU that TorchServe assigned to this worker if there is one.
+        """Loads the archive's networks, on the GPU that TorchServe assigned to this worker, if any.
 
         Raises:
             WeightsError: The archive's weights are damaged, or not as many as expected.
@@ -114,13 +114,13 @@ class ImageHandler(ABC):
                 self.run_timed(Picture(torch.zeros(3, height, width, dtype=torch.uint8)), options, Watch())
 
     def load(self, folder: Path, device: str, engine: str) -> None:
-        """Loads what the unpacked archive holds."""
+        """Loads the networks of the unpacked archive."""
         file = find_archived_weights(folder)
         self.predictor = load(file, device, engine)
         self.networks = {file.stem: self.predictor}
 
     def warm_up_options(self) -> Iterable[Any]:
-        """Options that together make every network run."""
+        """Options that together run every network."""
         return [self.options()]
 
     def networks_of(self, options: Any) -> list[Predictor]:
@@ -160,6 +160,8 @@ class ImageHandler(ABC):
         for index, (record, reply) in enumerate(zip(records, replies, strict=True)):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, idx=index)
             context.set_response_content_type(index, reply.media_type)
+            if record.stages:
+                context.set_response_header(index, "Server-Timing", record.server_timing())
             self.meter.tell(record, reply.status, reply.outcome, len(reply.body))
         self.answered += len(replies)
         if self.answered >= TRIM_AFTER:
@@ -168,12 +170,12 @@ class ImageHandler(ABC):
         return [reply.body for reply in replies]
 
     def understand(self, row: Any, context: Any, index: int, record: Record) -> Request | Reply:
-        """Reads one request, or answers one that asks for a description.
+        """Parses one request, or answers a request for a description.
 
-        The image comes last: decoding it is what costs.
+        The image is decoded last, as that is the expensive part.
 
         Raises:
-            InputError: Whatever is wrong with it.
+            InputError: The request is invalid.
         """
         headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
         if headers.get("describe") == "True":  # what TorchServe makes of GET /models/NAME?customized=true
@@ -271,7 +273,7 @@ class ImageHandler(ABC):
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | Reply:
-    """A function's result, or the reply that says why there is none."""
+    """A function's result, or the error reply if it raises."""
     try:
         return function(*arguments)
     except PerceptualError as error:
@@ -288,7 +290,7 @@ def error_reply(status: int, error: str, detail: str) -> Reply:
 
 
 def end_if_gpu_is_lost(error: Exception) -> None:
-    """Ends the worker over an error after which CUDA fails every call of the process; TorchServe starts another."""
+    """Ends the worker after a CUDA error, as every later CUDA call would fail; TorchServe starts another."""
     if "CUDA error" in str(error):
         logger.critical("the GPU fails; ending this worker", exc_info=error)
         logging.shutdown()
@@ -296,7 +298,7 @@ def end_if_gpu_is_lost(error: Exception) -> None:
 
 
 def trim_memory() -> None:
-    """Gives memory that is free back to the system; pictures of ever new sizes leave it in ever more pieces."""
+    """Returns free heap memory to the system; pictures of many sizes fragment it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim:
         trim(0)
@@ -369,10 +371,10 @@ def choose_format(accept: str) -> str:
 
 
 def rank(format: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, ...]:
-    """How much a format is wanted; empty where it is not.
+    """Preference for a format, comparable; empty if it is not acceptable.
 
-    What counts is the quality of the most exact range that names it (RFC 9110, 12.5.1). Between equals, a name goes
-    before a wildcard and an earlier range before a later one: the standard leaves it open, but clients expect it.
+    The quality of the most specific matching range counts (RFC 9110, 12.5.1). Ties are broken by specificity, then by
+    order: the standard leaves this open, but clients expect it.
     """
     for exactness, pattern in ((2, f"image/{format}"), (1, "image/*"), (0, "*/*")):
         for place, (name, quality) in enumerate(ranges):
@@ -399,6 +401,6 @@ def find_archived_weights(folder: Path) -> Path:
 
 
 def share_cores(workers: int) -> None:
-    """Leaves every worker its part of the cores: all on all cores slow each other down. OMP_NUM_THREADS goes first."""
+    """Divides the cores among the workers, unless OMP_NUM_THREADS is set."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))

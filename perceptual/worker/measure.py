@@ -1,7 +1,7 @@
-"""What a request costs, told to TorchServe's metrics and in one line of the log.
+"""Measurements of each request, for TorchServe's metrics and one line of the log.
 
-TorchServe exports only the metrics that its ``metrics_config`` lists: ours are in ``metrics.yaml``. On a server that
-has another one, they are passed over.
+TorchServe exports only the metrics listed in its ``metrics_config``: ours are in ``metrics.yaml``. A server with
+another configuration ignores them.
 
 The bounds of its histograms' buckets are fixed, from 0.005 to 10. Megabytes and megapixels make the sizes of photos
 fall between them.
@@ -22,7 +22,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ..errors import DeadlineExceeded
 from ..inference.predictor import Observer
 
-# Each with kind, unit, and what tells its series apart besides the model's name and version, as in metrics.yaml.
+# Each with kind, unit, and labels besides the model's name and version, as in metrics.yaml.
 METRICS = {
     "perceptual_requests_total": (MetricTypes.COUNTER, "count", []),  # begun; without the replies: being worked on
     "perceptual_reply_seconds": (MetricTypes.HISTOGRAM, "s", ["Outcome"]),  # ok, or the name of the error
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Record:
-    """What one request has cost so far, since ``begin``; ``stages`` in seconds."""
+    """Measurements of one request since ``begin``; ``stages`` in seconds."""
 
     request_id: str
     begin: float = field(default_factory=time.perf_counter)
@@ -47,9 +47,13 @@ class Record:
     pixels: int = 0
     tiles: int = 0
 
+    def server_timing(self) -> str:
+        """The stages so far as the header ``Server-Timing``, in milliseconds: ``decode;dur=1.2, infer;dur=34.5``."""
+        return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in self.stages.items())
+
 
 class Watch(Observer):
-    """Notes in the records of a batch what it goes through together: each request takes as long as its batch.
+    """Measures the stages of a batch, and records them for each of its requests.
 
     Args:
         records: Of the batch's requests.
@@ -62,7 +66,7 @@ class Watch(Observer):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage; what the stage has taken before is added."""
+        """Times a stage, added to earlier times of the same stage."""
         begin = time.perf_counter()
         try:
             yield
@@ -71,7 +75,7 @@ class Watch(Observer):
                 record.stages[name] = record.stages.get(name, 0.0) + time.perf_counter() - begin
 
     def tile(self) -> None:
-        """Counts it."""
+        """Counts a part of the result."""
         for record in self.records:
             record.tiles += 1
 
@@ -85,11 +89,11 @@ class Watch(Observer):
 
 
 def waited(request_start: str | None) -> dict[str, float]:
-    """The stage ``wait``: seconds since a request reached the front, if its header ``X-Request-Start`` tells.
+    """The stage ``wait``: seconds since a request reached the front, from its header ``X-Request-Start``.
 
     Args:
-        request_start: ``t=`` and seconds since 1970 with a fraction, as nginx's ``t=${msec}``; anything else is passed
-            over, as are times in the future.
+        request_start: ``t=`` and seconds since 1970 with a fraction, as nginx's ``t=${msec}``; anything else is
+            ignored, as are times in the future.
     """
     found = re.fullmatch(r"t=(\d{1,12}(?:\.\d{1,9})?)", request_start or "")
     seconds = time.time() - float(found[1]) if found else -1.0
@@ -97,7 +101,7 @@ def waited(request_start: str | None) -> dict[str, float]:
 
 
 class Meter:
-    """Tells what requests have cost.
+    """Emits the metrics and the log line of each request.
 
     Args:
         context: TorchServe's, of the worker.
@@ -113,15 +117,15 @@ class Meter:
         }
 
     def begin(self, request_id: str) -> Record:
-        """Tells that a request is begun; returns the record to be filled."""
+        """Counts a request as begun; returns its record."""
         self.add("perceptual_requests_total", 1)
         return Record(request_id)
 
     def tell(self, record: Record, status: int, outcome: str, size: int) -> None:
-        """Tells about an answered request.
+        """Emits the metrics and the log line of an answered request.
 
         Args:
-            record: What it has cost.
+            record: Its measurements.
             status: HTTP status of the reply.
             outcome: ``ok``, or the name of the error.
             size: Bytes of the reply.

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 from PIL import Image
 
 import perceptual
@@ -38,6 +39,8 @@ def test_serve_prints_commands_that_work_and_ctrl_c_ends_it(model_store, photo, 
             if line.startswith("Ctrl-C"):
                 break
         assert any(line.startswith("inference   http://127.0.0.1:") for line in lines)
+        (page,) = (line.removeprefix("page").strip() for line in lines if line.startswith("page "))
+        assert "<title>perceptual</title>" in requests.get(page).text
         (tmp_path / "photo.jpg").write_bytes(photo)
         pasted = [line for line in lines if line.startswith(("TOKEN=", "curl"))]
         assert len(pasted) == 3

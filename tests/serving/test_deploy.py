@@ -31,6 +31,7 @@ from perceptual.serving.processes import end_group
 from perceptual.serving.server import Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+PASSWORD = "Basic YnJvd3NlcjphLWxvbmctcGFzc3dvcmQ="  # browser:a-long-password
 KEY = {"Authorization": "Bearer a-client-s-key", "Content-Type": "application/octet-stream"}
 
 needs_nginx = pytest.mark.skipif(
@@ -67,7 +68,7 @@ def nginx(folder, sockets, **changes):
     for old, new in changes.items():
         assert old in shipped
         shipped = shipped.replace(old, new)
-    (folder / "clients.map").write_text(f'"{KEY["Authorization"]}" tester;\n')
+    (folder / "clients.map").write_text(f'"{KEY["Authorization"]}" tester;\n"{PASSWORD}" browser;\n')
     certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     files = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
     subprocess.run([*certificate, *files], check=True, capture_output=True)
@@ -91,7 +92,7 @@ def nginx(folder, sockets, **changes):
 
 def answers(client):
     try:
-        return client.get("/").status_code == 404
+        return client.get("/nothing").status_code == 404
     except requests.ConnectionError:
         return False
 
@@ -139,11 +140,30 @@ def test_only_predictions_and_health_are_exposed(front, photo):
         ("POST", "/predictions/tiny/../../models"),
         ("POST", "/predictions/tiny/1.2/explain"),
         ("POST", "/explanations/tiny"),
-        ("OPTIONS", "/"),
+        ("OPTIONS", "/nothing"),
     ):
         assert front.request(method, path, headers=KEY).status_code == 404, path
+    assert front.options("/", headers=KEY).status_code == 403
     assert front.get("/predictions/tiny", headers=KEY).status_code == 403
     assert front.delete("/ping").status_code == 403
+
+
+@needs_nginx
+def test_the_page_is_for_browsers_with_a_password(front, photo):
+    reply = front.get("/")
+    assert (reply.status_code, reply.headers["www-authenticate"]) == (401, 'Basic realm="perceptual", charset="UTF-8"')
+    assert front.get("/page/about").status_code == 401
+    password = {"Authorization": PASSWORD}
+    reply = front.get("/", headers=password)
+    assert reply.status_code == 200 and "<title>perceptual</title>" in reply.text
+    assert "www-authenticate" not in reply.headers
+    told = front.get("/page/about", headers=password).json()
+    assert [each["name"] for each in told["models"]] == ["tiny"] and told["token"] == ""
+    assert front.get("/page/status", headers=password).status_code == 404
+    for site, status in (("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403)):
+        headers = password | {"Content-Type": "image/png", "Sec-Fetch-Site": site}
+        assert front.post("/predictions/tiny", data=photo, headers=headers).status_code == status
+    assert front.post("/predictions/tiny", data=photo, headers=KEY | {"Sec-Fetch-Site": "cross-site"}).ok
 
 
 @needs_nginx

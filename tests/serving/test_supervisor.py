@@ -354,7 +354,7 @@ def test_systemd_gets_a_sign_of_life_while_the_front_answers(monkeypatch, tmp_pa
             systemd.recv(100)
 
 
-@pytest.mark.parametrize("flags", [(), ("--supervise", "--no-tokens")])
+@pytest.mark.parametrize("flags", [(), ("--supervise", "--no-tokens", "--no-page", "--page-status")])
 def test_serve_does_what_its_options_say(run, monkeypatch, flags):
     did, options = [], {}
 
@@ -380,3 +380,4 @@ def test_serve_does_what_its_options_say(run, monkeypatch, flags):
     assert run("serve", *flags)[0] == 0
     assert did == ["supervises" if flags else "waits"]
     assert bool(options["pass_over"]) == (not options["tokens"]) == bool(flags)
+    assert options["page_status"] == (not options["page"]) == bool(flags)

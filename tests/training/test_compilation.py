@@ -9,7 +9,7 @@ from perceptual_training.compilation import compiled
 from perceptual_training.style import StyleTransfer, train_style
 
 
-def test_a_compiled_step_is_the_same_step(settings, monkeypatch):
+def test_a_compiled_step_is_the_same_step(settings, compiler, monkeypatch):
     monkeypatch.setattr(style, "POOLED", 1)  # nothing at random
     task = task_of(settings())
     photos, state = torch.rand(2, 3, 32, 32), copied(task.network)

@@ -27,31 +27,14 @@ def trunk(tmp_path):
 
 
 @pytest.fixture
-def learning(trunk, photos, painting, loss_weights, tmp_path):
-    """Settings of a learning of six iterations, with what a test changes of them."""
-
-    def make(**changes):
-        values = {
-            "trunk": trunk,
-            "content-dir": photos,
-            "style-image": painting,
-            "loss-weights": loss_weights,
-            "image-size": 32,
-            "iterations": 6,
-            "num-workers": 0,
-            "samples": 2,
-            "save-step": 3,
-            "sample-step": 3,
-            "model-path": tmp_path / "models" / "stripes.safetensors",
-            "sample-path": tmp_path / "run",
-            "device": "cpu",
-        }
-        return learning_settings(values | {name.replace("_", "-"): value for name, value in changes.items()})
-
-    return make
+def learning(tiny, trunk, painting, tmp_path):
+    """Settings of a learning."""
+    decided = dict.fromkeys(("init_features", "num_residuals"))  # by the trunk
+    model_path = tmp_path / "models" / "stripes.safetensors"
+    return tiny(learning_settings, **decided, trunk=trunk, style_image=painting, model_path=model_path)
 
 
-def test_a_painting_becomes_a_style_file(learning, trunk):
+def test_a_painting_becomes_a_style_file(learning, trunk, small_samples):
     file = learn_style(learning())
     assert find_trunk(file) == trunk
     told = read_metadata(file)["provenance"]
@@ -65,7 +48,7 @@ def test_a_painting_becomes_a_style_file(learning, trunk):
     photo = Image.effect_noise((50, 40), 80).convert("RGB")
     assert perceptual.load(file, "cpu").stylize(photo, stroke=0.5).size == (50, 40)
     with Image.open(learning().sample_path / "samples.png") as sheet:
-        assert sheet.width == 4 * 260 + 4
+        assert sheet.width == 4 * (small_samples + 4) + 4
 
 
 def test_nothing_but_the_style_is_trained(learning, trunk):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from PIL import Image
@@ -13,35 +15,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def many(paintings, photos, loss_weights, tmp_path):
-    """Settings of a training of six iterations, with what a test changes of them."""
-
-    def make(**changes):
-        values = {
-            "content-dir": photos,
-            "style-dir": paintings,
-            "style-sizes": (64, 96),
-            "loss-weights": loss_weights,
-            "init-features": 4,
-            "num-residuals": 1,
-            "image-size": 32,
-            "batch-size": 2,
-            "iterations": 6,
-            "num-workers": 0,
-            "samples": 2,
-            "log-step": 2,
-            "save-step": 3,
-            "sample-step": 3,
-            "model-path": tmp_path / "models" / "styles.safetensors",
-            "sample-path": tmp_path / "run",
-            "device": "cpu",
-        }
-        return parse(StylesSettings, values | {name.replace("_", "-"): value for name, value in changes.items()})
-
-    return make
+def many(tiny, paintings):
+    """Settings of a training of many styles."""
+    return tiny(partial(parse, StylesSettings), style_dir=paintings, style_sizes=(64, 96))
 
 
-def test_a_run_leaves_one_network_of_all_styles(many):
+def test_a_run_leaves_one_network_of_all_styles(many, small_samples):
     weights = train_styles(many())
     network, metadata = load_network(weights)
     assert network.styles.shape == (2, 2, network.style_numbers)
@@ -52,7 +31,7 @@ def test_a_run_leaves_one_network_of_all_styles(many):
     photo = Image.effect_noise((50, 40), 80).convert("RGB")
     assert perceptual.load(weights, "cpu").stylize(photo, style={"dots": 1, "stripes": 1}, stroke=0.5).size == (50, 40)
     with Image.open(many().sample_path / "samples.png") as sheet:
-        assert sheet.width == 12 * 260 + 4
+        assert sheet.width == 12 * (small_samples + 4) + 4
 
 
 def test_all_paintings_weigh_the_same(many):

@@ -1,12 +1,13 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
 import torch
-from training_fixtures import PROGRAM
+from training_fixtures import FORKSERVER, PROGRAM, run_as_process
 
 from perceptual.errors import InvalidOption
 from perceptual.inference.metadata import read_metadata
@@ -26,31 +27,38 @@ def determined(network):
 
 
 @pytest.fixture
-def start(photos, painting, loss_weights, tmp_path):
-    """Starts a training of a name on the CPU, in so many processes."""
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
+def arguments(photos, painting, loss_weights, tmp_path):
+    """The command line of a training of a name."""
 
-    def start_training(processes, name, options):
-        command = f"""-m torch.distributed.run --standalone --nproc-per-node {processes} {program} train style
+    def command(name, options):
+        return f"""train style
             --content-dir {photos} --style-image {painting} --loss-weights {loss_weights} --init-features 4
-            --num-residuals 1 --image-size 32 --style-size 32 --batch-size 4 --num-workers 1 --samples 1 --log-step 1
+            --num-residuals 1 --image-size 32 --style-size 32 --batch-size 4 --num-workers 0 --samples 1 --log-step 1
             --sample-path {tmp_path / name} --model-path {tmp_path / name}.safetensors --device cpu
-            --precision float32 --optimizer adam {options}"""
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, *command.split()], stderr=subprocess.PIPE, text=True, env=environment)
+            --precision float32 --optimizer adam {options}""".split()
 
-    return start_training
+    return command
 
 
 @pytest.fixture
-def finish(start):
-    """Runs such a training to its end."""
+def finish(arguments, tmp_path):
+    """Runs a training to its end, in so many processes."""
 
-    def finish_training(*arguments):
-        process = start(*arguments)
-        _, errors = process.communicate(timeout=100)
-        assert process.returncode == 0, errors
+    def finish_training(processes, name, options):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        running = []
+        for rank in range(processes):
+            # What torchrun sets.
+            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "TORCHELASTIC_RUN_ID": "a run"}
+            errors = tmp_path / f"{name}_{rank}.log"
+            given = arguments(name, options), environment if processes > 1 else {}, errors
+            running.append(FORKSERVER.Process(target=run_as_process, args=given))
+            running[-1].start()
+        for rank, process in enumerate(running):
+            process.join(250)
+            assert process.exitcode == 0, (tmp_path / f"{name}_{rank}.log").read_text()
 
     return finish_training
 
@@ -88,8 +96,12 @@ def test_two_processes_come_as_far_as_one_with_muon(finish, tmp_path):
     torch.testing.assert_close(both, alone, rtol=0, atol=1e-4)  # the step is 1e-3; Muon's is computed in bfloat16
 
 
-def test_a_signal_stops_all_processes_with_one_checkpoint(start, tmp_path):
-    process = start(2, "run", "--iterations 100000")
+def test_a_signal_stops_all_processes_with_one_checkpoint(arguments, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, tmp_path / "program.py", *arguments("run", "--iterations 100000 --num-workers 1")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     for line in process.stderr:
         if line.startswith("3/"):
             process.send_signal(signal.SIGTERM)

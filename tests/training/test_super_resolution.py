@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from PIL import Image
@@ -15,31 +17,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def settings(photos, loss_weights, tmp_path):
-    """Settings of a training of four iterations, with what a test changes of them."""
-
-    def make(**changes):
-        values = {
-            "content-dir": photos,
-            "loss-weights": loss_weights,
-            "init-features": 4,
-            "num-residuals": 1,
-            "image-size": 32,
-            "batch-size": 2,
-            "iterations": 4,
-            "num-workers": 0,
-            "samples": 2,
-            "log-step": 2,
-            "save-step": 2,
-            "sample-step": 2,
-            "model-path": tmp_path / "models" / "large.safetensors",
-            "sample-path": tmp_path / "run",
-            "device": "cpu",
-        }
-        values |= {name.replace("_", "-"): value for name, value in changes.items()}
-        return parse(SuperResolutionSettings, {name: value for name, value in values.items() if value is not None})
-
-    return make
+def settings(tiny):
+    """Settings of a training of four iterations."""
+    return tiny(partial(parse, SuperResolutionSettings), iterations=4, save_step=2, sample_step=4)
 
 
 def test_the_defaults_are_the_paper_s():
@@ -61,7 +41,7 @@ def test_the_loss_falls(settings):
 
 
 @pytest.mark.parametrize("scale", [4, 8])
-def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings, scale):
+def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings, scale, small_samples):
     run = settings(upscale_factor=scale, loss="both", reg_weight=10)
     network, metadata = load_network(train_super_resolution(run))
     assert metadata["task"] == "super-resolution" and network.scale == metadata["config"]["scale"] == scale
@@ -70,9 +50,10 @@ def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings
     assert provenance["recipe"]["upscale_factor"] == scale and "narrow.safetensors" in provenance["loss_network"]
     assert set(provenance["losses"]) == {"feature", "pixel", "total_variation"}
     with Image.open(run.sample_path / "samples.png") as sheet:
-        assert sheet.size == (4 * 256 + 5 * 4, 2 * 256 + 3 * 4)  # input, bicubic, output, target for two photos
+        side = small_samples + 4
+        assert sheet.size == (4 * side + 4, 2 * side + 4)  # input, bicubic, output, target for two photos
     with Image.open(run.sample_path / "evolution.gif") as animation:
-        assert animation.size == (256, 256)
+        assert animation.size == (small_samples, small_samples)
     assert "4/4  feature " in (run.sample_path / "train.log").read_text()
     assert list(run.sample_path.glob("events.out.tfevents*"))
 

@@ -1,8 +1,4 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +7,6 @@ from torchvision.models import vgg16
 
 from perceptual.inference.metadata import read_metadata
 
-SCRIPT = Path(__file__).parents[2] / "training/train_all.sh"
 COMMON = "init-features = 4\nnum-residuals = 0\nbatch-size = 1\nnum-workers = 0\nsamples = 1\nimage-size = 32\n"
 RECIPES = {
     "a_begins_with_b": "upscale-factor = 4\nloss = 'pixel'\niterations = 1\n"
@@ -26,7 +21,7 @@ RECIPES = {
 
 
 @pytest.fixture
-def folder(tmp_path, photos, painting):
+def folder(tmp_path, photos, painting, small_samples):
     """Recipes of tiny trainings, and a loss network of random weights that ends where they look."""
     with torch.device("meta"):
         shapes = vgg16(weights=None).features[:4].state_dict()
@@ -40,14 +35,14 @@ def folder(tmp_path, photos, painting):
 
 
 @pytest.fixture
-def train_all(folder):
-    """Runs the script; gives its exit status, its own lines, and errors."""
+def train_all(folder, run, monkeypatch):
+    """Runs the command; gives its exit status, its lines, and errors."""
+    monkeypatch.chdir(folder)
 
     def invoke(*arguments):
         options = ["--recipes", "recipes", "--content-dir", "photos", "--device", "cpu", *arguments]
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run([SCRIPT, *options], cwd=folder, env=environment, capture_output=True, text=True)
-        return done.returncode, [line for line in done.stdout.splitlines() if ": " in line], done.stderr
+        status, out, errors = run("train", "all", *options)
+        return status, out.splitlines(), errors
 
     return invoke
 
@@ -78,10 +73,14 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
     assert "e_protected: left out, as there is no recipes/../elsewhere.jpg; the recipe says where to get it" in lines
 
 
-def test_bad_input_is_one_line(train_all):
-    for arguments, message in [
-        (("--minutes", "soon"), "train_all.sh: --minutes: expected a number, got 'soon'\n"),
-        (("--recipes", "nowhere"), "train_all.sh: there is no folder nowhere\n"),
-        (("--models",), "train_all.sh: --models needs a value\n"),
-    ]:
-        assert train_all(*arguments) == (2, [], message)
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("--minutes", "soon"), 2, "perceptual train all: argument --minutes: expected a number"),
+        (("--recipes", "nowhere"), 1, "perceptual: recipes: there is no folder nowhere\n"),
+        (("--name", "mine"), 2, "perceptual train all: there is no option --name"),
+    ],
+)
+def test_bad_input_is_one_line(train_all, arguments, status, message):
+    code, lines, errors = train_all(*arguments)
+    assert (code, lines, errors.count("\n")) == (status, [], 1) and errors.startswith(message)

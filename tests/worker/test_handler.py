@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 import struct
 import sys
@@ -91,7 +92,10 @@ def read_responses(message):
         identity = stream.read(length).decode()
         content_type, status, phrase = block().decode(), number(), block().decode("ascii")
         headers = {block().decode(): block().decode() for _ in range(number())}
+        timing = headers.pop("Server-Timing", "")  # there is none where nothing was begun
+        stages = re.findall(r"(\w+);dur=\d+\.\d(?:, |$)", timing)
         assert headers == {"content-type": content_type}
+        assert {"decode", "infer", "encode"} <= set(stages) or not content_type.startswith("image/")
         responses[identity] = Response(status, phrase, content_type, block())
     assert not stream.read()
     return responses

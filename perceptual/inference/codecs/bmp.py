@@ -1,4 +1,4 @@
-"""BMP. Pixels whose channels are told by masks are taken apart here: Pillow knows some masks, and drops 1-bit alpha."""
+"""BMP. Pixels with channel masks are decoded here: Pillow knows only some masks, and drops 1-bit alpha."""
 
 import struct
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def read(data: bytes | bytearray) -> Encoded:
     if len(data) < 26:
         raise truncated("BMP")
     (size,) = struct.unpack_from("<I", data, 14)
-    if size < 40 or len(data) < 54:  # of OS/2: 24 bits or a palette, and nothing else is told
+    if size < 40 or len(data) < 54:  # of OS/2: 24 bits or a palette, without further metadata
         return by_pillow(data, Metadata())
     width, height, _, bits, compression, _, across, down = struct.unpack_from("<iiHHIIii", data, 18)
     metadata = Metadata(dpi=checked_dpi(across * 0.0254, down * 0.0254))

@@ -18,7 +18,7 @@ class Pixels:
     Attributes:
         rgb: uint8, H×W×3.
         alpha: Opacity, uint8, H×W; None where the file had none.
-        metadata: What the file told of the picture; what it told of the pixels is already done.
+        metadata: The file's metadata; orientation and colour space are already applied.
     """
 
     rgb: np.ndarray

@@ -1,4 +1,4 @@
-"""What every container's module makes of a file: an image that is not decoded yet."""
+"""The result of every container's reader: an image that is not decoded yet."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ class Encoded:
     Attributes:
         size: Width and height as stored, before it is turned upright.
         load: Decodes the pixels. Raises InvalidImage if they are truncated or damaged.
-        metadata: What the file tells of them.
+        metadata: The file's metadata.
     """
 
     size: tuple[int, int]

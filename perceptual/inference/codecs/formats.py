@@ -1,4 +1,4 @@
-"""Which formats are read, and how a file tells its own."""
+"""The formats that are read, and how a file's format is detected."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from .encoded import Encoded
 
 FTYP = rb".{4}ftyp"
 
-# How files of the formats that are read begin, and what reads them.
+# Magic bytes of the formats that are read, and their readers.
 READERS: dict[str, tuple[bytes, Callable[[bytes | bytearray], Encoded]]] = {
     "JPEG": (rb"\xff\xd8", jpeg.read),
     "PNG": (rb"\x89PNG\r\n\x1a\n", png.read),
@@ -66,6 +66,6 @@ def unreadable(data: bytes | bytearray) -> InvalidImage | UnsupportedFormat:
     for name, pattern in UNREADABLE.items():
         if re.match(pattern, beginning, re.DOTALL):
             return UnsupportedFormat(f"{name} is not supported; {readable}")
-    if data.endswith(b"TRUEVISION-XFILE.\0"):  # the one format that is told by its end
+    if data.endswith(b"TRUEVISION-XFILE.\0"):  # the one format that is detected by its end
         return UnsupportedFormat(f"TGA is not supported; {readable}")
     return InvalidImage(f"this is not an image; {readable}")

@@ -120,7 +120,7 @@ class Segments:
             self.first.setdefault(code, content)
 
     def pixels(self) -> bytes:
-        """The file, with no metadata but what tells how colours are encoded."""
+        """The file, without metadata except what defines the colour encoding."""
         telling = [
             b"\xff" + bytes([code]) + struct.pack(">H", len(self.first[code]) + 2) + self.first[code]
             for code in (JFIF, ADOBE)
@@ -137,7 +137,7 @@ class Segments:
             )
 
     def metadata(self) -> Metadata:
-        """What the other segments tell."""
+        """Metadata of the other segments."""
         parts = [self.profile[number][1] for number in sorted(self.profile)]
         whole = [*self.profile] and sorted(self.profile) == [*range(1, self.profile[min(self.profile)][0] + 1)]
         metadata = Metadata(profile=b"".join(parts) if whole else None, dpi=jfif_dpi(self.first.get(JFIF)))
@@ -145,7 +145,7 @@ class Segments:
 
 
 def jfif_dpi(content: bytes | None) -> tuple[float, float] | None:
-    """Pixels an inch, of a JFIF segment."""
+    """Pixels per inch, from a JFIF segment."""
     if content is None:
         return None
     unit, across, down = struct.unpack_from(">BHH", content, 7)

@@ -1,4 +1,4 @@
-"""What a file tells of its pixels: colour space, orientation, density, dates."""
+"""Metadata of a picture: colour space, orientation, density, dates."""
 
 import re
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ PER_INCH = {2: 1.0, 3: 2.54}
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is read of a file besides its pixels.
+    """The metadata that is read of a file.
 
     Attributes:
         profile: ICC profile of the colours.
@@ -52,12 +52,12 @@ def with_directory(metadata: Metadata, directory: Directory, big: bool = False) 
 
 
 def density(directory: Directory) -> tuple[float, float] | None:
-    """Pixels an inch, if a directory tells them."""
+    """Pixels per inch, if a directory has them."""
     across, down = directory.values(X_RESOLUTION), directory.values(Y_RESOLUTION)
     unit = PER_INCH.get(directory.number(RESOLUTION_UNIT, 2))
     return checked_dpi(float(across[0]) * unit, float(down[0]) * unit) if unit and len(across) and len(down) else None
 
 
 def checked_dpi(across: float, down: float) -> tuple[float, float] | None:
-    """Pixels an inch, if they can be true."""
+    """Pixels per inch, if they are plausible."""
     return (round(across, 2), round(down, 2)) if 1 < across < 65535 and 1 < down < 65535 else None

@@ -36,7 +36,7 @@ def read(data: bytes | bytearray) -> Encoded:
 
 
 def read_chunks(data: bytes | bytearray) -> tuple[dict[bytes, bytes], bytes]:
-    """The first of each chunk that tells something, and all pixels, compressed.
+    """The first of each kind of chunk that is used, and all pixels, compressed.
 
     Raises:
         InvalidImage: The checksum of a chunk that decides the pixels is wrong.
@@ -78,7 +78,7 @@ def fits(key: bytes, kind: int) -> bool:
 
 
 def metadata(first: dict[bytes, bytes]) -> Metadata:
-    """What the chunks tell."""
+    """Metadata of the chunks."""
     profile = inflate(first.get(b"iCCP", b""))
     told = Metadata(
         profile=profile,
@@ -106,7 +106,7 @@ def gamma(content: bytes) -> float | None:
 
 
 def dpi(content: bytes) -> tuple[float, float] | None:
-    """Pixels an inch, of a pHYs chunk."""
+    """Pixels per inch, from a pHYs chunk."""
     if len(content) != 9 or content[8] != 1:
         return None
     across, down = struct.unpack_from(">II", content)

@@ -1,4 +1,4 @@
-"""Decoding in a process of its own, which may be ended: a library's call cannot be.
+"""Decoding in a separate process, which can be killed: a call into a library cannot.
 
 The process serves one picture after another, without torch, and is started anew after one that ended it. What it may
 take is set by the system: seconds of processor time for each picture, and memory by the limit of pixels. A picture over
@@ -82,7 +82,7 @@ def start() -> "subprocess.Popen[bytes]":
 
 
 def told(code: int) -> InputError:
-    """What to say of a picture over which the process ended."""
+    """The error for a picture that ended the process."""
     if -code == signal.SIGXCPU:
         return ImageTooLarge(f"the image takes more than {SECONDS} s to decode; save it anew with an image editor")
     return InvalidImage("the image is damaged: its decoder crashed over it; save it anew with an image editor")

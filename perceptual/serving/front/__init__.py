@@ -3,6 +3,8 @@
 =================  ======================================================================
 ``connections``    how many there may be, and how long they may stand still
 ``access``         tokens
+``visitors``       who may use the page
+``page, about``    the page, and what it is told
 ``bodies, forms``  what is received, within limits of size and time
 ``lines``          where requests wait for a worker
 ``inference``      the inference API; a request of which a worker dies is tried once more
@@ -33,8 +35,9 @@ from .counters import Counters
 from .health import Health
 from .inference import Inference
 from .journal import KEY, Entry, Journal, server_logger
-from .lines import Lines
+from .lines import Lines, asked_for
 from .management import Management
+from .page import Page, PageSettings
 from .replies import Refusal
 from .torchserve import Gone, TorchServe
 
@@ -62,6 +65,7 @@ class Front:
         folder: For the key file ``key_file.json``, large bodies, and the log of requests in its folder ``logs``.
         largest: The largest request body, in bytes; a larger one is answered 413.
         tokens: Whether requests for predictions need a token. Those of the management API always do.
+        page: What the page needs to know; None for no page.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Front:
         folder: Path,
         largest: int,
         tokens: bool = True,
+        page: PageSettings | None = None,
     ) -> None:
         self.addresses = (inference, management, metrics)
         self.backend = TorchServe(torchserve)
@@ -83,10 +88,11 @@ class Front:
         self.journal = Journal(folder / "logs")
         self.bodies = Bodies(folder, largest)
         self.lines = Lines(self.backend, self.counters)
+        self.page = Page(self.backend, page, largest, tokens) if page else None
         self.inference = Inference(
-            self.backend, self.access if tokens else None, self.bodies, self.lines, self.journal, self.counters
+            self.backend, self.check if tokens else None, self.bodies, self.lines, self.journal, self.counters
         )
-        self.management = Management(self.backend, self.access, self.bodies, self.lines, self.inference)
+        self.management = Management(self.backend, self.access, self.bodies, self.lines, self.inference, self.page)
 
     def start(self) -> None:
         """Listens. Raises ServerError if it cannot."""
@@ -108,6 +114,12 @@ class Front:
         self.thread.join()
         self.loop.close()
         self.journal.close()
+
+    def check(self, request: web.Request) -> None:
+        """Raises a refusal unless a request is by the page, for a picture, or has a token for the inference API."""
+        for_picture = "Authorization" not in request.headers and asked_for(request).startswith("/predictions/")
+        if not (self.page and for_picture and self.page.let_in(request)):
+            self.access.check(request, "inference")
 
     def refuse(self, path: str, seconds: float) -> None:
         """Refuses the requests for a path that wait now; they and later ones are told to try again after some seconds.
@@ -141,6 +153,8 @@ class Front:
         inference, management, metrics = (web.Application(middlewares=[self.observe]) for _ in range(3))
         inference.router.add_get("/live", self.health.live)
         inference.router.add_get("/ready", self.health.ready)
+        if self.page:
+            self.page.add_to(inference.router)
         inference.router.add_route("*", "/{path:.*}", self.inference.answer, expect_handler=later)
         management.router.add_get("/token", self.management.renew_token)
         management.router.add_route("*", "/{path:.*}", self.management.answer, expect_handler=later)

@@ -50,8 +50,7 @@ class Access:
 
     def signed(self, text: str) -> str:
         """A text with its signature."""
-        signature = hmac.digest(self.secret, text.encode(), hashlib.sha256)
-        return f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+        return f"{text}.{signature(self.secret, text)}"
 
     def check(self, request: web.Request, kind: Kind) -> None:
         """Raises a refusal unless a request has a token of this kind that is still good."""
@@ -66,6 +65,12 @@ class Access:
         """Raises a refusal unless a request has the key with which tokens are renewed."""
         if not hmac.compare_digest(self.newest["API"]["key"], bearer(request)):
             raise unauthorized()
+
+
+def signature(secret: bytes, text: str) -> str:
+    """What only those can make of a text who have the secret."""
+    digest = hmac.digest(secret, text.encode(errors="surrogateescape"), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def bearer(request: web.Request) -> str:

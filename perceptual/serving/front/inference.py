@@ -4,14 +4,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakSet
 
 from aiohttp import ClientError, ClientResponse, web
 
-from .access import Access
 from .bodies import Bodies, Body
 from .counters import Counters
 from .forms import bad_form, prepare
@@ -31,20 +30,20 @@ class Inference:
     """The inference API.
 
     Args:
-        access: Checks tokens; None lets everyone in.
+        check: Raises a refusal of whom it does not let in; None lets everyone in.
     """
 
     def __init__(
         self,
         torchserve: TorchServe,
-        access: Access | None,
+        check: Callable[[web.Request], None] | None,
         bodies: Bodies,
         lines: Lines,
         journal: Journal,
         counters: Counters,
     ) -> None:
         self.torchserve = torchserve
-        self.access = access
+        self.check = check
         self.bodies = bodies
         self.lines = lines
         self.journal = journal
@@ -55,11 +54,12 @@ class Inference:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answers one request: by TorchServe, or in its stead."""
-        if self.access and request.path != "/ping":
-            self.access.check(request, "inference")
+        if self.check and request.path != "/ping":
+            self.check(request)
         entry: Entry = request[KEY]
         headers = passed(request.headers)
-        headers.popall("Authorization", None)
+        for secret in ("Authorization", "Cookie"):
+            headers.popall(secret, None)
         headers["X-Request-ID"] = entry.id
         headers.setdefault("X-Request-Start", f"t={time.time():.3f}")  # from which the worker tells the wait
         with self.bodies.received() as body:

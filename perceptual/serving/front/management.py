@@ -13,6 +13,7 @@ from .access import KINDS, Access
 from .bodies import Bodies
 from .inference import Inference
 from .lines import Lines
+from .page import Page
 from .replies import Refusal
 from .torchserve import Gone, TorchServe, passed, unanswered
 
@@ -24,20 +25,29 @@ class Management:
     """The management API, which needs a token in any case."""
 
     def __init__(
-        self, torchserve: TorchServe, access: Access, bodies: Bodies, lines: Lines, inference: Inference
+        self,
+        torchserve: TorchServe,
+        access: Access,
+        bodies: Bodies,
+        lines: Lines,
+        inference: Inference,
+        page: Page | None,
     ) -> None:
         self.torchserve = torchserve
         self.access = access
         self.bodies = bodies
         self.lines = lines
         self.inference = inference
+        self.page = page
 
     async def renew_token(self, request: web.Request) -> web.Response:
-        """Issues a token: ``GET /token?type=inference`` or ``management``, with the API key."""
+        """Issues a token: ``GET /token?type=inference`` or ``management``, with the API key; or a ``page``'s key."""
         self.access.check_api_key(request)
         kind = request.query.get("type", "")
+        if kind == "page" and self.page:
+            return web.json_response({kind: {"key": self.page.invite()}})
         if kind not in KINDS:
-            raise Refusal(400, "token", "type is inference or management")
+            raise Refusal(400, "token", f"type is inference or management{', or page' if self.page else ''}")
         return web.json_response({kind: self.access.issue(kind)})
 
     async def answer(self, request: web.Request) -> web.StreamResponse:

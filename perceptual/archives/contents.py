@@ -1,0 +1,97 @@
+"""What can be asked of an archive: styles with their paintings, enlargements, limits. Reads no weights."""
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ArchiveError
+from ..inference.metadata import facts_of_styles, parse_metadata
+from .manifest import DAMAGE, read_archive
+
+LARGEST_HEADER = 2**24  # bytes; of a safetensors file, whose header is some kilobytes
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style of an archive.
+
+    Attributes:
+        name: By which a request asks for it.
+        title: Of the painting, or the name if that is not known.
+        artist: Of the painting; empty if not known.
+        network: Which holds it: only styles of one network can be mixed.
+        strokes: Whether it was learned for more than one size of strokes.
+    """
+
+    name: str
+    title: str
+    artist: str
+    network: str
+    strokes: bool
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What can be asked of an archive.
+
+    Attributes:
+        named: Whether a request must say which style.
+        styles: In the order of the archive.
+        scales: How many times larger results can be made.
+        max_pixels: Of a photo or, where it is enlarged, of the result.
+    """
+
+    named: bool
+    styles: tuple[Style, ...]
+    scales: tuple[int, ...]
+    max_pixels: int
+
+
+def read_contents(archive: str | Path) -> Contents:
+    """What can be asked of an archive that this package built; nothing of another's.
+
+    Raises:
+        ArchiveError: It is missing or damaged.
+        InputError: Its name or version is none that TorchServe can serve.
+        WeightsError: Its weights are damaged.
+    """
+    manifest = read_archive(archive)
+    if not manifest.is_ours:
+        return Contents(False, (), (), 0)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            networks = dict(read_networks(file))
+            limits = yaml.safe_load(file.read(f"{manifest.handler}.yaml"))
+        styles = tuple(each for name, network in networks.items() for each in styles_of(name, network))
+        scales = {int(each["config"]["scale"]) for each in networks.values() if each["task"] == "super-resolution"}
+        named = manifest.is_collection or len(styles) > 1
+        return Contents(named, styles, tuple(sorted(scales)), int(limits["max_pixels"]))
+    except (*DAMAGE, yaml.YAMLError) as error:
+        raise ArchiveError(f"{archive} is not as this package builds them: {error}") from error
+
+
+def read_networks(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The networks of an archive by name, each with what its file says of itself."""
+    for path in sorted(archive.namelist()):
+        if path.endswith(".safetensors"):
+            with archive.open(path) as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(size, LARGEST_HEADER)))
+            yield Path(path).stem, parse_metadata(f"{archive.filename}: {path}", header.get("__metadata__"))
+
+
+def styles_of(name: str, network: Mapping[str, Any]) -> Iterator[Style]:
+    """The styles of a network; the only one of a network has the name of its file."""
+    if network["task"] != "style":
+        return
+    told = facts_of_styles(network, name)
+    strokes = int(network["config"].get("sizes", 1)) > 1
+    for facts in told:
+        style = str(facts["name"]) if len(told) > 1 else name
+        title = facts.get("title") or style.replace("_", " ").title()
+        yield Style(style, str(title), str(facts.get("artist", "")), name, strokes)

@@ -1,0 +1,102 @@
+"""What the page is told: which styles and enlargements the registered models have, and how the server is doing."""
+
+import asyncio
+import logging
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientError
+
+from ...archives.contents import Contents, read_contents
+from ...client.model import Model
+from ...errors import PerceptualError
+from ..snapshots import read_held
+from ..status import Metrics, ModelStatus, measured_here, model_status, read_metrics
+from .replies import Refusal, unavailable
+from .torchserve import Gone, TorchServe
+
+logger = logging.getLogger(__name__)
+
+
+class About:
+    """Asks TorchServe what is registered each time, and the archives what is in them, each once.
+
+    Args:
+        torchserve: Which is asked.
+        model_store: The folder of archives.
+        state: The folder where it is noted which models are held back.
+    """
+
+    def __init__(self, torchserve: TorchServe, model_store: Path, state: Path) -> None:
+        self.torchserve = torchserve
+        self.model_store = model_store
+        self.state = state
+        self.known: dict[tuple[str, int, int], Contents | None] = {}
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The default version of each model of this package. Raises a refusal while TorchServe does not answer."""
+        found = []
+        for name in await self.names():
+            described = await self.torchserve.ask(f"/models/{name}")
+            model = Model.parse(described[0]) if described else None
+            contents = await self.contents(model.archive) if model else None
+            if model and contents and (contents.styles or contents.scales):
+                found.append({"name": model.name, "version": model.version, **asdict(contents)})
+        return found
+
+    async def names(self) -> list[str]:
+        """Of the registered models. Raises a refusal while TorchServe does not answer."""
+        names: list[str] = []
+        page: dict[str, Any] = {"nextPageToken": 0}
+        while "nextPageToken" in page:
+            page = await self.torchserve.ask(f"/models?next_page_token={page['nextPageToken']}") or {}
+            if not page:
+                raise unavailable("torchserve", "TorchServe is starting")
+            names += [each["modelName"] for each in page["models"]]
+        return names
+
+    async def contents(self, archive: str) -> Contents | None:
+        """What is in an archive of the model store; None in one that cannot be read."""
+        file = self.model_store / archive
+        try:
+            facts = file.stat()
+        except OSError:
+            return None
+        key = (archive, facts.st_mtime_ns, facts.st_size)
+        if key not in self.known:
+            self.known[key] = await asyncio.to_thread(contents_of, file)
+        return self.known[key]
+
+    async def status(self) -> list[dict[str, Any]]:
+        """Every version of every model, as ``perceptual status`` shows it. Raises a refusal as :meth:`models`."""
+        metrics = await self.metrics()
+        held = await asyncio.to_thread(read_held, self.state)
+        every = [await self.torchserve.ask(f"/models/{name}/all") for name in await self.names()]
+        models = [Model.parse(each) for described in every for each in described or []]
+        local = await asyncio.to_thread(lambda: [measured_here(each) for each in models])
+        return [as_json(model_status(each, metrics, held)) for each in local]
+
+    async def metrics(self) -> Metrics:
+        """Those of the handlers; none while TorchServe does not answer."""
+        try:
+            async with await self.torchserve.send("metrics", "GET", "/metrics") as reply:
+                return read_metrics(await reply.text())
+        except (Gone, Refusal, ClientError, OSError):
+            return read_metrics("")
+
+
+def contents_of(file: Path) -> Contents | None:
+    """What is in an archive; None if it cannot be read, which is logged."""
+    try:
+        return read_contents(file)
+    except (PerceptualError, OSError) as error:
+        logger.warning("the page does not show %s: %s", file.name, error)
+        return None
+
+
+def as_json(status: ModelStatus) -> dict[str, Any]:
+    """A model's state, in which a time beyond the histogram's last bound is null: JSON has no word for it."""
+    stages = {name: [each if math.isfinite(each) else None for each in times] for name, times in status.stages.items()}
+    return {**asdict(status), "stages": stages, "healthy": status.healthy}

@@ -1,0 +1,117 @@
+// What can be asked for: the looks of all models, the settings of one picture, and the requests that make it.
+
+export const DEFAULTS = {
+  look: "", mix: "", share: 0.5, strength: 1, stroke: 0, keep: false, size: "1024", enlarge: "", format: "jpeg",
+};
+
+/** The photo itself, to be enlarged. */
+export const NONE = { id: "none", title: "No style", more: "Enlarge only", artist: "" };
+
+/** All looks of the models: each style of each, by an id that stands in the page's address. */
+export function looksOf(models) {
+  const looks = models.flatMap((model) =>
+    model.styles.map((style) => ({
+      ...style, model: model.name, named: model.named, id: model.named ? `${model.name}/${style.name}` : model.name,
+    })),
+  );
+  for (const look of looks) // the same painting twice: tell them apart
+    look.more = looks.some((each) => each !== look && each.title === look.title) ? look.id : look.artist;
+  return looks;
+}
+
+/** All ways to enlarge, by an id likewise. */
+export function enlargersOf(models) {
+  const enlargers = models.flatMap((model) =>
+    model.scales.map((scale) => ({ id: `${model.name}:${scale}`, model: model.name, scale, named: model.named })),
+  );
+  const alone = (each) => enlargers.filter(({ scale }) => scale === each.scale).length === 1;
+  for (const each of enlargers) each.title = `×${each.scale}${alone(each) ? "" : ` ${each.model}`}`;
+  return enlargers;
+}
+
+/** The looks that can be mixed with one: those of the same network. */
+export const partners = (look, looks) =>
+  looks.filter((each) => each !== look && look?.named && each.model === look.model && each.network === look.network);
+
+/** The requests that make a picture: one, or two where another model enlarges it. `look` is null for the photo itself. */
+export function plan(settings, look, enlarger) {
+  const format = { format: settings.format };
+  if (!look) return enlarger ? [{ model: enlarger.model, fields: { ...scaled(enlarger), ...format } }] : [];
+  const fields = styled(settings, look);
+  if (!enlarger) return [{ model: look.model, fields: { ...fields, ...format } }];
+  if (enlarger.model === look.model)
+    return [{ model: look.model, fields: { ...fields, ...scaled(enlarger), ...format } }];
+  return [
+    { model: look.model, fields: { ...fields, format: "png" } },
+    { model: enlarger.model, fields: { ...scaled(enlarger), ...format } },
+  ];
+}
+
+// A collection is told how many times; a network of its own knows it.
+const scaled = (enlarger) => (enlarger.named ? { scale: enlarger.scale } : {});
+
+function styled(settings, look) {
+  const fields = {};
+  if (look.named) fields.style = mixture(settings, look);
+  if (settings.strength < 1) fields.strength = settings.strength;
+  if (settings.stroke > 0 && look.strokes) fields.stroke = settings.stroke;
+  if (settings.keep) fields["keep-colors"] = "on";
+  if (settings.size) fields["max-size"] = settings.size;
+  return fields;
+}
+
+function mixture({ mix, share }, look) {
+  const other = mix.slice(mix.indexOf("/") + 1);
+  if (!mix || share === 0) return look.name;
+  return share === 1 ? other : `${look.name}:${round(1 - share)},${other}:${round(share)}`;
+}
+
+const round = (number) => Math.round(number * 100) / 100;
+
+/** The settings in an address; what is missing or none of ours is as by default. */
+export function read(search) {
+  const given = new URLSearchParams(search);
+  const settings = { ...DEFAULTS };
+  for (const [name, usual] of Object.entries(DEFAULTS)) {
+    if (!given.has(name)) continue;
+    const value = given.get(name);
+    if (typeof usual === "string") settings[name] = value;
+    else if (typeof usual === "boolean") settings[name] = value === "on";
+    else if (Number(value) >= 0 && Number(value) <= 1) settings[name] = Number(value);
+  }
+  return settings;
+}
+
+/** The address of settings: what is as by default is left out. */
+export function write(settings, sample) {
+  const given = new URLSearchParams();
+  if (sample) given.set("photo", sample);
+  for (const [name, usual] of Object.entries(DEFAULTS))
+    if (settings[name] !== usual) given.set(name, settings[name] === true ? "on" : settings[name]);
+  return given.size ? `?${given}` : "?";
+}
+
+/** The command lines that do the same from a shell. `token` is the command that prints a token, if one is needed. */
+export function curl(steps, photo, result, token) {
+  const place = (model) => new URL(`predictions/${model}`, location.href).href.split("?")[0];
+  return steps
+    .map(({ model, fields }, index) => {
+      const last = index === steps.length - 1;
+      const input = index === 0 ? photo : "step.png";
+      const given = Object.entries(fields).map(([name, value]) => `-F ${quoted(`${name}=${value}`)}`);
+      const file = `data=@"${input.replace(/["\\]/g, "\\$&")}"`; // curl's own quotes, within the shell's
+      return [
+        "curl -f",
+        ...(token ? [`-H "Authorization: Bearer $(${token})"`] : []),
+        `-F ${quoted(file)}`,
+        ...given,
+        quoted(place(model)),
+        `-o ${quoted(last ? result : "step.png")}`,
+      ].join(" ");
+    })
+    .join(" &&\n");
+}
+
+export const extension = (format) => (format === "jpeg" ? "jpg" : format);
+
+const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);

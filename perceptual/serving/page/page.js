@@ -1,0 +1,413 @@
+// The page: a photo, the look that was chosen for it, and the result.
+
+import { about, predict, Trouble } from "./api.js";
+import { get, make, picture, sleep } from "./dom.js";
+import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, partners, plan, read, write } from "./looks.js";
+import { quiet, say, sayAndRetry } from "./notice.js";
+import { open } from "./photo.js";
+import { watch } from "./server.js";
+import * as strip from "./strip.js";
+
+const STILL = 300; // milliseconds without a change before the whole picture is asked for
+const MOST_RESULTS = 12; // that are kept of a visit
+const AGAIN = 5; // seconds until what there is to choose from is asked for again
+const SIZES = ["512", "1024", "2048", ""]; // pixels of the longest side; the last is the photo's own
+const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP" };
+
+const controls = get("controls");
+
+let offers = { models: [], formats: [], max_bytes: Infinity, token: "", status: false };
+let looks = [];
+let enlargers = [];
+let settings = read(location.search);
+let sample = new URLSearchParams(location.search).get("photo");
+let photo = null;
+let opening = 0; // counts photos
+let shown = null; // the result that can be downloaded
+let results = []; // of this visit, the newest first
+
+// What is asked for. A change makes the whole picture stale, which is broken off; a preview only if its look is.
+let change = 0;
+let previewing = null;
+let whole = new AbortController();
+
+const by = (id) => (each) => each.id === id;
+const lookNow = () => looks.find(by(settings.look)) ?? null;
+const mixNow = () => looks.find(by(settings.mix)) ?? null;
+const enlargerNow = () => enlargers.find(by(settings.enlarge)) ?? null;
+
+// ---------------------------------------------------------------- what there is to choose from
+
+async function learn() {
+  offers = await about();
+  looks = looksOf(offers.models);
+  enlargers = enlargersOf(offers.models);
+  if (!lookNow() && !(settings.look === NONE.id && enlargers.length)) settings.look = (looks[0] ?? NONE).id;
+  if (!enlargerNow()) settings.enlarge = "";
+  if (!partners(lookNow(), looks).includes(mixNow())) settings.mix = "";
+  if (!offers.formats.includes(settings.format)) settings.format = DEFAULTS.format;
+  get("tabs").hidden = !offers.status;
+  if (strip.show(enlargers.length ? [NONE, ...looks] : looks) && photo) fillStrip();
+  showSettings();
+  if (!looks.length && !enlargers.length) say("No model is registered: perceptual models register NAME.");
+}
+
+/** The chosen look first: it is the one that is looked at. */
+function fillStrip() {
+  const first = lookNow();
+  strip.fill(looks.toSorted((one, other) => (other === first) - (one === first)), photo);
+}
+
+// ---------------------------------------------------------------- settings
+
+function showSettings() {
+  const [look, other] = [lookNow(), mixNow()];
+  const others = partners(look, looks);
+  offer("mix", [["", "None"], ...others.map((each) => [each.id, each.title])]);
+  offer("enlarge", [["", "Off"], ...enlargers.map((each) => [each.id, each.title])]);
+  offer("format", offers.formats.map((each) => [each, FORMATS[each] ?? each]));
+  offer("size", SIZES.map((each) => [each, each ? `${each} px` : photo ? `${photo.width} × ${photo.height}` : "Whole"]));
+  const has = { style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length };
+  for (const each of controls.querySelectorAll("[data-needs]")) each.hidden = !has[each.dataset.needs];
+  for (const [name, value] of Object.entries(settings)) {
+    const field = controls.elements[name];
+    if (field) field[field.type === "checkbox" ? "checked" : "value"] = value;
+  }
+  tell("strength", percent(settings.strength));
+  tell("stroke", { 0: "fine", 1: "coarse" }[settings.stroke] ?? percent(settings.stroke));
+  tell("share", `${percent(1 - settings.share)} : ${percent(settings.share)}`);
+  [get("one").textContent, get("other").textContent] = [look?.title, other?.title];
+  strip.choose(settings.look);
+  const steps = plan(settings, look, enlargerNow());
+  get("curl").textContent = curl(steps, photo?.name ?? "photo.jpg", resultName(), offers.token);
+}
+
+/** Gives a field its choices, without disturbing one that has them. */
+function offer(name, choices) {
+  const field = controls.elements[name];
+  const key = JSON.stringify(choices);
+  if (field.dataset.choices === key) return;
+  field.dataset.choices = key;
+  field.replaceChildren(...choices.map(([value, textContent]) => make("option", { value, textContent })));
+}
+
+function tell(name, text) {
+  controls.elements[name].ariaValueText = text;
+  controls.querySelector(`output[for="${name}"]`).textContent = text;
+}
+
+const percent = (part) => `${Math.round(part * 100)} %`;
+
+function resultName() {
+  const stem = (photo?.name ?? "photo").replace(/\.\w+$/, "");
+  const parts = [stem, lookNow()?.name, mixNow()?.name, enlargerNow() && `x${enlargerNow().scale}`];
+  return `${parts.filter(Boolean).join("-")}.${extension(settings.format)}`;
+}
+
+controls.addEventListener("input", ({ target }) => {
+  if (!(target.name in DEFAULTS)) return;
+  const value = { checkbox: target.checked, range: Number(target.value) }[target.type] ?? target.value;
+  set({ [target.name]: value }, !["format", "enlarge", "size"].includes(target.name));
+});
+controls.addEventListener("submit", (event) => event.preventDefault());
+get("strip").addEventListener("change", ({ target }) => {
+  previewing?.abort();
+  set({ look: target.value, mix: "" });
+});
+
+/** Takes over settings, which a preview may not show. */
+function set(changes, withPreview = true) {
+  Object.assign(settings, changes);
+  showSettings();
+  note();
+  refresh(withPreview);
+}
+
+const note = () => history.replaceState(null, "", write(settings, sample) + location.hash);
+
+// ---------------------------------------------------------------- the picture
+
+/** Shows what the settings mean: what was made of them before, or a small preview at once and the whole after it. */
+async function refresh(withPreview = true) {
+  change += 1;
+  whole.abort();
+  quiet();
+  if (!photo) return;
+  const known = made();
+  busy(!known);
+  if (known) previewing?.abort();
+  if (known) return show(known);
+  allow(null);
+  if (previewing && withPreview) return; // it goes on with what is set by then, and asks for the whole
+  try {
+    if (withPreview) await preview();
+    if (!made()) await complete();
+  } catch (error) {
+    if (error.name !== "AbortError") failed(error, resume);
+  }
+}
+
+/** What was made of these settings before. */
+const made = () => results.find((each) => each.photo === photo && same(each.settings, settings));
+
+/** Makes previews until none is out of date. One that a moved slider overtakes is still shown: it is a step on the way. */
+async function preview() {
+  for (let asked = null; asked !== change && !made(); ) {
+    asked = change;
+    previewing = new AbortController();
+    const look = lookNow();
+    const steps = plan({ ...settings, format: "jpeg", size: "" }, look, null);
+    try {
+      const { blob } = steps.length ? await predict(steps, photo.preview, previewing.signal) : { blob: photo.preview };
+      const url = await decoded(blob);
+      if (look === lookNow() && !made()) display(url);
+    } catch (error) {
+      if (asked === change) throw error;
+    } finally {
+      previewing = null;
+    }
+  }
+}
+
+async function complete() {
+  whole.abort();
+  whole = new AbortController();
+  const { signal } = whole;
+  await sleep(STILL, signal);
+  const steps = plan(settings, lookNow(), enlargerNow());
+  const styles = [lookNow() ?? NONE, mixNow()].filter(Boolean);
+  const result = {
+    photo,
+    settings: { ...settings },
+    name: resultName(),
+    title: styles.map((each) => each.title).join(" + "),
+    artist: styles.map((each) => each.artist).filter(Boolean).join(" + "),
+    ...(steps.length ? await predict(steps, photo.file, signal) : { blob: photo.file, stages: {}, time: 0 }),
+  };
+  busy(false);
+  keep(result);
+  strip.fillMissing(looks, photo);
+}
+
+/** The address of a picture that the browser has at hand, so that nothing flickers. */
+async function decoded(blob) {
+  const url = URL.createObjectURL(blob);
+  await make("img", { src: url }).decode();
+  return url;
+}
+
+function display(url) {
+  const previous = get("after").src;
+  get("after").src = url;
+  get("frame").dataset.result = "";
+  if (!results.some((each) => each.url === previous)) URL.revokeObjectURL(previous);
+}
+
+async function show(result) {
+  const asked = change;
+  const after = get("after");
+  after.src = result.url;
+  after.alt = [`${result.photo.name}: ${result.title}`, result.artist].filter(Boolean).join(", ");
+  get("frame").dataset.result = "";
+  await after.decode().catch(() => {}); // where another has taken its place
+  if (asked !== change) return;
+  get("caption").replaceChildren(make("b", { textContent: result.title }), ` ${result.artist}`);
+  get("times").textContent = [`${after.naturalWidth} × ${after.naturalHeight}`, ...times(result)].join(" · ");
+  allow(result);
+}
+
+/** How long a result took and, if the server tells, where that went. */
+function times({ time, stages }) {
+  if (!time) return [];
+  const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(milliseconds < 100 ? 3 : 2)} s`;
+  const parts = Object.entries(stages).map(([name, value]) => `${name} ${seconds(value)}`);
+  return [seconds(time), parts.join(", ")].filter(Boolean);
+}
+
+/** Lets a result be downloaded and seen in full size; null while there is none. */
+function allow(result) {
+  shown = result;
+  const link = get("download");
+  if (result) Object.assign(link, { href: result.url, download: result.name });
+  else link.removeAttribute("href");
+  link.ariaDisabled = result ? null : "true";
+  get("enlarged").disabled = !result;
+  for (const each of get("results").querySelectorAll("button"))
+    each.ariaCurrent = each.dataset.url === result?.url ? "true" : null;
+}
+
+function keep(made) {
+  const result = { ...made, url: URL.createObjectURL(made.blob) };
+  results = [result, ...results];
+  for (const { url } of results.splice(MOST_RESULTS)) URL.revokeObjectURL(url);
+  get("results").replaceChildren(...results.map(resultChoice));
+  get("visit").hidden = results.length < 2;
+  show(result);
+}
+
+function resultChoice(result) {
+  const button = make("button", { type: "button" }, picture(result.blob, `${result.photo.name}: ${result.title}`));
+  button.dataset.url = result.url;
+  button.addEventListener("click", () => bringBack(result));
+  return make("li", {}, button);
+}
+
+function bringBack(result) {
+  settings = { ...result.settings };
+  if (result.photo !== photo) usePhoto(result.photo);
+  showSettings();
+  note();
+  refresh();
+}
+
+const same = (one, other) => Object.keys(DEFAULTS).every((name) => one[name] === other[name]);
+
+function busy(is) {
+  get("frame").toggleAttribute("data-busy", is);
+  get("stage").ariaBusy = is;
+}
+
+/** Tells what went wrong, and does it again where that may help. */
+function failed(error, again) {
+  if (!(error instanceof Trouble)) throw error;
+  busy(false);
+  if (error.retry) sayAndRetry(error.message, error.retry, again);
+  else say(error.message);
+  if (error.status === 404) learn().catch(() => {}); // the model has gone
+}
+
+async function resume() {
+  try {
+    await learn();
+  } catch (error) {
+    failed(error, resume);
+    return;
+  }
+  await refresh();
+}
+
+// ---------------------------------------------------------------- photos
+
+async function take(file, name, from = null) {
+  const mine = (opening += 1);
+  say("Opening the photo …");
+  try {
+    const opened = await open(file, name, looks[0], offers.max_bytes);
+    if (mine !== opening) return; // another was chosen meanwhile
+    sample = from;
+    usePhoto(opened);
+  } catch (error) {
+    failed(error, () => take(file, name, from));
+    return;
+  }
+  showSettings();
+  note();
+  await refresh();
+}
+
+function usePhoto(opened) {
+  photo = opened;
+  previewing?.abort();
+  get("before").src = photo.url;
+  get("before").alt = photo.name;
+  get("after").removeAttribute("src");
+  delete get("frame").dataset.result;
+  get("caption").textContent = get("times").textContent = "";
+  get("stage").style.setProperty("--ratio", photo.width / photo.height);
+  get("start").hidden = true;
+  get("work").hidden = get("another").hidden = false;
+  fillStrip();
+}
+
+async function takeSample(name) {
+  const response = await fetch(`page/samples/${encodeURIComponent(name)}.jpg`).catch(() => null);
+  if (response?.ok) await take(await response.blob(), `${name}.jpg`, name);
+  else say("The server does not send this sample.");
+}
+
+const takeFirst = (files) => files.length && take(files[0], files[0].name);
+
+for (const [button, input] of [["choose", "file"], ["another", "file"], ["take", "camera"]])
+  get(button).addEventListener("click", () => get(input).click());
+for (const input of [get("file"), get("camera")])
+  input.addEventListener("change", () => {
+    takeFirst(input.files);
+    input.value = ""; // so that the same file can be chosen again
+  });
+get("samples").addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-sample]");
+  if (button) takeSample(button.dataset.sample);
+});
+addEventListener("paste", ({ clipboardData }) => takeFirst(clipboardData.files));
+
+const drag = (event, over) => {
+  event.preventDefault();
+  document.body.toggleAttribute("data-dragging", over && event.dataTransfer.types.includes("Files"));
+};
+addEventListener("dragover", (event) => drag(event, true));
+addEventListener("dragleave", (event) => drag(event, event.relatedTarget !== null));
+addEventListener("drop", (event) => {
+  drag(event, false);
+  takeFirst(event.dataTransfer.files);
+});
+
+// ---------------------------------------------------------------- comparing, full size, copying
+
+function compare() {
+  const part = get("compare").value;
+  get("frame").style.setProperty("--part", part);
+  get("compare").ariaValueText = `${part} % photo, ${100 - part} % result`;
+}
+get("compare").addEventListener("input", compare);
+
+get("enlarged").addEventListener("click", async () => {
+  const pixels = get("pixels");
+  Object.assign(pixels, { src: shown.url, alt: get("after").alt });
+  get("full").showModal();
+  get("scroll").focus();
+  await pixels.decode();
+  pixels.width = pixels.naturalWidth / devicePixelRatio;
+});
+
+get("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(get("curl").textContent);
+    say("Copied.");
+  } catch {
+    getSelection().selectAllChildren(get("curl"));
+    say("Selected: copy it with Ctrl+C.");
+  }
+});
+
+// ---------------------------------------------------------------- tabs, and the beginning
+
+let watching = new AbortController();
+
+function showTab() {
+  const server = location.hash === "#server" && offers.status;
+  get("server").hidden = !server;
+  get("picture").hidden = server;
+  for (const each of get("tabs").children) each.ariaCurrent = (each.hash === "#server") === server ? "page" : null;
+  watching.abort();
+  watching = new AbortController();
+  if (server) watch(watching.signal);
+}
+
+addEventListener("hashchange", showTab);
+// Models may have come or gone while nobody looked; if the server is away, the next picture tells.
+addEventListener("focus", () => learn().catch(() => {}));
+
+async function begin() {
+  try {
+    await learn();
+  } catch (error) {
+    sayAndRetry(error.message, error.retry || AGAIN, begin);
+    return;
+  }
+  showTab();
+  if (sample) await takeSample(sample);
+  get("start").hidden = photo !== null;
+}
+
+compare();
+begin();

@@ -1,0 +1,43 @@
+// The photo: what the browser can read of it, and what only the server can.
+
+import { Trouble, predict } from "./api.js";
+import { plan, DEFAULTS } from "./looks.js";
+
+export const PREVIEW = 256; // pixels of the longest side of what is sent while settings change
+const THUMB = 192; // of what is sent for the strip of styles
+const SHOWN = 2048; // of a photo that only the server can read
+
+/**
+ * Opens a file. What the browser cannot read, such as TIFF, the server is asked to make readable, by a look of no
+ * strength; what the server cannot read either it says in the Trouble that is thrown.
+ */
+export async function open(file, name, look, largest) {
+  if (file.size > largest)
+    throw new Trouble(`The file has ${megabytes(file.size)}, and the server takes ${megabytes(largest)} at most.`);
+  let shown = file;
+  let bitmap = await createImageBitmap(file).catch(() => null);
+  if (!bitmap) {
+    if (!look) throw new Trouble("This browser cannot read the file.");
+    const steps = plan({ ...DEFAULTS, strength: 0, size: SHOWN, format: "png" }, look, null);
+    shown = (await predict(steps, file)).blob;
+    bitmap = await createImageBitmap(shown);
+  }
+  const { width, height } = bitmap;
+  const [preview, thumb] = await Promise.all([reduced(bitmap, PREVIEW), reduced(bitmap, THUMB)]);
+  bitmap.close();
+  return { file, name, width, height, preview, thumb, url: URL.createObjectURL(shown) };
+}
+
+/** A picture whose longest side has so many pixels at most, as a file: small, and without loss. */
+async function reduced(bitmap, side) {
+  const factor = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * factor));
+  canvas.height = Math.max(1, Math.round(bitmap.height * factor));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return new Promise((done) => canvas.toBlob(done, "image/png"));
+}
+
+const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(0)} MB`;

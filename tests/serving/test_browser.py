@@ -1,0 +1,464 @@
+"""The page in a real browser, of a real server."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from serving_fixtures import wait_for
+
+from perceptual.archives.build import package, package_collection
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.weights import save_network
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+PATIENCE = 120_000  # milliseconds
+SCRIPT = "<script>document.title = 'taken'</script>"
+STYLES = [
+    {"name": "dots", "title": "Dots", "artist": "Nobody"},
+    {"name": "lines", "title": SCRIPT, "artist": "<img src=x onerror=alert(1)>"},
+]
+
+
+@pytest.fixture(scope="module")
+def registered(server, upscaler, tmp_path_factory):
+    """The server with a network of two styles at two sizes, and a collection that enlarges, besides ``tiny``."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("page")
+    network = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1)
+    torch.nn.init.normal_(network.styles, 1.0, 0.5)
+    save_network(folder / "many.safetensors", network, {"styles": STYLES})
+    many, large = (
+        package(folder / "many.safetensors", server.model_store),
+        package_collection("large", [upscaler], server.model_store),
+    )
+    with server.address.management() as management:
+        for archive in (many, large):
+            management.register(archive.path.name)
+        yield server
+        for name in ("many", "large"):
+            management.unregister(name)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A browser that was let in, and what it asked for and complained about."""
+
+    def __init__(self, chromium, server, **options):
+        self.context = chromium.new_context(**options)
+        self.context.set_default_timeout(PATIENCE)
+        self.page = self.context.new_page()
+        self.asked, self.complaints = [], []
+        self.context.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.url = server.address.inference_url
+        self.page.goto(server.address.page())
+
+    def check(self):
+        """Fails if anything went elsewhere, or the browser complained."""
+        elsewhere = [url for url in self.asked if not url.startswith((f"{self.url}/", f"blob:{self.url}/"))]
+        assert (elsewhere, self.complaints) == ([], [])
+
+    def choose(self, name, content):
+        self.page.set_input_files("#file", {"name": name, "mimeType": "", "buffer": content})
+
+    def result(self):
+        """What can be downloaded, when it can be."""
+        self.page.wait_for_selector("#download[href]")
+        with self.page.expect_download() as download:
+            self.page.click("#download")
+        return Path(download.value.path()).read_bytes()
+
+    def set(self, name, value):
+        """Sets a control as a user would, and waits until the result that was there has gone."""
+        control = self.page.locator(f"#{name}")
+        kind = control.evaluate("each => each.type")
+        if kind == "range":
+            control.fill(str(value))
+        elif kind == "checkbox":
+            control.set_checked(value)
+        else:
+            control.select_option(value)
+        self.page.wait_for_function("wanted => location.search.includes(wanted)", arg=f"{name}=")
+
+
+@pytest.fixture
+def visit(chromium, registered):
+    visit = Visit(chromium, registered)
+    yield visit
+    visit.context.close()
+
+
+def encoded(picture, format="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def noise(width, height):
+    return Image.effect_noise((width, height), 80).convert("RGB")
+
+
+def opened(content):
+    return Image.open(io.BytesIO(content))
+
+
+def test_from_the_printed_address_to_a_downloaded_picture(visit, registered, record_testsuite_property):
+    begin = time.monotonic()
+    assert "key=" not in visit.page.url
+    visit.page.click("[data-sample=china]")
+    visit.page.wait_for_selector("#frame[data-result]")
+    record_testsuite_property("seconds to a preview", round(time.monotonic() - begin, 2))
+    picture = opened(visit.result())
+    record_testsuite_property("seconds to a download", round(time.monotonic() - begin, 2))
+    assert picture.size == (640, 427) and picture.format == "JPEG"
+    assert time.monotonic() - begin < 60
+    assert "640 × 427" in visit.page.inner_text("#times") and "infer" in visit.page.inner_text("#times")
+    wait_for(lambda: visit.page.locator(".thumb img").count() == 4, seconds=60)
+    visit.check()
+
+
+FORMATS = {"JPEG": {}, "PNG": {}, "WEBP": {}, "BMP": {}, "GIF": {}, "TIFF": {}}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_photos_of_each_format(visit, format):
+    visit.choose(f"photo.{format.lower()}", encoded(noise(64, 48), format))
+    assert opened(visit.result()).size == (64, 48)
+    assert visit.page.locator("#before").evaluate("each => each.decode().then(() => each.naturalWidth)") == 64
+    visit.check()
+
+
+# What a user does with a file, as the browser tells the page of it.
+GIVEN = """([kind, bytes]) => {
+  const given = new DataTransfer();
+  given.items.add(new File([new Uint8Array(bytes)], 'photo.png'));
+  const event = kind === 'paste'
+    ? new ClipboardEvent(kind, { clipboardData: given, bubbles: true })
+    : new DragEvent(kind, { dataTransfer: given, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+}"""
+
+
+def test_photos_are_dropped_and_pasted(visit):
+    for width, kind in ((64, "paste"), (80, "drop")):
+        photo = list(encoded(noise(width, 48)))
+        if kind == "drop":
+            visit.page.evaluate(GIVEN, ["dragover", photo])
+            assert visit.page.locator("#drop").is_visible()
+        visit.page.evaluate(GIVEN, [kind, photo])
+        visit.page.wait_for_function(f"() => document.getElementById('times').textContent.startsWith('{width} ')")
+        assert opened(visit.result()).size == (width, 48)
+    assert not visit.page.locator("#drop").is_visible()
+    visit.check()
+
+
+def test_a_photo_that_lies_on_its_side(visit):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90°
+    visit.choose("photo.jpg", encoded(noise(64, 48), "JPEG", exif=exif))
+    assert opened(visit.result()).size == (48, 64)
+    ratio = visit.page.locator("#frame").evaluate("each => each.clientWidth / each.clientHeight")
+    assert abs(ratio - 48 / 64) < 0.02
+    visit.check()
+
+
+def test_every_control_changes_the_picture(visit):
+    visit.choose("photo.png", encoded(noise(600, 60)))
+    visit.page.locator("#strip input[value='many/dots']").check()
+    visit.set("format", "png")
+    pictures = [visit.result()]
+    for name, value in (
+        ("strength", 0.5), ("stroke", 1), ("mix", "many/lines"), ("share", 0.75), ("keep", True), ("size", "512"),
+        ("enlarge", "large:4"),
+    ):  # fmt: skip
+        visit.set(name, value)
+        pictures.append(visit.result())
+    visit.page.locator("#strip input[value='tiny']").check()
+    pictures.append(visit.result())
+    assert len(set(pictures)) == len(pictures)
+    assert [opened(each).size for each in pictures[-3:]] == [(512, 51), (2048, 204), (2048, 204)]
+    visit.set("format", "webp")
+    assert opened(visit.result()).format == "WEBP"
+    visit.check()
+
+
+def test_what_was_made_comes_back(visit):
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    first = visit.result()
+    visit.set("strength", 0.5)
+    assert visit.result() != first
+    asked = len(visit.asked)
+    visit.page.locator("#results button").last.click()
+    assert visit.result() == first and visit.page.input_value("#strength") == "1"
+    assert not [url for url in visit.asked[asked:] if "/predictions/" in url]
+    visit.check()
+
+
+def test_a_look_can_be_shared_as_an_address(visit, chromium, registered):
+    visit.page.click("[data-sample=chelsea]")
+    visit.page.locator("#strip input[value='many/dots']").check()
+    for name, value in (("mix", "many/lines"), ("share", 0.25), ("strength", 0.5), ("format", "png")):
+        visit.set(name, value)
+    picture = visit.result()
+    other = Visit(chromium, registered)
+    other.page.goto(visit.page.url)
+    assert other.result() == picture
+    assert other.page.input_value("#share") == "0.25" and other.page.input_value("#mix") == "many/lines"
+    other.page.goto(f"{visit.url}/?look=gone&mix=x&strength=7&share=x&format=exe&enlarge=x&photo=..%2Fabout")
+    other.page.wait_for_selector("#start:not([hidden])")
+    other.context.close()
+
+
+def test_comparing(visit):
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    visit.result()
+    slider = visit.page.locator("#compare")
+    slider.focus()
+    slider.press("Home")
+    assert visit.page.locator("#after").evaluate("each => getComputedStyle(each).clipPath") == "inset(0px 0px 0px 0%)"
+    slider.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "1 % photo, 99 % result"
+    box = slider.bounding_box()
+    visit.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3)
+    assert abs(int(slider.input_value()) - 50) <= 1
+    visit.check()
+
+
+def test_full_size_is_pixel_for_pixel(visit):
+    visit.choose("photo.png", encoded(noise(300, 200)))
+    visit.result()
+    visit.page.click("#enlarged")
+    visit.page.wait_for_function("() => document.getElementById('pixels').width === 300")
+    visit.page.keyboard.press("Escape")
+    assert not visit.page.locator("#full").is_visible()
+    visit.check()
+
+
+def tab_to(page, selector, most=40):
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"{selector} is not reached by Tab")
+
+
+def test_by_keyboard_alone(visit):
+    page = visit.page
+    page.wait_for_selector("#start:not([hidden])")
+    tab_to(page, "[data-sample=chelsea]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#download[href]")
+    tab_to(page, "#strip input")
+    before = page.evaluate("document.activeElement.value")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.value") != before
+    tab_to(page, "#strength")
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    assert page.input_value("#strength") == "0.85"
+    page.wait_for_selector("#download[href]")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert download.value.suggested_filename.startswith("chelsea")
+    visit.check()
+
+
+@pytest.mark.parametrize("width", [360, 1440, 2560])
+def test_the_picture_is_the_largest_thing_at_every_width(visit, width):
+    page = visit.page
+    page.set_viewport_size({"width": width, "height": max(640, width * 9 // 16)})
+    for shown in ("#start:not([hidden])", "#download[href]", "#server:not([hidden])"):
+        page.wait_for_selector(shown)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if shown.startswith("#start"):
+            page.click("[data-sample=china]")
+        elif shown.startswith("#download"):
+            areas = page.evaluate(
+                "['#frame', '#looks', '#controls'].map(each => document.querySelector(each).getBoundingClientRect())"
+                ".map(each => each.width * Math.min(each.height, innerHeight))"
+            )
+            frame = page.locator("#frame").bounding_box()
+            assert width < 1000 or areas[0] == max(areas)
+            assert frame["width"] >= 0.6 * width or frame["height"] >= 0.55 * page.viewport_size["height"]
+            page.click("#tabs a[href='#server']")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visit, scheme):
+    page = visit.page
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.wait_for_selector("#start:not([hidden])")
+    check = axe.Axe()
+    found = {"start": check.run(page)}
+    page.click("[data-sample=china]")
+    page.wait_for_selector("#download[href]")
+    page.locator("#strip input[value='many/dots']").check()
+    visit.set("mix", "many/lines")
+    page.wait_for_selector("#download[href]")
+    page.click("summary")
+    found["work"] = check.run(page)
+    page.click("#enlarged")
+    found["full size"] = check.run(page)
+    page.keyboard.press("Escape")
+    page.click("#tabs a[href='#server']")
+    page.wait_for_selector("#workers td")
+    found["server"] = check.run(page)
+    page.context.clear_cookies()
+    page.goto(f"{visit.url}/?")
+    found["entry"] = check.run(page)
+    violations = {view: each.response["violations"] for view, each in found.items()}
+    assert {view: [each["id"] for each in rules] for view, rules in violations.items() if rules} == {}, violations
+
+
+def test_a_wrong_file_is_told_in_the_api_s_words(visit, registered):
+    wrong = b"this is no picture" * 10
+    visit.page.wait_for_selector("#start:not([hidden])")
+    visit.choose("photo.jpg", wrong)
+    visit.page.wait_for_selector("#notice[data-shown]")
+    with registered.address.inference() as client, pytest.raises(Exception) as refused:
+        client.stylize(wrong, "tiny")
+    wait_for(lambda: str(refused.value).rstrip(".").lower() in visit.page.inner_text("#message").lower(), seconds=60)
+
+
+def test_names_stay_text(visit):
+    name = "<img src=x onerror=alert(1)>.png"
+    visit.choose(name, encoded(noise(64, 48)))
+    visit.result()
+    visit.page.locator("#strip input[value='many/lines']").check()
+    visit.result()
+    assert SCRIPT in visit.page.inner_text("#caption")
+    assert name in visit.page.text_content("#curl") and visit.page.get_attribute("#before", "alt") == name
+    assert visit.page.title() == "perceptual" and not visit.page.locator("#picture script, [onerror]").count()
+    visit.check()
+
+
+def test_the_command_line_makes_the_same_picture(visit, registered, tmp_path):
+    photo = encoded(noise(64, 48))
+    name = 'it\'s a "photo", (1).png'
+    (tmp_path / name).write_bytes(photo)
+    visit.choose(name, photo)
+    visit.page.locator("#strip input[value='many/dots']").check()
+    visit.set("strength", 0.5)
+    visit.set("enlarge", "large:4")
+    visit.set("format", "png")
+    picture = visit.result()
+    (tmp_path / "perceptual").write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'from perceptual.commands import main; main()' \"$@\"\n"
+    )
+    (tmp_path / "perceptual").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = visit.page.text_content("#curl")
+    assert f"--port {registered.ports.inference}" in command
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    (made,) = tmp_path.glob("*x4.png")
+    assert made.read_bytes() == picture
+
+
+def test_what_is_registered_is_on_the_page_at_once(visit, registered, tmp_path):
+    page = visit.page
+    page.wait_for_selector("#strip input[value='tiny']", state="attached")
+    with registered.address.management() as management:
+        management.unregister("tiny")
+        page.evaluate("dispatchEvent(new Event('focus'))")
+        page.wait_for_selector("#strip input[value='tiny']", state="detached")
+        management.register("tiny.mar")
+        page.evaluate("dispatchEvent(new Event('focus'))")
+        page.wait_for_selector("#strip input[value='tiny']", state="attached")
+    visit.check()
+
+
+def test_the_server_goes_and_comes_back(visit, registered):
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    visit.result()
+    visit.context.set_offline(True)
+    visit.set("strength", 0.5)
+    visit.page.wait_for_selector("text=The server does not answer. Trying again")
+    visit.context.set_offline(False)
+    assert visit.result()
+    registered.end()
+    visit.set("keep", True)
+    visit.page.wait_for_selector("text=/TorchServe is starting.* Trying again in 5 s/")
+    registered.restart()
+    assert visit.result()
+    wait_for(registered.healthy, seconds=120)
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Another server of this machine, with a page that is nobody's."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>elsewhere</title><link rel=icon href=data:,><a>a look</a>")
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def elsewhere():
+    """The port of another server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_another_page_can_link_to_it_and_do_nothing_else(visit, registered, elsewhere):
+    refused = registered.front.counters.refused.labels("origin")._value
+    before = refused.get()
+    page = visit.page
+    page.goto(f"http://127.0.0.1:{elsewhere}/")  # the same site, of which the browser does send the cookie
+    options = "{method: 'POST', mode: 'no-cors', credentials: 'include', body: 'photo'}"
+    reply = page.evaluate(f"url => fetch(url, {options}).then(each => each.type)", f"{visit.url}/predictions/tiny")
+    assert (reply, refused.get()) == ("opaque", before + 1)
+    page.goto(f"http://localhost:{elsewhere}/")  # another site, of which it does not
+    page.evaluate("url => document.querySelector('a').href = url", f"{visit.url}/?look=tiny")
+    page.click("a")
+    page.wait_for_selector("#start:not([hidden])")
+    assert page.url == f"{visit.url}/?look=tiny"
+
+
+def test_a_key_from_the_command_line(registered, run, chromium):
+    status, address, _ = run("token", "page", "--port", registered.ports.inference)
+    assert status == 0
+    visit = Visit(chromium, registered)
+    visit.context.clear_cookies()
+    visit.page.goto(address.strip())
+    visit.page.wait_for_selector("#start:not([hidden])")
+    visit.context.close()
+
+
+def test_status_as_the_command_tells_it(visit, registered):
+    visit.page.goto(f"{visit.url}/#server")
+    visit.page.wait_for_selector("#workers td")
+    assert visit.page.inner_text("#health") == "Every model answers."
+    rows = visit.page.locator("#models tbody tr").all_inner_texts()
+    assert {row.split("\t")[0] for row in rows} == {"tiny", "many", "large"}
+    visit.check()

@@ -1,0 +1,131 @@
+"""The README's commands and examples run, here with options that make them cheap."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from training_fixtures import make_photos
+
+from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
+from perceptual.inference.weights import save_network
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING, SERVING, PYTHON = (
+    README[README.index(f"\n## {title}\n") :].partition("\n## ")[2].partition("\n## ")[0]
+    for title in ("Train your own style", "Serve it", "Use it from Python")
+)
+TRAIN = "--iterations 1 --image-size 32 --batch-size 1 --num-workers 0 --samples 1 --device cpu --compile no"
+LOSSES = "--loss-weights narrow.safetensors"
+CHEAP = {  # the last wins
+    "train style --trunk": f"{TRAIN} {LOSSES}",
+    "train styles": f"{TRAIN} --loss-weights narrow.safetensors --style-sizes 64 96",
+    "train style": f"{TRAIN} --loss-weights narrow.safetensors --style-size 32",
+    "train super-resolution": f"{TRAIN} {LOSSES}",
+    "train all": f"{TRAIN} --loss-weights narrow.safetensors --recipes recipes",
+    "learn": f"{TRAIN} {LOSSES}",
+    "optimize": f"--iterations 1 --max-size 32 --style-size 32 --device cpu {LOSSES}",
+    "evaluate style": f"--sizes 32 --iterations 1 2 --photos 1 --split all --device cpu {LOSSES}",
+    "evaluate super-resolution": f"--device cpu {LOSSES}",
+    "stylize": "--engine eager",
+    "upscale": "--engine eager",
+    "gallery": "--engine eager",
+}
+
+
+def code(language, section):
+    """The blocks of a language in a section, one after another."""
+    return "".join(re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+
+
+def commands(section):
+    """Complete command lines of ``perceptual`` in a section, in blocks and in the text, in order."""
+    for block, span in re.findall(r"^```bash\n(.*?)^```|`(perceptual [^`]+)`", section, re.MULTILINE | re.DOTALL):
+        for line in (block.replace("\\\n", " ") or span.replace("\n", " ")).splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["perceptual"] and any(word[0] != "-" and re.search(r"[./]|mine", word) for word in words):
+                yield words[1:]
+
+
+def cheap(words):
+    """The command line with what makes it cheap."""
+    options = next((CHEAP[start] for start in CHEAP if " ".join(words).startswith(start)), "")
+    return [*words, *options.split()]
+
+
+@pytest.fixture
+def folder(tmp_path, photos, paintings, loss_weights, small_samples, monkeypatch):
+    """A current folder with the files that the README names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # there is no server
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    Path("training").symlink_to(ROOT / "training")
+    make_photos(Path("sharp_photos"), 2)
+    make_photos(Path("holiday"), 1)
+    shutil.copy(next(Path("holiday").rglob("*.png")), "photo.jpg")  # a PNG all the same, as read by content
+    shutil.copy(paintings / "stripes.png", "painting.jpg")
+    for one, other in (("stripes", "starry_night"), ("dots", "udnie")):
+        (paintings / f"{one}.png").rename(paintings / f"{other}.png")
+    (paintings / "paintings.toml").unlink()
+    Path("recipes").mkdir()
+    Path("recipes/tiny.toml").write_text("upscale-factor = 4\nloss = 'pixel'\ninit-features = 4\nnum-residuals = 0\n")
+    return tmp_path
+
+
+@pytest.mark.trains
+def test_commands_of_training(folder, run):
+    lines = list(commands(TRAINING))
+    assert len(lines) > 10
+    for words in lines:
+        status, out, errors = run(*cheap(words))
+        assert status == 0, f"{shlex.join(words)}\n{out}{errors}"
+    assert {file.stem for file in Path("networks").iterdir()} >= {"painting", "mine", "better", "styles", "feature"}
+    for picture in ("mixed.jpg", "out.png", "large.jpg"):
+        Image.open(picture).load()
+
+
+@pytest.fixture
+def networks(tmp_path, photo, monkeypatch):
+    """A current folder with tiny networks of the names in the README, before which those that ship do not count."""
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(photo)
+    torch.manual_seed(0)
+    for name in ("starry_night", "the_scream", "mine"):
+        save_network(
+            Path(f"networks/{name}.safetensors"), StyleNetwork(init_features=4, num_residuals=1), {"name": name}
+        )
+    upscaler = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1)
+    save_network(Path("networks/super_resolution_x4_feature.safetensors"), upscaler, {"name": "x4"})
+    shutil.copy(ROOT / "build_mar.sh", tmp_path)
+
+
+def test_commands_of_serving_and_python(server, management, networks, monkeypatch):
+    script = code("bash", SERVING)
+    for stated, here in {
+        "\nperceptual serve\n": "\nperceptual models register starry_night\n",  # of the server that there is
+        "http://127.0.0.1:8080": server.address.inference_url,
+        "curl": "curl --fail",
+    }.items():
+        assert stated in script
+        script = script.replace(stated, here)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    try:
+        subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True, timeout=250)
+        assert len(management.ready_workers("mine")) == 2
+        sizes = {name: Image.open(name).size for name in ("stylized.jpg", "stylized.png", "large.jpg")}
+        assert sizes == {"stylized.jpg": (64, 48), "stylized.png": (64, 48), "large.jpg": (256, 192)}
+        Path("stylized.jpg").unlink()
+        values = {}
+        exec(compile(code("python", PYTHON), "README.md", "exec"), values)
+        assert values["batch"].shape == (4, 3, 256, 256)
+        assert Image.open("stylized.jpg").size == (64, 48)
+    finally:
+        for name in management.models().keys() - {"tiny"}:
+            management.unregister(name)
+            (server.model_store / f"{name}.mar").unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""The recipes of a folder, each with the state of its training."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perceptual.errors import InvalidOption
+from perceptual.inference.metadata import read_metadata
+from perceptual.settings import parse
+
+from .loop import Run
+from .settings import StyleSettings, SuperResolutionSettings, TrainingSettings, read_recipe
+from .style import train_style
+from .super_resolution import train_super_resolution
+
+RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe for one network.
+
+    Attributes:
+        run: Where its training keeps files; named after the recipe's file.
+        settings: The class of its settings.
+        function: Trains by such settings.
+        values: Settings by option name: the recipe's and, over them, the command line's.
+    """
+
+    run: Run
+    settings: type[TrainingSettings]
+    function: Callable[..., Path | None]
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self.run.name
+
+    @property
+    def missing_painting(self) -> Path | None:
+        """The painting, if it is not where the recipe says."""
+        painting = self.values.get("style-image")
+        return None if painting is None or Path(painting).exists() else Path(painting)
+
+    def is_finished(self) -> bool:
+        """Whether the weights exist and, if there is a checkpoint too, have all iterations of the recipe.
+
+        Raises:
+            WeightsError: The weights cannot be read.
+            InvalidOption: A setting is wrong.
+        """
+        if not (self.run.model.exists() and self.run.begun):
+            return self.run.model.exists()
+        wanted = parse(self.settings, self.values).iterations
+        done: int = read_metadata(self.run.model)["provenance"]["iterations"]
+        return done >= wanted
+
+    def train(self, minutes: float | None) -> Path | None:
+        """Begins or continues the training; returns the weights, or None if it was stopped. Raises as trainings do."""
+        run = self.run
+        initial = run.model.with_name(f"{Path(self.values.get('initial-weights', '')).stem}.safetensors")
+        own: dict[str, Any] = {"name": run.name, "model-path": run.model, "sample-path": run.folder}
+        if initial.is_file():  # prefer the network just trained to the one that ships
+            own["initial-weights"] = initial
+        if minutes is not None:
+            own["minutes"] = minutes
+        return self.function(parse(self.settings, {**self.values, **own}), resume=run.begun)
+
+
+TASKS: dict[str, tuple[type[TrainingSettings], Callable[..., Path | None]]] = {
+    "style-image": (StyleSettings, train_style),
+    "upscale-factor": (SuperResolutionSettings, train_super_resolution),
+}
+
+
+def find_recipes(folder: Path, models: Path, runs: Path, values: Mapping[str, Any]) -> list[Recipe]:
+    """Recipes with a painting or an upscaling factor; those with initial weights come last.
+
+    Args:
+        folder: Folder of the recipes.
+        models: Folder for the weights.
+        runs: Folder for the runs.
+        values: Settings by option name that apply to every recipe.
+
+    Raises:
+        InvalidOption: There is no such folder, or a recipe in it is not TOML.
+    """
+    if not folder.is_dir():
+        raise InvalidOption(f"recipes: there is no folder {folder}")
+    found = []
+    for file in sorted(folder.glob("*.toml")):
+        recipe, name = read_recipe(file), file.stem
+        for key, task in TASKS.items():
+            if key in recipe:
+                run = Run(name, runs / name, models / f"{name}.safetensors")
+                found.append(Recipe(run, *task, {**recipe, **values}))
+                break
+    return sorted(found, key=lambda recipe: "initial-weights" in recipe.values)
