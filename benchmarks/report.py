@@ -20,7 +20,7 @@ from .timing import Spread
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]  # by title; the rows of a table have the same columns
 
-PACKAGES = ("torchserve-perceptual", "torch", "torchvision", "openvino", "torchserve", "pillow")
+PACKAGES = ("torchserve-perceptual", "torch", "torchvision", "openvino", "onnxruntime", "torchserve", "pillow")
 
 
 def say(message: str) -> None:

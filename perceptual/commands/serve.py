@@ -3,9 +3,11 @@
 import logging
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
-from .arguments import working
+from ..errors import ServerError
+from .arguments import report, working
 from .package import add_model_store
 
 DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
@@ -42,6 +44,12 @@ def add_to(subparsers: Any) -> None:
         help="require no tokens for predictions, behind a proxy that checks clients; management always requires one",
     )
     parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings of TorchServe over those of the config.properties that ships, such as job_queue_size=8",
+    )
+    parser.add_argument(
         "--supervise",
         action="store_true",
         help="start TorchServe again if it ends; answer 503 for a model whose workers fail or die, and try it again; "
@@ -58,11 +66,15 @@ def add_to(subparsers: Any) -> None:
 
 def run(args: Namespace) -> None:
     """Serves until Ctrl-C."""
+    from ..serving.configuration import read_settings, without_effect
     from ..serving.notices import notify
     from ..serving.server import Server
     from ..serving.supervisor import Supervisor
 
     logging.basicConfig(format="%(asctime)s %(message)s")
+    overrides = read_settings(args.config) if args.config else {}
+    for sentence in without_effect(overrides):
+        report(f"{args.config}: {sentence}")
     with working() as progress:
         server = Server(
             args.model_store,
@@ -70,6 +82,7 @@ def run(args: Namespace) -> None:
             port=args.port,
             sockets=args.sockets,
             tokens=not args.no_tokens,
+            overrides=overrides,
             page=not args.no_page,
             page_status=args.page_status,
             progress=progress,
@@ -90,17 +103,20 @@ def how_to_use(server: Any) -> str:
     address = server.address
     which = "" if server.ports.inference == 8080 else f" --port {server.ports.inference}"
     inference, management = map(for_curl, (address.inference_url, address.management_url))
+    grpc = [server.properties[f"grpc_{api}_port"] for api in ("inference", "management")]
+    token = ' -H "$TOKEN"' if server.tokens else ""
     lines = [
         *([f"page        {address.page()}"] if server.page and not server.sockets else []),
         f"inference   {address.inference_url}",
         f"management  {address.management_url}",
         f"metrics     {address.metrics_url}/metrics",
         f"logs        {address.logs}",
+        f"gRPC        closed, at ports {' and '.join(grpc)}",
         "",
-        f'TOKEN="Authorization: Bearer $(perceptual token{which})"',
+        *([f'TOKEN="Authorization: Bearer $(perceptual token{which})"'] if server.tokens else []),
         *(
-            f'curl -H "$TOKEN"{style} -T photo.jpg {inference}/predictions/{name} -o {name}.jpg'
-            for name, style in styles_to_name(server).items()
+            f"curl --fail-with-body{token}{wish} -T photo.jpg {inference}/predictions/{name} -o {name}.jpg"
+            for name, wish in wishes(server).items()
         ),
         f'curl -H "Authorization: Bearer $(perceptual token management{which})" {management}/models',
         "",
@@ -109,9 +125,20 @@ def how_to_use(server: Any) -> str:
     return "\n".join(lines)
 
 
-def styles_to_name(server: Any) -> dict[str, str]:
-    """For each model the header by which a request names a style, which only collections need."""
-    return {each.name: ' -H "X-Style: STYLE"' if each.is_collection else "" for each in server.archives}
+def wishes(server: Any) -> dict[str, str]:
+    """For each model the header without which it does not know what to do: of a collection, a style or a factor."""
+    with server.management() as management:
+        return {each.name: wish(management, each.name) if each.is_collection else "" for each in server.archives}
+
+
+def wish(management: Any, name: str) -> str:
+    """The header by which a request names the first style of a collection, or its first factor."""
+    try:
+        told = management.capabilities(name)
+    except ServerError:  # it is paused, or fails
+        return ' -H "X-Style: STYLE"'
+    style = next((each["name"] for each in told["styles"]), None)
+    return f' -H "X-Style: {style}"' if style else f' -H "X-Scale: {told["scales"][0]}"'
 
 
 def for_curl(url: str) -> str:

@@ -67,7 +67,7 @@ def halve(model: Any) -> None:
 
     casts = []
     for weight in model.graph.initializer:
-        if len(weight.dims) == 4:
+        if len(weight.dims) == 4 and weight.data_type == onnx.TensorProto.FLOAT:  # large ones are halves already
             name, values = weight.name, onnx.numpy_helper.to_array(weight)
             weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))

@@ -333,3 +333,15 @@ def test_help_teaches(capsys):
         said = capsys.readouterr().out
         assert f"  python -m benchmarks {arguments[0] if len(arguments) > 1 else 'inference'}" in said
         assert "--output" in said if len(arguments) > 1 else all(name in said for name in NAMES)
+
+
+def test_exports(bench, weights):
+    options = ("--formats", "torchscript", "--sizes", 64, "--repeats", 1)
+    (rows,) = bench("exports", "--models", weights, *options).values()
+    assert [row["run by"] for row in rows] == [
+        "ours, eager",
+        "ours, auto",
+        "torchscript, float32",
+        "torchscript, float16",
+    ]
+    assert all(row["MB"] > 0 and row["seconds"]["median"] > 0 for row in rows)

@@ -6,6 +6,7 @@ from ts.model_server import load_properties
 
 from perceptual.archives.build import COLLECTION, HANDLERS
 from perceptual.inference.images import MAX_PIXELS, Picture, encode
+from perceptual.serving.configuration import CONFIG, KNOWN, read_settings, without_effect
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,3 +36,21 @@ def test_the_largest_stylized_photo_fits_into_a_reply():
 def test_as_many_pixels_are_accepted_in_the_server_as_without():
     limits = {yaml.safe_load(file.read_text())["max_pixels"] for file in ROOT.glob("handlers/*.yaml")}
     assert limits == {MAX_PIXELS} == {8192**2}
+
+
+def test_settings_without_effect_are_named(tmp_path):
+    (tmp_path / "own.properties").write_text("# mine\njob_queue_sise=8\njob_queue_size = 8\nload_models=all\n")
+    settings = read_settings(tmp_path / "own.properties")
+    assert settings == {"job_queue_sise": "8", "job_queue_size": "8", "load_models": "all"}
+    assert [*without_effect(settings)] == [
+        "TorchServe knows no setting job_queue_sise; did you mean job_queue_size?",
+        "load_models has no effect: perceptual serve sets it itself (see --port, --sockets, --no-tokens)",
+    ]
+    assert read_settings(CONFIG).keys() <= KNOWN
+
+
+def test_a_configuration_that_cannot_be_read_is_one_line(run, tmp_path):
+    assert (
+        run("serve", "--config", tmp_path / "none")[2]
+        == f"perceptual: {tmp_path / 'none'}: No such file or directory\n"
+    )

@@ -120,9 +120,9 @@ def test_a_server_at_sockets_is_managed_like_any_other(run, instances, photo):
     assert run("status", "--port", port)[0] == 0
     with find_server(port).inference() as client:
         assert client.stylize(photo, "tiny")
-    assert f"--unix-socket {instances[0].sockets}/inference.sock http://localhost/predictions/tiny" in how_to_use(
-        instances[0]
-    )
+    printed = how_to_use(instances[0])
+    assert f"--unix-socket {instances[0].sockets}/inference.sock http://localhost/predictions/tiny" in printed
+    assert "$TOKEN" not in printed and "TOKEN=" not in printed
 
 
 @needs_nginx

@@ -1,0 +1,1 @@
+from exports import exported, networks  # noqa: F401
