@@ -130,7 +130,7 @@ def test_ray_that_cannot_be_used_is_one_sentence(run, ray_cluster, weights, tmp_
         status, _, err = run(*bulk, "--address", ray_cluster.address)
     assert status == 1 and err.count("\n") == 1
     assert "Version mismatch" in err and err.endswith("; install the versions that the cluster has\n")
-    assert not pictures(tmp_path)
+    assert not pictures(tmp_path / "out")
 
 
 @pytest.mark.release
