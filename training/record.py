@@ -13,6 +13,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from perceptual.files import naming
 
+SILENCE = 60.0  # seconds without a line, in a log file
+
 
 class Record:
     """A training's record, on the screen and in its folder: ``train.log``, TensorBoard's events, sample pictures.
@@ -29,6 +31,7 @@ class Record:
         self.iterations = iterations
         self.batch_size = batch_size
         self.marked = start, time.monotonic()
+        self.said = time.monotonic()  # when something was last noted
         self.console = Console(stderr=True)
         columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
@@ -48,14 +51,17 @@ class Record:
 
     def note(self, line: str) -> None:
         """Writes a line on the screen and in the log."""
+        self.said = time.monotonic()
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         with naming(self.file.name):
             self.file.write(line + "\n")
             self.file.flush()
 
     def advance(self) -> None:
-        """Counts one iteration."""
+        """Counts one iteration; where no bar shows it, a line does, if a minute has passed since the last one."""
         self.progress.advance(self.bar)
+        if not self.console.is_terminal and time.monotonic() - self.said > SILENCE:
+            self.note(f"{self.progress.tasks[0].completed:.0f}/{self.iterations}")
 
     def losses(self, done: int, losses: Mapping[str, float], lr: float) -> None:
         """Records mean losses since the last time, after ``done`` iterations, with the rate and the time left."""

@@ -314,6 +314,21 @@ class ManyStylesEvaluationSettings:
     device: str | None = as_in(StyleEvaluationSettings, "device")
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoEvaluationSettings:
+    """What an evaluation of steadiness can be told."""
+
+    model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
+    clips: tuple[Path, ...] = setting(MISSING, Several(FilePath("a video")), "videos; required")
+    frames: int = setting(30, Integer(2), "how many of each, from its beginning")
+    max_size: int = setting(256, Integer(32), "longest side to which they are reduced, in pixels")
+    style_image: Path | None = as_in(StyleEvaluationSettings, "style_image")
+    loss_weights: Path | None = as_in(StyleEvaluationSettings, "loss_weights")
+    loss_weights_sha256: str | None = as_in(EvaluationSettings, "loss_weights_sha256")
+    output: Path = as_in(EvaluationSettings, "output")
+    device: str | None = as_in(EvaluationSettings, "device")
+
+
 PATHS = {
     each.name: each
     for cls in (StyleSettings, StylesSettings, LearningSettings, SuperResolutionSettings)
@@ -396,7 +411,11 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
 
 
 def plain(
-    settings: TrainingSettings | EvaluationSettings | StyleEvaluationSettings | ManyStylesEvaluationSettings,
+    settings: TrainingSettings
+    | EvaluationSettings
+    | StyleEvaluationSettings
+    | ManyStylesEvaluationSettings
+    | VideoEvaluationSettings,
 ) -> dict[str, Any]:
     """Settings as plain JSON values."""
     return {name: plain_value(value) for name, value in asdict(settings).items()}
@@ -404,4 +423,6 @@ def plain(
 
 def plain_value(value: Any) -> Any:
     """A setting's value as JSON has it."""
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [plain_value(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

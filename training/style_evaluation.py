@@ -37,7 +37,7 @@ from .objective import StyleObjective, build_objective
 from .picture_optimization import beginning, optimize
 from .pictures import load_image, load_square
 from .report import Row, averages, encoded, table
-from .settings import OptimizationSettings, StyleEvaluationSettings, plain
+from .settings import OptimizationSettings, StyleEvaluationSettings, VideoEvaluationSettings, plain
 
 STYLES = Path(__file__).parent / "styles"
 SHOWN = 256  # pixels; side of a picture on a contact sheet
@@ -89,7 +89,9 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
     return report
 
 
-def losses_of(name: str, predictor: Predictor, settings: StyleEvaluationSettings) -> OptimizationSettings:
+def losses_of(
+    name: str, predictor: Predictor, settings: StyleEvaluationSettings | VideoEvaluationSettings
+) -> OptimizationSettings:
     """The losses that a network was trained with, from its provenance, and the painting, after checking which it is."""
     provenance = predictor.metadata["provenance"]
     recipe = provenance.get("recipe", {})

@@ -40,9 +40,25 @@ paintings were learned at. The folder --output gets tables as Markdown and as JS
 """
 
 
+VIDEO = """Measures how steady videos are, and what steadying costs.
+
+  perceptual evaluate video --model starry_night --clips clip.mp4 other.mp4 --loss-weights vgg19.safetensors
+
+For every level of --steady: the warping error (mean squared difference of a picture, in [0, 1], and the one before,
+moved by the flow of the input, where the way there and back agrees), and beside it, as blurring alone lowers the first,
+the network's own losses of content and style, the distance to the features of the picture that is made frame by frame,
+and the time of a frame. The folder --output gets tables as Markdown and as JSON, and a strip of frames for each clip.
+"""
+
+
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import EvaluationSettings, ManyStylesEvaluationSettings, StyleEvaluationSettings
+    from perceptual_training.settings import (
+        EvaluationSettings,
+        ManyStylesEvaluationSettings,
+        StyleEvaluationSettings,
+        VideoEvaluationSettings,
+    )
 
     tasks = subparsers.add_parser("evaluate", help="measure networks").add_subparsers(
         title="tasks", metavar="TASK", required=True
@@ -58,6 +74,9 @@ def add_to(subparsers: Any) -> None:
     parser = tasks.add_parser("styles", help="losses of a network of many styles", description=STYLES)
     add_settings(parser, ManyStylesEvaluationSettings)
     parser.set_defaults(run=evaluate_styles)
+    parser = tasks.add_parser("video", help="how steady videos are, and at what cost", description=VIDEO)
+    add_settings(parser, VideoEvaluationSettings)
+    parser.set_defaults(run=evaluate_video)
 
 
 def evaluate_super_resolution(args: Namespace) -> None:
@@ -83,6 +102,14 @@ def evaluate_styles(args: Namespace) -> None:
     from perceptual_training.settings import ManyStylesEvaluationSettings
 
     show(evaluate_many_styles(parse(ManyStylesEvaluationSettings, given(args, ManyStylesEvaluationSettings))))
+
+
+def evaluate_video(args: Namespace) -> None:
+    """Measures how steady videos are."""
+    from perceptual_training.settings import VideoEvaluationSettings
+    from perceptual_training.video_evaluation import evaluate_video
+
+    show(evaluate_video(parse(VideoEvaluationSettings, given(args, VideoEvaluationSettings))))
 
 
 def show(report: Path) -> None:

@@ -94,7 +94,7 @@ def test_from_a_painting_to_a_served_picture_in_one_command(server, management, 
     (tmp_path / "me.jpg").write_bytes(photo)
     status, out, err = learn("--port", port, "--photo", "me.jpg")
     assert status == 0, err
-    assert "models/stripes.safetensors is served: POST a photo to /predictions/trunk with style=stripes" in out
+    assert "networks/stripes.safetensors is served: POST a photo to /predictions/trunk with style=stripes" in out
     with Image.open(tmp_path / "stripes.jpg") as picture:
         assert picture.size == (64, 48)
     status, _, err = learn("--port", port, "--name", "again", "-o", "stripes.jpg")
@@ -109,5 +109,5 @@ def test_a_painting_is_learned_without_a_server(learn, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     status, out, err = learn()
     assert status == 0, err
-    assert "No server is running; to serve it:" in out and "perceptual models register models/stripes" in out
+    assert "No server is running; to serve it:" in out and "perceptual models register networks/stripes" in out
     assert learn("--port", 9)[0] == 1  # a server that is named must be there

@@ -53,6 +53,20 @@ PAN = lambda index: (1, 60 + 2.3 * index, 40 + 0.7 * index)  # noqa: E731
 ZOOM = lambda index: (1.2 * 0.99**index, 60 + 0.6 * index, 40 + 0.6 * index)  # noqa: E731
 
 
+def test_the_evaluation_s_error_is_small_for_the_clip_itself_and_large_for_noise(tmp_path):
+    from perceptual_training.settings import VideoEvaluationSettings
+    from perceptual_training.video_evaluation import frames_of
+    from perceptual_training.video_evaluation import warping_error as measured
+
+    frames, _ = clip("docs/photos/chelsea.jpg", PAN)
+    source = make_clip(tmp_path / "in.mkv", [each.permute(1, 2, 0).numpy() for each in frames], times=range(6))
+    settings = VideoEvaluationSettings(model="x", clips=(source,), frames=5, max_size=96)
+    taken = frames_of(source, settings)
+    assert len(taken) == 5 and taken[0].rgb.shape == (3, 96, 96)
+    noise = [Picture(torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)) for _ in taken]
+    assert measured(taken, taken) < 0.002 < 0.1 < measured(taken, noise)
+
+
 @pytest.fixture(scope="module")
 def network():
     return perceptual.load("starry_night_fast", device="cpu", engine="eager")

@@ -316,6 +316,7 @@ function usePhoto(opened) {
   get("stage").style.setProperty("--ratio", photo.width / photo.height);
   get("start").hidden = true;
   get("work").hidden = get("another").hidden = false;
+  strip.reveal(settings.look);
   fillStrip();
 }
 

@@ -29,7 +29,12 @@ export function choose(id) {
   const input = inputOf(id);
   if (!input || input.checked) return;
   input.checked = true;
-  input.parentElement.scrollIntoView({ block: "nearest", inline: "nearest" });
+  reveal(id);
+}
+
+/** Brings a look into view, where there is a strip to be seen. */
+export function reveal(id) {
+  inputOf(id)?.parentElement.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 /** Asks for the photo in every look, in this order; what is of an earlier photo goes. */

@@ -1,0 +1,161 @@
+"""How steady videos are, and what steadying them costs in style and in time."""
+
+import json
+import time
+from collections.abc import Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceptual.errors import InvalidOption
+from perceptual.files import write_atomically
+from perceptual.inference import images
+from perceptual.inference.images import Picture
+from perceptual.inference.predictor import Predictor, load
+from perceptual.inference.sheets import contact_sheet
+from perceptual.options import StyleOptions
+from perceptual.video.clips import Frame, open_clip
+from perceptual.video.flow import Motion, MotionFinder, moved
+from perceptual.video.steady import LEVELS, Steady
+
+from .objective import StyleObjective
+from .report import Row, averages, encoded, table
+from .settings import VideoEvaluationSettings, plain
+from .style_evaluation import checked_objective, figures, losses_of
+
+SHOWN = 4  # frames of a strip
+
+
+def evaluate_video(settings: VideoEvaluationSettings) -> Path:
+    """Measures every level of steadiness on every clip.
+
+    Returns:
+        The report, Markdown; beside it lie the same figures as JSON, and a strip of frames of each clip: the input, and
+        every level.
+
+    Raises:
+        InvalidOption: A clip has fewer than two frames.
+        InputError: A clip cannot be read.
+        WeightsError: The network is missing or for another task.
+        TrainingError: No loss network, or not the one that the network was trained with.
+    """
+    predictor = load(settings.model, settings.device, "eager")
+    predictor.require("style")
+    objective = checked_objective(losses_of(settings.model, predictor, settings), {settings.model: predictor})
+    rows: list[Row] = []
+    report = settings.output / "video.md"
+    for path in settings.clips:
+        frames = frames_of(path, settings)
+        results = {"off": Timed(predictor)} | {name: Timed(predictor, name) for name in LEVELS}
+        pictures = {name: each.run(frames) for name, each in results.items()}
+        rows += [
+            {
+                "image": path.name,
+                "steady": name,
+                "warping error": warping_error(frames, made),
+                **fidelity(objective, frames, made, pictures["off"]),
+                "ms a frame": results[name].seconds / len(frames) * 1000,
+            }
+            for name, made in pictures.items()
+        ]
+        strips = [[("", each.to_pil()) for each in spread_out(given)] for given in (frames, *pictures.values())]
+        write_report(settings, report, rows)
+        contact_sheet(strips).save(settings.output / f"strip_{path.stem}.png")
+    return report
+
+
+class Timed:
+    """A predictor, steady or not, and the seconds that it took."""
+
+    def __init__(self, predictor: Predictor, level: str | None = None) -> None:
+        self.predictor = predictor
+        self.make = Steady(self.stylize, LEVELS[level]) if level else self.stylize
+        self.seconds = 0.0
+
+    def stylize(self, given: Sequence[Picture]) -> list[Picture]:
+        """Pictures of frames by themselves."""
+        return self.predictor.stylize_pictures(given, [StyleOptions()] * len(given))
+
+    def run(self, frames: Sequence[Picture]) -> list[Picture]:
+        """Pictures of all frames, one after another."""
+        start = time.perf_counter()
+        made = [picture for frame in frames for picture in self.make([frame])]
+        self.seconds = time.perf_counter() - start
+        return made
+
+
+def frames_of(path: Path, settings: VideoEvaluationSettings) -> list[Picture]:
+    """The first frames of a clip, reduced."""
+    with open_clip(path) as clip:
+        frames = (images.shrink(each.picture, settings.max_size) for each in clip if isinstance(each, Frame))
+        taken = list(islice(frames, settings.frames))
+    if len(taken) < 2:
+        raise InvalidOption(f"{path}: has a single frame, which cannot be unsteady")
+    return taken
+
+
+def warping_error(frames: Sequence[Picture], pictures: Sequence[Picture]) -> float:
+    """Mean squared difference of each picture, in [0, 1], and the one before, moved by the frames' flow.
+
+    Only where the flow there and back agrees, and not over cuts.
+    """
+    find_motion = MotionFinder()
+    motions = [find_motion(frame.rgb) for frame in frames][1:]
+    errors = [
+        difference(before.rgb, now.rgb, motion)
+        for (before, now), motion in zip(pairwise(pictures), motions, strict=True)
+        if motion and not motion.is_cut
+    ]
+    return float(np.mean(errors)) if errors else 0.0
+
+
+def difference(before: Tensor, now: Tensor, motion: Motion) -> float:
+    """Mean squared difference of two pictures, uint8 3×H×W, as levels in [0, 1]."""
+    motion = motion.resized(*now.shape[1:])
+    first, second = (each.permute(1, 2, 0).float().numpy() / 255 for each in (before, now))
+    squares = ((second - moved(first, motion.flow, cv2.INTER_CUBIC)) ** 2).mean(2)
+    return float((squares * motion.seen).sum() / motion.seen.sum())
+
+
+def fidelity(
+    objective: StyleObjective, frames: Sequence[Picture], made: Sequence[Picture], alone: Sequence[Picture]
+) -> Row:
+    """Means over a few frames: the losses, and the distance of features to those of pictures made frame by frame."""
+    rows = []
+    for frame, picture, single in zip(*(spread_out(given) for given in (frames, made, alone)), strict=True):
+        losses = figures(objective, floats(picture), objective.targets(floats(frame)))
+        with torch.no_grad():
+            features = objective.features(floats(picture))
+            distance = objective.content_loss(features, objective.targets(floats(single))).item()
+        rows.append({"style": losses["style"], "content": losses["content"], "feature distance": distance})
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def spread_out(pictures: Sequence[Picture]) -> list[Picture]:
+    """A few of them, from the first to the last."""
+    places = np.linspace(0, len(pictures) - 1, min(SHOWN, len(pictures))).round().astype(int)
+    return [pictures[place] for place in places]
+
+
+def floats(picture: Picture) -> Tensor:
+    """A picture as 1×3×H×W in [0, 1]."""
+    return picture.rgb[None].float() / 255
+
+
+def write_report(settings: VideoEvaluationSettings, report: Path, rows: Sequence[Row]) -> None:
+    """Writes all figures so far, as Markdown and JSON."""
+    means = averages(rows, "steady")
+    text = json.dumps({"settings": plain(settings), "means": means, "clips": rows}, indent=2, ensure_ascii=False)
+    write_atomically(report.with_suffix(".json"), encoded(text))
+    lines = ["# Steadiness, measured", "", *table(means, shown), "", "## Every clip", "", *table(rows, shown), ""]
+    write_atomically(report, encoded("\n".join(lines)))
+
+
+def shown(name: str, value: Any) -> str:
+    """A figure with as many digits as it deserves."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
