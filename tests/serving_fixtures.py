@@ -3,11 +3,14 @@
 import json
 import time
 import zipfile
+from contextlib import contextmanager
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from perceptual.archives.manifest import MANIFEST
+from perceptual.serving.front import Front
+from perceptual.serving.preconditions import reserve_ports
 
 
 class Http(requests.Session):
@@ -21,6 +24,17 @@ class Http(requests.Session):
 
     def request(self, method, path, **arguments):
         return super().request(method, self.url + path, **{"timeout": self.timeout, **arguments})
+
+
+@contextmanager
+def running_front(folder, **options):
+    """A front at free ports, before whatever listens in ``folder/inner``."""
+    front = Front(*reserve_ports(0)[:3], torchserve=folder / "inner", folder=folder, **options)
+    front.start()
+    try:
+        yield front
+    finally:
+        front.stop()
 
 
 def wait_for(condition, seconds):

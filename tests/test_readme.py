@@ -110,7 +110,6 @@ def test_commands_of_serving_and_python(server, management, networks, monkeypatc
     for stated, here in {
         "\nperceptual serve\n": "\nperceptual models register starry_night\n",  # of the server that there is
         "http://127.0.0.1:8080": server.address.inference_url,
-        "curl": "curl --fail",
     }.items():
         assert stated in script
         script = script.replace(stated, here)

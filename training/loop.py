@@ -20,6 +20,7 @@ from perceptual.files import remove_leftovers, write_atomically
 from perceptual.inference.engines import quick_in_bfloat16
 from perceptual.inference.metadata import find_weights, read_metadata
 from perceptual.inference.networks import ImageTransformationNetwork
+from perceptual.signals import stop_signals
 
 from . import parallel
 from .checkpoint import Progress, load_checkpoint, newest_sound, previous, save_checkpoint
@@ -33,7 +34,6 @@ from .optimizers import build_optimizers
 from .record import Record
 from .settings import TrainingSettings
 from .sheets import animate
-from .signals import stop_signals
 
 WARM_UP = 50  # iterations in which the cosine schedule's learning rate rises
 CONSTANT = 0.5 / 255  # a standard deviation below which a picture is of one colour

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import InvalidOption
 from ..settings import parse
+from ..signals import stop_signals
 from .arguments import add_settings, given
 from .photos import STANDARD, plan
 
@@ -52,7 +53,6 @@ def run(args: Namespace) -> int:
         raise InvalidOption(f"{job.target} would overwrite the painting; choose another --output")
 
     from perceptual_training.picture_optimization import Optimization
-    from perceptual_training.signals import stop_signals
 
     from ..inference import images
 

@@ -1,7 +1,5 @@
 """``perceptual video``: clips through networks, without a server."""
 
-import signal
-import threading
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InvalidOption, OutOfMemory
 from ..settings import parse
+from ..signals import stop_signals
 from ..video.options import VideoOptions
 from .arguments import add_settings, given, report
 from .photos import add_machine, check_writable
@@ -58,7 +57,7 @@ def run(args: Namespace) -> int:
 
     stylizer, enlarger = load_networks(args.model, options.scale, args)
     failed = False
-    with stopped_by_signals() as stop:
+    with stop_signals() as stop:
         for source, target in jobs:
             try:
                 with progress(source) as tell:
@@ -132,25 +131,6 @@ def tell_of(made: "VideoReport") -> None:
 def python_names(wishes: dict[str, Any]) -> dict[str, Any]:
     """Options by the names of Python arguments."""
     return {name.replace("-", "_"): value for name, value in wishes.items()}
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C breaks off."""
-    stop = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

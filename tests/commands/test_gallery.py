@@ -1,4 +1,5 @@
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,11 +116,13 @@ def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(sc
     monkeypatch.setattr(script, "PHOTOS", small)
     monkeypatch.setattr(script, "shipped_styles", lambda: {"starry_night": styles[0]})
     monkeypatch.setattr(script, "load", lambda file: perceptual.load(file, "cpu"))
+    views = sys.modules[script.screenshots.__module__].VIEWS  # how they look, chromium shows in a test of its own
+    monkeypatch.setattr(script, "screenshots", lambda: ((name, Image.new("RGB", (8, 8))) for name in views))
     script.main()
     made = {
         file.relative_to(tmp_path) for folder in ("pictures", "results") for file in (tmp_path / folder).rglob("*.*")
     }
-    names = ("gallery", "starry_night", "super_resolution_x4", "super_resolution_x8")
+    names = ("gallery", "starry_night", "super_resolution_x4", "super_resolution_x8", *views)
     tracked = {Path(f"pictures/{name}.jpg") for name in names}
     tracked |= {Path("pictures/losses.svg"), log}
     tracked |= {file.relative_to(ROOT / "docs") for file in (ROOT / "docs/results/starry_night").glob("*.jpg")}

@@ -5,13 +5,12 @@ import socketserver
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 import requests
 from aiohttp.test_utils import make_mocked_request
-from serving_fixtures import Http, wait_for
+from serving_fixtures import Http, running_front, wait_for
 
 from perceptual.client.tokens import Tokens
 from perceptual.errors import ServerError
@@ -131,15 +130,8 @@ def torchserve(folder):
         yield torchserve
 
 
-@contextmanager
 def running(folder, **options):
-    options = {"torchserve": folder / "inner", "folder": folder, "largest": LARGEST, "tokens": False} | options
-    front = Front(*reserve_ports(0)[:3], **options)
-    front.start()
-    try:
-        yield front
-    finally:
-        front.stop()
+    return running_front(folder, **({"largest": LARGEST, "tokens": False} | options))
 
 
 @pytest.fixture

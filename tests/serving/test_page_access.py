@@ -1,13 +1,11 @@
 import time
-from contextlib import contextmanager
 from http.cookies import SimpleCookie
 
 import pytest
-from serving_fixtures import Http
+from serving_fixtures import Http, running_front
 
-from perceptual.serving.front import Front, visitors
+from perceptual.serving.front import visitors
 from perceptual.serving.front.page import FOLDER, PageSettings
-from perceptual.serving.preconditions import reserve_ports
 
 FILES = ["/page/files/page.js", "/page/samples/china.jpg", "/page/about", "/page/status"]
 
@@ -20,17 +18,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-@contextmanager
 def running(folder, tokens=True, page=True):
     settings = PageSettings(folder / "model_store", folder / "state", status=True) if page else None
-    ports = reserve_ports(0)[:3]
-    options = {"torchserve": folder / "inner", "folder": folder, "largest": 100_000}
-    front = Front(*ports, **options, tokens=tokens, page=settings)
-    front.start()
-    try:
-        yield front
-    finally:
-        front.stop()
+    return running_front(folder, largest=100_000, tokens=tokens, page=settings)
 
 
 @pytest.fixture

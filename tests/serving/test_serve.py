@@ -32,8 +32,12 @@ class Serve:
     def __init__(self, process, errors):
         self.process = process
         self.errors = errors
-        head = [process.stdout.readline() for _ in range(4)]
-        self.url, self.logs = (re.search(f"^{name} +(.+)$", "".join(head), re.MULTILINE)[1] for name in NAMES)
+        said = ""
+        while not (found := [re.search(f"^{name} +(.+)\n", said, re.MULTILINE) for name in NAMES])[-1]:
+            line = process.stdout.readline()
+            assert line, errors.read_text()
+            said += line
+        self.url, self.logs = (each[1] for each in found)
 
     def count(self, event):
         """How many requests have come to an event, ``begin`` or ``end``, by the log of requests."""

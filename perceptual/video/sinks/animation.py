@@ -9,7 +9,6 @@ import numpy as np
 from av.filter import Graph
 
 from ...files import move_into_place
-from ...inference.images import Picture
 from ..clips import Clip, Frame
 from ..colours import ANY_UNIT
 from .sink import Sink
@@ -54,10 +53,6 @@ class AnimationSink(Sink):
         self.stream: Any = None
         self.graph: Graph | None = None
         self.written = -LEAST_SECONDS
-
-    def last(self) -> Picture:
-        """See the base class; there is never one."""
-        raise NotImplementedError
 
     def write(self, frame: Frame) -> None:
         """See the base class."""

@@ -36,9 +36,9 @@ class Sink(ABC):
     def write(self, frame: Frame) -> None:
         """Adds a frame."""
 
-    @abstractmethod
-    def last(self) -> Picture:
-        """The last of the pictures that an earlier run left."""
+    def last(self) -> Picture | None:
+        """The last of the pictures that an earlier run left, if it left some."""
+        return None
 
     def copy(self, packet: Packet) -> None:  # noqa: B027
         """Adds a packet of sound or subtitles, where the result can hold it."""
