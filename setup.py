@@ -9,7 +9,7 @@ import re
 import runpy
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 NETWORKS = runpy.run_path(str(HERE / "models/__init__.py"))["NETWORKS"]
@@ -44,6 +44,7 @@ ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra}
 DEV = [
     "axe-playwright-python>=0.1.7",
     "grpcio>=1.60",
+    "helm-python-sdk>=0.2",  # renders the chart
     "import-linter>=2.4",
     "kubernetes-validate>=1.34",
     "matplotlib>=3.8",
@@ -70,20 +71,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=[
-        "perceptual",
-        "perceptual.archives",
-        "perceptual.bulk",
-        "perceptual.client",
-        "perceptual.commands",
-        "perceptual.exchange",
-        "perceptual.inference",
-        "perceptual.inference.codecs",
-        "perceptual.serving",
-        "perceptual.serving.front",
-        "perceptual.video",
-        "perceptual.video.clips",
-        "perceptual.video.sinks",
-        "perceptual.worker",
+        *find_packages(include=["perceptual", "perceptual.*"]),
         "perceptual_handlers",
         "perceptual_models",
         "perceptual_training",

@@ -21,10 +21,10 @@ from torch import Tensor
 from perceptual.inference.predictor import Predictor, load
 from perceptual.settings import parse
 from perceptual_training.data import find_photos
+from perceptual_training.evaluation_settings import StyleEvaluationSettings
 from perceptual_training.objective import StyleObjective
 from perceptual_training.picture_optimization import optimize
 from perceptual_training.pictures import load_square
-from perceptual_training.settings import StyleEvaluationSettings
 from perceptual_training.style_evaluation import checked_objective, figures, losses_of
 
 from .arguments import count

@@ -18,9 +18,10 @@ from torch import Tensor
 from perceptual.commands.gallery import gallery, shipped_styles
 from perceptual.files import write_atomically
 from perceptual.inference import images
+from perceptual.inference.finishing import to_bytes
 from perceptual.inference.images import Picture
 from perceptual.inference.metadata import shipped_weights
-from perceptual.inference.predictor import Predictor, load, open_picture, to_bytes
+from perceptual.inference.predictor import Predictor, load, open_picture
 from perceptual.inference.resampling import resize_bicubic
 from perceptual.inference.sheets import contact_sheet
 from perceptual.options import UpscaleOptions

@@ -25,6 +25,7 @@ from perceptual.settings import parse
 
 from .artefacts import grids
 from .data import find_photos, spread
+from .evaluation_settings import ManyStylesEvaluationSettings
 from .learning import trunk_losses
 from .losses import FeatureReconstructionLoss, Features
 from .machine import exact_float32
@@ -32,7 +33,7 @@ from .objective import StyleObjective, build_objective
 from .paintings import Painting, find_paintings
 from .pictures import load_square
 from .report import Row, averages, encoded, table
-from .settings import ManyStylesEvaluationSettings, OptimizationSettings, plain
+from .settings import OptimizationSettings, plain
 from .style_evaluation import check_loss_network, shown, thumbnail
 from .styles import OWN
 

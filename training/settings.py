@@ -3,7 +3,7 @@
 import sys
 from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perceptual.errors import InvalidOption, did_you_mean
 from perceptual.settings import (
@@ -19,7 +19,8 @@ from perceptual.settings import (
     settings_of,
 )
 
-from .splits import SPLITS
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -221,28 +222,6 @@ class SuperResolutionSettings(TrainingSettings):
     iterations: int = setting(200_000, Integer(1), "iterations in all", OPTIMIZATION)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Settings of an evaluation of super-resolution."""
-
-    model: tuple[str, ...] = setting(
-        MISSING, Several(Text("a network")), "weights files or names of networks; required"
-    )
-    data: Path = setting(MISSING, FilePath("a folder"), "folder of images of high resolution; required")
-    degradation: str = setting(
-        "paper", Choice(DEGRADATIONS), "how inputs are made: paper blurs, then reduces bicubically"
-    )
-    loss_network: str = setting(
-        "vgg16", Choice(("vgg16", "vgg19", "none")), "network whose features are compared; none leaves them out"
-    )
-    loss_weights: Path | None = setting(
-        None, FilePath("a file"), "its weights, .safetensors or .pth; default: torchvision's, downloaded once"
-    )
-    loss_weights_sha256: str | None = setting(None, Text("a SHA-256"), "expected digest of that file")
-    output: Path = setting(Path("runs/evaluation"), FilePath("a folder"), "folder of the report")
-    device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any")
-
-
 def as_in(cls: type, name: str) -> Any:
     """A copy of a setting of another dataclass."""
     each = next(each for each in settings_of(cls) if each.name == name)
@@ -270,63 +249,6 @@ class OptimizationSettings:
     iterations: int = setting(500, Integer(1), "iterations of L-BFGS", OPTIMIZATION)
     device: str | None = as_in(StyleSettings, "device")
     seed: int = setting(0, Integer(0), "of the noise", OPTIMIZATION)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StyleEvaluationSettings:
-    """Settings of an evaluation of style networks."""
-
-    model: tuple[str, ...] = as_in(EvaluationSettings, "model")
-    content: Path = setting(MISSING, FilePath("a folder"), "folder of photos; required")
-    split: str = setting("test", Choice(tuple(SPLITS)), "which of them; use all if none was trained on")
-    photos: int = setting(5, Integer(1), "how many of these, spread over the folder")
-    sizes: tuple[int, ...] = setting((256, 512, 1024), Several(Integer(32)), "sides of the squares measured, in pixels")
-    iterations: tuple[int, ...] = setting(
-        (10, 25, 50, 100, 200, 500), Several(Integer(1)), "iterations of optimization to compare with"
-    )
-    start: str = as_in(OptimizationSettings, "start")
-    style_image: Path | None = setting(
-        None, FilePath("an image file"), "the painting; default: the one that ships for the network"
-    )
-    loss_weights: Path | None = setting(
-        None, FilePath("a file"), "the loss network's weights, as in the training; default: torchvision's"
-    )
-    loss_weights_sha256: str | None = as_in(EvaluationSettings, "loss_weights_sha256")
-    output: Path = as_in(EvaluationSettings, "output")
-    device: str | None = as_in(EvaluationSettings, "device")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManyStylesEvaluationSettings:
-    """Settings of an evaluation of a network of many styles."""
-
-    model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
-    style_dir: Path = setting(MISSING, FilePath("a folder"), "folder of its paintings; required")
-    styles: tuple[str, ...] = setting((), Several(Text("a style")), "which of them; default: all that are there")
-    against: tuple[str, ...] = setting((), Several(Text("a network")), "networks of one style to compare with")
-    content: Path = as_in(StyleEvaluationSettings, "content")
-    split: str = as_in(StyleEvaluationSettings, "split")
-    photos: int = as_in(StyleEvaluationSettings, "photos")
-    sizes: tuple[int, ...] = as_in(StyleEvaluationSettings, "sizes")
-    loss_weights: Path | None = as_in(StyleEvaluationSettings, "loss_weights")
-    loss_weights_sha256: str | None = as_in(StyleEvaluationSettings, "loss_weights_sha256")
-    output: Path = as_in(StyleEvaluationSettings, "output")
-    device: str | None = as_in(StyleEvaluationSettings, "device")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoEvaluationSettings:
-    """What an evaluation of steadiness can be told."""
-
-    model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
-    clips: tuple[Path, ...] = setting(MISSING, Several(FilePath("a video")), "videos; required")
-    frames: int = setting(30, Integer(2), "how many of each, from its beginning")
-    max_size: int = setting(256, Integer(32), "longest side to which they are reduced, in pixels")
-    style_image: Path | None = as_in(StyleEvaluationSettings, "style_image")
-    loss_weights: Path | None = as_in(StyleEvaluationSettings, "loss_weights")
-    loss_weights_sha256: str | None = as_in(EvaluationSettings, "loss_weights_sha256")
-    output: Path = as_in(EvaluationSettings, "output")
-    device: str | None = as_in(EvaluationSettings, "device")
 
 
 PATHS = {
@@ -410,13 +332,7 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
     return dict(zip(layers, weights * len(layers) if len(weights) == 1 else weights, strict=True))
 
 
-def plain(
-    settings: TrainingSettings
-    | EvaluationSettings
-    | StyleEvaluationSettings
-    | ManyStylesEvaluationSettings
-    | VideoEvaluationSettings,
-) -> dict[str, Any]:
+def plain(settings: "DataclassInstance") -> dict[str, Any]:
     """Settings as plain JSON values."""
     return {name: plain_value(value) for name, value in asdict(settings).items()}
 

@@ -30,6 +30,7 @@ from perceptual.settings import parse
 
 from .artefacts import SIDE, SURROUNDINGS, borders, grids
 from .data import find_photos, spread
+from .evaluation_settings import StyleEvaluationSettings, VideoEvaluationSettings
 from .loss_network import identity
 from .losses import Features
 from .machine import exact_float32
@@ -37,7 +38,7 @@ from .objective import StyleObjective, build_objective
 from .picture_optimization import beginning, optimize
 from .pictures import load_image, load_square
 from .report import Row, averages, encoded, table
-from .settings import OptimizationSettings, StyleEvaluationSettings, VideoEvaluationSettings, plain
+from .settings import OptimizationSettings, plain
 
 STYLES = Path(__file__).parent / "styles"
 SHOWN = 256  # pixels; side of a picture on a contact sheet

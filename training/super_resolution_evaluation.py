@@ -25,20 +25,22 @@ from torchvision.models import AlexNet_Weights
 from perceptual.errors import InputError, TrainingError
 from perceptual.files import write_atomically
 from perceptual.inference import images
+from perceptual.inference.finishing import to_bytes
 from perceptual.inference.images import Picture
 from perceptual.inference.metadata import find_distinct
-from perceptual.inference.networks import luma
-from perceptual.inference.predictor import Predictor, load, to_bytes
+from perceptual.inference.networks.base import luma
+from perceptual.inference.predictor import Predictor, load
 from perceptual.inference.resampling import resize_bicubic
 from perceptual.inference.sheets import Tile, contact_sheet
 from perceptual.options import UpscaleOptions
 
 from .data import image_files
 from .degradation import degrade
+from .evaluation_settings import EvaluationSettings
 from .loss_network import LossNetwork, load_loss_network
 from .machine import exact_float32
 from .report import Row, averages, encoded, table
-from .settings import EvaluationSettings, plain
+from .settings import plain
 
 LAYERS = ("relu2_2", "relu3_3")
 VARIANTS = {  # how each network's output is measured

@@ -23,9 +23,10 @@ from perceptual.video.clips import Frame, open_clip
 from perceptual.video.flow import Motion, MotionFinder, moved
 from perceptual.video.steady import LEVELS, Steady
 
+from .evaluation_settings import VideoEvaluationSettings
 from .objective import StyleObjective
 from .report import Row, averages, encoded, table
-from .settings import VideoEvaluationSettings, plain
+from .settings import plain
 from .style_evaluation import checked_objective, figures, losses_of
 
 SHOWN = 4  # frames of a strip

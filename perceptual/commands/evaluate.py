@@ -53,7 +53,7 @@ and the time of a frame. The folder --output gets tables as Markdown and as JSON
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import (
+    from perceptual_training.evaluation_settings import (
         EvaluationSettings,
         ManyStylesEvaluationSettings,
         StyleEvaluationSettings,
@@ -81,7 +81,7 @@ def add_to(subparsers: Any) -> None:
 
 def evaluate_super_resolution(args: Namespace) -> None:
     """Measures networks of super-resolution."""
-    from perceptual_training.settings import EvaluationSettings
+    from perceptual_training.evaluation_settings import EvaluationSettings
     from perceptual_training.super_resolution_evaluation import evaluate
 
     report = evaluate(parse(EvaluationSettings, given(args, EvaluationSettings)))
@@ -90,7 +90,7 @@ def evaluate_super_resolution(args: Namespace) -> None:
 
 def evaluate_style(args: Namespace) -> None:
     """Measures style networks."""
-    from perceptual_training.settings import StyleEvaluationSettings
+    from perceptual_training.evaluation_settings import StyleEvaluationSettings
     from perceptual_training.style_evaluation import evaluate_style
 
     show(evaluate_style(parse(StyleEvaluationSettings, given(args, StyleEvaluationSettings))))
@@ -98,15 +98,15 @@ def evaluate_style(args: Namespace) -> None:
 
 def evaluate_styles(args: Namespace) -> None:
     """Measures the styles of one network."""
+    from perceptual_training.evaluation_settings import ManyStylesEvaluationSettings
     from perceptual_training.many_styles_evaluation import evaluate_many_styles
-    from perceptual_training.settings import ManyStylesEvaluationSettings
 
     show(evaluate_many_styles(parse(ManyStylesEvaluationSettings, given(args, ManyStylesEvaluationSettings))))
 
 
 def evaluate_video(args: Namespace) -> None:
     """Measures how steady videos are."""
-    from perceptual_training.settings import VideoEvaluationSettings
+    from perceptual_training.evaluation_settings import VideoEvaluationSettings
     from perceptual_training.video_evaluation import evaluate_video
 
     show(evaluate_video(parse(VideoEvaluationSettings, given(args, VideoEvaluationSettings))))

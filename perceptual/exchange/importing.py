@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import WeightsError, in_one_line
-from ..inference.networks import InstanceNorm, StyleNetwork
+from ..inference.networks import StyleNetwork
+from ..inference.networks.norms import InstanceNorm
 from .foreign import read_tensors
 from .layouts import LAYOUTS, Layout
 

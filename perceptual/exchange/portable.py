@@ -12,13 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..inference.networks import (
-    ImageTransformationNetwork,
-    InstanceNorm,
-    ResizeConvolution,
-    StyleNetwork,
-    SuperResolutionNetwork,
-)
+from ..inference.networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
+from ..inference.networks.layers import ResizeConvolution
+from ..inference.networks.norms import InstanceNorm
 from ..inference.resampling import resize_bicubic
 
 HALVED = nn.Conv2d, nn.ConvTranspose2d  # layers whose weights can be kept in half precision

@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .networks import InstanceNorm, StyleNetwork, padded_size, with_norms
+from .networks import StyleNetwork
+from .networks.norms import InstanceNorm, with_norms
+from .networks.padding import padded_size
 from .parts import Part, to_float
 
 REDUCTION = 4  # of the features that are kept; bands begin at multiples of it

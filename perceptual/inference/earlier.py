@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .networks import ImageTransformationNetwork, InstanceNorm, StyleNetwork
+from .networks import ImageTransformationNetwork, StyleNetwork
+from .networks.norms import InstanceNorm
 
 
 def in_todays_layout(network: ImageTransformationNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, first_line
-from .networks import ImageTransformationNetwork, InstanceNorm, with_norms
+from .networks import ImageTransformationNetwork
+from .networks.norms import InstanceNorm, with_norms
 
 Layers = Callable[..., Tensor]  # of images N×3×H×W and, of a network with styles, styles N×P
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from ..options import StyleOptions, UpscaleOptions
 from . import images
+from .finishing import steer_one
 from .images import Picture
-from .predictor import Predictor, steer_one
+from .predictor import Predictor
 
 LARGE = 2048**2  # pixels; more are painted smaller
 PAINTED = 1_500_000  # pixels, at which strokes show; more where the upscaler would not reach the photo's size

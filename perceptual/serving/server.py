@@ -102,6 +102,7 @@ class Server:
         kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
         self.plan = plan_start(kept, archives)
         self.archives = [*self.plan.loaded, *self.plan.added]
+        self.left_out = names_without(archives, self.models or [file.stem for file in self.model_store.glob("*.mar")])
         check_memory(self.plan.workers)
         self.ports = reserve_ports(self.port)
         if self.sockets:
@@ -268,6 +269,7 @@ class Server:
             tokens=self.tokens,
             page=self.page_settings() if self.page else None,
         )
+        self.front.health.left_out = self.left_out
         self.front.start()
         return self.front
 
@@ -342,6 +344,7 @@ class Server:
                 try:
                     management.send("POST", "/models", params=parameters)
                 except ServerError as error:
+                    self.left_out.append(archive.name)
                     self.fail(archive, f"TorchServe does not take {archive.file}: {error}; {self.logs.where()}")
 
     def remove_folder(self) -> None:
@@ -351,6 +354,12 @@ class Server:
             shutil.rmtree(self.inner, ignore_errors=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def names_without(archives: Sequence[Archive], names: Sequence[str]) -> list[str]:
+    """The names of files that are not those of archives: what was passed over."""
+    read = {archive.file for archive in archives}
+    return sorted(name for name in names if f"{name}.mar" not in read)
 
 
 def is_ready(archive: Archive, management: ManagementClient) -> bool:

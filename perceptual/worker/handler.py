@@ -10,10 +10,9 @@ import json
 import logging
 import math
 import os
-import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -21,29 +20,26 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from ..errors import ImageTooLarge, InvalidImage, InvalidOption, NotAcceptable, PerceptualError, WeightsError
+from ..errors import ImageTooLarge, InvalidOption, PerceptualError, WeightsError
 from ..inference import images
 from ..inference.codecs.limits import reduced_size
 from ..inference.codecs.process import Decoder
 from ..inference.images import READABLE, Limits, Picture
 from ..inference.metadata import facts_of_styles
 from ..inference.predictor import LEAST_TILE, Predictor, load
-from ..options import FORMATS, CollectionOptions
-from ..settings import Integer, described, option_name, parse, settings_of
+from ..settings import Integer, described, parse, settings_of
 from .measure import Meter, Record, Watch, waited
 from .pace import MAX_SECONDS, SHARE, Pace, allowed, most_pixels
+from .parsing import choose_format, find_image, option_values
 
 T = TypeVar("T")
 
-IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
 MAX_TILE = 2048  # pixels
 MAX_REPLY = 300_000_000  # bytes; a little below the max_response_size of config.properties
 RESPONSE_TIMEOUT = 120  # seconds for a batch; TorchServe's default
 IN_BANDS = 3.3  # times as long as at once, of style by OpenVINO; by PyTorch 2.5
 MEASUREMENTS = 2  # of a network's pace when the worker starts
 TRIM_AFTER = 50  # requests; it takes milliseconds
-HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
-
 logger = logging.getLogger(__name__)
 
 
@@ -320,75 +316,6 @@ def parse_size(text: str) -> tuple[int, int]:
     """Width and height of ``640x480``. Raises ValueError for anything else."""
     width, height = map(int, str(text).split("x"))
     return width, height
-
-
-def find_image(row: Any) -> bytes | bytearray:
-    """The image in a request. Raises InvalidImage if there is none, or text or JSON in its place."""
-    fields = row if isinstance(row, Mapping) else {}
-    found = [fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None]
-    if len(found) > 1:
-        raise InvalidImage(f"there are two images in the request, as {' and '.join(IMAGE_FIELDS)}; {HOW_TO_SEND}")
-    data = found[0] if found else None
-    if data is None:
-        raise InvalidImage(f"there is no image in the request; {HOW_TO_SEND}")
-    if not isinstance(data, bytes | bytearray) or data[:64].lstrip()[:1] in (b"{", b"["):
-        raise InvalidImage(f"the body is {'text' if isinstance(data, str) else 'JSON'}; {HOW_TO_SEND}")
-    return data
-
-
-def option_values(headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's options by name: its ``X-`` headers of known names, and over them all fields of its form.
-
-    A name counts as known if any model has it, so that one sent to a model without it is refused, not passed over.
-
-    Args:
-        headers: By name in lower case.
-        fields: Of the form, the image's among them.
-    """
-    names = [option_name(each) for each in settings_of(CollectionOptions)]
-    from_headers = {name: headers[f"x-{name}"] for name in names if f"x-{name}" in headers}
-    from_fields = {name: as_text(value) for name, value in fields.items() if name not in IMAGE_FIELDS}
-    return from_headers | from_fields
-
-
-def as_text(value: Any) -> Any:
-    """A form field as text; one that TorchServe has parsed already stays as it is."""
-    return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value
-
-
-def choose_format(accept: str) -> str:
-    """The format an ``Accept`` header prefers; jpeg where it leaves the choice.
-
-    Raises:
-        NotAcceptable: It leaves none of :data:`perceptual.options.FORMATS`.
-    """
-    ranges = [parse_range(text) for text in accept.split(",") if text.strip()] or [("*/*", 1.0)]
-    ranks = {format: rank(format, ranges) for format in FORMATS}
-    best = max(FORMATS, key=lambda format: ranks[format])
-    if not ranks[best]:
-        raise NotAcceptable(f"Accept leaves none of {', '.join(f'image/{format}' for format in FORMATS)}")
-    return best
-
-
-def rank(format: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, ...]:
-    """Preference for a format, comparable; empty if it is not acceptable.
-
-    The quality of the most specific matching range counts (RFC 9110, 12.5.1). Ties are broken by specificity, then by
-    order: the standard leaves this open, but clients expect it.
-    """
-    for exactness, pattern in ((2, f"image/{format}"), (1, "image/*"), (0, "*/*")):
-        for place, (name, quality) in enumerate(ranges):
-            if name == pattern:
-                return (quality, exactness, -place) if quality > 0 else ()
-    return ()
-
-
-def parse_range(text: str) -> tuple[str, float]:
-    """Media type and quality of one part of an ``Accept`` header; a quality that is no number counts as 0."""
-    name, *parameters = (part.strip().lower() for part in text.split(";"))
-    name = {"image/jpg": "image/jpeg"}.get(name, name)  # no such type, but many send it
-    quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
-    return name, float(quality) if re.fullmatch(r"\d+\.?\d*", quality) else 0.0
 
 
 def find_archived_weights(folder: Path) -> Path:

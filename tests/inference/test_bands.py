@@ -6,7 +6,8 @@ from torch import nn
 from perceptual import load
 from perceptual.inference.bands import Moments, run_in_bands
 from perceptual.inference.metadata import shipped_weights
-from perceptual.inference.networks import StyleNetwork, neutral_style
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.networks.norms import neutral_style
 
 
 def network_of(preset, **changes):

@@ -7,10 +7,10 @@ from perceptual.errors import InvalidOption, TrainingError
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import save_network
 from perceptual.settings import parse
+from perceptual_training.evaluation_settings import ManyStylesEvaluationSettings
 from perceptual_training.loss_network import load_loss_network
 from perceptual_training.many_styles_evaluation import evaluate_many_styles
 from perceptual_training.paintings import find_paintings
-from perceptual_training.settings import ManyStylesEvaluationSettings
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from perceptual.inference.predictor import load
 from perceptual.inference.weights import save_network
 from perceptual.settings import parse
 from perceptual_training import style_evaluation
+from perceptual_training.evaluation_settings import StyleEvaluationSettings
 from perceptual_training.loss_network import load_loss_network
-from perceptual_training.settings import StyleEvaluationSettings
 from perceptual_training.style_evaluation import checked_objective, evaluate_style, figures, losses_of
 
 

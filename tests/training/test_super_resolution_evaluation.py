@@ -16,7 +16,7 @@ from perceptual.errors import InvalidOption, TrainingError, WeightsError
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 from perceptual.settings import parse
-from perceptual_training.settings import EvaluationSettings
+from perceptual_training.evaluation_settings import EvaluationSettings
 from perceptual_training.super_resolution_evaluation import (
     detail,
     divisible,

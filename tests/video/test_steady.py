@@ -54,7 +54,7 @@ ZOOM = lambda index: (1.2 * 0.99**index, 60 + 0.6 * index, 40 + 0.6 * index)  # 
 
 
 def test_the_evaluation_s_error_is_small_for_the_clip_itself_and_large_for_noise(tmp_path):
-    from perceptual_training.settings import VideoEvaluationSettings
+    from perceptual_training.evaluation_settings import VideoEvaluationSettings
     from perceptual_training.video_evaluation import frames_of
     from perceptual_training.video_evaluation import warping_error as measured
 

@@ -22,12 +22,11 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import ModelLoaderFactory
 
 import perceptual
-from perceptual.errors import ImageTooLarge, NotAcceptable, WeightsError
+from perceptual.errors import ImageTooLarge, WeightsError
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 from perceptual.worker import handler as handler_module
 from perceptual.worker import measure, pace
-from perceptual.worker.handler import choose_format
 from perceptual_handlers.style_transfer import StyleTransferHandler
 
 HANDLERS = Path(__file__).parents[2] / "handlers"
@@ -363,44 +362,6 @@ def test_a_picture_that_cannot_be_encoded_fails_alone(served, monkeypatch):
     monkeypatch.setattr(handler_module.images, "encode", fail_on_webp)
     responses = served(raw(PHOTO), raw(PHOTO, ("Accept", "image/webp")))
     assert [each.status for each in responses] == [200, 500]
-
-
-# ---- Accept
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ("", "jpeg"),
-        (" , ", "jpeg"),
-        ("*/*", "jpeg"),
-        ("image/*", "jpeg"),
-        ("image/png", "png"),
-        ("IMAGE/PNG", "png"),
-        ("image/jpg, image/png", "jpeg"),  # no such type, but many send it
-        ("image/webp;q=0.5", "webp"),
-        ("image/png;q=0.5, image/webp;q=0.8", "webp"),
-        ("image/png ; q=0.5 , image/webp ; q=0.4", "png"),
-        ("image/jpeg;q=0.1, image/*;q=0.5", "png"),
-        ("image/jpeg;q=0, */*", "png"),
-        ("image/jpeg;q=0, image/png;q=0.0, */*;q=0.1", "webp"),
-        ("image/webp, image/png", "webp"),
-        ("image/png, */*", "png"),
-        ("text/html, image/png;level=1;q=0.3", "png"),
-        ("image/png;q=nonsense, image/webp;q=0.1", "webp"),
-        ("image/png;q=nan, image/webp;q=0.1", "webp"),
-        ("image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", "webp"),  # Chrome's, for a picture
-        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "jpeg"),  # Firefox's, for a page
-    ],
-)
-def test_accept(accept, expected):
-    assert choose_format(accept) == expected
-
-
-@pytest.mark.parametrize("accept", ["application/json", "image/gif, text/*", "*/*;q=0", "image/png;q=-1", "nonsense"])
-def test_nothing_acceptable(accept):
-    with pytest.raises(NotAcceptable, match="image/jpeg, image/png, image/webp"):
-        choose_format(accept)
 
 
 # ---- Starting

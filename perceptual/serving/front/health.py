@@ -19,12 +19,14 @@ class Health:
 
     Attributes:
         started: Whether the server has finished its start.
+        left_out: Archives that are damaged, or that TorchServe did not take, by name.
         held: Models that the supervisor holds back.
     """
 
     def __init__(self, torchserve: TorchServe) -> None:
         self.torchserve = torchserve
         self.started = False
+        self.left_out: list[str] = []
         self.held: list[str] = []
         self.asking = asyncio.Lock()
         self.known_at = float("-inf")
@@ -51,13 +53,13 @@ class Health:
         return sorted({*self.held, *self.known})
 
     async def without_worker(self) -> list[str]:
-        """The models that are meant to have workers, none of which is ready."""
+        """The models that are meant to have workers, none of which is ready, and those that did not get so far."""
         listed: Any = await self.torchserve.ask("/models?limit=1000")
         if listed is None:
             return ["TorchServe"]
         names = sorted({each["modelName"] for each in listed["models"]})
         versions = [each for name in names for each in await self.torchserve.ask(f"/models/{quote(name)}/all") or ()]
-        return [
+        return [name for name in self.left_out if name not in names] + [
             f"{each['modelName']}/{each['modelVersion']}"
             for each in versions
             if each["minWorkers"] and not any(worker["status"] == "READY" for worker in each["workers"])

@@ -1,0 +1,131 @@
+"""The layers that the networks are built of."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .norms import InstanceNorm, Normalization, norm_layer
+from .padding import Pad
+
+Upsampling = Literal["resize", "nearest", "transposed"]
+
+
+class Convolution(nn.Conv2d):
+    """A convolution of an odd kernel that reflects its input at the borders, so that height and width stay."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, kernel, stride, bias=bias)
+        self.pad = Pad(kernel // 2, "reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×C×H×W to N×C′×H×W, or to half of H and W, rounded up, with stride 2."""
+        return super().forward(self.pad(x))
+
+
+class Stack(nn.Sequential):
+    """Layers one after another, of which those with norms are given the style."""
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        """Runs N×C×H×W through all layers, with styles N×P."""
+        for layer in self:
+            x = layer(x, style) if isinstance(layer, CONDITIONAL) else layer(x)
+        return x
+
+
+class ConvBlock(Stack):
+    """Convolution, normalisation, ReLU. The shift of a norm makes a bias of the convolution redundant."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, normalization: Normalization
+    ) -> None:
+        super().__init__(
+            Convolution(inputs, outputs, kernel, stride, bias=normalization == "none"),
+            norm_layer(normalization, outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class ResizeConvolution(nn.Conv2d):
+    """Enlarges twice and applies a 3×3 convolution, both at once and without the enlarged copy.
+
+    Together they are a transposed convolution whose kernel is the 3×3 one spread by a tent, to 6×6, if pixels are
+    enlarged bilinearly, or by a box, to 4×4, if they are repeated. Unlike one with free weights, it leaves no
+    checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). Repeating pixels makes stairs of
+    every gradient, and losses on the features of a network that pools keep them as a grid. The input must be padded
+    by 1.
+
+    Args:
+        inputs: Channels, C.
+        outputs: Channels, C′.
+        repeat: Whether pixels are repeated.
+        bias: Whether there is one.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, repeat: bool, bias: bool) -> None:
+        super().__init__(inputs, outputs, 3, bias=bias)
+        self.spread = (1.0, 1.0) if repeat else (0.25, 0.75, 0.75, 0.25)
+
+    @property
+    def padding_of_spread(self) -> int:
+        """Of the transposed convolution, so that it makes exactly 2H×2W pixels."""
+        return (len(self.spread) + 4) // 2
+
+    def spread_kernels(self) -> Tensor:
+        """The kernels of the transposed convolution, C×C′×K×K."""
+        sides = self.weight.new_tensor(self.spread)
+        kernels = F.pad(self.weight.flip(2, 3).flatten(0, 1)[:, None], [len(sides) - 1] * 4)
+        spread = F.conv2d(kernels, torch.outer(sides, sides)[None, None])
+        return spread.view(*self.weight.shape[:2], *spread.shape[2:]).transpose(0, 1)
+
+    def forward(self, padded: Tensor) -> Tensor:
+        """Maps N×C×(H+2)×(W+2) to N×C′×2H×2W."""
+        return F.conv_transpose2d(padded, self.spread_kernels(), self.bias, stride=2, padding=self.padding_of_spread)
+
+
+class UpsampleBlock(Stack):
+    """Doubles height and width, then normalisation and ReLU.
+
+    ``resize`` and ``nearest`` are resize-convolutions, bilinear or repeating pixels; ``transposed`` is the paper's
+    fractionally strided convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling) -> None:
+        bias = normalization == "none"
+        if upsampling == "transposed":
+            convolution: list[nn.Module] = [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1, bias=bias)]
+        else:
+            resize = ResizeConvolution(inputs, outputs, repeat=upsampling == "nearest", bias=bias)
+            convolution = [Pad(1, "replicate"), resize]
+        super().__init__(*convolution, norm_layer(normalization, outputs), nn.ReLU(inplace=True))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around an identity, without a ReLU after the sum (Gross and Wilber 2016).
+
+    Args:
+        features: Channels in and out.
+        normalization: Kind of the two norm layers.
+        padded: False leaves the convolutions unpadded, as in the paper: the result is 2 px smaller on each side.
+    """
+
+    def __init__(self, features: int, *, normalization: Normalization, padded: bool = True) -> None:
+        super().__init__()
+        convolution, bias = (Convolution if padded else nn.Conv2d), normalization == "none"
+        self.crop = 0 if padded else 2
+        self.body = Stack(
+            convolution(features, features, 3, bias=bias),
+            norm_layer(normalization, features),
+            nn.ReLU(inplace=True),
+            convolution(features, features, 3, bias=bias),
+            norm_layer(normalization, features),
+        )
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        """Maps N×C×H×W to the same shape, or 4 px less in height and width where unpadded."""
+        change: Tensor = self.body(x, style)
+        return F.pad(x, [-self.crop] * 4) + change
+
+
+CONDITIONAL = (InstanceNorm, Stack, ResidualBlock)
