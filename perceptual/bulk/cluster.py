@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -16,6 +17,7 @@ from .planning import Task
 
 MEMORY = 5 << 29  # bytes of an actor: a photo of 8192² takes 2.4 GiB with all libraries
 STORE = 200 << 20  # bytes of Ray's object store on this machine: names and rows pass through it, no pictures
+PATIENCE = 10.0  # seconds for a cluster to answer
 BLOCK = 16  # photos that an actor is given at a time; of a lost machine as many are made again
 
 
@@ -35,7 +37,7 @@ class Share(NamedTuple):
 
 @contextmanager
 def connected(address: str | None, cpus: int | None) -> Iterator[None]:
-    """Ray, for the length of a block.
+    """Ray, for the length of a block, in which nothing is printed to standard output.
 
     Args:
         address: Of a cluster, or ``auto`` for the one that this machine belongs to; by default one is started here.
@@ -44,6 +46,8 @@ def connected(address: str | None, cpus: int | None) -> Iterator[None]:
     Raises:
         PerceptualError: There is no cluster there, or one of other versions.
     """
+    if address:
+        check_listening(address)
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     import ray
 
@@ -56,11 +60,23 @@ def connected(address: str | None, cpus: int | None) -> Iterator[None]:
         with telling_of_clusters(address), no_greetings():
             ray.init(address or "local", **options)
         quiet()
-        yield
+        with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):  # Ray prints a page for each lost machine
+            yield
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_listening(address: str) -> None:
+    """Raises PerceptualError if nothing listens at an address, to which Ray would try to connect for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # auto: Ray knows where to look
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except OSError as error:
+        raise PerceptualError(f"there is no Ray cluster at {address}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """``perceptual bulk``: folders and buckets of any size, on all cores, GPUs and machines of a Ray cluster."""
 
+import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, PerceptualError
 from ..options import CollectionOptions, StyleOptions, UpscaleOptions
 from ..settings import Integer, Number, option_name, parse, settings_of
 from .arguments import add_settings, converter, given, report
@@ -33,6 +35,8 @@ The same command again does what is missing: results that are newer than their p
 kept. A photo that cannot be converted is reported and skipped; the exit status is then 1.
 """
 
+PERIOD = 600.0  # seconds over which photos/s are a mean: rows come by the block
+SILENCE = 60.0  # seconds without a line, where there is no terminal
 MOST_TOLD = 20  # failures that are told one by one; the report has all
 
 
@@ -155,11 +159,11 @@ def tell_failures(rows: Sequence[dict[str, Any]], written: "Report") -> None:
     """Reports photos that failed, the first of them one by one.
 
     Raises:
-        InvalidOption: The output is full.
+        PerceptualError: The output is full.
     """
     for number, row in enumerate((row for row in rows if row["error"]), written.counts["failed"]):
         if row["status"] == "stopped":
-            raise InvalidOption(f"{row['error']}: stopped; make room, and the same command goes on from there")
+            raise PerceptualError(f"{row['error']}: stopped; make room, and the same command goes on from there")
         if number < MOST_TOLD:
             report(f"{row['photo']}: {row['error']}")
         elif number == MOST_TOLD:
@@ -167,18 +171,30 @@ def tell_failures(rows: Sequence[dict[str, Any]], written: "Report") -> None:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Any]:
-    """A line with what is done, photos per second and the time left; and a function that advances it."""
+def progress(total: int) -> Iterator[Callable[[int], None]]:
+    """What is done, photos per second and the time left, and a function that advances it.
+
+    On a terminal that is a line that stays; elsewhere, one every minute.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     speed = TextColumn("{task.fields[rate]:.1f} photos/s")
     columns = (BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("", total=total, rate=0.0)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=PERIOD
+    ) as shown:
+        bar = shown.add_task("", total=total, rate=0.0)
+        (task,) = shown.tasks
+        said = time.monotonic()
 
         def advance(count: int) -> None:
-            shown.update(task, advance=count, rate=shown.tasks[0].speed or 0.0)
+            nonlocal said
+            shown.update(bar, advance=count, rate=task.speed or 0.0)
+            if task.speed and not console.is_terminal and time.monotonic() - said > SILENCE:
+                said = time.monotonic()
+                left = timedelta(seconds=task.time_remaining or 0)
+                report(f"{task.completed:.0f} of {total} photos, {task.speed:.1f} photos/s, {left} left")
 
         yield advance

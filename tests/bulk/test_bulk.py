@@ -1,34 +1,67 @@
-"""Bulk jobs on a Ray of this machine."""
+"""Bulk jobs on a Ray of this machine.
+
+Those of make test share one cluster, and are as few as show everything once: each job takes ten seconds to start.
+"""
 
 import io
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
+from functools import partial
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
+import torch
 from PIL import Image
 from serving_fixtures import wait_for
 
+from perceptual.bulk.converter import Converter
+from perceptual.bulk.job import Job, read_files
+from perceptual.bulk.places import Place
+from perceptual.commands import bulk as command
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.weights import save_network
+from perceptual.options import StyleOptions
+
 BULK = [sys.executable, "-c", "import sys; from perceptual.commands import main; sys.exit(main())", "bulk"]
-SEED_COLORS = 64
+NODE = {"num_cpus": 2, "memory": 5 << 30, "object_store_memory": 100 << 20}  # room for two actors
+COLORS = 64
+PHOTOS = int(os.environ.get("PERCEPTUAL_BULK_PHOTOS", 2000))  # of the full forms
+TINY = int(os.environ.get("PERCEPTUAL_BULK_TINY", 20_000))
 
 
 @pytest.fixture(scope="module")
 def ray_cluster():
-    """A cluster on this machine, of one node with room for two actors."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
+    """A cluster on this machine, of one node."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster
 
-    cluster = Cluster()
-    cluster.add_node(num_cpus=2, memory=5 << 30, object_store_memory=100 << 20, include_dashboard=False)
-    yield cluster
-    cluster.shutdown()
+        cluster = Cluster()
+        cluster.add_node(include_dashboard=False, **NODE)
+        yield cluster
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def styles(tmp_path_factory):
+    """The weights file of a tiny random network of two styles."""
+    torch.manual_seed(0)
+    network = StyleNetwork(styles=2, init_features=4, num_residuals=1)
+    torch.nn.init.normal_(network.styles)
+    file = tmp_path_factory.mktemp("styles") / "styles.safetensors"
+    save_network(file, network, {"styles": [{"name": "dots"}, {"name": "stripes"}]})
+    return file
 
 
 def photos(folder, count, size=(40, 30)):
@@ -36,38 +69,93 @@ def photos(folder, count, size=(40, 30)):
     for number in range(count):
         file = folder / f"{number // 100}" / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        color = tuple(number // SEED_COLORS**place % SEED_COLORS * 4 for place in range(3))
+        color = tuple(number // COLORS**place % COLORS * 4 for place in range(3))
         Image.new("RGB", size, color).save(file)
     return folder
 
 
-def converts(process):
-    """Whether a process is an actor of ours, or decodes for one."""
-    return "MapWorker" in process.name() or "codecs.process" in " ".join(process.cmdline())
-
-
 def rows(output):
-    """The report, by result."""
+    """The report, by result; each is there once."""
     table = pq.read_table(output / "bulk.parquet").to_pylist()
     by_result = {row["result"]: row for row in table}
     assert len(by_result) == len(table)
     return by_result
 
 
+def count(output, *statuses):
+    """How many photos a report tells of, with these statuses alone."""
+    told = rows(output)
+    assert {row["status"] for row in told.values()} <= {*statuses}
+    return len(told)
+
+
 def pictures(folder):
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.jpg")}
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("[!.]*.jpg")}
 
 
-def test_the_same_pictures_as_stylize_and_a_row_for_each_photo(run, ray_cluster, weights, photo, tmp_path):
+def check_whole(output, size=(40, 30)):
+    """Every picture can be decoded to its last row."""
+    for content in pictures(output).values():
+        assert Image.open(io.BytesIO(content)).convert("RGB").size == size
+
+
+def changed(folder):
+    """When each picture was written."""
+    return {file: file.stat().st_mtime_ns for file in folder.rglob("*.jpg")}
+
+
+def started(*arguments):
+    """A job in a process of its own."""
+    return subprocess.Popen([*BULK, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def when(output, least, act):
+    """Does something in a thread, for the length of a block, as soon as there are so many pictures."""
+
+    def wait():
+        wait_for(lambda: len(pictures(output)) >= least, seconds=3000)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
+
+
+def kill_9(job, output, least):
+    """Kills a job, but none of its actors, when there are so many pictures; returns when nothing writes any more."""
+    try:
+        wait_for(lambda: job.poll() is not None or len(pictures(output)) >= least, seconds=250)
+        assert job.poll() is None, job.communicate()
+        actors = [each for each in psutil.process_iter() if converts(each)]
+        assert actors
+    finally:
+        job.kill()
+        job.communicate()
+    psutil.wait_procs(actors, timeout=60)
+    assert not [actor for actor in actors if actor.is_running()]
+
+
+def converts(process):
+    """Whether a process is an actor of ours."""
+    try:
+        return "MapWorker" in " ".join([process.name(), *process.cmdline()])
+    except psutil.Error:
+        return False
+
+
+def test_the_same_pictures_as_stylize_and_a_row_for_each_photo(run, ray_cluster, styles, photo, tmp_path):
     folder, output = photos(tmp_path / "in", 5), tmp_path / "out"
     (folder / "0" / "1.png").write_bytes(photo)
     (folder / "bad.jpg").write_bytes(b"no image")
     (folder / "notes.txt").touch()
-    bulk = ("bulk", folder, output, "--model", weights, "--address", ray_cluster.address, "--actors", 1)
-    assert run("stylize", folder, "--model", weights, "-o", tmp_path / "plain")[0] == 1
+    options = ("--model", styles, "--style", "dots:0.6,stripes:0.4", "--strength", "0.8", "--quality", "80")
+    bulk = ("bulk", folder, output, *options, "--address", ray_cluster.address, "--actors", 1)
+    assert run("stylize", folder, *options, "-o", tmp_path / "plain")[0] == 1
     status, out, err = run(*bulk)
     assert out == f"6 of 7 photos stylized, in {output}; passed over 1 other file: notes.txt\n"
-    assert (status, err) == (1, f"{folder / 'bad.jpg'}: this is not an image\n") or "bad.jpg" in err
+    assert status == 1 and err.startswith(f"{folder / 'bad.jpg'}: ") and err.count("\n") == 1
     assert pictures(output) == pictures(tmp_path / "plain") and len(pictures(output)) == 6
     told = rows(output)
     assert Counter(row["status"] for row in told.values()) == {"made": 6, "failed": 1}
@@ -79,8 +167,6 @@ def test_the_same_pictures_as_stylize_and_a_row_for_each_photo(run, ray_cluster,
     status, out, err = run(*bulk)
     assert (status, err) == (0, "") and out.startswith("2 of 7 photos stylized, 5 were done before, in ")
     assert {name for name, row in rows(output).items() if row["status"] == "made"} == {"bad.jpg", "0/2.jpg"}
-    status, out, _ = run(*bulk, "--strength", "0.5")
-    assert out.startswith("7 of 7 photos stylized, in ")
 
 
 def test_a_larger_scale_from_a_list(run, ray_cluster, upscaler, tmp_path):
@@ -93,31 +179,35 @@ def test_a_larger_scale_from_a_list(run, ray_cluster, upscaler, tmp_path):
     assert Image.open(tmp_path / "out/0.png").size == (64, 48)
 
 
-@pytest.mark.release
-@pytest.mark.timeout(900)
-def test_a_job_cut_by_kill_9_is_completed_by_the_same_command(run, ray_cluster, weights, tmp_path):
-    folder, output = photos(tmp_path / "in", 60), tmp_path / "out"
-    options = [str(folder), str(output), "--model", str(weights), "--actors", "1", "--engine", "eager"]
-    job = subprocess.Popen([*BULK, *options], stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: job.poll() is not None or len(pictures(output)) >= 5, seconds=250)
-        children = [each for each in psutil.Process(job.pid).children(recursive=True) if converts(each)]
-        assert children
-    finally:
-        job.kill()
-        job.wait()
-    psutil.wait_procs(children, timeout=30)
-    assert not [child for child in children if child.is_running()]  # nothing goes on writing
-    before = pictures(output)
-    assert 5 <= len(before) < 60
-    times = {name: (output / name).stat().st_mtime_ns for name in before}
-    (output / "0" / ".7.jpg.99.tmp").write_bytes(b"a half")
-    status, out, _ = run("bulk", *options, "--address", ray_cluster.address)
-    made = 60 - len(before)
-    assert (status, out) == (0, f"{made} of 60 photos stylized, {len(before)} were done before, in {output}\n")
-    assert len(pictures(output)) == 60 and not list(output.rglob(".*"))
-    assert {name: (output / name).stat().st_mtime_ns for name in before} == times
-    assert {Image.open(io.BytesIO(content)).size for content in pictures(output).values()} == {(40, 30)}
+def test_a_job_that_is_killed_interrupted_and_loses_a_machine_makes_every_picture_once(
+    run, ray_cluster, weights, tmp_path
+):
+    folder, output = photos(tmp_path / "in", 400), tmp_path / "out"
+    options = [folder, output, "--model", weights, "--engine", "eager", "--address", ray_cluster.address]
+    kill_9(started(*options, "--actors", 1), output, least=20)
+    first = changed(output)
+    assert 20 <= len(first) < 400
+    check_whole(output)
+    (output / "0" / ".7.jpg.99.tmp").write_bytes(b"a half")  # where it might have been
+
+    with when(output, len(first) + 20, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        status, _, err = run("bulk", *options, "--actors", 1)
+    assert status == 130 and err.endswith("photos were done; the same command goes on from there\n")
+    second = changed(output)
+    assert len(first) + 20 <= len(second) < 400 and {file: second[file] for file in first} == first
+    assert len(first) < count(output, "kept", "made") <= len(second)
+    check_whole(output)
+
+    node = ray_cluster.add_node(**NODE)
+    ray_cluster.wait_for_nodes()
+    with when(output, len(second) + 40, lambda: ray_cluster.remove_node(node, allow_graceful=False)):
+        status, out, _ = run("bulk", *options, "--actors", 3)
+    made = 400 - len(second)
+    assert (status, out) == (0, f"{made} of 400 photos stylized, {len(second)} were done before, in {output}\n")
+    third = changed(output)
+    assert len(third) == count(output, "kept", "made") == 400 and {file: third[file] for file in second} == second
+    assert not list(output.rglob(".*"))
+    check_whole(output)
 
 
 def test_ray_that_cannot_be_used_is_one_sentence(run, ray_cluster, weights, tmp_path, monkeypatch):
@@ -125,66 +215,133 @@ def test_ray_that_cannot_be_used_is_one_sentence(run, ray_cluster, weights, tmp_
     status, _, err = run(*bulk, "--address", ray_cluster.address, "--actors", 3)
     wanted = "3 actors of 1 processors and 2.5 GiB of memory"
     assert (status, err) == (1, f"perceptual: {wanted} do not fit on the machines at hand: 2 do\n")
-    with monkeypatch.context() as patch:
-        patch.setattr("ray.__version__", "2.0.0")
-        status, _, err = run(*bulk, "--address", ray_cluster.address)
-    assert status == 1 and err.count("\n") == 1
-    assert "Version mismatch" in err and err.endswith("; install the versions that the cluster has\n")
+    for versions in (("2.0.0", platform.python_version()), (ray.__version__, "3.8.1")):
+        with monkeypatch.context() as patch:
+            patch.setattr("ray._private.utils.compute_version_info", partial(tuple, versions))
+            status, _, err = run(*bulk, "--address", ray_cluster.address)
+        assert status == 1 and err.count("\n") == 1 and all(version in err for version in versions)
+        assert "Version mismatch" in err and err.endswith("; install the versions that the cluster has\n")
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
+        status, _, err = run(*bulk, "--address", address)
+        assert (status, err) == (1, f"perceptual: there is no Ray cluster at {address}: Connection refused\n")
     assert not pictures(tmp_path / "out")
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(command, "SILENCE", 0.0)
+    with command.progress(40) as advance:
+        advance(10)
+        time.sleep(0.1)
+        advance(20)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"30 of 40 photos, \d+\.\d photos/s, 0:00:01 left", line)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def convert(weights):
+    """Converts photos in this process as an actor does; gives its rows."""
+
+    def invoke(folder, output):
+        place = Place.at(str(folder))
+        job = Job(read_files(str(weights)), StyleOptions(), "cpu", "eager", 1)
+        converter = Converter(job, [place], Place.at(str(output)), "jpeg")
+        files = sorted(folder.rglob("*.jpg"), key=lambda file: int(file.stem))
+        while block := [files.pop(0) for _ in range(min(16, len(files)))]:
+            columns = {"place": [0] * len(block), "photo": [str(file) for file in block]}
+            table = pa.table(columns | {"result": [file.relative_to(folder).as_posix() for file in block]})
+            yield from converter(table).to_pylist()
+
+    return invoke
+
+
+def test_a_full_disk_stops_the_job_and_leaves_whole_pictures(convert, small_disk, tmp_path):
+    photos(tmp_path / "in", 100)
+    told = list(convert(tmp_path / "in", small_disk))
+    made = [row["result"] for row in told if row["status"] == "made"]
+    assert 5 < len(made) < 100 and {row["status"] for row in told} == {"made", "stopped"}
+    assert told[-1]["error"] == f"cannot write {small_disk}/0/99.jpg: No space left on device"
+    assert sorted(pictures(small_disk)) == sorted(made) and not list(small_disk.rglob(".*"))
+    check_whole(small_disk)
+
+
+def test_an_actor_takes_no_more_memory_with_the_photos(convert, tmp_path):
+    photos(tmp_path / "in", 300, size=(8, 8))
+    used = [
+        psutil.Process().memory_full_info().uss
+        for number, row in enumerate(convert(tmp_path / "in", tmp_path / "out"))
+        if number in (100, 299) and row["status"] == "made"
+    ]
+    assert used[1] - used[0] < 4 << 20
+
+
+@pytest.mark.release
+@pytest.mark.timeout(600)
+def test_a_full_disk_is_one_sentence(run, ray_cluster, weights, small_disk, tmp_path):
+    options = ("--model", weights, "--address", ray_cluster.address, "--actors", 1)
+    status, out, err = run("bulk", photos(tmp_path / "in", 400), small_disk, *options)
+    assert (status, out) == (1, "") and err.count("\n") == 1 and "No space left on device: stopped" in err
+    check_whole(small_disk)
 
 
 @pytest.mark.release
 @pytest.mark.timeout(3600)
 def test_a_job_outlives_one_of_two_machines(run, ray_cluster, weights, tmp_path):
-    count = int(os.environ.get("PERCEPTUAL_BULK_PHOTOS", 2000))
-    folder, output = photos(tmp_path / "in", count), tmp_path / "out"
-    second = ray_cluster.add_node(num_cpus=2, memory=5 << 30, object_store_memory=100 << 20)
+    folder, output = photos(tmp_path / "in", PHOTOS), tmp_path / "out"
+    node = ray_cluster.add_node(**NODE)
     ray_cluster.wait_for_nodes()
+    with when(output, PHOTOS // 2, lambda: ray_cluster.remove_node(node, allow_graceful=False)):
+        options = ("--model", weights, "--engine", "eager", "--address", ray_cluster.address, "--actors", 3)
+        status, out, _ = run("bulk", folder, output, *options)
+    assert (status, out) == (0, f"{PHOTOS} of {PHOTOS} photos stylized, in {output}\n")
+    assert count(output, "made") == PHOTOS == len(pictures(output))
+    check_whole(output)
 
-    def kill():
-        wait_for(lambda: len(pictures(output)) >= count // 2, seconds=3000)
-        ray_cluster.remove_node(second, allow_graceful=False)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    bulk = ("bulk", folder, output, "--model", weights, "--address", ray_cluster.address, "--actors", 3)
-    status, out, _ = run(*bulk, "--engine", "eager")
-    killer.join()
-    assert (status, out) == (0, f"{count} of {count} photos stylized, in {output}\n")
-    told = rows(output)
-    assert len(told) == count == len(pictures(output)) and {row["status"] for row in told.values()} == {"made"}
+@pytest.mark.release
+@pytest.mark.timeout(900)
+def test_a_job_with_a_ray_of_its_own_ends_with_it(weights, tmp_path):
+    folder, output = photos(tmp_path / "in", PHOTOS), tmp_path / "out"
+    options = [folder, output, "--model", weights, "--engine", "eager", "--actors", 1]
+    kill_9(started(*options), output, least=20)
+    first = changed(output)
+    job = started(*options)
+    wait_for(lambda: len(pictures(output)) >= len(first) + 40, seconds=400)
+    children = psutil.Process(job.pid).children(recursive=True)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130 and "photos were done; the same command goes on from there" in err
+    assert not psutil.wait_procs(children, timeout=30)[1]
+    assert {file: moment for file, moment in changed(output).items() if file in first} == first
+    assert len(first) < count(output, "kept", "made") <= len(pictures(output)) < PHOTOS
+    check_whole(output)
 
 
 @pytest.mark.release
 @pytest.mark.timeout(3600)
 def test_memory_does_not_grow_with_the_number_of_photos(weights, tmp_path):
-    count = int(os.environ.get("PERCEPTUAL_BULK_TINY", 20000))
-    folder, output = photos(tmp_path / "in", count, size=(8, 8)), tmp_path / "out"
-    options = [str(folder), str(output), "--model", str(weights), "--actors", "1", "--engine", "eager"]
-    job = subprocess.Popen([*BULK, *options])
+    folder, output = photos(tmp_path / "in", TINY, size=(8, 8)), tmp_path / "out"
+    job = started(folder, output, "--model", weights, "--actors", 1, "--engine", "eager")
     used = []
     while job.poll() is None:
         used.append((len(list(output.rglob("*.jpg"))), taken(job.pid)))
         time.sleep(2)
-    assert job.returncode == 0 and len(pictures(output)) == count
-    early = max(memory for done, memory in used if 0 < done < count // 4)
-    late = max(memory for done, memory in used if done >= count // 2)
+    assert job.returncode == 0 and len(pictures(output)) == TINY
+    early = max(memory for done, memory in used if 0 < done < TINY // 4)
+    late = max(memory for done, memory in used if done >= TINY // 2)
     print(f"{early / 2**20:.0f} MiB in the first quarter, {late / 2**20:.0f} in the second half")
     assert late < 1.1 * early
-
-
-@pytest.mark.release
-@pytest.mark.timeout(600)
-def test_ctrl_c_leaves_whole_pictures_and_a_report(weights, tmp_path):
-    folder, output = photos(tmp_path / "in", 2000), tmp_path / "out"
-    options = [str(folder), str(output), "--model", str(weights), "--actors", "1", "--engine", "eager"]
-    job = subprocess.Popen([*BULK, *options], stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(pictures(output)) >= 40, seconds=400)
-    job.send_signal(signal.SIGINT)
-    _, err = job.communicate(timeout=60)
-    assert job.returncode == 130 and "photos were done; the same command goes on from there" in err
-    assert {Image.open(io.BytesIO(content)).size for content in pictures(output).values()} == {(40, 30)}
-    assert len(rows(output)) <= len(pictures(output)) < 2000
 
 
 def taken(pid):
