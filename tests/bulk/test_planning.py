@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +106,11 @@ def test_an_option_of_another_task_is_one_sentence(run, weights, upscaler, tmp_p
     assert "engine: expected" in attempt("--model", weights, "--engine", "steam")
     assert "there is no style 'x' here" in attempt("--model", weights, "--style", "x")
     assert "no images in" in attempt("--model", weights)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="there is no folder that nobody may write to")
+def test_an_output_that_cannot_be_written_to_is_one_sentence(run, weights, photo, tmp_path):
+    (tmp_path / "a.png").write_bytes(photo)
+    status, out, err = run("bulk", tmp_path, "/sys/out", "--model", weights)
+    assert (status, out) == (1, "")
+    assert err in {f"perceptual: /sys/out: {os.strerror(code)}\n" for code in (errno.EPERM, errno.EACCES, errno.EROFS)}

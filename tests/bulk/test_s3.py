@@ -2,6 +2,7 @@
 
 import boto3
 import pytest
+import requests
 from moto.server import ThreadedMotoServer
 
 from perceptual.bulk.places import Place
@@ -12,19 +13,33 @@ pytestmark = pytest.mark.serves
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    """Makes addresses in a bucket that is there."""
+def host():
+    """Where a server of S3's protocol listens that has a bucket ``photos``."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         server.start()
-        host, port = server.get_host_and_port()
-        s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        host = ":".join(map(str, server.get_host_and_port()))
+        s3 = boto3.client("s3", endpoint_url=f"http://{host}", region_name="us-east-1")
         s3.create_bucket(Bucket="photos")
-        yield lambda path: f"s3://{path}?scheme=http&endpoint_override={host}:{port}"
+        yield host
         server.stop()
+
+
+@pytest.fixture
+def bucket(host):
+    """Makes addresses there."""
+    return lambda path: f"s3://{path}?scheme=http&endpoint_override={host}"
+
+
+@pytest.fixture
+def strict(host):
+    """Has the server look at keys."""
+    requests.post(f"http://{host}/moto-api/reset-auth", data="0", timeout=10)
+    yield
+    requests.post(f"http://{host}/moto-api/reset-auth", data="inf", timeout=10)
 
 
 def test_a_bucket_is_read_written_and_listed_as_a_folder_is(bucket, photo):
@@ -53,3 +68,15 @@ def test_what_is_wrong_with_a_bucket_is_one_sentence(run, bucket, weights, photo
     )
     with pytest.raises(InputError, match=r"^s3://photos/in: network connection: "):
         Place.at("s3://key:secret@photos/in?scheme=http&endpoint_override=127.0.0.1:9").files()
+
+
+def test_a_bucket_without_permission_is_one_sentence(run, bucket, strict, weights, photo, tmp_path):
+    (tmp_path / "a.png").write_bytes(photo)
+    for line, named in (
+        ((bucket("photos/in"), tmp_path / "out"), "photos/in"),
+        ((tmp_path, bucket("photos/out")), "photos/out"),
+    ):
+        status, out, err = run("bulk", *line, "--model", weights)
+        assert (status, out) == (1, "") and err.count("\n") == 1
+        assert err.startswith(f"perceptual: s3://{named}: access denied: ")
+    assert not (tmp_path / "out").exists()
