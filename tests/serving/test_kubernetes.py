@@ -27,6 +27,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy/kubernetes"
 CHART = DEPLOY / "chart"
 VERSIONS = ("1.35", "1.36", "1.37")
 KEY = {"Authorization": "Bearer a-client-s-key"}
+KSERVE = ("/v1/models/tiny:predict", "/v2/models/tiny/infer")
 SERVE = [sys.executable, "-c", "import sys; from perceptual.commands import main; sys.exit(main())", "serve"]
 
 
@@ -151,6 +152,21 @@ def test_the_autoscaler_asks_for_a_metric_that_there_is():
     assert metric["pods"]["metric"]["name"] in {rule["name"]["as"] for rule in rules}
     for rule in rules:
         check_expressions(rule["metricsQuery"].replace("<<.GroupBy>>", "instance"))
+
+
+def test_of_kserve_s_protocols_there_is_what_the_manifest_says(server, photo):
+    claimed = (DEPLOY / "inferenceservice.yaml").read_text()
+    assert all(path.replace("tiny", "NAME") in claimed for path in KSERVE)
+    with server.address.inference() as client:
+        reply = client.request("POST", "/predictions/tiny", data=photo, headers={"X-Strength": "0.5"})
+        assert reply.headers["content-type"].startswith("image/")
+        for path in KSERVE:
+            same = client.request("POST", path, data=photo, headers={"X-Strength": "0.5"})
+            assert (same.status_code, same.content) == (200, reply.content)
+            for envelope in ({"instances": [{"data": "eA=="}]}, {"inputs": []}):
+                assert client.request("POST", path, json=envelope).status_code in (400, 415)
+        for path in ("/v1/models", "/v1/models/tiny", "/v2/models/tiny", "/v2/models/tiny/ready", "/v2/health/ready"):
+            assert client.request("GET", path).status_code in (404, 405)
 
 
 class Pod:
@@ -281,10 +297,9 @@ def test_a_rolling_update_under_load_loses_no_request(pods, photo):
         assert pod.client.get(path, headers=KEY).status_code == 404
     assert pod.client.post("/predictions/tiny", data=photo).status_code == 401
     reply = pod.client.post("/predictions/tiny", data=photo, headers=KEY)
-    for path in ("/v1/models/tiny:predict", "/v2/models/tiny/infer"):
+    for path in KSERVE:
         same = pod.client.post(path, data=photo, headers=KEY)
         assert (same.status_code, same.content) == (200, reply.content)
-    assert pod.client.post("/v1/models/tiny:predict", json={"instances": []}, headers=KEY).status_code != 200
 
     (worker,) = pod.workers()
     worker.kill()
