@@ -1,6 +1,7 @@
 """Ray: started on this machine, or found at an address; and the photos on its way to the actors and back as rows."""
 
 import logging
+import math
 import os
 import shutil
 import socket
@@ -9,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import pyarrow as pa
 
 from ..errors import InvalidOption, PerceptualError, in_one_line
 from .planning import Task
@@ -160,7 +159,8 @@ def rows(tasks: Sequence[Task], converter: type, arguments: dict[str, Any], acto
     from ray.exceptions import RayError
 
     size = max(1, min(BLOCK, len(tasks) // (4 * actors)))  # so small that all actors end at about the same time
-    data = ray.data.from_arrow(blocks(tasks, arguments["places"], size)).map_batches(
+    items = as_items(tasks, arguments["places"])
+    data = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / size)).map_batches(
         converter,
         fn_constructor_kwargs=arguments,
         batch_size=size,
@@ -176,13 +176,9 @@ def rows(tasks: Sequence[Task], converter: type, arguments: dict[str, Any], acto
         raise PerceptualError(f"Ray stopped: {in_one_line(error)}") from error
 
 
-def blocks(tasks: Sequence[Task], places: Sequence[Any], size: int) -> list[pa.Table]:
-    """Tasks as tables of so many, each what an actor is given at a time."""
+def as_items(tasks: Sequence[Task], places: Sequence[Any]) -> list[dict[str, Any]]:
+    """Tasks as an actor is given them: the place by its index."""
     index = {id(place): number for number, place in enumerate(places)}
-    columns = {
-        "place": pa.array([index[id(task.photo.place)] for task in tasks], pa.int32()),
-        "photo": pa.array([task.photo.path for task in tasks], pa.string()),
-        "result": pa.array([str(task.result) for task in tasks], pa.string()),
-    }
-    table = pa.table(columns)
-    return [table.slice(begin, size) for begin in range(0, len(tasks), size)]
+    return [
+        {"place": index[id(task.photo.place)], "photo": task.photo.path, "result": str(task.result)} for task in tasks
+    ]

@@ -42,6 +42,12 @@ PHOTOS = int(os.environ.get("PERCEPTUAL_BULK_PHOTOS", 2000))  # of the full form
 TINY = int(os.environ.get("PERCEPTUAL_BULK_TINY", 20_000))
 
 
+@pytest.fixture(autouse=True)
+def silence(monkeypatch):
+    """Lines on how far a job is do not come, however slow the machine is."""
+    monkeypatch.setattr(command, "SILENCE", float("inf"))
+
+
 @pytest.fixture(scope="module")
 def ray_cluster():
     """A cluster on this machine, of one node."""
