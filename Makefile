@@ -2,7 +2,7 @@
 # make test   runs all tests, against a real TorchServe too
 # make test-fast  runs those that start no server and train nothing    make check-release  what only guards a release
 # make serve  keeps a server running; MODELS="udnie the_muse" says with what    make lint  checks the code
-# make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help tells of more
+# make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help lists more
 # make gallery  makes the pictures of docs/ anew
 .PHONY: demo test test-fast check-release serve bench gallery lint clean
 .DELETE_ON_ERROR:
@@ -10,13 +10,15 @@
 PYTHON ?= python3
 MODELS ?= starry_night super_resolution_x4_feature
 BIN := .venv/bin
+# More processes than there may be cores: they wait for servers. All tests of a module run in one.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
 
 demo: $(READY)
 	@$(BIN)/perceptual demo docs/photos/coffee.jpg
 
 test: $(READY)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)
 	@$(BIN)/python -m pytest -m "not serves and not trains and not release"

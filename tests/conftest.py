@@ -3,6 +3,7 @@ import os
 import shutil
 import tempfile
 import textwrap
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +28,12 @@ MARKS = {
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        # Of several processes, as in make test, one runs all tests of a module, and one all that share the server.
-        item.add_marker(pytest.mark.xdist_group("server" if "server" in item.fixturenames else item.path.stem))
         for mark, fixtures in MARKS.items():
             if fixtures & set(item.fixturenames):
                 item.add_marker(mark)
+    # Processes take modules one after another (make test), so those with the most of such tests come first.
+    long = Counter(item.path for item in items if any(map(item.get_closest_marker, MARKS)))
+    items.sort(key=lambda item: -long[item.path])
 
 
 @pytest.fixture(scope="session")

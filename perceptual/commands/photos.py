@@ -1,4 +1,4 @@
-"""What the commands share that turn photos into pictures: which files, and one after the other."""
+"""Shared by the commands that convert photos: their arguments, the names of the results, and the loop."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ class Job(NamedTuple):
     Attributes:
         source: Its file; ``-`` for standard input.
         target: The result's; ``-`` for standard output.
-        format: Of the result, one of :data:`perceptual.options.FORMATS`.
+        format: The result's format, one of :data:`perceptual.options.FORMATS`.
     """
 
     source: Path
@@ -52,6 +52,18 @@ def add_photos(parser: ArgumentParser) -> None:
     add_machine(parser)
 
 
+def add_learned(parser: ArgumentParser) -> None:
+    """Adds the argument that names styles learned on the network."""
+    parser.add_argument(
+        "--learned",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a style learned on this network, which --style can then mix with its own; may be repeated",
+    )
+
+
 def add_machine(parser: ArgumentParser) -> None:
     """Adds the arguments that say where and how networks run."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: a GPU if any")
@@ -74,9 +86,9 @@ def convert(
 
     Args:
         jobs: The photos.
-        convert_one: Makes, of a photo's content, the content of a result in a format.
-        done: The word for what was done to them.
-        output: Where the results are.
+        convert_one: Maps a photo's content and a format to the result's content.
+        done: A participle for the summary, such as ``stylized``.
+        output: File or folder of the results.
         others: Files in the folders of photos that are not converted.
 
     Returns:
@@ -102,7 +114,7 @@ def convert(
 
 
 def passed_over(others: Sequence[PurePath]) -> str:
-    """What the last line says of files that are no images: how many, and some by name."""
+    """The end of the last line, about files that are not images: how many, and some names."""
     if not others:
         return ""
     names = ", ".join(file.name for file in others[:3]) + (", …" if len(others) > 3 else "")
@@ -110,7 +122,7 @@ def passed_over(others: Sequence[PurePath]) -> str:
 
 
 def others_below(photos: Iterable[Path]) -> list[Path]:
-    """The files in folders, and below them, that are no images by their names."""
+    """The files in folders, and below them, whose names are not those of images."""
     return sorted(
         file
         for folder in photos
@@ -153,7 +165,7 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[Job]:
 
 
 def check_writable(folders: Iterable[Path]) -> None:
-    """Raises InvalidOption if no file can be written to one of them, before hours of work come to nothing."""
+    """Raises InvalidOption if one of the folders cannot be written to, before hours of work are lost."""
     for folder in folders:
         nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
@@ -161,7 +173,7 @@ def check_writable(folders: Iterable[Path]) -> None:
 
 
 def photos_in(path: Path) -> list[tuple[Path, Path]]:
-    """A file, or the images anywhere below a folder, each with the name it keeps in the output."""
+    """A file, or all images below a folder, each with its relative path in the output."""
     if not path.is_dir():
         return [(path, Path(path.name))]
     return [(file, file.relative_to(path)) for file in images_below(path)]

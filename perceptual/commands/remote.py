@@ -1,4 +1,4 @@
-"""Photos sent to a server, by the commands that work without one too."""
+"""Options of ``stylize`` and ``upscale`` that send the photos to a server."""
 
 import os
 from argparse import Namespace
@@ -18,14 +18,14 @@ def add_remote(parser: Any) -> None:
         help="send the photos to the server at this inference address, such as https://example.org or "
         "http://127.0.0.1:8080; --model is then a model's name there",
     )
-    group.add_argument("--key", help=f"the key of this client, for a proxy that wants one; default: ${KEY}")
+    group.add_argument("--key", help=f"the key of this client, for a proxy that needs one; default: ${KEY}")
 
 
 def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Callable[[bytes, str], bytes]:
-    """A function that has a server make, of a photo's content, a result's content in a format.
+    """A function that maps a photo's content and a format to the result's content, by a request to a server.
 
     Args:
-        args: With those of :func:`add_remote`.
+        args: The command line, with the options of :func:`add_remote`.
         model: The name of a model, or ``name/version``.
         options: By option name.
 

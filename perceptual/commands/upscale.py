@@ -55,7 +55,7 @@ def default_network(scale: int | None) -> str:
 
 
 def maker(args: Namespace, name: str, options: UpscaleOptions) -> tuple[Callable[[bytes, str], bytes], str]:
-    """A function that makes, of a photo's content, a result's content in a format, here; and the word for that."""
+    """A function that maps a photo's content and a format to the result's content, and a participle for the summary."""
     from ..inference.conversion import Conversion
     from ..inference.predictor import load
 

@@ -66,7 +66,7 @@ def test_a_key_and_all_options_are_sent(run, proxy, photo, tmp_path, monkeypatch
     assert (first["X-Style"], first["X-Keep-Colors"], first["X-Format"]) == ("udnie:0.75,dots:0.25", "True", "webp")
     assert (second["X-Scale"], third["X-Scale"]) == ("8", None)
     status, _, err = run("stylize", *line, "--model", "gallery", "--key", "wrong")
-    assert status == 1 and err == "perceptual: HTTP 401 Unauthorized; it wants a key: give --key, in Python auth=KEY\n"
+    assert status == 1 and err == "perceptual: HTTP 401 Unauthorized; it needs a key: give --key, in Python auth=KEY\n"
     assert "not with --url" in run("stylize", *line, "--model", "gallery", "--device", "cpu")[2]
 
 
@@ -74,5 +74,5 @@ def test_python_sends_a_key_too(proxy, photo):
     url, _ = proxy
     with perceptual.InferenceClient(url, "secret") as client:
         assert Image.open(BytesIO(client.stylize(photo, "gallery"))).size == (64, 48)
-    with perceptual.InferenceClient(url) as client, pytest.raises(ServerError, match="it wants a key"):
+    with perceptual.InferenceClient(url) as client, pytest.raises(ServerError, match="it needs a key"):
         client.stylize(photo, "gallery")

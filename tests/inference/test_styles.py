@@ -73,6 +73,18 @@ def test_alone_it_needs_no_name(trunk, mine, run, tmp_path):
     assert Image.open(made).size == PHOTO.size
 
 
+def test_the_command_line_mixes_it_with_styles_of_its_trunk(trunk, mine, run, tmp_path):
+    PHOTO.save(tmp_path / "photo.png")
+    command = ["stylize", tmp_path / "photo.png", "--model", trunk, "--style", "mine:0.6,dots:0.4", "--engine", "eager"]
+    assert run(*command, "--learned", mine, "-o", tmp_path / "made.png")[0] == 0
+    mixed = perceptual.load(trunk, "cpu", "eager", styles=[mine]).stylize(PHOTO, style={"mine": 0.6, "dots": 0.4})
+    assert Image.open(tmp_path / "made.png").tobytes() == mixed.tobytes()
+    status, _, err = run(*command, "-o", tmp_path / "other.png")
+    assert status == 1 and "no style 'mine'" in err
+    status, _, err = run(*command, "--learned", mine, "--url", "http://127.0.0.1:9", "-o", tmp_path / "other.png")
+    assert status == 1 and "models register" in err
+
+
 def test_a_trunk_is_the_same_whatever_its_styles(trunk, mine, tmp_path):
     network, metadata = load_network(trunk, [mine])
     more = tmp_path / "more" / "trunk.safetensors"
