@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ..errors import InputError, OutOfMemory, in_one_line
+from ..errors import DeadlineExceeded, InputError, OutOfMemory, in_one_line
 from ..inference.codecs.process import Decoder
 from .job import Job
 from .places import Place, reason
@@ -67,7 +67,7 @@ class Converter:
         """What became of a photo: status, and size or error."""
         try:
             picture = self.convert(content.result(), self.format)
-        except (InputError, OutOfMemory) as error:
+        except (InputError, OutOfMemory, DeadlineExceeded) as error:
             return {"status": FAILED, "error": str(error)}
         except OSError as error:
             return {"status": FAILED, "error": f"cannot read it: {reason(error)}"}

@@ -11,7 +11,7 @@ from ..errors import InvalidOption, PerceptualError
 from ..options import CollectionOptions, StyleOptions, UpscaleOptions
 from ..settings import Integer, Number, option_name, parse, settings_of
 from .arguments import add_settings, converter, given, report
-from .photos import add_machine, passed_over
+from .photos import add_learned, add_machine, passed_over
 from .stylize import add_own_size
 from .upscale import default_network
 
@@ -50,6 +50,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--model", help="a weights file, or the name of a network; default: super_resolution_xSCALE_feature for --scale"
     )
+    add_learned(parser)
     add_own_size(parser)
     add_machine(parser)
     add_cluster(parser)
@@ -87,8 +88,7 @@ def run(args: Namespace) -> int:
     from ..bulk.planning import divide, find_tasks
     from ..undo import signals_exit
 
-    job = read_job(args)
-    done = job.check()  # what is wrong with the options or the network is told before any work
+    job, done = read_job(args)
     inputs, output = [Place.at(each) for each in args.inputs], Place.at(args.output)
     tasks, others = find_tasks(inputs, output, job.options.format)
     plan = divide(tasks, others, output, since=note_options(output, job.notes(inputs)))
@@ -102,9 +102,13 @@ def run(args: Namespace) -> int:
     return 1 if counts["failed"] else 0
 
 
-def read_job(args: Namespace) -> "Job":
-    """The network and what it shall do. Raises InvalidOption for an option of another task."""
-    from ..bulk.job import Job, read_files
+def read_job(args: Namespace) -> tuple["Job", str]:
+    """The network with its options, and a participle for the summary.
+
+    Raises:
+        PerceptualError: The network, or an option, would fail for every photo.
+    """
+    from ..bulk.job import Job, check, read_files
     from ..inference.metadata import find_weights, read_metadata
 
     wanted = given(args, CollectionOptions)
@@ -118,7 +122,10 @@ def read_job(args: Namespace) -> "Job":
         raise InvalidOption(f"scale: {model} does not enlarge {scale} times")
     check_task(wanted, UpscaleOptions if enlarges else StyleOptions, model)
     options = parse(UpscaleOptions, wanted) if enlarges else parse(StyleOptions, wanted)
-    return Job(read_files(model), options, args.device, args.engine, args.cpus, args.own_size)
+    done = check(model, options, args.engine, args.learned)
+    learned = tuple(file.name for file in args.learned)
+    weights = read_files(model, args.learned)
+    return Job(weights, options, args.device, args.engine, args.cpus, args.own_size, learned), done
 
 
 def check_task(wanted: Iterable[str], cls: type, model: str) -> None:

@@ -30,6 +30,7 @@ from perceptual.bulk.job import Job, read_files
 from perceptual.bulk.places import Place
 from perceptual.commands import bulk as command
 from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.styles import read_weights, save_style
 from perceptual.inference.weights import save_network
 from perceptual.options import StyleOptions
 
@@ -63,13 +64,15 @@ def ray_cluster():
 
 @pytest.fixture(scope="module")
 def styles(tmp_path_factory):
-    """The weights file of a tiny random network of two styles."""
+    """The options of three styles mixed, of which one was learned later."""
     torch.manual_seed(0)
     network = StyleNetwork(styles=2, init_features=4, num_residuals=1)
     torch.nn.init.normal_(network.styles)
-    file = tmp_path_factory.mktemp("styles") / "styles.safetensors"
-    save_network(file, network, {"styles": [{"name": "dots"}, {"name": "stripes"}]})
-    return file
+    trunk = tmp_path_factory.mktemp("trunk") / "trunk.safetensors"
+    learned = tmp_path_factory.mktemp("learned") / "mine.safetensors"
+    save_network(trunk, network, {"styles": [{"name": "dots"}, {"name": "stripes"}]})
+    save_style(learned, -network.styles[0].detach().numpy(), read_weights(trunk).trunk, {"name": "mine"})
+    return ("--model", trunk, "--learned", learned, "--style", "dots:0.5,stripes:0.3,mine:0.2")
 
 
 def photos(folder, count, size=(40, 30)):
@@ -158,7 +161,7 @@ def test_the_same_pictures_as_stylize_and_a_row_for_each_photo(run, ray_cluster,
     (folder / "0" / "1.png").write_bytes(photo)
     (folder / "bad.jpg").write_bytes(b"no image")
     (folder / "notes.txt").touch()
-    options = ("--model", styles, "--style", "dots:0.6,stripes:0.4", "--strength", "0.8", "--quality", "80")
+    options = (*styles, "--strength", "0.8", "--quality", "80")
     bulk = ("bulk", folder, output, *options, "--address", ray_cluster.address, "--actors", 1)
     assert run("stylize", folder, *options, "-o", tmp_path / "plain")[0] == 1
     status, out, err = run(*bulk)
