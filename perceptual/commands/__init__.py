@@ -51,8 +51,8 @@ def build_parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command line, by default the program's own, and returns its exit status."""
-    args = build_parser().parse_args(arguments)
     try:
+        args = build_parser().parse_args(arguments)
         with needing_extras():
             return args.run(args) or 0
     except PerceptualError as error:

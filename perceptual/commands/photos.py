@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ..errors import InputError, InvalidOption, OutOfMemory
+from ..errors import DeadlineExceeded, InputError, InvalidOption, OutOfMemory
 from ..files import EXTENSIONS, check_apart, images_below, is_image, named_apart, suffix_of, write_atomically
 from .arguments import report
 
@@ -104,7 +104,7 @@ def convert(
             job.write(convert_one(job.read(), job.format))
         except BrokenPipeError:  # of standard output
             raise
-        except (InputError, OutOfMemory, OSError) as error:
+        except (InputError, OutOfMemory, DeadlineExceeded, OSError) as error:
             failures += 1
             report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
     where = f", in {output}" if failures < len(jobs) else ""
