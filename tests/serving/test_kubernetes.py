@@ -20,7 +20,6 @@ import requests
 import yaml
 from serving_fixtures import Http, wait_for
 
-from perceptual.serving.front import DRAIN
 from perceptual.serving.preconditions import reserve_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy/kubernetes"
@@ -141,7 +140,8 @@ def test_pods_may_do_no_more_than_they_must():
 def test_a_pod_is_given_the_time_that_it_needs_to_end():
     drained = SERVER["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert drained > NGINX["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert POD["terminationGracePeriodSeconds"] >= drained + DRAIN + 15
+    seconds = int(SERVER["args"][SERVER["args"].index("--drain") + 1])
+    assert POD["terminationGracePeriodSeconds"] >= drained + seconds + 15
 
 
 def test_the_autoscaler_asks_for_a_metric_that_there_is():

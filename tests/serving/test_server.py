@@ -246,7 +246,7 @@ def test_health_is_that_of_the_workers(server, management, client, photo):
         wait_for(lambda: not server.healthy(), seconds=3)
         wait_for(lambda: ready() == (503, ["tiny/1.2"]), seconds=3)
         assert http.get("/ping").json()["status"] == "Healthy" and http.get("/live").status_code == 200
-        wait_for(server.healthy, seconds=30)
+        wait_for(server.healthy, seconds=60)
         wait_for(lambda: ready() == (200, []), seconds=3)
     assert management.ready_workers("tiny") != [worker]
     assert client.stylize(photo, "tiny")
