@@ -34,9 +34,15 @@ if TYPE_CHECKING:
 
 
 class PerceptualError(Exception):
-    """Base of all errors this package raises on purpose; the message says what to do."""
+    """Base of all errors this package raises on purpose; the message says what to do.
+
+    Attributes:
+        status: With which the server answers it.
+        retry_after: Seconds after which the server that answered with it asks to try again, if it does.
+    """
 
     status = 500
+    retry_after: int | None = None
 
     @property
     def name(self) -> str:

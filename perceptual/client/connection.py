@@ -83,7 +83,9 @@ class Client:
         """Sends one request. Raises InputError or ServerError unless the reply is a 2xx."""
         response = self.request(method, path, **arguments)
         if not 200 <= response.status_code < 300:
-            raise error_of(response)
+            error = error_of(response)
+            error.retry_after = retry_after(response)
+            raise error
         return response
 
     def request(self, method: str, path: str, **arguments: Any) -> Response:
@@ -129,6 +131,12 @@ def error_of(response: Response) -> PerceptualError:
     if failed := FAILED.search(message):
         return WorkersFailed(advised, ModelVersion(*failed.groups()))
     return AlreadyRegistered(advised) if response.status_code == 409 else ServerError(advised)
+
+
+def retry_after(response: Response) -> int | None:
+    """Seconds after which to try again, where a server that is busy says so."""
+    text = response.headers.get("Retry-After", "") if response.status_code in (429, 503) else ""
+    return int(text) if text.isdecimal() else None
 
 
 def is_token_refused(response: Response) -> bool:

@@ -51,8 +51,8 @@ def build_parser(first: str | None = None) -> Parser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command line, by default the program's own, and returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = build_parser(next(iter(arguments), None)).parse_args(arguments)
     try:
+        args = build_parser(next(iter(arguments), None)).parse_args(arguments)
         with needing_extras():
             return args.run(args) or 0
     except PerceptualError as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import InputError, InvalidOption, OutOfMemory
+from ..errors import DeadlineExceeded, InputError, InvalidOption, OutOfMemory
 from ..files import EXTENSIONS, images_below, is_image, write_atomically
 from .arguments import report
 
@@ -105,7 +105,7 @@ def convert(
             job.write(convert_one(job.read(), job.format))
         except BrokenPipeError:  # of standard output
             raise
-        except (InputError, OutOfMemory, OSError) as error:
+        except (InputError, OutOfMemory, DeadlineExceeded, OSError) as error:
             failures += 1
             report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
     where = f", in {output}" if failures < len(jobs) else ""

@@ -55,6 +55,14 @@ def add_to(subparsers: Any) -> None:
         help="start TorchServe again if it ends; answer 503 for a model whose workers fail or die, and try it again; "
         "serve the other archives if one is damaged or fails",
     )
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=25,
+        metavar="SECONDS",
+        help="how long, at the end, requests under way may take; systemd, docker or Kubernetes must allow 15 s more "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--no-page", action="store_true", help="serve no page for browsers")
     parser.add_argument(
         "--page-status",
@@ -85,6 +93,7 @@ def run(args: Namespace) -> None:
             overrides=overrides,
             page=not args.no_page,
             page_status=args.page_status,
+            drain=args.drain,
             progress=progress,
             pass_over=logging.getLogger(__name__).error if args.supervise else None,
         )

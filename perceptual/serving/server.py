@@ -22,7 +22,7 @@ from ..client.management import LOADING, ManagementClient
 from ..errors import ServerError
 from ..undo import signals_exit
 from .configuration import LOGGING, METRICS, behind_front, written
-from .front import Front
+from .front import DRAIN, Front
 from .front.page import PageSettings
 from .logs import Logs
 from .preconditions import check_memory, check_programs_allowed, check_requirements, check_unused, reserve_ports
@@ -50,6 +50,7 @@ class Server:
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
         page: Whether there is a page for browsers at the inference address.
         page_status: Whether the page shows the status of the server.
+        drain: Seconds for running requests when it stops.
         progress: Called with a short description of each step.
         pass_over: Called with the reason for each archive that is damaged or fails to load; the others are served. By
             default, one such archive is an error.
@@ -66,6 +67,7 @@ class Server:
         overrides: Mapping[str, str] | None = None,
         page: bool = True,
         page_status: bool = False,
+        drain: float = DRAIN,
         progress: Callable[[str], None] = lambda message: None,
         pass_over: Callable[[str], None] | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class Server:
         self.overrides = overrides or {}
         self.page = page
         self.page_status = page_status
+        self.drain = drain
         self.progress = progress
         self.pass_over = pass_over
         self.failed: set[Archive] = set()
@@ -266,6 +269,7 @@ class Server:
             largest=int(self.properties["max_request_size"]),
             tokens=self.tokens,
             page=self.page_settings() if self.page else None,
+            drain=self.drain,
         )
         self.front.start()
         return self.front

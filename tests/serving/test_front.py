@@ -474,10 +474,9 @@ def test_requests_under_way_are_answered_before_the_end(folder, torchserve):
         front.stop = lambda: None
 
 
-def test_the_end_does_not_wait_for_ever(folder, torchserve, monkeypatch):
-    monkeypatch.setattr("perceptual.serving.front.DRAIN", 0.1)
+def test_the_end_does_not_wait_for_ever(folder, torchserve):
     with ThreadPoolExecutor(1) as pool:
-        with running(folder) as front:
+        with running(folder, drain=0.1) as front:
             waiting = pool.submit(Http(inference_of(front)).post, "/predictions/slow", timeout=10)
             wait_for(lambda: front.inference.waiting, seconds=5)
             begin = time.monotonic()

@@ -39,7 +39,7 @@ from .queues import Queues, prediction_path
 from .replies import Refusal
 from .torchserve import Gone, TorchServe
 
-DRAIN = 25.0  # seconds for running requests when the front stops; systemd and Kubernetes allow 30 for everything
+DRAIN = 25.0  # seconds for running requests when the front stops; Kubernetes, by default, allows 30 for everything
 RESPONSE = 5.0  # seconds within which the thread must run a task
 
 T = TypeVar("T")
@@ -65,6 +65,7 @@ class Front:
         largest: The largest request body, in bytes; a larger one is answered 413.
         tokens: Whether requests for predictions need a token; those of the management API always do.
         page: Settings of the page; None for no page.
+        drain: Seconds for running requests when it stops.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Front:
         largest: int,
         tokens: bool = True,
         page: PageSettings | None = None,
+        drain: float = DRAIN,
     ) -> None:
+        self.drain = drain
         self.addresses = (inference, management, metrics)
         self.backend = TorchServe(torchserve)
         self.counters = Counters()
@@ -106,7 +109,7 @@ class Front:
             raise ServerError(f"cannot listen at {self.at}: {error.strerror or error}") from error
 
     def stop(self) -> None:
-        """Stops listening, gives running requests :data:`DRAIN` seconds, and closes all connections."""
+        """Stops listening, gives running requests ``drain`` seconds, and closes all connections."""
         self.run(self.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
@@ -184,13 +187,13 @@ class Front:
             self.listeners.append(await self.connections.listen(runner.server, self.at, mode))
 
     async def close(self) -> None:
-        """Closes all connections; those with running requests are given :data:`DRAIN` seconds."""
+        """Closes all connections; those with running requests are given ``drain`` seconds."""
         for listener in self.listeners:
             listener.close()
         for runner in self.runners:
             if runner.server:
                 runner.server.pre_shutdown()  # connections take no further request
-        deadline = time.monotonic() + DRAIN
+        deadline = time.monotonic() + self.drain
         while self.connections.busy and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         for runner in self.runners:
