@@ -53,6 +53,7 @@ DEV = [
     "pytest-xdist>=3.6",
     "ruff==0.17.6",
     "scipy>=1.11",
+    "tritonclient>=2.50",  # the schema of Triton's configuration
     "types-PyYAML",
     "types-psutil",
     "types-requests",

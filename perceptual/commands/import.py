@@ -14,7 +14,7 @@ DESCRIPTION = """Converts a style network of another project to a weights file t
   perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o models/mosaic.safetensors
 
 The file notes its source and the licence under which you may use it (perceptual inspect). Supported are the networks
-of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-johnson and
+of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-transfer-johnson and
 yakhyo/fast-neural-style-transfer. A file that holds more than weights is refused: it could run code.
 """
 
