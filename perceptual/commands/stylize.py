@@ -22,8 +22,8 @@ DESCRIPTION = """Stylizes photos, without a server or with one.
 
 Strokes have a size in pixels, so that a large photo would be recoloured rather than painted. One of more than 4
 megapixels is therefore painted at 1.5 or more, and enlarged to its own size by super-resolution; --own-size leaves
-this out, for fine strokes, and a server never does it. --max-size reduces the photo first: the result is that small,
-and its strokes that much coarser.
+this out, for fine strokes. A server does the same for a collection that holds super_resolution_x4_feature. --max-size
+reduces the photo first: the result is that small, and its strokes that much coarser.
 
 A file that cannot be read is reported and skipped; the exit status is then 1.
 """
@@ -51,6 +51,8 @@ def add_own_size(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Stylizes every photo; returns 1 if one failed."""
     options = parse(StyleOptions, given(args, StyleOptions))
+    if args.url and args.own_size:
+        raise InvalidOption("--own-size is for networks that run here; with --url, name the size: --max-size")
     if args.url and args.learned:
         raise InvalidOption("--learned is for networks that run here; at a server: perceptual models register FILE")
     jobs = plan(args.photos, args.output, options.format)
