@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 # What a test does that takes long, by the fixtures that it uses; others are marked where they stand.
 MARKS = {
-    "serves": {"server", "gpu_server", "instances", "supervised"},
+    "serves": {"server", "gpu_server", "instances", "supervised", "ray_cluster"},
     "trains": {"loss_weights"},
 }
 

@@ -1,14 +1,14 @@
-"""Steady frames: strokes that stay on what they are painted on.
+"""Reduces flicker: strokes move with the objects on which they are painted.
 
-A network by itself flickers: between two frames its strokes change, as the grid of its layers lies elsewhere on the
-picture. Blending a frame with the one before steadies it too, but blurs: the mean of two sets of strokes has less
-contrast than either, and a picture that is resampled anew for every frame loses its detail.
+A network that stylizes frame by frame flickers: its strokes change from one frame to the next. Blending each frame with
+the one before would reduce this, but blurs: the mean of two sets of strokes has less contrast than either, and a
+picture that is resampled for every frame loses detail.
 
-So the strokes of one frame, the anchor, are moved along with what they lie on, from the anchor directly to each frame:
-every pixel is resampled once, however old it is. Where something comes into sight, where the flow does not hold, and
-where the strokes would be enlarged or reduced, the network's own result stands. When that is much of the frame, it
-becomes an anchor too, and takes what the older ones do not hold. Colours and light follow the network's own result:
-only what is finer is taken from anchors.
+Instead, the strokes of one frame, the anchor, are warped by the optical flow from the anchor directly to each frame, so
+that they are resampled once, however old they are. Where new content appears, where the flow is not reliable, and where
+the strokes would change their size, the network's own result is used. When that is much of a frame, the frame becomes
+an anchor too, for what the older ones do not show. Colours and light follow the network's own result: only finer detail
+is taken from anchors.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,21 +21,21 @@ import torch
 from ..inference.images import Picture
 from .flow import Motion, MotionFinder, moved, reduced
 
-LIGHT = 65  # pixels; what changes over more than that is light and colour, not strokes
-SMALL, LARGE = 5, 31  # pixels at which details are compared: between these sizes
-WIDE = 101  # pixels around each for which one enlargement is found
-ENLARGED = 0.035  # at most; a painting's strokes have one size
+LIGHT = 65  # pixels; coarser differences are light and colour, not strokes
+SMALL, LARGE = 5, 31  # pixels; details are compared at scales between these
+WIDE = 101  # pixels; enlargement is a mean over such a square
+ENLARGED = 0.035  # maximum enlargement or reduction of strokes
 MOST_ANCHORS = 4
-LEAST_USED = 0.02  # share of a frame; an anchor of which less is left is dropped
+LEAST_USED = 0.02  # share of a frame; an anchor that covers less is dropped
 
 
 @dataclass(frozen=True)
 class Level:
-    """How steady.
+    """A level of steadiness.
 
     Attributes:
-        unlike: Levels of 255 by which a frame's own detail may differ from the anchor's, where the anchor is used.
-        most_free: Share of a frame that no anchor covers; with more, it becomes one itself.
+        unlike: Maximum difference between a frame's detail and an anchor's, in levels of 255, to use the anchor.
+        most_free: Maximum share of a frame that no anchor covers, or the frame becomes an anchor.
     """
 
     unlike: float
@@ -46,11 +46,11 @@ LEVELS = {"normal": Level(24, 0.3), "strong": Level(40, 0.2)}
 
 
 class Steady:
-    """Makes pictures of the frames of a clip, in their order, that are steady.
+    """Stylizes the frames of a clip, in order, with steady strokes.
 
     Args:
-        make: Makes pictures of frames, one by one or several at once.
-        level: How steady.
+        make: Stylizes frames, one or several in a call.
+        level: The level of steadiness.
     """
 
     def __init__(self, make: Callable[[Sequence[Picture]], list[Picture]], level: Level) -> None:
@@ -64,12 +64,12 @@ class Steady:
         return [self.steadied(*each) for each in zip(frames, self.make(frames), strict=True)]
 
     def begin(self, frame: Picture, made: Picture) -> None:
-        """Goes on after a frame and the picture that was made of it before."""
+        """Continues after a frame and its result, from an earlier run."""
         self.find_motion(frame.rgb)
         self.anchors = [Anchor(frame, made)]
 
     def steadied(self, frame: Picture, made: Picture) -> Picture:
-        """The picture of a frame, with what the anchors still hold of it."""
+        """A frame's result, with the strokes of the anchors where they are visible."""
         motion = self.find_motion(frame.rgb)
         if motion is None or motion.is_cut or any(each.made.shape != rows(made).shape for each in self.anchors):
             self.anchors = []
@@ -96,11 +96,11 @@ class Steady:
 
 
 class Anchor:
-    """A frame, the picture that was made of it, and where its contents are by now.
+    """A frame, its result, and the flow from the current frame to it.
 
     Args:
-        frame: As it was read.
-        made: Of that frame.
+        frame: The input frame.
+        made: Its result.
     """
 
     def __init__(self, frame: Picture, made: Picture) -> None:
@@ -110,12 +110,12 @@ class Anchor:
         self.seen = np.ones(self.grey.shape, np.float32)
 
     def move(self, motion: Motion) -> None:
-        """Goes on to the next frame."""
+        """Extends the flow to the next frame."""
         self.flow = motion.flow + moved(self.flow, motion.flow)
         self.seen = motion.seen * moved(self.seen, motion.flow)
 
     def known_in(self, frame: Picture, unlike: float) -> np.ndarray:
-        """Where the anchor shows the same as the present frame, float32, from 0 to 1 at soft edges."""
+        """A mask of where the anchor shows the same as the current frame, float32 in [0, 1] with soft edges."""
         off = detail(reduced(frame.rgb)) - detail(moved(self.grey, self.flow))
         alike = cv2.blur(np.abs(off), (SMALL, SMALL)) < unlike
         known = self.seen * (alike & (np.abs(self.enlarged()) < ENLARGED))
@@ -144,7 +144,7 @@ def rows(picture: Picture) -> np.ndarray:
 
 
 def detail(grey: np.ndarray) -> np.ndarray:
-    """What of a frame is finer than light and shade."""
+    """The detail of a frame: its difference to a blurred copy."""
     grey = grey.astype(np.float32)
     fine: np.ndarray = grey - cv2.blur(grey, (LARGE, LARGE))
     return fine

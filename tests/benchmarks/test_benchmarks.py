@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from training_fixtures import narrow_vgg
 
-from benchmarks import arithmetic, inference, optimization, serving
+from benchmarks import arithmetic, arrivals, inference, optimization, serving
 from benchmarks.__main__ import NAMES, main
 from benchmarks.arguments import Size
 from benchmarks.catalog import CATALOG, build
@@ -210,7 +210,7 @@ def test_training_beside_the_peer(bench, peer, loss_weights, monkeypatch):
 def test_serving(server, weights, photo):
     plan = serving.Plan(photo, requests=6, longest=60, repeats=2)
     row = serving.measure(server.address, "tiny", load(weights), plan, concurrency=2)
-    assert row["at once"] == 2
+    assert row["concurrent"] == 2
     assert 0 < row["p50"] <= row["p95"] <= row["p99"] and 0 <= row["queued"] < row["p99"]
     shares = [row[f"% {stage}"] for stage in ("decode", "infer", "encode", "server")]
     assert all(0 < share < 100 for share in shares)
@@ -238,6 +238,20 @@ def test_load_is_bounded_in_number_and_time(server, photo):
     assert max(load.latencies) <= load.seconds <= sum(load.latencies)
     cut = generate(server.address, "tiny", photo, concurrency=2, requests=1000, longest=0.2)
     assert 2 <= len(cut.latencies) < 1000
+
+
+def test_arrivals(server, photo):
+    row = arrivals.measure(server.address, "tiny", photo, share=0.5, requests=8)
+    assert 0 < row["busy"] < 1 and row["work, s"] > 0
+    assert row["of work"] == pytest.approx(row["wait, s"] / row["work, s"])
+
+
+@pytest.mark.release
+def test_bulk(bench):
+    (rows,) = bench("bulk", "--size", 32, "--photos", 5, "--actors", 1, "--repeats", 1, "--engine", "eager").values()
+    assert [row["command"] for row in rows] == ["stylize", "bulk, 1 actor"]
+    assert check(rows[0]["of one process"]) == check(rows[0]["again"]) == 1 and check(rows[1]["again"]) < 1
+    assert all(check(row["photos/s"]) > 0 and check(row["first, s"]) > 0 for row in rows)
 
 
 @pytest.mark.serves

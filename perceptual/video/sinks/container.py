@@ -41,7 +41,7 @@ HOLDS = {
     ".webm": ("vp9", "av1"),
 }
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-KEY_FRAMES = 48  # a key frame at least every so many: where --resume goes on
+KEY_FRAMES = 48  # maximum number of frames between key frames, from which --resume continues
 PACKED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # what makes of a file's packets an encoder's
 OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
 
@@ -53,7 +53,7 @@ class VideoSink(Sink):
         clip: The source, whose times, colours, sound, subtitles, chapters and metadata are kept.
         target: The file; its ending says of which container.
         options: Codec and crf.
-        origin: What the result is made of and how, in a word; a part of another origin is not resumed.
+        origin: Digest of source, networks and options; a partial file of another origin is not resumed.
         resume: Go on at the last key frame of the part that an earlier run left.
 
     Raises:
