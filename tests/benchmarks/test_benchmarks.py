@@ -3,6 +3,7 @@
 import hashlib
 import json
 import textwrap
+from functools import partial
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from training_fixtures import narrow_vgg
 
-from benchmarks import arithmetic, inference, optimization, serving
+from benchmarks import arithmetic, collection, inference, optimization, serving
 from benchmarks.__main__ import NAMES, main
 from benchmarks.arguments import Size
 from benchmarks.catalog import CATALOG, build
@@ -240,8 +241,15 @@ def test_load_is_bounded_in_number_and_time(server, photo):
     assert 2 <= len(cut.latencies) < 1000
 
 
+@pytest.fixture
+def small_networks(monkeypatch):
+    """Small networks where benchmarks of servers make some of the default preset."""
+    for module in (serving, collection):
+        monkeypatch.setattr(module, "StyleNetwork", partial(StyleNetwork, init_features=4, num_residuals=1))
+
+
 @pytest.mark.serves
-def test_serving_starts_a_server(bench):
+def test_serving_starts_a_server(bench, small_networks):
     (rows,) = bench(
         *("serving", "--size", 64, "--concurrency", 1, "--requests", 2, "--repeats", 1, "--seconds", 20)
     ).values()
@@ -249,7 +257,7 @@ def test_serving_starts_a_server(bench):
 
 
 @pytest.mark.serves
-def test_collection(bench):
+def test_collection(bench, small_networks):
     (rows,) = bench("collection", "--styles", 2, "--size", 64, "--repeats", 1, "--concurrency", 2).values()
     assert [row["workers"] for row in rows] == [2, 1]
     assert rows[1]["GiB"] < rows[0]["GiB"] and all(check(row["seconds"]) > 0 for row in rows)

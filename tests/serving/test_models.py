@@ -110,9 +110,11 @@ def test_a_collection_is_registered_and_asked_for_a_style(command, run, server, 
 
 
 def test_scaling(command, management):
+    (first,) = management.ready_workers("tiny")
     assert command("scale", "tiny", "--workers", "2") == "tiny has 2 workers\n"
     assert len(management.ready_workers("tiny")) == 2
     assert command("scale", "tiny", "--workers", "1", "--version", "1.2") == "tiny has 1 worker\n"
+    assert management.ready_workers("tiny") == [first]
 
 
 def test_scaling_says_how_far_it_is(server, management):
@@ -422,7 +424,6 @@ def test_a_name_stands_for_an_archive_of_the_store_or_shipped_weights(command, m
     ("place", "number"),
     [
         ("packaging", signal.SIGINT),
-        ("loading", signal.SIGINT),
         ("loading", signal.SIGTERM),
         ("workers ready", signal.SIGINT),
         ("warming up", signal.SIGHUP),
