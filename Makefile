@@ -2,7 +2,7 @@
 # make test   runs all tests, against a real TorchServe too
 # make test-fast  runs those that start no server and train nothing    make check-release  what only guards a release
 # make serve  keeps a server running; MODELS="udnie the_muse" says with what    make lint  checks the code
-# make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help tells of more
+# make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help lists more
 # make gallery  makes the pictures of docs/ anew
 .PHONY: demo test test-fast check-release serve bench gallery lint clean
 .DELETE_ON_ERROR:

@@ -17,7 +17,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").
 
 EXTRAS = {
     "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # to other runtimes
-    "heif": ["pillow-heif>=0.18"],  # reads HEIC
+    "heif": ["pillow-heif>=0.18"],  # reads HEIC; its wheels hold x265 (GPL), which nothing here uses
     "openvino": ["openvino>=2025.0"],  # the engine of that name
     "serve": [
         "aiohttp>=3.14.5",  # parses what strangers send, as do the next two: no earlier releases
@@ -53,6 +53,7 @@ DEV = [
     "pytest-xdist>=3.6",
     "ruff==0.17.6",
     "scipy>=1.11",
+    "tritonclient>=2.50",  # the schema of Triton's configuration
     "types-PyYAML",
     "types-psutil",
     "types-requests",

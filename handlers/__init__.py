@@ -1,1 +1,1 @@
-"""What a TorchServe worker runs: one handler and one model configuration per task."""
+"""The handlers of TorchServe's workers: one module and one model configuration per task."""

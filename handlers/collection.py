@@ -1,4 +1,4 @@
-"""The worker of collections: many styles, and super-resolution, from one pool of workers."""
+"""The handler of collections: many styles, and super-resolution, from one pool of workers."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -22,8 +22,8 @@ class CollectionHandler(ImageHandler):
     """Stylizes each picture in its requested style, then enlarges it by its requested factor.
 
     Attributes:
-        styles: By name of the style: of a network of one, the name of its file.
-        upscalers: By factor.
+        styles: The network of each style, by the style's name; a network's only style has the name of its file.
+        upscalers: The network of each factor.
     """
 
     options = CollectionOptions
@@ -51,9 +51,9 @@ class CollectionHandler(ImageHandler):
         """The factor asked for, or 1.
 
         Raises:
-            UnknownStyle: A style is none of the collection's.
-            InvalidOption: Neither a style nor a factor is given, no network has that factor, styles of several networks
-                are to be mixed, or an option is of the part that was not asked for.
+            UnknownStyle: The collection has no style of that name.
+            InvalidOption: Neither a style nor a factor is given, no network has that factor, the styles of a mixture
+                are of several networks, or an option is for a step that was not asked for.
         """
         styles = ", ".join(self.styles) or "none"
         factors = " or ".join(map(str, self.upscalers))
@@ -84,14 +84,14 @@ class CollectionHandler(ImageHandler):
         return self.styles[names[0]]
 
     def networks_of(self, options: CollectionOptions) -> list[Predictor]:
-        """That of the style, then that of the factor."""
+        """The network of the style, then that of the factor."""
         upscalers = [self.upscalers[options.scale]] if options.scale else []
         return ([self.network_of(options.style)] if options.style else []) + upscalers
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Runs each network on a batch of all pictures that need it; styles first."""
         results = list(pictures)
-        # A tile may be as large as networks of style bear.
+        # The limit of tiles is that of style networks; super-resolution needs smaller ones.
         enlarging = [with_tile_of(each, SuperResolutionNetwork.tile) for each in options]
 
         def run_each(

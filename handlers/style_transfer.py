@@ -1,4 +1,4 @@
-"""The worker of style transfer archives."""
+"""The handler of style transfer archives."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ class StyleTransferHandler(ImageHandler):
     options = StyleOptions
 
     def warm_up_options(self) -> list[StyleOptions]:
-        """The first style: all are run by the same layers."""
+        """The first style, as all styles run the same layers."""
         return [StyleOptions(style=((self.predictor.styles[0], 1.0),))]
 
     def scale_of(self, options: StyleOptions) -> int:

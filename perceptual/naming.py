@@ -1,4 +1,4 @@
-"""Names and versions of models: which ones TorchServe can serve, and which version is newer."""
+"""Names and versions of models: which are valid for TorchServe, and which version is newer."""
 
 import re
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class ModelVersion(NamedTuple):
 
     @property
     def path(self) -> str:
-        """How a URL names it: ``name/version``."""
+        """Its form in a URL: ``name/version``."""
         return f"{self.name}/{self.version}"
 
     def __str__(self) -> str:
@@ -25,12 +25,12 @@ class ModelVersion(NamedTuple):
 
 
 def checked_name(name: str, what: str) -> str:
-    """A name or version that can stand in a file name and a URL. Raises InputError."""
+    """Returns a name or version that is valid in a file name and a URL. Raises InputError for any other."""
     if not VALID_NAME.fullmatch(name):
         raise InputError(f"{what}; {name!r} cannot be served: letters, digits, '_', '-' and '.' only, and not 'all'")
     return name
 
 
 def version_key(version: str) -> list[tuple[int, str]]:
-    """By what versions are sorted: 1.10 is newer than 1.9."""
+    """A sort key of versions: 1.10 is newer than 1.9."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"[._-]", version)]

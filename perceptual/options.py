@@ -1,4 +1,4 @@
-"""Options of a request, with the same names as header, form field and command-line option."""
+"""Options of a request. Each is also a header, a form field, a command-line option and a Python argument."""
 
 import math
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ MOST_MIXED = 32  # styles in one picture
 
 @dataclass(frozen=True)
 class Mixture:
-    """A style's name, or several with their shares."""
+    """The kind of option that names a style, or several with their shares."""
 
     def parse(self, value: Any) -> tuple[tuple[str, float], ...]:
-        """Names and shares, which add up to 1: of text such as ``starry_night:0.6,udnie:0.4``, or of a mapping."""
+        """Names and shares that add up to 1, from text such as ``starry_night:0.6,udnie:0.4`` or from a mapping."""
         if isinstance(value, str):
             value = dict(share_of(part) for part in split(value))
         shares = {str(name): Number(0).parse(share) for name, share in dict(value).items()}
@@ -55,7 +55,7 @@ class PictureOptions:
     tile: int | None = setting(
         None,
         TILE,
-        "side, in pixels of the result, of the square that is worked on at once: larger ones take more memory; "
+        "side, in pixels of the result, of the square that is computed in one pass: larger ones take more memory; "
         "default: 2048 for style, 1024 for super-resolution, about 1.5 GiB",
     )
 

@@ -18,7 +18,7 @@ N = TypeVar("N", int, float)
 
 
 class Kind(Protocol):
-    """The type and range of a setting's values; ``str(kind)`` completes the sentence “expected …”."""
+    """The type and range of a setting's values; ``str(kind)`` completes the message “expected …”."""
 
     def parse(self, value: Any) -> Any:
         """Converts a value to its type. Raises ValueError if it is not of this kind."""
@@ -82,11 +82,11 @@ class Choice:
     words: tuple[str, ...]
 
     def parse(self, value: Any) -> str:
-        """The word, in lower case."""
-        word = str(value).strip().lower()
-        if word not in self.words:
+        """One of the words, in lower case."""
+        text = str(value).strip().lower()
+        if text not in self.words:
             raise ValueError
-        return word
+        return text
 
     def __str__(self) -> str:
         return " or ".join((", ".join(self.words[:-1]), self.words[-1])) if len(self.words) > 1 else self.words[0]
@@ -98,10 +98,10 @@ class Switch:
 
     def parse(self, value: Any) -> bool:
         """A bool, from ``on``/``off`` and their usual synonyms."""
-        word = str(value).strip().lower()
-        if word in ("on", "true", "yes", "1"):
+        text = str(value).strip().lower()
+        if text in ("on", "true", "yes", "1"):
             return True
-        if word in ("off", "false", "no", "0"):
+        if text in ("off", "false", "no", "0"):
             return False
         raise ValueError
 
@@ -137,7 +137,7 @@ class FilePath:
             raise ValueError
         try:
             return Path(value).expanduser()
-        except RuntimeError as error:  # ~somebody, whom the machine does not know
+        except RuntimeError as error:  # ~NAME of an unknown user
             raise ValueError from error
 
     def __str__(self) -> str:
@@ -165,7 +165,7 @@ class Several:
 
 
 def checked_range(kind: Number | Integer, value: N) -> N:
-    """The value, or ValueError if it lies outside."""
+    """Returns a value within the range of a kind. Raises ValueError for any other."""
     if not kind.low <= value <= kind.high:
         raise ValueError
     return value
@@ -199,7 +199,7 @@ def option_name(each: Field[Any]) -> str:
 
 
 def described(each: Field[Any]) -> dict[str, Any]:
-    """A setting as JSON has it: its name, what values it takes, its default and its meaning."""
+    """A setting as JSON: its name, its values in words, its default and its meaning."""
     values, meaning = str(each.metadata["kind"]), each.metadata["help"]
     return {"name": option_name(each), "values": values, "default": each.default, "meaning": meaning}
 

@@ -1,4 +1,4 @@
-"""Several steps, of which all are done or none, whatever error or signal comes between them."""
+"""Transactions: several steps that are all done or all undone, whatever error or signal comes between them."""
 
 import signal
 import sys
@@ -12,10 +12,10 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def all_or_nothing() -> Iterator[ExitStack]:
-    """A stack for callbacks that undo steps, the latest first; they run if an exception or a signal ends the block.
+    """A stack of callbacks that undo steps; they run, last in first out, if an exception or a signal ends the block.
 
-    Further signals are ignored while they run. Each goes on the stack before its step begins, so it must do no harm
-    where the step was not done.
+    Further signals wait while they run. Push each callback before its step begins; it must do no harm if the step was
+    not done.
     """
     undo = ExitStack()
     with signals_exit():
@@ -29,7 +29,7 @@ def all_or_nothing() -> Iterator[ExitStack]:
 
 @contextmanager
 def signals_exit() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP unwind the program, as Ctrl-C does, where nothing else handles them."""
+    """Lets SIGTERM and SIGHUP raise an exception, as Ctrl-C does, if they have no other handler."""
     unhandled = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
     with handling(unhandled, lambda number, frame: sys.exit(128 + number)):
         yield
@@ -37,17 +37,17 @@ def signals_exit() -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Has Ctrl-C, SIGTERM and SIGHUP wait until the end of a block, which should be short."""
-    came: list[int] = []
-    with handling(ENDING, lambda number, frame: came.append(number)):
+    """Delays Ctrl-C, SIGTERM and SIGHUP until the end of a block, which should be short."""
+    received: list[int] = []
+    with handling(ENDING, lambda number, frame: received.append(number)):
         yield
-    if came:
-        signal.raise_signal(came[0])
+    if received:
+        signal.raise_signal(received[0])
 
 
 @contextmanager
 def handling(numbers: tuple[signal.Signals, ...] | list[signal.Signals], handler: Callable[..., Any]) -> Iterator[None]:
-    """Handles signals for the length of a block; only in the main thread, as Python allows it nowhere else."""
+    """Sets a handler of signals for the length of a block; does nothing outside the main thread, as Python allows."""
     in_main = threading.current_thread() is threading.main_thread()
     before = {each: signal.signal(each, handler) for each in numbers if in_main}
     try:

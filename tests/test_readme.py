@@ -1,5 +1,7 @@
-"""The README's commands and examples run, here with options that make them cheap."""
+"""The commands and examples of README and docs run, here with options that make them cheap."""
 
+import contextlib
+import io
 import re
 import shlex
 import shutil
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 from training_fixtures import make_photos
 
+from perceptual.commands import build_parser
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 
@@ -21,6 +24,7 @@ TRAINING, SERVING, PYTHON = (
     README[README.index(f"\n## {title}\n") :].partition("\n## ")[2].partition("\n## ")[0]
     for title in ("Train your own style", "Serve it", "Use it from Python")
 )
+OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 TRAIN = "--iterations 1 --image-size 32 --batch-size 1 --num-workers 0 --samples 1 --device cpu --compile no"
 LOSSES = "--loss-weights narrow.safetensors"
 CHEAP = {  # the last wins
@@ -105,26 +109,93 @@ def networks(tmp_path, photo, monkeypatch):
     shutil.copy(ROOT / "build_mar.sh", tmp_path)
 
 
-def test_commands_of_serving_and_python(server, management, networks, monkeypatch):
-    script = code("bash", SERVING)
-    for stated, here in {
+@pytest.fixture
+def on_path(monkeypatch):
+    """The installed ``perceptual``, where scripts look for it."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+
+
+@pytest.fixture
+def unregistered(server, management):
+    """Removes at the end what was registered."""
+    yield
+    for name in management.models().keys() - {"tiny"}:
+        management.unregister(name)
+        (server.model_store / f"{name}.mar").unlink(missing_ok=True)
+
+
+def replaced(script, stated):
+    """A script with some of its text replaced, all of which is there."""
+    for old, new in stated.items():
+        assert old in script
+        script = script.replace(old, new)
+    return script
+
+
+def bash(script):
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True, timeout=250)
+
+
+@pytest.mark.usefixtures("networks", "on_path", "unregistered")
+def test_commands_of_serving_and_python(server, management):
+    here = {
         "\nperceptual serve\n": "\nperceptual models register starry_night\n",  # of the server that there is
         "http://127.0.0.1:8080": server.address.inference_url,
-    }.items():
-        assert stated in script
-        script = script.replace(stated, here)
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
-    try:
-        subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True, timeout=250)
-        assert len(management.ready_workers("mine")) == 2
-        sizes = {name: Image.open(name).size for name in ("stylized.jpg", "stylized.png", "large.jpg")}
-        assert sizes == {"stylized.jpg": (64, 48), "stylized.png": (64, 48), "large.jpg": (256, 192)}
-        Path("stylized.jpg").unlink()
-        values = {}
-        exec(compile(code("python", PYTHON), "README.md", "exec"), values)
-        assert values["batch"].shape == (4, 3, 256, 256)
-        assert Image.open("stylized.jpg").size == (64, 48)
-    finally:
-        for name in management.models().keys() - {"tiny"}:
-            management.unregister(name)
-            (server.model_store / f"{name}.mar").unlink(missing_ok=True)
+    }
+    bash(replaced(code("bash", SERVING), here))
+    assert len(management.ready_workers("mine")) == 2
+    sizes = {name: Image.open(name).size for name in ("stylized.jpg", "stylized.png", "large.jpg")}
+    assert sizes == {"stylized.jpg": (64, 48), "stylized.png": (64, 48), "large.jpg": (256, 192)}
+    Path("stylized.jpg").unlink()
+    values = {}
+    exec(compile(code("python", PYTHON), "README.md", "exec"), values)
+    assert values["batch"].shape == (4, 3, 256, 256)
+    assert Image.open("stylized.jpg").size == (64, 48)
+
+
+@pytest.mark.release
+@pytest.mark.usefixtures("networks", "on_path", "unregistered")
+def test_commands_of_operations(server, management):
+    here = {
+        "perceptual serve --model-store model_store --port 8080 ": "true",  # there is a server
+        "perceptual status --watch": "timeout 5 perceptual status --watch || test $? = 124",
+    }
+    elsewhere = "perceptual status --url http://10.0.0.7:8081 --key-file key_file.json"
+    assert elsewhere in OPERATIONS
+    bash(
+        replaced(code("bash", OPERATIONS), here)
+        + f"perceptual status --url {server.address.management_url} --key-file {server.address.key_file}\n"
+        + "".join(re.findall(r'`(eval "\$\(perceptual completion bash\)")`', OPERATIONS))
+    )
+    model = management.describe("mine")
+    assert (model.version, len(management.ready_workers("mine"))) == ("2.0", 2)
+
+
+def test_every_command_of_the_docs_has_its_options():
+    below = (file for room in ("docs", "models", "training") for file in (ROOT / room).rglob("*.md"))
+    files = [*(file for file in ROOT.glob("*.md") if file.name != "CHANGELOG.md"), *below]
+    found = 0
+    for file in files:
+        blocks = re.findall(r"^```bash\n(.*?)^```|`([^`]*perceptual [^`]+)`", file.read_text("utf-8"), re.M | re.S)
+        lines = [line for block, span in blocks for line in (block.replace("\\\n", " ") or one_line(span)).splitlines()]
+        for words in (each for line in lines for each in re.findall(r"(?:^|\$\()perceptual ([^|)>&]+)", line)):
+            error = refused(shlex.split(words, comments=True))
+            # What a sentence does not need it may leave out.
+            assert error is None or re.search("are required|expected one argument", error), f"{file}: {words}: {error}"
+            found += 1
+    assert found > 80
+
+
+def one_line(span):
+    return " ".join(span.split())
+
+
+def refused(words):
+    """What the parser says against a command line, or None."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            build_parser().parse_args(words)
+        except SystemExit as end:  # or it has printed its help
+            return errors.getvalue() if end.code else None
+    return None

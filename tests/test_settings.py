@@ -1,3 +1,4 @@
+import inspect
 import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from perceptual.errors import InvalidOption
-from perceptual.options import CollectionOptions, Mixture, StyleOptions
+from perceptual.inference.predictor import Predictor
+from perceptual.options import CollectionOptions, Mixture, StyleOptions, UpscaleOptions
 from perceptual.settings import (
     Choice,
     FilePath,
@@ -201,3 +203,9 @@ def test_the_readme_has_every_option_of_a_request():
     table = (Path(__file__).parents[1] / "README.md").read_text().split("| option | values | meaning |")[1]
     rows = re.findall(r"(?m)^\| `([a-z-]+)` \|", table)
     assert sorted(rows) == sorted(option_name(each) for each in settings_of(CollectionOptions))
+
+
+@pytest.mark.parametrize(("method", "options"), [("stylize", StyleOptions), ("upscale", UpscaleOptions)])
+def test_every_option_of_a_request_is_a_python_argument(method, options):
+    arguments = set(inspect.signature(getattr(Predictor, method)).parameters) - {"self", "photo"}
+    assert arguments | {"format", "quality"} == {each.name for each in settings_of(options)}  # these two are a file's

@@ -22,10 +22,10 @@ class Recipe:
     """A recipe for one network.
 
     Attributes:
-        run: Where its training keeps files; named after the recipe's file.
+        run: The files of its training; named after the recipe's file.
         settings: The class of its settings.
-        function: Trains by such settings.
-        values: Settings by option name: the recipe's and, over them, the command line's.
+        function: Trains with these settings.
+        values: Settings by option name: the recipe's, overridden by the command line's.
     """
 
     run: Run
@@ -40,7 +40,7 @@ class Recipe:
 
     @property
     def missing_painting(self) -> Path | None:
-        """The painting, if it is not where the recipe says."""
+        """The path of the painting, if there is no such file."""
         painting = self.values.get("style-image")
         return None if painting is None or Path(painting).exists() else Path(painting)
 
@@ -58,7 +58,7 @@ class Recipe:
         return done >= wanted
 
     def train(self, minutes: float | None) -> Path | None:
-        """Begins or continues the training; returns the weights, or None if it was stopped. Raises as trainings do."""
+        """Begins or continues the training. Returns the weights, or None if it was stopped; raises as trainings do."""
         run = self.run
         initial = run.model.with_name(f"{Path(self.values.get('initial-weights', '')).stem}.safetensors")
         own: dict[str, Any] = {"name": run.name, "model-path": run.model, "sample-path": run.folder}

@@ -13,15 +13,15 @@ SIDE = 256  # pixels; of the images measured
 DIRECTIONS = ((1, 1), (0, 1), (1, 0), (2, 1), (1, -1), (1, 2))  # of gradients: steps down and right
 PERIODS = (2, 4)  # pixels; what the last and both upsamplings would leave
 FRAME = 16  # pixels; what counts as border
-SURROUNDINGS = 64  # pixels; more than a pixel of the result depends on at each side, but for the norms
-ROUNDING = 1 / 255**2 / 12  # variance of what 8 bits lose; less than that is not seen
+SURROUNDINGS = 64  # pixels; more than the receptive field's radius, apart from the norms
+ROUNDING = 1 / 255**2 / 12  # variance of rounding to 8 bits; less than that is not visible
 
 
 def grids(run: Callable[[Tensor], Tensor]) -> dict[str, float]:
     """:func:`grid` of the output for grey with the faint noise of a photo, and for gradients from dark to light.
 
-    Without noise, instance norm would have nothing but the rounding of this processor to enlarge. How strong a grid is
-    depends on the gradient's direction, by as much as ten times: of all :data:`DIRECTIONS`, the geometric mean counts.
+    Without noise, instance norm would amplify only the processor's rounding errors. A grid's strength depends on the
+    gradient's direction, by a factor of up to ten, so the geometric mean over all :data:`DIRECTIONS` is taken.
     """
     noise = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) / 255
     found = {"grey": grid(run((0.5 + noise)[None])[0])}
@@ -64,9 +64,9 @@ def prominence(energy: Tensor, y: int, x: int) -> float:
 def borders(predictor: Predictor, photos: Sequence[Tensor]) -> dict[str, float]:
     """How much a result changes near the photo's border because the network lacks context there.
 
-    Parts of photos are stylized alone, and with 64 px more around them. What that changes, as the root mean square
-    relative to the result's contrast: in the outer 16 px, where the network had to do without their surroundings, and
-    in the central quarter, which only the norms' statistics can change.
+    Parts of photos are stylized alone, and with 64 px of their surroundings. The result is the root mean square of the
+    difference, relative to the result's contrast: in the outer 16 px, which lacked context, and in the central quarter,
+    which differs only by the norms' statistics.
 
     Args:
         predictor: A style network.

@@ -38,7 +38,7 @@ class StyleEvaluationSettings:
     model: tuple[str, ...] = as_in(EvaluationSettings, "model")
     content: Path = setting(MISSING, FilePath("a folder"), "folder of photos; required")
     split: str = setting("test", Choice(tuple(SPLITS)), "which of them; use all if none was trained on")
-    photos: int = setting(5, Integer(1), "how many of these, spread over the folder")
+    photos: int = setting(5, Integer(1), "number of photos, evenly spaced over the folder")
     sizes: tuple[int, ...] = setting((256, 512, 1024), Several(Integer(32)), "sides of the squares measured, in pixels")
     iterations: tuple[int, ...] = setting(
         (10, 25, 50, 100, 200, 500), Several(Integer(1)), "iterations of optimization to compare with"
@@ -75,7 +75,7 @@ class ManyStylesEvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEvaluationSettings:
-    """What an evaluation of steadiness can be told."""
+    """Settings of an evaluation of steady videos."""
 
     model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
     clips: tuple[Path, ...] = setting(MISSING, Several(FilePath("a video")), "videos; required")

@@ -1,17 +1,16 @@
 """Locks of running trainings, and temporary files that killed ones left behind."""
 
 import atexit
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TextIO
 
 from perceptual.errors import TrainingError
+from perceptual.locks import LOCK, remove_abandoned, take
 
 SCRATCH = "perceptual-"
 LONGEST = 70  # bytes; data workers pass sockets there, whose paths may have 107
@@ -38,28 +37,6 @@ def locked(path: Path, option: str) -> Iterator[None]:
         file.close()
 
 
-def take(path: Path) -> TextIO:
-    """Opens and locks a file, made with its folder. The lock ends with the process, or when the file is closed.
-
-    It is this process's alone: data workers, which may outlive a killed training for seconds, do not share it.
-
-    Raises:
-        BlockingIOError: Another process holds it.
-        OSError: The file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        file = path.open("a")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # the one that held it has removed it since
-
-
 @cache
 def use_scratch_folder() -> None:
     """Gives this process's temporary files a folder of their own until it ends; removes those of killed trainings.
@@ -67,13 +44,11 @@ def use_scratch_folder() -> None:
     Where the path of the temporary folder is long, its files stay there.
     """
     parent = Path(tempfile.gettempdir())
-    for folder in parent.glob(f"{SCRATCH}*"):
-        if folder.stat().st_uid == os.getuid() and (lock := folder / "lock").is_file():
-            remove_if_free(folder, lock)
+    remove_abandoned(parent, SCRATCH)
     if len(os.fsencode(parent / SCRATCH)) + 8 > LONGEST:
         return
     folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=parent))
-    file = take(folder / "lock")
+    file = take(folder / LOCK)
     tempfile.tempdir = str(folder)
 
     def remove() -> None:
@@ -81,9 +56,3 @@ def use_scratch_folder() -> None:
         file.close()
 
     atexit.register(remove)
-
-
-def remove_if_free(folder: Path, lock: Path) -> None:
-    """Removes a folder unless a process holds its lock."""
-    with suppress(OSError), take(lock):
-        shutil.rmtree(folder, ignore_errors=True)

@@ -40,13 +40,13 @@ CONSTANT = 0.5 / 255  # a standard deviation below which a picture is of one col
 
 
 class Task(Protocol):
-    """What a task adds to the loop. All of it lies on the device already."""
+    """The task-specific part of a training. Its tensors are on the device."""
 
     crops: Crop
 
     @property
     def network(self) -> ImageTransformationNetwork:
-        """What is trained."""
+        """The network being trained."""
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The weighted losses of a batch of photos by name, whose sum is the objective, and the network's output."""
@@ -55,13 +55,13 @@ class Task(Protocol):
         """A sample sheet of the network as it is now."""
 
     def figures(self) -> dict[str, float]:
-        """What the sheet made last shows in numbers, by name."""
+        """Figures for the latest sheet, by name."""
 
     def frame(self) -> Image.Image:
-        """One photo's output as it is now, for the animation."""
+        """The network's current output for one photo, for the animation."""
 
     def provenance(self) -> dict[str, Any]:
-        """What the weights' metadata should say of the task."""
+        """The task's part of the weights' provenance."""
 
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes the weights, with the task's provenance and facts of the training."""
@@ -69,7 +69,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training keeps its files."""
+    """The name and the files of a training."""
 
     name: str
     folder: Path
@@ -96,12 +96,12 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes from the run's files for the length of a block; removes what killed ones left there.
+        """Locks the run's files for the length of a block, and removes temporary files of killed processes.
 
         Raises:
             TrainingError: Another training holds them, or they cannot be written.
         """
-        if parallel.rank() > 0:  # the first writes for all
+        if parallel.rank() > 0:  # only rank 0 writes
             yield
             return
         with locked(self.folder / "run", "--sample-path"), locked(self.model, "--model-path"):
@@ -140,9 +140,9 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
 
 
 class Training:
-    """One run of a training: what it has to go on, and how far those before it came.
+    """One run of a training, with its state and the progress of earlier runs.
 
-    The ``record`` of a method is None in all processes except rank 0, which writes for all.
+    A method's argument ``record`` is None in all processes except rank 0, which writes for all.
     """
 
     def __init__(self, task: Task, settings: TrainingSettings, run: Run, device: torch.device) -> None:
@@ -160,7 +160,7 @@ class Training:
                 f"batch of {settings.batch_size}: add photos, or lower --batch-size"
             )
         self.before = Progress(earlier=earlier_trainings(settings))
-        self.passed_over: str | None = None  # why a run goes on from the checkpoint before the last
+        self.passed_over: str | None = None  # why the newest checkpoint was skipped
         self.quick = quick_in_bfloat16(device)
         self.half = settings.precision == "bfloat16" or (settings.precision == "auto" and self.quick)
         self.precision = partial(bfloat16, device, enabled=self.half)
@@ -168,10 +168,10 @@ class Training:
         self.sources = sources_of(task, settings)
         self.losses_of = parallel.synchronized(self.network, task.losses)
         self.unusable: set[Path] = set()
-        self.recent: list[Tensor] = []  # losses since the last line of the log; those of one batch say little
+        self.recent: list[Tensor] = []  # losses since the last line of the log, which has their mean
 
     def resume(self) -> None:
-        """Goes on where a checkpoint is."""
+        """Restores the state from the checkpoint."""
         self.before, self.passed_over = load_checkpoint(
             self.run.checkpoint, self.settings, self.sources, self.network, self.optimizers
         )
@@ -184,7 +184,7 @@ class Training:
         return Record(self.run.folder, self.before.iteration, settings.iterations, settings.batch_size)
 
     def begin(self, record: Record | None) -> None:
-        """Logs what is trained on, and compiles the step if that is wanted."""
+        """Logs the data, device and precision, and compiles the step if that is wanted."""
         if record is None:
             return
         kind = "bfloat16" if self.half else "float32"
@@ -199,7 +199,7 @@ class Training:
         if settings.compile == "no" or (settings.compile == "auto" and self.device.type != "cuda"):
             return
         if parallel.world_size() > 1:
-            record.note("of several processes, the step is not compiled")
+            record.note("the step is not compiled in a training of several processes")
             return
         record.note("compiling the step; that takes a minute or two")
         ramp = torch.linspace(0, 1, settings.image_size, device=self.device)
@@ -207,7 +207,7 @@ class Training:
         self.losses_of = compiled(self.losses_of, self.network, example, self.precision, record.note)
 
     def iterate(self, record: Record | None, stop: threading.Event) -> bool:
-        """Trains to the end, or until a signal or the end of its time; returns whether it came to the end."""
+        """Trains to the end, or until a signal or the end of its time; returns whether the end was reached."""
         settings = self.settings
         deadline = math.inf if settings.minutes is None else self.started + 60 * settings.minutes
         for done, (photos, unusable) in enumerate(self.batches(), self.before.iteration + 1):
@@ -217,7 +217,7 @@ class Training:
             end = done == settings.iterations
             last = stopped or end
             log, save = (last or done % step == 0 for step in (settings.log_step, settings.save_step))
-            sample = end or done % settings.sample_step == 0  # not for a stop: of many styles it takes minutes
+            sample = end or done % settings.sample_step == 0  # not after a stop: with many styles it takes minutes
             if log or save or sample:
                 objective = parallel.mean(torch.stack(list(losses.values())).sum())
                 check_health(done, objective, photos, output, self.network, self.run)
@@ -290,7 +290,7 @@ class Training:
         }
         with mixed_with(self.network, self.initial, self.settings.initial_share):
             self.task.save(self.run.latest, facts)
-        # After the weights: where a checkpoint is, they are as far at least.
+        # After the weights, so that these are never older than the checkpoint.
         save_checkpoint(self.run.checkpoint, progress, self.settings, self.sources, self.network, self.optimizers)
 
     def progress(self, done: int) -> Progress:
@@ -314,13 +314,13 @@ def finish(run: Run) -> None:
 
 
 def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
-    """SHA-256 of the input files by what they are, to detect a path that holds another file later."""
-    told = task.provenance()
+    """SHA-256 of the input files by what they are, to detect on resume that a path holds another file."""
+    facts = task.provenance()
     initial = find_weights(settings.initial_weights) if settings.initial_weights and settings.initial_share else None
     return {
-        "the paintings" if "styles" in told else "the painting": str(told.get("style_image_sha256")),
-        "the trunk": str(told.get("trunk", "")),
-        "the loss network": identity(str(told.get("loss_network"))),
+        "the paintings" if "styles" in facts else "the painting": str(facts.get("style_image_sha256")),
+        "the trunk": str(facts.get("trunk", "")),
+        "the loss network": identity(str(facts.get("loss_network"))),
         "the initial weights": hashlib.sha256(initial.read_bytes()).hexdigest() if initial else "",
     }
 
@@ -333,17 +333,17 @@ def earlier_trainings(settings: TrainingSettings) -> tuple[dict[str, Any], ...]:
     """
     if not settings.initial_weights:
         return ()
-    told = read_metadata(find_weights(settings.initial_weights))["provenance"]
-    known = {**told.get("recipe", {}), **told.get("training", {}), **told}
+    provenance = read_metadata(find_weights(settings.initial_weights))["provenance"]
+    known = {**provenance.get("recipe", {}), **provenance.get("training", {}), **provenance}
     facts = ("name", "iterations", "batch_size", "optimizer", "lr", "photos", "seconds", "machine")
-    return (*told.get("earlier_trainings", ()), {fact: known[fact] for fact in facts if fact in known})
+    return (*provenance.get("earlier_trainings", ()), {fact: known[fact] for fact in facts if fact in known})
 
 
 def lr_factor(done: int, settings: TrainingSettings, rising_from: int = 0) -> float:
     """The learning rate after ``done`` iterations, relative to its peak.
 
-    The cosine schedule rises first, to where it then falls from: at once on a high rate, a training that went on after
-    its end, where the rate was next to nothing, explodes.
+    The cosine schedule warms up for :data:`WARM_UP` iterations first. Without it, a training that is extended after its
+    end, where the rate was almost 0, would explode at the sudden high rate.
     """
     if settings.lr_schedule == "constant":
         return 1.0
@@ -354,7 +354,7 @@ def check_health(done: int, objective: Tensor, photos: Tensor, output: Tensor, n
     """Raises TrainingError if the objective or a weight is not finite, or all outputs are of one colour."""
     if not torch.isfinite(objective) or not all(torch.isfinite(p).all() for p in network.parameters()):
         raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice(run)}")
-    if not parallel.any_of(is_varied(output) or not is_varied(photos)):  # of flat photos, outputs may be flat
+    if not parallel.any_of(is_varied(output) or not is_varied(photos)):  # outputs for flat photos may be flat
         raise TrainingError(f"the network's output is of one colour at iteration {done}. {advice(run)}")
 
 

@@ -1,4 +1,4 @@
-"""The loss network φ: a VGG pretrained for image classification, cut, frozen, its features given by name."""
+"""The loss network φ: a VGG pretrained for image classification, truncated and frozen, with features by layer name."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ class Architecture:
 
 
 STANDARDIZED: Convention = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's own trainings
-# VGG16's IMAGENET1K_FEATURES are the original Caffe weights, as in the paper: inputs on the 0–255 scale less a mean.
+# VGG16's IMAGENET1K_FEATURES are the original Caffe weights, as in the paper: inputs from 0 to 255 minus a mean.
 ARCHITECTURES = {
     "vgg16": Architecture(
         vgg16, VGG16_Weights.IMAGENET1K_FEATURES.url, (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)

@@ -1,7 +1,7 @@
-"""How good the styles of one network are, in figures and side by side: beside networks of one style, by one objective.
+"""Evaluation of the styles of one network, beside networks of one style, by one objective.
 
-On photos that were not trained on, the losses that the network of many styles was trained with: of the untouched photo,
-of every style at each size of its painting, and of networks of one style after the same painting.
+The objective is that of the network's own training. It is measured on photos that were not trained on: for the
+untouched photo, for every style at each size of its painting, and for networks of one style after the same painting.
 """
 
 import json
@@ -38,12 +38,19 @@ from .style_evaluation import check_loss_network, shown, thumbnail
 from .styles import OWN
 
 Stylize = Callable[[Tensor], Tensor]
-SEEN = FeatureReconstructionLoss({"relu4_2": 1.0})  # content by a measure of its own, whatever was trained with
+SEEN = FeatureReconstructionLoss({"relu4_2": 1.0})  # content, by a measure that does not depend on the training
 
 
 @dataclass(frozen=True)
 class Look:
-    """A painting at one of the sizes it was learned at, and who paints photos 1×3×H×W like it, by name."""
+    """A painting at one of the sizes at which it was learned, and the methods that stylize photos 1×3×H×W like it.
+
+    Attributes:
+        painting: The painting.
+        size: Its shorter side, in pixels.
+        target: Its index among the objective's style targets.
+        methods: Functions that stylize a photo, by name.
+    """
 
     painting: Painting
     size: int
@@ -59,7 +66,7 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
 
     Raises:
         WeightsError: A network is missing or for another task.
-        InvalidOption: A style is named that the network has not.
+        InvalidOption: The network has no style of a given name.
         TrainingError: No photos, no paintings, or not the loss network that the network was trained with.
         InputError: A photo or a painting cannot be read.
     """
@@ -91,16 +98,16 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
 
 
 def chosen_paintings(settings: ManyStylesEvaluationSettings, trunk: Predictor) -> list[Painting]:
-    """The paintings of the styles that are to be measured: those named, or all that are in the folder."""
-    told = {each["name"]: each for each in trunk.metadata["provenance"].get("styles", [])}
-    if unknown := [name for name in settings.styles if name not in told]:
-        raise InvalidOption(f"styles: there is no style {unknown[0]!r} here; the styles are: {', '.join(told)}")
-    there = {each.name: each for each in find_paintings(settings.style_dir) if each.name in told}
+    """The paintings of the styles to be measured: those named, or all in the folder."""
+    known = {each["name"]: each for each in trunk.metadata["provenance"].get("styles", [])}
+    if unknown := [name for name in settings.styles if name not in known]:
+        raise InvalidOption(f"styles: there is no style {unknown[0]!r} here; the styles are: {', '.join(known)}")
+    there = {each.name: each for each in find_paintings(settings.style_dir) if each.name in known}
     chosen = [there[name] for name in settings.styles or there if name in there]
     if not chosen:
         raise TrainingError(f"none of the paintings is in {settings.style_dir}; name their folder with --style-dir")
     for painting in chosen:
-        if painting.sha256 != told[painting.name]["style_image_sha256"]:
+        if painting.sha256 != known[painting.name]["style_image_sha256"]:
             raise TrainingError(f"{painting.path} is not the file that the style {painting.name} was trained on")
     return chosen
 
@@ -123,7 +130,7 @@ def trained_objective(
 def looks_of(
     settings: ManyStylesEvaluationSettings, trunk: Predictor, paintings: Sequence[Painting], sizes: Sequence[int]
 ) -> Iterator[Look]:
-    """Every painting at every size, and who paints like it."""
+    """Every painting at every size, with the methods that stylize like it."""
     singles = {name: load(file, settings.device, "eager") for name, file in find_distinct(settings.against).items()}
     for number, painting in enumerate(paintings):
         same = {

@@ -22,10 +22,10 @@ def initial_weights(settings: TrainingSettings) -> Mapping[str, Tensor]:
 
 @contextmanager
 def mixed_with(network: nn.Module, initial: Mapping[str, Tensor], share: float) -> Iterator[None]:
-    """Context manager: sets the network to the weights to be written, interpolated with the initial ones, if any.
+    """Context manager: sets the network to the weights to be written, interpolated with the initial weights, if any.
 
-    The straight line between two networks of one origin leads through networks that are as good: network
-    interpolation, section 3.4 of Wang et al. 2018 (https://arxiv.org/abs/1809.00219).
+    Networks interpolated between two of one origin are as good as these: section 3.4 of Wang et al. 2018
+    (https://arxiv.org/abs/1809.00219).
     """
     if not initial:
         yield

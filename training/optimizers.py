@@ -1,8 +1,8 @@
 """Optimizers: Adam as in the paper, or Muon, which needs fewer iterations for style.
 
 Adam scales the step of every weight by itself. Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)
-takes the weights of a layer as a matrix, and makes its step equally long in all directions that the last gradients
-span, where otherwise a few of them outweigh the rest.
+treats the weights of a layer as a matrix, and orthogonalizes its step: the step is equally long in all directions that
+the last gradients span, so that no few directions dominate.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, Optimizer
 
-STYLE_RATE = 5  # of the table of styles, relative to the learning rate: each step's images are of a few of them
+STYLE_RATE = 5  # rate of the table of styles, relative to the learning rate: each step trains only a few styles
 
 
 class ConvolutionMuon(torch.optim.Muon):
@@ -44,11 +44,10 @@ class ConvolutionMuon(torch.optim.Muon):
 
 
 def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer]:
-    """The optimizers that share a network's parameters, of the kind ``muon`` or ``adam``.
+    """The optimizers for a network's parameters, of the kind ``muon`` or ``adam``.
 
-    Muon is for layers between hidden features alone; the first and the last layer, which see colours, and norms and
-    biases are Adam's with it too. Frozen parameters are left out; where nothing but a table of styles is trained, its
-    rate is the learning rate.
+    Muon is only for layers between hidden features. Adam trains the first and the last layer, norms and biases in both
+    cases. Frozen parameters are left out. If only a table of styles is trained, its rate is the learning rate.
     """
     parameters = [each for each in network.parameters() if each.requires_grad]
     inner = [each for each in parameters if kind == "muon" and each.ndim == 4 and min(each.shape[:2]) > 3]

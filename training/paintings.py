@@ -24,7 +24,7 @@ else:
 
 CATALOGUE = "paintings.toml"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-LEAST_SIDE = 64  # pixels; of less, no layer sees a stroke
+LEAST_SIDE = 64  # pixels; in less, no layer sees a stroke
 CONSTANT = 2  # levels of 255; a standard deviation below which a painting is of one colour
 
 
@@ -33,7 +33,7 @@ class Painting:
     """A style image.
 
     Attributes:
-        name: Of its style: the file's name without its ending.
+        name: Name of its style: the file's name without its ending.
         path: The image file.
         facts: Its entry in the catalogue, such as ``title``, ``artist``, ``year`` and ``licence``.
         sha256: Digest of the file.
@@ -45,11 +45,11 @@ class Painting:
     sha256: str
 
     def load(self, size: int) -> Tensor:
-        """The painting on white, its shorter side of ``size`` pixels, 1×3×H×W in [0, 1]."""
+        """The painting on white, resized to a shorter side of ``size`` pixels: 1×3×H×W in [0, 1]."""
         return load_image(self.path, size)
 
     def square(self, size: int) -> Tensor:
-        """Its middle, 3×``size``×``size`` in [0, 1]."""
+        """The painting's centre, 3×``size``×``size`` in [0, 1]."""
         return center_crop(self.load(size)[0], [size, size])
 
     def provenance(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def find_paintings(folder: Path) -> list[Painting]:
     Raises:
         TrainingError: No such folder, or no images in it.
         InputError: A painting cannot be read, is smaller than 64 pixels or of one colour; two have one name; or the
-            catalogue is damaged or names a painting that is not there.
+            catalogue is damaged or names a painting that does not exist.
     """
     files = [file for file in image_files(folder, "--style-dir") if file.parent == folder]
     if not files:

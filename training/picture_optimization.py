@@ -79,8 +79,8 @@ def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, it
         yield Step(iteration, before, {name: float(value.detach()) for name, value in terms.items()})
         with torch.no_grad():
             image.clamp_(0, 1)
-            # What L-BFGS learns of the curvature belongs to the way the picture really went, not to the part beyond
-            # the bounds: of plain clipping, losses rise now and then and end higher.
+            # L-BFGS must estimate curvature from the step after clipping. With plain clipping, losses sometimes rise,
+            # and end higher.
             state = optimizer.state[image]
             if "t" in state:  # a gradient of zero has moved nothing
                 state["d"] = ((image - before) / state["t"]).flatten()

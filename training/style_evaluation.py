@@ -1,9 +1,10 @@
-"""Evaluation of style networks, in figures and side by side, against optimization of the picture itself.
+"""Evaluation of style networks against optimization of the picture itself.
 
-On photos that were not trained on, the losses that a network was trained with: of its output, of the untouched photo,
-and of pictures optimized by the same losses, from the photo or from noise. The number of iterations after which these
-reach the network's total loss is what the network is worth; figure 5 of Johnson et al. 2016 puts it at 50 to 100.
-Johnson's own program (https://github.com/jcjohnson/neural-style) begins with noise, which the photo is far ahead of.
+The losses of a network's own training are measured on photos that were not trained on: for the network's output, for
+the untouched photo, and for pictures optimized by the same losses, from the photo or from noise. The result is the
+number of iterations after which the optimization reaches the network's total loss; in figure 5 of Johnson et al. 2016
+it is 50 to 100. Johnson's own program (https://github.com/jcjohnson/neural-style) starts from noise, which needs many
+more iterations than the photo.
 """
 
 import hashlib
@@ -48,7 +49,7 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
     """Measures style networks on photos, each with the losses of its own training.
 
     Returns:
-        The report, Markdown, written anew after every photo; beside it lie the same figures as JSON, and a contact
+        The report as Markdown, rewritten after every photo. In its folder are the same figures as JSON, and a contact
         sheet for each painting and size.
 
     Raises:
@@ -93,7 +94,11 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
 def losses_of(
     name: str, predictor: Predictor, settings: StyleEvaluationSettings | VideoEvaluationSettings
 ) -> OptimizationSettings:
-    """The losses that a network was trained with, from its provenance, and the painting, after checking which it is."""
+    """The losses that a network was trained with, from its provenance; the painting is checked by its digest.
+
+    Raises:
+        TrainingError: The provenance is incomplete, or the painting or the loss network's file is not the right one.
+    """
     provenance = predictor.metadata["provenance"]
     recipe = provenance.get("recipe", {})
     if "style_image" not in provenance or not recipe:
@@ -189,7 +194,7 @@ def figures(objective: StyleObjective, image: Tensor, targets: Features) -> dict
 
 
 def thumbnail(image: Tensor) -> Image.Image:
-    """An image 1×3×H×W in [0, 1] as it stands on a contact sheet."""
+    """An image 1×3×H×W in [0, 1], reduced for a contact sheet."""
     picture = to_pil_image(image[0].cpu())
     picture.thumbnail((SHOWN, SHOWN), Image.Resampling.LANCZOS)
     return picture
@@ -273,7 +278,7 @@ def worth(mean: Row, rows: Sequence[Row], most: int) -> str:
 
 
 def shown(name: str, value: Any) -> str:
-    """A figure with its significant digits."""
+    """A figure as text, rounded to its significant digits."""
     if not isinstance(value, float):
         return f"{value}²" if name == "size" else str(value)
     if name == "of the photo's" or name in ("border", "centre"):

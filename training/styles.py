@@ -1,7 +1,7 @@
 """Many styles in one network: a trunk, and for each style the scale and shift of every norm.
 
 Conditional instance normalization (Dumoulin et al. 2017, https://arxiv.org/abs/1610.07629), with the losses of Johnson
-et al. 2016. Every crop of a batch is given a style at random, at one of the sizes that each painting is learned at.
+et al. 2016. Every crop of a batch is assigned a random style, at one of the sizes at which each painting is learned.
 """
 
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ from .sheets import sheet
 from .style import POOLED
 from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
 
-OWN = 1e6  # what the style loss of untouched photos counts, after every painting, with a style weight of 1
-MEASURED = 32  # crops to measure that with
+OWN = 1e6  # style loss of untouched photos, for every painting, with a style weight of 1
+MEASURED = 32  # crops with which this loss is measured
 PAIRS = 4  # paintings in a row of the sample sheet, each beside a photo in its style at each size
 
 
@@ -56,8 +56,8 @@ class ManyStyles:
     inverse of that loss.
 
     Args:
-        settings: What to train; as given by the user.
-        device: Where to train.
+        settings: The settings.
+        device: The device.
     """
 
     settings: StylesSettings | LearningSettings
@@ -193,7 +193,7 @@ def own_losses(objective: StyleObjective, photos: Any) -> Tensor:
 
 
 def factors_by_name(pairs: tuple[str, ...], paintings: list[Painting]) -> dict[str, float]:
-    """Factors given as ``NAME=NUMBER``. Raises InvalidOption for what is none, and for unknown paintings."""
+    """Factors given as ``NAME=NUMBER``. Raises InvalidOption for any other text, and for unknown paintings."""
     factors = {}
     names = [painting.name for painting in paintings]
     for pair in pairs:

@@ -25,7 +25,7 @@ from .sheets import sheet
 from .task import build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
 
 LOSSES = {"feature": "feature loss", "pixel": "pixel loss", "both": "feature and pixel loss"}
-POOLED = 4  # pixels; the period of the loss network's second pooling, one more than the default layer has behind it
+POOLED = 4  # pixels; period of the loss network's second pooling; the default layer comes after the first
 
 
 def train_super_resolution(settings: SuperResolutionSettings, *, resume: bool = False) -> Path | None:
@@ -48,8 +48,8 @@ class SuperResolution:
     """Network and losses of a super-resolution training, on a device.
 
     Args:
-        settings: What to train; as given by the user.
-        device: Where to train.
+        settings: The settings.
+        device: The device.
 
     Raises:
         InvalidOption: The targets' size is not divisible by the factor, or the layers and weights do not match.
@@ -97,7 +97,7 @@ class SuperResolution:
         return degrade(photos, self.scale, self.settings.degradation)
 
     def sheet(self) -> Image.Image:
-        """Of each sample photo the low-resolution input, its bicubic enlargement, the network's and the photo."""
+        """For each sample photo: the low-resolution input, its bicubic enlargement, the network's, and the photo."""
         inputs = self.reduce(self.samples)
         columns = (
             F.interpolate(inputs, scale_factor=self.scale),  # its pixels as squares
@@ -108,7 +108,7 @@ class SuperResolution:
         return sheet(list(zip(*columns, strict=True)))
 
     def figures(self) -> dict[str, float]:
-        """None: the losses say it all."""
+        """None besides the losses."""
         return {}
 
     def frame(self) -> Image.Image:

@@ -1,9 +1,9 @@
-"""Evaluation of super-resolution, in figures and side by side, against bicubic on images of known high resolution.
+"""Evaluation of super-resolution against bicubic, on images of known high resolution.
 
 PSNR and SSIM are measured as in the literature on super-resolution: on images of 8 bits, without a border as wide as
 the factor, on the Y of ITU-R BT.601 (16 to 235), as MATLAB's ``rgb2ycbcr`` gives it, and on RGB; SSIM with the Gaussian
 window of Wang et al. 2004. The feature distance is equation 2 of Johnson et al. 2016. LPIPS (Zhang et al. 2018) is
-measured where torchvision's AlexNet lies in PyTorch's cache.
+measured if torchvision's AlexNet is in PyTorch's cache.
 """
 
 import json
@@ -49,7 +49,7 @@ VARIANTS = {  # how each network's output is measured
     ", matched low": UpscaleOptions(low_frequencies=True),
 }
 SMALLEST = 11  # pixels; the side of SSIM's window
-SMALLEST_FOR_LPIPS = 31  # pixels that AlexNet's layers leave something of
+SMALLEST_FOR_LPIPS = 31  # pixels; the smallest side that AlexNet's layers accept
 EXACT = 100.0  # dB that count for a result without any error, so that means stay finite
 CROP, ZOOM = 64, 3  # side of the contact sheet's crops in pixels, and how many times they are enlarged
 
@@ -58,7 +58,7 @@ def evaluate(settings: EvaluationSettings) -> Path:
     """Measures networks and bicubic on every image of a folder.
 
     Returns:
-        The report, Markdown; beside it lie the same figures as JSON, and a contact sheet for each factor.
+        The report as Markdown. In its folder are the same figures as JSON, and a contact sheet for each factor.
 
     Raises:
         WeightsError: A network is missing or for another task.

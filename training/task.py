@@ -1,4 +1,4 @@
-"""What the tasks share: where a run keeps its files, its sample photos, and where its weights come from."""
+"""Shared by the tasks: the files of a run, the initial network, sample photos, and provenance."""
 
 import platform
 from contextlib import suppress
@@ -28,10 +28,10 @@ FRAME_SIZE = 256  # pixels; side of a sample
 
 
 def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run, torch.device]:
-    """Starts the random numbers; returns where the run of that name keeps its files, and where it computes.
+    """Seeds the random numbers; returns the run of that name and its device.
 
     Raises:
-        TrainingError: A new run would write over another's files.
+        TrainingError: A new run would overwrite another's files.
     """
     folder = settings.sample_path or Path("runs", name)
     model = settings.model_path or OWN / f"{name}.safetensors"
@@ -45,11 +45,11 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
 
 
 def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:
-    """The preset's network, with those changes that are not None; with random weights or those it shall begin with.
+    """The preset's network, with those changes that are not None; with random weights or ``initial_weights``.
 
     Raises:
         WeightsError: The file cannot be read.
-        InvalidOption: It holds a network of other layers, or a share of it is asked for and there is none.
+        InvalidOption: It holds a network of other layers; or ``initial_share`` is set without ``initial_weights``.
     """
     if settings.initial_share and not settings.initial_weights:
         raise InvalidOption("initial-share: there are no --initial-weights to take a share of")
@@ -65,13 +65,13 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
             )
         state = initial.state_dict()
         if isinstance(network, StyleNetwork):
-            state["styles"] = state["styles"].expand_as(network.styles)  # of one style, all begin with it
+            state["styles"] = state["styles"].expand_as(network.styles)  # a single style initializes all styles
         network.load_state_dict(state)
     return network
 
 
 def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwork) -> bool:
-    """Whether a network can begin with the weights of another: the same, or one of many styles with one of one."""
+    """Whether a network can start from the weights of another: of the same configuration, or of a single style."""
     held = {"styles": 1, "sizes": 1}
     given = initial.config
     if all(given.get(name) == number for name, number in held.items()):
@@ -80,25 +80,25 @@ def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwor
 
 
 def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:
-    """Several images N×3×H×W without ``period`` − 1 rows and columns: how many of them the first, is random.
+    """Crops several images N×3×H×W alike, at a random offset, by ``period`` − 1 rows and columns in all.
 
-    The loss network pools pixels 2×2, again and again. If it always pooled the same ones, a network could learn a grid
-    with these periods, which then costs nothing and stands for detail that it does not know.
+    The loss network pools pixels 2×2 several times. If it always pooled the same pixels, a network could learn a grid
+    with that period, which would cost no loss and look like detail.
     """
     first = torch.randint(period, (2,), device=images[0].device)
-    # The numbers stay on the device, and the sizes the same, for the sake of compiled steps.
+    # The numbers stay on the device and the sizes constant, for compiled steps.
     rows, columns = (torch.arange(side - period + 1, device=first.device) for side in images[0].shape[2:])
     return [each.index_select(2, first[0] + rows).index_select(3, first[1] + columns) for each in images]
 
 
 @torch.no_grad()
 def run_finished(network: ImageTransformationNetwork, photos: Tensor, *styles: Tensor) -> Tensor:
-    """The photos through a network as it will be used: in evaluation mode, in float32, one by one.
+    """The network's outputs for photos as after the training: in evaluation mode, in float32, one by one.
 
     Args:
-        network: In training mode, in which it is left.
+        network: In training mode, to which it is set back.
         photos: N×3×H×W in [0, 1].
-        styles: 1×P each; every photo is run in all of them, or in the network's only one if none is given.
+        styles: 1×P each; every photo is run in each of them, or in the network's only style if none is given.
     """
     network.eval()
     conditions: list[tuple[Tensor, ...]] = [(style,) for style in styles] or [()]
@@ -108,11 +108,11 @@ def run_finished(network: ImageTransformationNetwork, photos: Tensor, *styles: T
 
 
 def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
-    """Facts about the weights, and what every training knows of them; of paths the names alone."""
+    """The provenance of weights: given facts, and those of every training; paths are reduced to file names."""
     recipe = {
         key: value.name if isinstance(value, Path) else value
         for key, value in vars(settings).items()
-        if value is not None and key != "minutes"  # each run's own
+        if value is not None and key != "minutes"  # which may differ from run to run
     }
     return {
         **facts,
@@ -128,11 +128,11 @@ def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
 
 
 def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tensor:
-    """The photos of the sample sheets, N×3×256×256 in [0, 1]: such as are not trained on, where the folder has any.
+    """The photos of the sample sheets, N×3×256×256 in [0, 1]; if possible, none that is trained on.
 
     Args:
-        settings: Name the folder and how many.
-        first: One that must be the first.
+        settings: Settings, with the folder and the number of photos.
+        first: A photo that must come first.
     """
     others = [split for split in ("validation", "test", "train") if split != settings.split]
     files: list[Path] = []

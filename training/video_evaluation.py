@@ -1,4 +1,4 @@
-"""How steady videos are, and what steadying them costs in style and in time."""
+"""Evaluation of steady videos: how steady they are, and the cost in style and time."""
 
 import json
 import time
@@ -36,8 +36,8 @@ def evaluate_video(settings: VideoEvaluationSettings) -> Path:
     """Measures every level of steadiness on every clip.
 
     Returns:
-        The report, Markdown; beside it lie the same figures as JSON, and a strip of frames of each clip: the input, and
-        every level.
+        The report as Markdown. In its folder are the same figures as JSON, and a strip of frames of each clip: the
+        input, and every level.
 
     Raises:
         InvalidOption: A clip has fewer than two frames.
@@ -71,7 +71,7 @@ def evaluate_video(settings: VideoEvaluationSettings) -> Path:
 
 
 class Timed:
-    """A predictor, steady or not, and the seconds that it took."""
+    """A predictor, steady or not, with a measurement of its time."""
 
     def __init__(self, predictor: Predictor, level: str | None = None) -> None:
         self.predictor = predictor
@@ -79,11 +79,11 @@ class Timed:
         self.seconds = 0.0
 
     def stylize(self, given: Sequence[Picture]) -> list[Picture]:
-        """Pictures of frames by themselves."""
+        """Stylizes frames independently of each other."""
         return self.predictor.stylize_pictures(given, [StyleOptions()] * len(given))
 
     def run(self, frames: Sequence[Picture]) -> list[Picture]:
-        """Pictures of all frames, one after another."""
+        """Stylizes all frames, one after another, and measures the time."""
         start = time.perf_counter()
         made = [picture for frame in frames for picture in self.make([frame])]
         self.seconds = time.perf_counter() - start
@@ -138,7 +138,7 @@ def fidelity(
 
 
 def spread_out(pictures: Sequence[Picture]) -> list[Picture]:
-    """A few of them, from the first to the last."""
+    """:data:`SHOWN` evenly spaced pictures, from the first to the last."""
     places = np.linspace(0, len(pictures) - 1, min(SHOWN, len(pictures))).round().astype(int)
     return [pictures[place] for place in places]
 
@@ -158,5 +158,5 @@ def write_report(settings: VideoEvaluationSettings, report: Path, rows: Sequence
 
 
 def shown(name: str, value: Any) -> str:
-    """A figure with as many digits as it deserves."""
+    """A figure as text, rounded to three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

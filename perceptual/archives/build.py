@@ -1,7 +1,7 @@
-"""Archives: a weights file packaged with its handler as ``NAME.mar``, which any TorchServe serves.
+"""Builds archives: weights packaged with a handler as ``NAME.mar``, which any TorchServe serves.
 
-An archive carries the modules of this package that run at inference, so it registers on a TorchServe that has
-torch, numpy, Pillow and safetensors and nothing of ours; archives of different versions live side by side.
+An archive carries the modules of this package that run at inference. So it registers on a TorchServe that has only
+torch, numpy, Pillow and safetensors, and archives of different versions of this package work side by side.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from ..inference.styles import Weights, assemble, decode_weights, is_learned, re
 from ..naming import checked_name
 from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, read_archive
 
-# What runs at inference: the modules of the package itself, and these rooms, whole.
+# The code in an archive: the modules of the package itself, and all of these subpackages.
 ROOMS = ("inference", "worker")
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
@@ -48,14 +48,14 @@ def package(
     version: str | None = None,
     device_ids: Sequence[int] | None = None,
 ) -> Packaged:
-    """Builds ``model_store/NAME.mar`` from ``NAME.safetensors``, unless it is there already with the same content.
+    """Builds ``model_store/NAME.mar`` from ``NAME.safetensors``, unless it exists with the same content.
 
-    The same inputs always give the same bytes. Description and version are the weights' provenance.
+    The same inputs always give the same bytes. Description and version are from the weights' provenance.
 
     Args:
         weights: The weights file, of a network or of a learned style; the model is named after it.
-        model_store: Folder of the archive; made if it is not there.
-        version: Instead of the one in the provenance.
+        model_store: Folder of the archive; created if missing.
+        version: Replaces the one in the provenance.
         device_ids: GPUs over which TorchServe spreads the workers in turn; by default over all of them.
 
     Raises:
@@ -81,20 +81,20 @@ def package_collection(
     """Builds ``model_store/NAME.mar`` 1.0 of several networks, which one pool of workers serves, as :func:`package`.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         weights: Style networks and learned styles of different names, and at most one network of super-resolution for
-            each factor. A style whose trunk is among them is added to it.
+            each factor. A learned style is added to its trunk, if that is among them.
         model_store: As for :func:`package`.
 
     Raises:
-        WeightsError: As :func:`package`, or there are two networks of one name or factor, or a style has the name of
-            one of its trunk.
+        WeightsError: As :func:`package`; or two networks have one name or factor; or a learned style has the name of a
+            style of its trunk.
         InputError: Its name cannot be served.
         ServerError: As :func:`package`.
     """
     files = [Path(each) for each in weights]
     networks = {file.stem: read_metadata(file) for file in files}
-    # What a request would choose a network by.
+    # Requests choose a network by its factor or its name.
     keys = [each["config"].get("scale") or name for name, each in networks.items()]
     if len(networks) < len(files) or len(set(keys)) < len(keys):
         raise WeightsError("a collection holds one network for each name, and for each factor of super-resolution")
@@ -112,18 +112,18 @@ def repackage(
     device_ids: Sequence[int] | None = None,
     style: Path | None = None,
 ) -> Packaged:
-    """Builds ``folder/NAME.mar`` from an archive of this package, with the code and the weights that it holds.
+    """Builds ``folder/NAME.mar`` from an archive of this package, with the code and the weights of that archive.
 
     Args:
-        archive: As :func:`package` and :func:`package_collection` make them.
-        folder: Of the new archive; not the one of the old.
-        version: Instead of its version.
-        device_ids: Instead of its GPUs, as for :func:`package`.
-        style: File of a style to be added to its trunk in the archive.
+        archive: From :func:`package` or :func:`package_collection`.
+        folder: Folder of the new archive; another than that of the old.
+        version: Replaces the version.
+        device_ids: Replaces the GPUs, as for :func:`package`.
+        style: File of a learned style, to be added to its trunk in the archive.
 
     Raises:
         WeightsError: The style does not fit.
-        InputError: The archive is another's, or the version cannot be served.
+        InputError: The archive is of other software, or the version cannot be served.
         ArchiveError: It is missing or damaged.
         ServerError: The archiver is not installed, or fails.
     """
@@ -146,17 +146,17 @@ def repackage(
 
 
 def trunk_of(style: str | Path) -> str:
-    """The digest of the trunk that a style file was learned on. Raises WeightsError if it is none, or damaged."""
+    """The digest of the trunk of a learned style's file. Raises WeightsError if it is another file, or damaged."""
     return read_style(style).trunk
 
 
 def networks_of_trunk(archive: str | Path, trunk: str) -> list[str]:
-    """The names in an archive of the networks that are a trunk, by its digest; none in one that cannot be read."""
+    """File names of the networks in an archive that are the trunk with a digest; none if it cannot be read."""
     return [name for name, network in networks_of(archive).items() if network.is_trunk and network.trunk == trunk]
 
 
 def networks_of(archive: str | Path) -> dict[str, Weights]:
-    """The networks in an archive, by file name; none in one that is missing or another's."""
+    """The networks in an archive, by file name; none if it is missing or of other software."""
     try:
         with zipfile.ZipFile(archive) as file:
             names = [name for name in file.namelist() if name.endswith(".safetensors")]
@@ -166,7 +166,7 @@ def networks_of(archive: str | Path) -> dict[str, Weights]:
 
 
 def check_addable(archive: str | Path, style: str) -> None:
-    """Raises InputError if an archive has a style of a name already, in whichever network."""
+    """Raises InputError if any network of an archive has a style of this name."""
     for name, network in networks_of(archive).items():
         named = network.metadata["provenance"].get("styles") or [{"name": Path(name).stem}]
         if style in {each["name"] for each in named}:
@@ -174,10 +174,10 @@ def check_addable(archive: str | Path, style: str) -> None:
 
 
 def find_source(file: str, model_store: Path) -> Path:
-    """The weights or the archive that a path means, or a name: of an archive in a model store, or of a network.
+    """The weights file or archive of a path, or of a name: of an archive in the model store, or of a network.
 
     Raises:
-        InputError: It is none of these.
+        InputError: There is no such file or name.
     """
     path = Path(file)
     if file.startswith(("http:", "https:")):
@@ -201,13 +201,13 @@ def find_source(file: str, model_store: Path) -> Path:
 def build(
     model_store: Path, name: str, version: str, description: str, handler: str, contents: dict[str, bytes]
 ) -> Packaged:
-    """Writes the archive of a handler and contents as from :func:`gather`, unless it is there."""
+    """Writes an archive with the contents from :func:`gather`, unless it exists and is current."""
     archive = model_store / f"{name}.mar"
     manifest = {"description": description}
     manifest[DIGEST] = digest(contents, [name, version, description, archiver_version()])
     if is_current(archive, manifest[DIGEST]):
         return Packaged(archive, built=False)
-    # Private, because the archiver deletes $TMPDIR/<model name> and copies what it packs.
+    # A private folder, as the archiver deletes $TMPDIR/<model name>.
     with tempfile.TemporaryDirectory(prefix="perceptual-") as folder:
         draft = run_archiver(Path(folder), name, version, handler, contents)
         write_atomically(archive, reproducible(draft, manifest))
@@ -215,12 +215,12 @@ def build(
 
 
 def is_style(file: str | Path) -> bool:
-    """Whether a file is that of a learned style. Raises WeightsError if it cannot be read."""
+    """Whether a file holds a learned style. Raises WeightsError if it cannot be read."""
     return is_learned(read_metadata(file))
 
 
 def content_of(file: Path) -> bytes:
-    """The network of a weights file, as a file: a learned style with its trunk, one that ships with its painting."""
+    """The weights file for an archive: with a learned style's trunk, or a shipped network's painting."""
     if painting := painting_of(file):
         network = read_weights(file)
         network.metadata["provenance"] |= painting
@@ -229,9 +229,9 @@ def content_of(file: Path) -> bytes:
 
 
 def together(files: Sequence[Path]) -> dict[str, bytes]:
-    """Networks as files, by name, each with those styles among the files that were learned on it.
+    """The weights files for a collection, by name; learned styles are joined with their trunks among the files.
 
-    A style whose trunk is not among them is a network of its own.
+    A style whose trunk is not among the files becomes a network of its own.
     """
     styles = {file: read_style(file).trunk for file in files if is_learned(read_metadata(file))}
     if not styles:
@@ -258,14 +258,14 @@ def gather(weights: Mapping[str, bytes], handler: str, device_ids: Sequence[int]
 
 
 def with_devices(config: bytes, device_ids: Sequence[int] | None) -> bytes:
-    """A model's yaml that names its GPUs, or the same. TorchServe reads them here alone; no request can change them."""
+    """A model's yaml with its GPUs, or unchanged. TorchServe reads the GPUs only here; no request can change them."""
     if device_ids is None:
         return config
     return yaml.safe_dump(yaml.safe_load(config) | {"deviceIds": [*device_ids]}, sort_keys=False).encode()
 
 
 def digest(contents: dict[str, bytes], facts: list[str]) -> str:
-    """SHA-256 of everything that decides what an archive will be."""
+    """SHA-256 of everything that an archive depends on."""
     parts = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
     return hashlib.sha256(json.dumps([parts, facts], sort_keys=True).encode()).hexdigest()
 
@@ -279,7 +279,7 @@ def is_current(archive: Path, expected: str) -> bool:
 
 
 def run_archiver(folder: Path, name: str, version: str, handler: str, contents: dict[str, bytes]) -> Path:
-    """Lays the contents out in an empty folder and runs torch-model-archiver there."""
+    """Writes the contents to an empty folder and runs torch-model-archiver there."""
     own, extra, temporary = folder / "own", folder / "extra", folder / "tmp"
     temporary.mkdir()
     named = f"{handler}.py", f"{handler}.yaml"  # the archiver copies all else that is in the folder of extra files
@@ -300,9 +300,9 @@ def run_archiver(folder: Path, name: str, version: str, handler: str, contents: 
 
 
 def reproducible(draft: Path, additions: dict[str, str]) -> bytes:
-    """An archive's content with additions to the manifest, and without what differs from run to run.
+    """An archive with additions to the manifest, and without what differs from run to run.
 
-    Those are the order of entries, their time stamps and permissions, and the manifest's time of creation.
+    The differences are the order of entries, their times and permissions, and the manifest's time of creation.
     """
     with zipfile.ZipFile(draft) as file:
         entries = {name: file.read(name) for name in sorted(file.namelist())}
@@ -319,7 +319,7 @@ def reproducible(draft: Path, additions: dict[str, str]) -> bytes:
 
 
 def archiver_version() -> str:
-    """The installed torch-model-archiver. Raises ServerError if there is none."""
+    """The version of torch-model-archiver. Raises ServerError if it is not installed."""
     try:
         return installed_version("torch-model-archiver")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What can be asked of an archive: styles with their paintings, enlargements, limits. Reads no weights."""
+"""The contents of an archive: its styles with their paintings, its scales and limits. Reads no weights."""
 
 import json
 import zipfile
@@ -21,10 +21,10 @@ class Style:
     """A style of an archive.
 
     Attributes:
-        name: By which a request asks for it.
-        title: Of the painting, or the name if that is not known.
-        artist: Of the painting; empty if not known.
-        network: Which holds it: only styles of one network can be mixed.
+        name: Its name in requests.
+        title: Title of the painting, or the name if that is not known.
+        artist: Artist of the painting; empty if not known.
+        network: The network that holds it; only styles of one network can be mixed.
         strokes: Whether it was learned for more than one size of strokes.
     """
 
@@ -37,13 +37,13 @@ class Style:
 
 @dataclass(frozen=True)
 class Contents:
-    """What can be asked of an archive.
+    """What requests to an archive may ask for.
 
     Attributes:
-        named: Whether a request must say which style.
-        styles: In the order of the archive.
-        scales: How many times larger results can be made.
-        max_pixels: Of a photo or, where it is enlarged, of the result.
+        named: Whether a request must name a style.
+        styles: The styles, in the order of the archive.
+        scales: Factors of enlargement.
+        max_pixels: Limit for a photo, or for the result if the photo is enlarged.
     """
 
     named: bool
@@ -53,11 +53,11 @@ class Contents:
 
 
 def read_contents(archive: str | Path) -> Contents:
-    """What can be asked of an archive that this package built; nothing of another's.
+    """Reads the contents of an archive that this package built; those of other archives are empty.
 
     Raises:
         ArchiveError: It is missing or damaged.
-        InputError: Its name or version is none that TorchServe can serve.
+        InputError: Its name or version is not valid for TorchServe.
         WeightsError: Its weights are damaged.
     """
     manifest = read_archive(archive)
@@ -76,7 +76,7 @@ def read_contents(archive: str | Path) -> Contents:
 
 
 def read_networks(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The networks of an archive by name, each with what its file says of itself."""
+    """The names of an archive's networks, each with the metadata of its file."""
     for path in sorted(archive.namelist()):
         if path.endswith(".safetensors"):
             with archive.open(path) as file:
@@ -86,12 +86,12 @@ def read_networks(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, Any
 
 
 def styles_of(name: str, network: Mapping[str, Any]) -> Iterator[Style]:
-    """The styles of a network; the only one of a network has the name of its file."""
+    """The styles of a network; a single style has the name of the network's file."""
     if network["task"] != "style":
         return
-    told = facts_of_styles(network, name)
+    every = facts_of_styles(network, name)
     strokes = int(network["config"].get("sizes", 1)) > 1
-    for facts in told:
-        style = str(facts["name"]) if len(told) > 1 else name
+    for facts in every:
+        style = str(facts["name"]) if len(every) > 1 else name
         title = facts.get("title") or style.replace("_", " ").title()
         yield Style(style, str(title), str(facts.get("artist", "")), name, strokes)

@@ -1,4 +1,4 @@
-"""What an archive says of itself; readable without importing torch."""
+"""Reads the manifests of archives, without importing torch."""
 
 import json
 import lzma
@@ -15,26 +15,26 @@ from ..errors import ArchiveError, InputError
 from ..naming import ModelVersion, checked_name, version_key
 
 MANIFEST = "MAR-INF/MANIFEST.json"
-# What a damaged archive makes zipfile and json raise; RuntimeError where a flipped bit says that it is encrypted.
+# Errors of zipfile and json for a damaged archive; RuntimeError if a flipped bit marks it as encrypted.
 DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError),
     *(KeyError, TypeError, AttributeError, ValueError),
 )
-DIGEST = "inputsDigest"  # our key in the manifest; TorchServe passes over keys it does not know
-COLLECTION = "collection"  # the handler of several networks
+DIGEST = "inputsDigest"  # our key in the manifest; TorchServe ignores unknown keys
+COLLECTION = "collection"  # the handler of archives with several networks
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What an archive says of itself.
+    """An archive, as its manifest describes it.
 
     Attributes:
-        path: Of the file.
-        name: Of the model.
-        version: Of the model.
+        path: The file.
+        name: Name of the model.
+        version: Version of the model.
         handler: The handler's module, without ``.py``.
-        description: In a sentence.
-        digest: Of everything that it was built from; empty if it was not built by this package.
+        description: One sentence.
+        digest: SHA-256 of everything it was built from; empty if this package did not build it.
     """
 
     path: Path
@@ -61,26 +61,26 @@ class Archive:
 
     @property
     def is_collection(self) -> bool:
-        """Whether it holds several networks, so that a request must say which."""
+        """Whether it holds several networks, so that requests must name one."""
         return self.is_ours and self.handler == COLLECTION
 
 
 def find_archives(
     model_store: Path, names: Sequence[str] | None, pass_over: Callable[[str], None] | None = None
 ) -> list[Archive]:
-    """The archives of a model store, or those of some file names (without ``.mar``).
+    """The archives of a model store.
 
-    Of several versions of a model the newest goes first, which TorchServe makes the default.
+    Of several versions of a model the newest comes first, as TorchServe makes the first its default.
 
     Args:
         model_store: The folder.
-        names: Of files; None for all.
-        pass_over: Called with a sentence on each that is missing, damaged, or has a name that TorchServe cannot take;
-            that one is then left out. By default, it is an error.
+        names: File names without ``.mar``; None for all files.
+        pass_over: Called with a message about each archive that is missing, damaged, or has a name that is not valid
+            for TorchServe; that archive is left out. By default, it is an error.
 
     Raises:
-        ArchiveError: There is none, one is missing or damaged, or two hold the same version of a model.
-        InputError: A name that TorchServe cannot take.
+        ArchiveError: There is no archive, one is missing or damaged, or two hold the same version of a model.
+        InputError: A name is not valid for TorchServe.
     """
     if names is None:
         names = [file.stem for file in model_store.glob("*.mar")]
@@ -107,7 +107,7 @@ def read_archive(file: str | Path) -> Archive:
 
     Raises:
         ArchiveError: It is missing or damaged.
-        InputError: Its name or version is none that TorchServe can serve.
+        InputError: Its name or version is not valid for TorchServe.
     """
     manifest = read_manifest(file)
     model = manifest["model"]
@@ -126,8 +126,8 @@ def read_manifest(archive: str | Path) -> dict[str, Any]:
     """The manifest of an archive: ``model`` (``modelName``, ``modelVersion``, ``handler``, …), ``description``, ….
 
     Raises:
-        ArchiveError: The file is missing or not an archive. TorchServe itself would register an empty
-            model, of which every worker dies.
+        ArchiveError: The file is missing or not an archive. TorchServe itself would register an empty model, whose
+            workers all die.
     """
     try:
         with zipfile.ZipFile(archive) as file:

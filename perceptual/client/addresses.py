@@ -1,4 +1,4 @@
-"""Where running servers are: how one announces itself, and how it is found."""
+"""Addresses of servers, and discovery: a server announces itself in a file, by which clients find it."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from .tokens import Tokens
 
 
 class ServerAddress:
-    """Where a server can be reached.
+    """The addresses of a server's APIs.
 
     Attributes:
-        inference_url: Of its inference API; ``unix:PATH`` for a socket.
-        management_url: Of its management API, likewise.
-        metrics_url: Of its metrics; empty if not known.
-        key_file: Its tokens; None if it requires none.
+        inference_url: Inference API; ``unix:PATH`` for a socket.
+        management_url: Management API; ``unix:PATH`` for a socket.
+        metrics_url: Metrics API; empty if not known.
+        key_file: File with its tokens; None if it requires none.
     """
 
     inference_url: str
@@ -32,22 +32,22 @@ class ServerAddress:
     key_file: str | None
 
     def inference(self, timeout: float = WORKING) -> InferenceClient:
-        """A client for pictures."""
+        """A client of the inference API; ``timeout`` in seconds."""
         return InferenceClient(self.inference_url, self.tokens("inference"), timeout)
 
     def management(self, timeout: float = LOADING) -> ManagementClient:
-        """A client for the models."""
+        """A client of the management API; ``timeout`` in seconds."""
         return ManagementClient(self.management_url, self.tokens("management"), timeout)
 
     def tokens(self, kind: Literal["inference", "management"]) -> Tokens | None:
-        """What signs requests to one of its APIs."""
+        """The tokens for one of its APIs; None if it requires none."""
         return Tokens(self.key_file, kind, self.management_url) if self.key_file else None
 
     def page(self) -> str:
-        """An address at which the server's page lets one browser in.
+        """The address of the server's page, with a key for one browser.
 
         Raises:
-            ServerError: It has no page, or at a socket, which no browser can open.
+            ServerError: It has no page, or has it at a socket, which no browser can open.
         """
         if self.inference_url.startswith("unix:"):
             raise ServerError(f"the page is at the socket {self.inference_url}, for browsers behind a proxy")
@@ -58,7 +58,7 @@ class ServerAddress:
 
 @dataclass(frozen=True)
 class RemoteServer(ServerAddress):
-    """A server that is known by its address alone, as from :func:`server_at`."""
+    """A server of which only the addresses are known, as from :func:`server_at`."""
 
     inference_url: str
     management_url: str
@@ -80,7 +80,7 @@ class RunningServer(ServerAddress):
     snapshots: str = ""
 
     def announce(self, port: int) -> Path:
-        """Writes the file by which :func:`find_server` finds it under a port, for this user alone to read."""
+        """Writes the file by which :func:`find_server` finds the server; only this user can read it."""
         folder = state_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = folder / f"{port}.json"
@@ -103,13 +103,13 @@ def find_server(port: int | None = None) -> RunningServer:
 
 
 def server_running_at(inference_url: str) -> RunningServer | None:
-    """The server of this user at an inference address, whose tokens are therefore known; None if it is another's."""
+    """This user's running server at an inference address, so that its tokens are known; None if there is none."""
     wanted = inference_url.rstrip("/").replace("//localhost:", "//127.0.0.1:")
     return next((server for server in running_servers("*.json") if server.inference_url == wanted), None)
 
 
 def running_servers(files: str) -> Iterator[RunningServer]:
-    """The servers that are noted in files of a pattern and have not been killed, the one started last first."""
+    """The running servers announced in files that match a glob pattern, the one started last first."""
     announced = filter(None, map(read_state, state_folder().glob(files)))
     for _, server in sorted(announced, key=lambda each: each[0], reverse=True):
         if psutil.pid_exists(server.pid):
@@ -119,11 +119,11 @@ def running_servers(files: str) -> Iterator[RunningServer]:
 def server_at(management_url: str, key_file: str | Path | None = None) -> RemoteServer:
     """A server by the address of its management API.
 
-    Its other addresses are taken to be TorchServe's: inference at the port before, metrics at the port after. Beside a
-    socket (``unix:FOLDER/management.sock``) is that of inference, and metrics are not known.
+    Its other addresses are TorchServe's defaults: inference at the port before, metrics at the port after. For a socket
+    (``unix:FOLDER/management.sock``), inference is at the socket beside it, and the metrics address is not known.
 
     Raises:
-        InputError: It is no address.
+        InputError: The address is malformed.
     """
     keys = str(key_file) if key_file else None
     if management_url.startswith("unix:"):
@@ -140,7 +140,7 @@ def server_at(management_url: str, key_file: str | Path | None = None) -> Remote
 
 
 def read_state(file: Path) -> tuple[float, RunningServer] | None:
-    """When a server was announced, and which; None if it ends just now, or another version of this package did it."""
+    """The time of an announcement, and the server; None if the file is gone, or of another version of this package."""
     try:
         return file.stat().st_mtime, RunningServer(**json.loads(file.read_text()))
     except (OSError, TypeError, ValueError):
@@ -148,5 +148,5 @@ def read_state(file: Path) -> tuple[float, RunningServer] | None:
 
 
 def state_folder() -> Path:
-    """Where the running servers of this user are noted down."""
+    """The folder of this user's announcements."""
     return Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache") / "torchserve-perceptual"

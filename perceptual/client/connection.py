@@ -1,4 +1,4 @@
-"""A connection to one API of a running server, whose failures are errors of this package."""
+"""A connection to one API of a running server; failures become errors of this package."""
 
 import os
 import re
@@ -18,12 +18,12 @@ KINDS: dict[str, type[PerceptualError]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PerceptualError)
 }
 CONNECTING = 5.0  # seconds
-FAILED = re.compile(r"Failed to start workers for model (\S+) version: ([^\s;]+)")  # TorchServe's words
+FAILED = re.compile(r"Failed to start workers for model (\S+) version: ([^\s;]+)")  # TorchServe's message
 
 ADVICE = {
-    401: "it wants a key: give --key, in Python auth=KEY",
+    401: "it needs a key: give --key, in Python auth=KEY",
     403: "make another version the default first: perceptual models set-default",
-    404: "perceptual models list shows what there is, and perceptual models register adds to it",
+    404: "perceptual models list shows the registered models, and perceptual models register adds one",
     405: "the server's model API is off: set enable_model_api=true in its config.properties",
     429: "too many requests: wait a moment, or send fewer at a time",
     409: "unregister it first, or give the new one another --version",
@@ -37,13 +37,13 @@ T = TypeVar("T", bound="Client")
 
 
 class Key(AuthBase):
-    """Signs requests with the key of a client, as a proxy in front of servers asks for one."""
+    """Authorizes requests with a client's key, for a proxy in front of servers."""
 
     def __init__(self, key: str) -> None:
         self.key = key
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Signs a request, as :class:`requests.auth.AuthBase` says."""
+        """Adds the header; see :class:`requests.auth.AuthBase`."""
         request.headers["Authorization"] = f"Bearer {self.key}"
         return request
 
@@ -52,8 +52,8 @@ class Client:
     """A connection that turns failures into errors of this package.
 
     Args:
-        url: Of the API; ``unix:PATH`` for a socket.
-        auth: What signs the requests; of text, a client's key.
+        url: The API's address; ``unix:PATH`` for a socket.
+        auth: Authorizes the requests; text is a client's key.
         timeout: Seconds to wait for a reply.
     """
 
@@ -83,16 +83,18 @@ class Client:
         """Sends one request. Raises InputError or ServerError unless the reply is a 2xx."""
         response = self.request(method, path, **arguments)
         if not 200 <= response.status_code < 300:
-            raise error_of(response)
+            error = error_of(response)
+            error.retry_after = retry_after(response)
+            raise error
         return response
 
     def request(self, method: str, path: str, **arguments: Any) -> Response:
-        """The reply to one request, whatever its status. Raises ServerError if there is none."""
+        """Sends one request and returns the reply, whatever its status. Raises ServerError if there is no reply."""
         timeout = (CONNECTING, self.timeout)
         try:
             return self.session.request(method, self.base + path, timeout=timeout, allow_redirects=False, **arguments)
         except requests.ReadTimeout as error:
-            # TorchServe lets requests wait without limit while a worker restarts.
+            # TorchServe queues requests without a time limit while a worker restarts.
             raise ServerError(
                 f"no answer from {self.url} within {self.timeout:g} s; "
                 "perceptual status shows if workers are busy or down"
@@ -104,13 +106,13 @@ class Client:
 
 
 def is_refused(error: requests.RequestException) -> bool:
-    """Whether no connection was made at all; requests has one class for that and for one that broke."""
+    """Whether no connection was made; requests has one class for that and for a connection that broke."""
     cause = error.args[0] if error.args else None  # urllib3's
     return isinstance(error, requests.ConnectTimeout) or isinstance(getattr(cause, "reason", None), NewConnectionError)
 
 
 def error_of(response: Response) -> PerceptualError:
-    """The error that a reply stands for: our handlers' have ``error`` and ``detail``, TorchServe's a ``message``."""
+    """The error of a reply; our handlers send ``error`` and ``detail``, TorchServe a ``message``."""
     try:
         reply = dict(response.json())
     except (TypeError, ValueError):
@@ -129,6 +131,12 @@ def error_of(response: Response) -> PerceptualError:
     if failed := FAILED.search(message):
         return WorkersFailed(advised, ModelVersion(*failed.groups()))
     return AlreadyRegistered(advised) if response.status_code == 409 else ServerError(advised)
+
+
+def retry_after(response: Response) -> int | None:
+    """Seconds after which to try again, where a server that is busy says so."""
+    text = response.headers.get("Retry-After", "") if response.status_code in (429, 503) else ""
+    return int(text) if text.isdecimal() else None
 
 
 def is_token_refused(response: Response) -> bool:

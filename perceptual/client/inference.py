@@ -1,4 +1,4 @@
-"""The client of the inference API: asks for pictures."""
+"""The client of the inference API: stylizes and enlarges pictures."""
 
 import io
 import time
@@ -15,20 +15,20 @@ from ..errors import InputError
 from .connection import Client
 
 NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F", "I", "PA", "RGBX")  # modes of PIL
-IN_NO_FILE = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA"}  # and what they are sent as
-WORKING = 610.0  # seconds; more than the archives allow a worker for a picture (responseTimeout)
+IN_NO_FILE = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA"}  # modes of PIL, and those as which they are sent
+WORKING = 610.0  # seconds; more than responseTimeout in the archives' yaml
 
 
 class InferenceClient(Client):
-    """Asks a server for pictures.
+    """Sends photos to a server.
 
         >>> with find_server().inference() as client:
         ...     Path("out.jpg").write_bytes(client.stylize("photo.jpg", "starry_night", strength=0.8))
 
     Args:
         url: The server's inference address.
-        auth: :class:`Tokens` of kind ``inference``, or the key of this client for a proxy that asks for one; None for
-            a server that asks for neither.
+        auth: :class:`Tokens` of kind ``inference``, or the key of this client for a proxy; None for a server that needs
+            neither.
         timeout: Seconds to wait for a reply.
     """
 
@@ -72,8 +72,8 @@ class InferenceClient(Client):
         return self.predict(photo, model, options)
 
     def predict(self, photo: str | Path | bytes | Image.Image, model: str, options: dict[str, Any]) -> bytes:
-        """What a model of either task makes of a photo."""
-        begin = {"X-Request-Start": f"t={time.time():.3f}"}  # from which the worker computes the wait
+        """Sends a photo to a model of either task; the arguments are those of :meth:`stylize`."""
+        begin = {"X-Request-Start": f"t={time.time():.3f}"}  # the worker measures the wait from it
         headers = {"Content-Type": "application/octet-stream"} | begin | option_headers(options)
         path = f"/predictions/{quote(model)}"
         return self.send("POST", path, data=encoded(photo), headers=headers).content
@@ -86,7 +86,7 @@ def option_headers(options: dict[str, Any]) -> dict[str, str]:
 
 
 def header_value(value: Any) -> str:
-    """A value escaped, as a header holds neither newlines nor letters outside ASCII; the server then refuses it.
+    """A value as text in which newlines and letters outside ASCII are escaped, so that the server refuses them.
 
     A mapping is a mixture of styles: ``starry_night:0.6,udnie:0.4``.
     """
@@ -113,8 +113,8 @@ def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
 
 
 def orientation_of(photo: Image.Image) -> Image.Exif:
-    """The EXIF block of a photo with nothing but how it was held: Pillow fails to write many an odd tag."""
+    """An EXIF block with the photo's orientation alone: Pillow fails to write some unusual tags."""
     exif = Image.Exif()
-    with suppress(Exception):  # whatever Pillow raises of a damaged block
+    with suppress(Exception):  # whatever Pillow raises for a damaged block
         exif[ExifTags.Base.Orientation] = photo.getexif()[ExifTags.Base.Orientation]
     return exif

@@ -17,11 +17,11 @@ from ..undo import all_or_nothing
 from .connection import Client
 from .model import Model
 
-LOADING = 660.0  # seconds; more than the archives allow a worker to load (startupTimeout)
-APPEARANCE = 2.0  # seconds in which a model appears whose registration was broken off
-SETTLE = 10.0  # seconds between TorchServe's word that workers are loaded and their being ready; a moment in fact
+LOADING = 660.0  # seconds; more than startupTimeout in the archives' yaml
+APPEARANCE = 2.0  # seconds within which a model may still appear after its registration was interrupted
+SETTLE = 10.0  # seconds from TorchServe's reply that workers are loaded until they are ready; usually milliseconds
 
-# TorchServe's words, the only place where it reports what it read from the manifest.
+# TorchServe's message, the only place where it reports what it read from the manifest.
 REGISTERED = re.compile(r'Model "(.+?)" Version: (\S+) registered')
 
 
@@ -57,16 +57,16 @@ class ManagementClient(Client):
         return Model.parse(self.send("GET", model_path(name, version)).json()[0])
 
     def capabilities(self, name: str) -> dict[str, Any]:
-        """What a model lets requests ask for: ``styles``, ``scales``, ``options``, ``formats`` and ``limits``.
+        """What requests to a model may contain: ``styles``, ``scales``, ``options``, ``formats`` and ``limits``.
 
         Raises:
-            ServerError: No such model, no worker that answers, or an archive that was not made by this package.
+            ServerError: No such model, no worker that answers, or an archive of other software.
         """
         reply = self.send("GET", model_path(name, None), params={"customized": "true"}).json()[0]
-        told = reply.get("customizedMetadata")
-        if not isinstance(told, dict):
+        description = reply.get("customizedMetadata")
+        if not isinstance(description, dict):
             raise ServerError(f"{name} does not describe itself: its archive was not made by this package")
-        return told
+        return description
 
     def versions(self, name: str) -> list[Model]:
         """All registered versions of a model, the default one first.
@@ -83,7 +83,7 @@ class ManagementClient(Client):
         return [each for name in self.models() for each in self.versions(name)]
 
     def ready_workers(self, name: str, version: str | None = None) -> list[int]:
-        """Process ids of the workers that have loaded the model; ``/ping`` says Healthy even without any."""
+        """Process ids of the workers that have loaded the model; ``/ping`` reports Healthy even without any."""
         return [worker.pid for worker in self.describe(name, version).ready]
 
     def register(
@@ -97,8 +97,8 @@ class ManagementClient(Client):
         """Registers an archive of the model store and waits until its workers are ready.
 
         The first version of a model becomes its default; a further one is served at ``name/version`` until
-        :meth:`set_default`. :func:`perceptual.serving.registration.register` also packages, warms up and takes files
-        from elsewhere.
+        :meth:`set_default`. :func:`perceptual.serving.registration.register` also packages, warms up and copies files
+        to the model store.
 
         Args:
             archive: File name in the model store.
@@ -114,7 +114,7 @@ class ManagementClient(Client):
             WorkersFailed: It fails to load.
             ServerError: No such archive. After any error, and after Ctrl-C, it is not registered.
         """
-        # Not the parameter initial_workers: the archive's own number goes before it.
+        # `workers` is not passed as initial_workers, which the archive's own number overrides.
         wishes = {"batch_size": batch_size, "max_batch_delay": max_batch_delay}
         parameters = {"url": Path(archive).name, "initial_workers": 1, "synchronous": "true"}
         parameters |= {key: value for key, value in wishes.items() if value is not None}
@@ -128,9 +128,9 @@ class ManagementClient(Client):
         return registered
 
     def forget(self, archive: str, before: Collection[ModelVersion]) -> None:
-        """Unregisters an archive's model unless it was there before.
+        """Unregisters the versions of an archive that are registered now and were not ``before``.
 
-        TorchServe keeps a model that failed to load, and goes on with a registration though the client is gone, so that
+        TorchServe keeps a model that failed to load. It also completes a registration whose client has disconnected, so
         the model may appear a moment later.
         """
         deadline = time.monotonic() + APPEARANCE
@@ -150,29 +150,29 @@ class ManagementClient(Client):
         version: str | None = None,
         progress: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Sets the number of workers of a model's version, by default of the default one, and waits for them.
+        """Sets the number of workers of a model's version, by default the default version, and waits for them.
 
-        :func:`perceptual.serving.scaling.scale` also sees to it that there is memory for them.
+        :func:`perceptual.serving.scaling.scale` also checks that memory holds them.
 
         Raises:
-            WorkersFailed: A worker fails to start; then there are as many as before.
+            WorkersFailed: A worker fails to start; the number of workers is then as before.
             ServerError: No such model.
         """
         before = self.describe(name, version).wanted
         with all_or_nothing() as undo, self.reporting_progress(name, workers, version, progress):
-            # TorchServe would go on starting those that fail.
+            # TorchServe would try again and again to start workers that fail.
             undo.callback(self.restore_workers, name, before, version)
             self.set_workers(name, workers, version)
             self.wait_until_ready(name, version)
 
     def restore_workers(self, name: str, workers: int, version: str | None) -> None:
-        """Sets the number of workers to what it was, as far as that still goes."""
+        """Sets the number of workers back, if the model is still registered."""
         with suppress(ServerError):
             if self.describe(name, version).wanted != workers:
                 self.set_workers(name, workers, version)
 
     def set_workers(self, name: str, workers: int, version: str | None) -> None:
-        """Sets the number of workers, as TorchServe does it; see :meth:`scale`."""
+        """Sets the number of workers by one request to TorchServe; see :meth:`scale`."""
         parameters = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
         self.send("PUT", model_path(name, version), params=parameters)
 
@@ -197,7 +197,7 @@ class ManagementClient(Client):
             reporter.join()
 
     def wait_until_ready(self, name: str, version: str | None = None) -> None:
-        """Returns when all workers are ready: TorchServe answers a moment before they count as that.
+        """Waits until all workers are ready: TorchServe's reply comes a moment earlier.
 
         Raises:
             ServerError: No such model, or they are not ready within :data:`SETTLE` seconds.
@@ -209,7 +209,7 @@ class ManagementClient(Client):
             time.sleep(0.05)
 
     def set_default(self, name: str, version: str) -> None:
-        """Makes a version the one that answers where a request names none.
+        """Makes a version the default, which answers requests that name no version.
 
         Raises:
             ServerError: No such model or version.
@@ -229,7 +229,7 @@ class ManagementClient(Client):
 
 
 def model_path(name: str, version: str | None = None) -> str:
-    """Where the management API has a model, or a version of it."""
+    """The path of a model, or of a version of it, in the management API."""
     return "/models/" + "/".join(quote(each, safe="") for each in (name, version) if each is not None)
 
 

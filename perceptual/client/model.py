@@ -15,7 +15,7 @@ class Worker:
         pid: Its process id; -1 while there is no process.
         ready: Whether it has loaded the model.
         device: ``CPU``, or ``GPU 0`` and so on.
-        memory: Its resident memory in bytes, as measured within the last minute; None where that is not known.
+        memory: Its resident memory in bytes, measured within the last minute; None if not known.
     """
 
     pid: int
@@ -25,7 +25,7 @@ class Worker:
 
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> "Worker":
-        """A worker of TorchServe's description, which names the GPU only among the figures of nvidia-smi."""
+        """Parses TorchServe's description, which names the GPU only in the text from nvidia-smi."""
         device = described["gpuUsage"].split()[0].replace("gpuId::", "GPU ") if described["gpu"] else "CPU"
         return cls(described["pid"], described["status"] == "READY", device, described["memoryUsage"] or None)
 
@@ -35,17 +35,17 @@ class Model:
     """A registered version of a model.
 
     Attributes:
-        name: Of the model.
-        version: This one.
-        wanted: How many workers it should have.
-        workers: Those it has.
-        archive: The file in the model store.
+        name: Name of the model.
+        version: This version.
+        wanted: Number of workers it should have.
+        workers: The workers it has.
+        archive: File name in the model store.
         waiting: Requests in the queue.
-        batch_size: Most requests in one batch.
+        batch_size: Maximum number of requests in one batch.
         response_timeout: Seconds that a worker may take for a batch.
         on_gpu: Whether the workers are on GPUs.
-        gpus: The GPUs that its archive names; none if it may use all.
-        description: All that TorchServe says.
+        gpus: The GPUs that its archive names; empty if it may use all.
+        description: TorchServe's whole description.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Model:
 
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> "Model":
-        """A model of TorchServe's description."""
+        """Parses TorchServe's description."""
         return cls(
             name=described["modelName"],
             version=described["modelVersion"],

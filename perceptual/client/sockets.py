@@ -1,4 +1,4 @@
-"""UNIX sockets for requests."""
+"""UNIX sockets as a transport of the library requests."""
 
 import socket
 from typing import Any
@@ -17,7 +17,7 @@ class SocketConnection(HTTPConnection):
         self.path = path
 
     def connect(self) -> None:
-        """Connects. Raises NewConnectionError, as urllib3 does if nobody listens at a port."""
+        """Connects. Raises NewConnectionError, as urllib3 does if nothing listens at a port."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         try:
@@ -33,7 +33,7 @@ class SocketPool(HTTPConnectionPool):
 
 
 class SocketAdapter(HTTPAdapter):
-    """Sends all requests of a session that it is mounted on to a UNIX socket."""
+    """Sends the requests of a session to a UNIX socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

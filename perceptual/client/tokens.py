@@ -1,4 +1,4 @@
-"""The tokens of a server: what signs requests to it."""
+"""The tokens that authorize requests to a server."""
 
 import json
 import time
@@ -17,12 +17,12 @@ RENEW_WITHIN = 120.0  # seconds before a token's expiry
 
 
 class Tokens(AuthBase):
-    """Signs requests with the token in a server's key file, and renews it before it expires.
+    """Authorizes requests with the token in a server's key file, and renews it before it expires.
 
     Args:
         key_file: The ``key_file.json`` in TorchServe's working directory.
         kind: Which API the token is for.
-        management_url: Where tokens are renewed, such as ``http://127.0.0.1:8081``.
+        management_url: Address that renews tokens, such as ``http://127.0.0.1:8081``.
     """
 
     def __init__(self, key_file: str | Path, kind: Literal["inference", "management"], management_url: str) -> None:
@@ -31,15 +31,15 @@ class Tokens(AuthBase):
         self.management_url = management_url
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Signs a request, as :class:`requests.auth.AuthBase` says."""
+        """Adds the header; see :class:`requests.auth.AuthBase`."""
         request.headers["Authorization"] = f"Bearer {self.valid()}"
-        request.register_hook("response", self.sign_again)
+        request.register_hook("response", self.retry_with_newer)
         return request
 
-    def sign_again(self, response: Response, **arguments: Any) -> Response:
-        """Repeats a refused request with the newer token.
+    def retry_with_newer(self, response: Response, **arguments: Any) -> Response:
+        """Repeats a refused request if the key file has a newer token.
 
-        Whoever shares the key file may have renewed the token meanwhile, which ends the old one immediately.
+        Another program with the same key file may have renewed the token, which invalidates the old one immediately.
         """
         newer = f"Bearer {self.valid()}" if is_token_refused(response) else None
         if newer in (None, response.request.headers["Authorization"]):
@@ -60,12 +60,12 @@ class Tokens(AuthBase):
         return key
 
     def page_key(self) -> str:
-        """A key that lets one browser in to the server's page; empty if none is needed. Raises ServerError."""
+        """A key for one browser to the server's page; empty if none is needed. Raises ServerError."""
         key: str = self.ask_for("page").json()["page"]["key"]
         return key
 
     def ask_for(self, kind: str) -> Response:
-        """The server's reply when a token is asked for. Raises ServerError as :meth:`valid`."""
+        """Requests a new token, or a key for the page. Raises ServerError as :meth:`valid`."""
         headers = {"Authorization": f"Bearer {self.read()['API']['key']}"}
         with Client(self.management_url, timeout=10.0) as client:
             return client.send("GET", "/token", params={"type": kind}, headers=headers)
@@ -77,7 +77,7 @@ class Tokens(AuthBase):
         return (expiry - datetime.now(timezone.utc)).total_seconds()
 
     def read(self) -> dict[str, Any]:
-        """The key file. Raises ServerError if there is none, or it is something else."""
+        """The content of the key file. Raises ServerError if it is missing or not a key file."""
         for _ in range(20):
             with suppress(ValueError, TypeError, KeyError):  # TorchServe is just rewriting it, in place
                 keys = self.read_once()
@@ -87,7 +87,7 @@ class Tokens(AuthBase):
         raise ServerError(f"{self.key_file} is not a key file of TorchServe")
 
     def read_once(self) -> dict[str, Any]:
-        """The key file as it is at this moment."""
+        """The current content of the key file. Raises ServerError if it cannot be read."""
         try:
             keys: dict[str, Any] = json.loads(self.key_file.read_text())
             return keys

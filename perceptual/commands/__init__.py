@@ -1,4 +1,4 @@
-"""The command line, ``perceptual``: one module for each command, which imports what is heavy only when it runs."""
+"""The command line, ``perceptual``: one module for each command, which imports slow packages only when it runs."""
 
 import sys
 from importlib import import_module
@@ -50,8 +50,8 @@ def build_parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command line, by default the program's own, and returns its exit status."""
-    args = build_parser().parse_args(arguments)
     try:
+        args = build_parser().parse_args(arguments)
         with needing_extras():
             return args.run(args) or 0
     except PerceptualError as error:
@@ -59,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader, such as head, has had enough
+    except BrokenPipeError:  # the reader, such as head, has stopped reading
         sys.stderr.close()
         return 0
-    except OSError as error:  # a folder that cannot be written, a full disk
+    except OSError as error:  # such as a folder without write permission, or a full disk
         report(f"perceptual: {error.filename}: {error.strerror}" if error.filename else f"perceptual: {error}")
         return 1

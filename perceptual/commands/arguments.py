@@ -14,9 +14,9 @@ from ..settings import Choice, Kind, OneOf, Several, Switch, option_name, settin
 
 
 class Parser(ArgumentParser):
-    """Keeps line breaks in descriptions, and reports a wrong command line in one line.
+    """Keeps line breaks in descriptions, and reports errors in one line.
 
-    What it does not know, it says with the help of that command, and before it says what is missing.
+    Unknown options and commands are reported before missing ones, and by the parser of the command they belong to.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -27,7 +27,7 @@ class Parser(ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None
     ) -> tuple[Namespace, list[str]]:
-        """Parses what is known; all else is an error, as the parser of each command parses its own part."""
+        """Parses arguments; unknown ones are errors here, as each command's parser sees only its own part."""
         given = sys.argv[1:] if args is None else args
         parsed, left = super().parse_known_args([*self.checked(given)], namespace)
         if left:
@@ -35,7 +35,7 @@ class Parser(ArgumentParser):
         return parsed, left
 
     def checked(self, args: Iterable[str]) -> Iterator[str]:
-        """The arguments up to ``--`` or the name of a command, if options and name are known, and all others."""
+        """Checks the options and the command's name, up to ``--`` or that name, and yields all arguments."""
         commands = self._subparsers and self._subparsers._group_actions[0].choices
         rest = iter(args)
         for each in rest:
@@ -50,7 +50,7 @@ class Parser(ArgumentParser):
         yield from rest
 
     def option(self, argument: str) -> str:
-        """An option that is known, or the path of a file whose name begins with a dash."""
+        """Returns a known option; or, for a file whose name begins with a dash, its path. Else ends the program."""
         known = self._option_string_actions
         name = argument.partition("=")[0]
         if name in known or (not name.startswith("--") and name[:2] in known):
@@ -85,9 +85,14 @@ def working() -> Iterator[Callable[[str], None]]:
 
 
 def add_settings(parser: ArgumentParser, cls: type, without: Container[str] = ()) -> None:
-    """Adds an option for every setting of a dataclass, in its groups, without those that have arguments of their own.
+    """Adds an option for every setting of a dataclass, in its groups.
 
-    What is not given stays out of the result.
+    Options that are not on the command line are missing from the parsed result.
+
+    Args:
+        parser: The parser.
+        cls: The dataclass.
+        without: Names of settings to leave out.
     """
     groups: dict[str, Any] = {}
     for each in (each for each in settings_of(cls) if each.name not in without):
@@ -131,7 +136,7 @@ def converter(kind: Kind) -> Callable[[str], Any]:
 
 
 def metavar(kind: Kind) -> str:
-    """The word that stands for a value in the help."""
+    """The placeholder for a value in the help."""
     if isinstance(kind, Several):
         return metavar(kind.kind)
     if isinstance(kind, Choice):
@@ -149,5 +154,5 @@ def readable(default: Any) -> str:
 
 
 def given(args: Namespace, cls: type) -> dict[str, Any]:
-    """The settings that stood on the command line, by option name, for :func:`perceptual.settings.parse`."""
+    """The settings given on the command line, by option name, for :func:`perceptual.settings.parse`."""
     return {option_name(each): getattr(args, each.name) for each in settings_of(cls) if hasattr(args, each.name)}

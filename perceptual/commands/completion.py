@@ -1,4 +1,4 @@
-"""``perceptual completion``: what a shell needs to complete this command line."""
+"""``perceptual completion``: a script with which a shell completes this command line."""
 
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from typing import Any
@@ -33,20 +33,20 @@ def run(args: Namespace) -> None:
     shipped = " ".join(shipped_weights())
     networks = names_or_files("networks", f"printf '%s\\n' {shipped}; {stems(str(OWN), 'safetensors')}")
     archives = names_or_files("archives", stems("model_store", "mar"))
-    words = dict.fromkeys(("FILE", "OUT", "PAINTING", "PATH", "PHOTO"), shtab.FILE)
-    words |= dict.fromkeys(("DIR", "FOLDER"), shtab.DIRECTORY)
+    kinds = dict.fromkeys(("FILE", "OUT", "PAINTING", "PATH", "PHOTO"), shtab.FILE)
+    kinds |= dict.fromkeys(("DIR", "FOLDER"), shtab.DIRECTORY)
     parser = build_parser()
-    teach(parser, words | {"MODEL": networks, "NAME": archives})
+    set_completions(parser, kinds | {"MODEL": networks, "NAME": archives})
     print(shtab.complete(parser, args.shell))
 
 
-def teach(parser: ArgumentParser, words: dict[str, Any]) -> None:
-    """Tells shtab how to complete each argument, by the word that stands for it in the help."""
+def set_completions(parser: ArgumentParser, kinds: dict[str, Any]) -> None:
+    """Sets for shtab how each argument is completed, by its placeholder in the help."""
     for action in parser._actions:
         if isinstance(action, _SubParsersAction):
             for each in action.choices.values():
-                teach(each, words)
-        elif how := words.get(str(action.metavar or action.dest.upper())):
+                set_completions(each, kinds)
+        elif how := kinds.get(str(action.metavar or action.dest.upper())):
             action.complete = how  # type: ignore[attr-defined]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from ..errors import InvalidOption
 from .arguments import working
 
-DESCRIPTION = """Packages the networks that ship as one archive, which one worker serves, starts TorchServe, asks for a
+DESCRIPTION = """Packages the networks that ship as one archive, starts TorchServe with one worker for it, requests a
 photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Networks of
-super-resolution get the photo reduced, so that the sheet shows the reduced photo, their enlargement of it and the photo
-at one size.
+super-resolution get the photo reduced, so that the sheet shows the reduced photo, its enlargement and the original at
+the same size.
 
   perceptual demo photo.jpg
 """
@@ -83,7 +83,7 @@ def networks_of(shipped: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def scale_of(weights: Path) -> int:
-    """How many times a network enlarges; 1, if it is for style."""
+    """A network's factor of enlargement; 1 for style."""
     from ..inference.metadata import read_metadata
 
     scale: int = read_metadata(weights)["config"].get("scale", 1)

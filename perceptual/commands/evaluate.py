@@ -1,4 +1,4 @@
-"""``perceptual evaluate``: how good networks are, in figures."""
+"""``perceptual evaluate``: measures the quality of networks."""
 
 from argparse import Namespace
 from pathlib import Path

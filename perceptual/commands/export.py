@@ -16,10 +16,10 @@ DESCRIPTION = """Writes a network for another runtime, and checks that it gives 
   perceptual export styles.safetensors --format openvino --style starry_night:0.6,udnie:0.4 -o mixed.xml
   perceptual export super_resolution_x4_feature --format torchscript -o x4.pt
 
-RGB in [0, 1] comes in and goes out, of any number, height and width. A style or mixture is baked in. Of a network of
-several styles, without --style, the style's numbers are a second input, and a table of them lies beside the file
-(FILE.styles.json). A file whose pictures differ from ours by more than 1/255 is not written. docs/export.md shows how
-to use the files.
+Input and output are RGB in [0, 1], of any number of images, height and width. --style bakes a style or mixture in.
+Without it, a network of several styles has a second input, the style's numbers, and FILE.styles.json holds them for
+each style. A file whose pictures differ from ours by more than 1/255 is not written. docs/export.md shows how to use
+the files.
 """
 
 
@@ -38,7 +38,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Exports a network and says how far its pictures are from ours."""
+    """Exports a network and prints how far its pictures are from ours."""
     options = parse(StyleOptions, {name: getattr(args, name) for name in BAKED if hasattr(args, name)})
 
     from ..exchange.exporting import export

@@ -8,20 +8,20 @@ from ..errors import InputError
 from ..exchange.layouts import LAYOUTS
 from ..naming import checked_name
 
-DESCRIPTION = """Makes of a style network of another project a weights file that gives the same pictures.
+DESCRIPTION = """Converts a style network of another project to a weights file that gives the same pictures.
 
   perceptual import mosaic.pth --licence BSD-3-Clause
   perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o models/mosaic.safetensors
 
-What it is imported from, and under which licence you may use it, stands in the file (perceptual inspect). Known are
-the networks of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-johnson and
+The file notes its source and the licence under which you may use it (perceptual inspect). Supported are the networks
+of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-transfer-johnson and
 yakhyo/fast-neural-style-transfer. A file that holds more than weights is refused: it could run code.
 """
 
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    parser = subparsers.add_parser("import", help="take over a network of another project", description=DESCRIPTION)
+    parser = subparsers.add_parser("import", help="convert a network of another project", description=DESCRIPTION)
     parser.add_argument("file", type=Path, metavar="FILE", help="what the project saved: .pth, .model, …")
     parser.add_argument(
         "--from",
@@ -31,7 +31,7 @@ def add_to(subparsers: Any) -> None:
         help=f"{', '.join(LAYOUTS)}; default: found by the names of the weights",
     )
     parser.add_argument(
-        "--licence", required=True, help="under which you may use the network, such as BSD-3-Clause: ask its author"
+        "--licence", required=True, help="the network's licence, such as BSD-3-Clause; if in doubt, ask its author"
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="weights file; default: the name of FILE, with .safetensors"
@@ -40,7 +40,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Imports a network, unless the output is there already."""
+    """Imports a network, unless the output exists."""
     output = args.output or Path(f"{args.file.stem}.safetensors")
     checked_name(output.stem, f"{output}: name another file by --output")
     if output.exists():

@@ -1,4 +1,4 @@
-"""``perceptual inspect``: what a weights file says of itself."""
+"""``perceptual inspect``: the metadata of a weights file."""
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping

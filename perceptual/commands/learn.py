@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
     from ..client.addresses import RunningServer
 
-DESCRIPTION = """Learns a painting on a network of many styles, adds the style to the running server, and asks it for a
-first picture.
+DESCRIPTION = """Learns a painting on a network of many styles, adds the style to the running server, and requests a
+first picture from it.
 
   perceptual learn painting.jpg --content-dir photos/
   perceptual learn painting.jpg --content-dir photos/ --name mine --photo me.jpg -o me_in_my_style.jpg
 
-The network, its convolutions, stays as it is; only the scale and shift of its norms are learned, a file of some 13 KB.
-The server is the one that `perceptual serve` started last, or the one on --port; it goes on answering meanwhile.
-Without a server, the style file is written all the same.
+The network's convolutions are not changed: only the scale and shift of its norms are learned, a file of some 13 KB.
+The server is the one that `perceptual serve` started last, or the one on --port; it keeps answering requests. Without
+a server, only the style file is written.
 """
 
 TRUNK = "styles"  # the network of many styles that ships
@@ -44,7 +44,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Learns, registers and asks; what cannot be added to the server is refused before anything is learned."""
+    """Learns the style, registers it and requests a picture. A style that the server cannot add is refused first."""
     from perceptual_training.learning import learn_style, learning_settings
     from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import LearningSettings
@@ -72,7 +72,7 @@ def run(args: Namespace) -> int:
 
 
 def sample(settings: "LearningSettings") -> Path:
-    """A photo of those to learn from. Raises TrainingError if there are none."""
+    """One of the training photos. Raises TrainingError if there are none."""
     from perceptual_training.data import find_photos
 
     photo: Path = find_photos(settings.content_dir, settings.split)[0]
@@ -92,7 +92,7 @@ def running(port: int | None) -> "RunningServer | None":
 
 
 def check(server: "RunningServer", trunk: Path, name: str, photo: Path, output: Path) -> None:
-    """Raises the errors that would come after the learning."""
+    """Raises, before the training, the errors that would otherwise occur after it."""
     from ..inference import images
     from ..inference.styles import read_trunk
     from ..serving.learned import check_place
@@ -104,7 +104,7 @@ def check(server: "RunningServer", trunk: Path, name: str, photo: Path, output: 
 
 
 def serve(server: "RunningServer", style: Path, photo: Path, output: Path) -> None:
-    """Adds a style to a server and writes a photo in it, as the server makes it."""
+    """Adds a style to a server, and writes a photo that the server has stylized."""
     from ..files import write_atomically
     from ..serving.learned import add_style
 

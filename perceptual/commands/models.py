@@ -1,4 +1,4 @@
-"""``perceptual models``: what a running server serves, and with how many workers."""
+"""``perceptual models``: the models of a running server, and their workers."""
 
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def add_action(actions: Any, name: str, help: str, run: Callable[[Namespace], None]) -> Any:
-    """One action, with the options that say which server is meant."""
+    """Adds one action, with the options that name the server."""
     parser = actions.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     add_server(parser)
     parser.set_defaults(run=run)
@@ -100,13 +100,13 @@ def show_list(args: Namespace) -> None:
 
 
 def listed(model: Any, *, is_default: bool) -> dict[str, Any]:
-    """What JSON says of a version: more than the table."""
-    told = {name: value for name, value in vars(model).items() if name != "description"}
-    return {**told, "default": is_default, "ready": len(model.ready)}
+    """A version as JSON, with more fields than the table."""
+    fields = {name: value for name, value in vars(model).items() if name != "description"}
+    return {**fields, "default": is_default, "ready": len(model.ready)}
 
 
 def list_row(model: Any, *, is_default: bool) -> list[str]:
-    """What the table says of a version."""
+    """The table's row for a version."""
     return [
         model.name,
         model.version,
@@ -125,7 +125,7 @@ def show_model(args: Namespace) -> None:
 
 
 def register_model(args: Namespace) -> None:
-    """Registers a file: with a server of this machine completely, elsewhere an archive of its store."""
+    """Registers a file; with a server on another machine, only an archive of its model store."""
     from ..serving.managed import managed
 
     with working() as progress:
@@ -134,7 +134,7 @@ def register_model(args: Namespace) -> None:
 
 
 def scale_model(args: Namespace) -> None:
-    """Scales and reports the result: with a server of this machine within what its memory holds."""
+    """Scales and prints the result; on this machine, within what memory allows."""
     from ..serving.managed import managed
 
     with working() as progress:
@@ -150,7 +150,7 @@ def set_default(args: Namespace) -> None:
 
 
 def unregister_model(args: Namespace) -> None:
-    """Removes a model or a version; from a server of this machine, after it has answered what it was given."""
+    """Removes a model or a version; on this machine, after it has answered its requests."""
     from ..serving.managed import managed
 
     managed(server_of(args)).unregister(args.name, args.version)

@@ -1,4 +1,4 @@
-"""``perceptual optimize``: the style of a painting for one photo, without a network and without training."""
+"""``perceptual optimize``: stylizes one photo by optimizing its pixels, without a network and without training."""
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator

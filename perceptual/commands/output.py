@@ -1,4 +1,4 @@
-"""How commands print what they know: as a table, or as JSON."""
+"""Printing as a table or as JSON."""
 
 import json
 import math
@@ -14,12 +14,12 @@ def add_json(parser: Any) -> None:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON, which has no numbers that are not finite: null stands for them."""
+    """A value as JSON; infinity and NaN, which JSON lacks, become null."""
     return json.dumps(plain(value), indent=2, ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:
-    """A value of what JSON has."""
+    """A value converted to the types of JSON."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
@@ -44,7 +44,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
 
 
 def console() -> Any:
-    """Where tables are printed; in a pipe nothing is cut off."""
+    """The console for tables; in a pipe it is wide enough that nothing is cut off."""
     from rich.console import Console
 
     printer = Console(highlight=False)

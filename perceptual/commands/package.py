@@ -1,10 +1,10 @@
-"""``perceptual package``: weights into archives."""
+"""``perceptual package``: builds archives from weights."""
 
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-DESCRIPTION = """Packages networks as TorchServe archives (.mar), where something has changed.
+DESCRIPTION = """Packages networks as TorchServe archives (.mar). Archives that are current are left as they are.
 
   perceptual package                       all networks that ship
   perceptual package starry_night mine --model-store model_store
@@ -37,7 +37,7 @@ def add_model_store(parser: Any) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Packages every network named and says which archives are new."""
+    """Packages every named network and prints which archives are new."""
     from ..archives.build import package, package_collection
     from ..inference.metadata import find_distinct, shipped_weights
 

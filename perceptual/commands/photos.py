@@ -1,4 +1,4 @@
-"""What the commands share that turn photos into pictures: which files, and one after the other."""
+"""Shared by the commands that convert photos: their arguments, the names of the results, and the loop."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import InputError, InvalidOption, OutOfMemory
+from ..errors import DeadlineExceeded, InputError, InvalidOption, OutOfMemory
 from ..files import EXTENSIONS, images_below, is_image, write_atomically
 from .arguments import report
 
@@ -22,7 +22,7 @@ class Job(NamedTuple):
     Attributes:
         source: Its file; ``-`` for standard input.
         target: The result's; ``-`` for standard output.
-        format: Of the result, one of :data:`perceptual.options.FORMATS`.
+        format: The result's format, one of :data:`perceptual.options.FORMATS`.
     """
 
     source: Path
@@ -87,9 +87,9 @@ def convert(
 
     Args:
         jobs: The photos.
-        convert_one: Makes, of a photo's content, the content of a result in a format.
-        done: The word for what was done to them.
-        output: Where the results are.
+        convert_one: Maps a photo's content and a format to the result's content.
+        done: A participle for the summary, such as ``stylized``.
+        output: File or folder of the results.
         others: Files in the folders of photos that are not converted.
 
     Returns:
@@ -105,7 +105,7 @@ def convert(
             job.write(convert_one(job.read(), job.format))
         except BrokenPipeError:  # of standard output
             raise
-        except (InputError, OutOfMemory, OSError) as error:
+        except (InputError, OutOfMemory, DeadlineExceeded, OSError) as error:
             failures += 1
             report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
     where = f", in {output}" if failures < len(jobs) else ""
@@ -115,7 +115,7 @@ def convert(
 
 
 def passed_over(others: list[Path]) -> str:
-    """What the last line says of files that are no images: how many, and some by name."""
+    """The end of the last line, about files that are not images: how many, and some names."""
     if not others:
         return ""
     names = ", ".join(file.name for file in others[:3]) + (", …" if len(others) > 3 else "")
@@ -123,7 +123,7 @@ def passed_over(others: list[Path]) -> str:
 
 
 def others_below(photos: Iterable[Path]) -> list[Path]:
-    """The files in folders, and below them, that are no images by their names."""
+    """The files in folders, and below them, whose names are not those of images."""
     return sorted(
         file
         for folder in photos
@@ -171,7 +171,7 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[Job]:
 
 
 def named_apart(jobs: list[tuple[Path, Path]], suffix: str) -> list[tuple[Path, Path]]:
-    """Results of another suffix; those of photos that differ in theirs alone keep it within their names."""
+    """Gives results another suffix; where photos differ only in theirs, results keep it: ``a.png.jpg``."""
     wanted = Counter(target.with_suffix(suffix) for _, target in jobs)
     return [
         (
@@ -185,7 +185,7 @@ def named_apart(jobs: list[tuple[Path, Path]], suffix: str) -> list[tuple[Path, 
 
 
 def check_writable(folders: Iterable[Path]) -> None:
-    """Raises InvalidOption if no file can be written to one of them, before hours of work come to nothing."""
+    """Raises InvalidOption if one of the folders cannot be written to, before hours of work are lost."""
     for folder in folders:
         nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
@@ -193,7 +193,7 @@ def check_writable(folders: Iterable[Path]) -> None:
 
 
 def photos_in(path: Path) -> list[tuple[Path, Path]]:
-    """A file, or the images anywhere below a folder, each with the name it keeps in the output."""
+    """A file, or all images below a folder, each with its relative path in the output."""
     if not path.is_dir():
         return [(path, Path(path.name))]
     return [(file, file.relative_to(path)) for file in images_below(path)]

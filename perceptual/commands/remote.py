@@ -1,13 +1,18 @@
-"""Photos sent to a server, by the commands that work without one too."""
+"""Options of ``stylize`` and ``upscale`` that send the photos to a server."""
 
 import os
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, PerceptualError
+from .arguments import report
 
 KEY = "PERCEPTUAL_KEY"
+PATIENCE = 300.0  # seconds for which a photo is sent again to a server that is busy
+
+Send = Callable[[bytes, str], bytes]
 
 
 def add_remote(parser: Any) -> None:
@@ -18,14 +23,16 @@ def add_remote(parser: Any) -> None:
         help="send the photos to the server at this inference address, such as https://example.org or "
         "http://127.0.0.1:8080; --model is then a model's name there",
     )
-    group.add_argument("--key", help=f"the key of this client, for a proxy that wants one; default: ${KEY}")
+    group.add_argument("--key", help=f"the key of this client, for a proxy that needs one; default: ${KEY}")
 
 
-def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Callable[[bytes, str], bytes]:
-    """A function that has a server make, of a photo's content, a result's content in a format.
+def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Send:
+    """A function that maps a photo's content and a format to the result's content, by a request to a server.
+
+    A server that is busy is asked again when it says.
 
     Args:
-        args: With those of :func:`add_remote`.
+        args: The command line, with the options of :func:`add_remote`.
         model: The name of a model, or ``name/version``.
         options: By option name.
 
@@ -41,4 +48,22 @@ def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Callable[
     key = args.key or os.environ.get(KEY)
     client = running.inference() if running and not key else InferenceClient(args.url, key)
     values = {name: dict(value) if name == "style" else value for name, value in options.items()}
-    return lambda photo, format: client.predict(photo, model, {**values, "format": format})
+    return patient(lambda photo, format: client.predict(photo, model, {**values, "format": format}))
+
+
+def patient(send: Send) -> Send:
+    """Sends a photo again after an error that says when to try again, for :data:`PATIENCE` at most."""
+
+    def send_again(photo: bytes, format: str) -> bytes:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return send(photo, format)
+            except PerceptualError as error:
+                pause = error.retry_after
+                if pause is None or time.monotonic() + pause > end:
+                    raise
+                report(f"{error}; trying again in {pause} s")
+                time.sleep(pause)
+
+    return send_again

@@ -16,8 +16,8 @@ DESCRIPTION = """Starts TorchServe on this machine with the archives of the mode
   perceptual serve starry_night --port 9000
   perceptual serve --supervise             for production: restarts what dies
 
-Tokens are on: `perceptual token` prints one that is valid. The address of the page, which it prints, lets one browser
-in; `perceptual token page` prints another. Ctrl-C stops the server.
+Requests need a token: `perceptual token` prints one. The address of the page, which this command prints, works for one
+browser; `perceptual token page` prints another. Ctrl-C stops the server.
 """
 
 
@@ -55,6 +55,14 @@ def add_to(subparsers: Any) -> None:
         help="start TorchServe again if it ends; answer 503 for a model whose workers fail or die, and try it again; "
         "serve the other archives if one is damaged or fails",
     )
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=25,
+        metavar="SECONDS",
+        help="how long, at the end, requests under way may take; systemd, docker or Kubernetes must allow 15 s more "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--no-page", action="store_true", help="serve no page for browsers")
     parser.add_argument(
         "--page-status",
@@ -85,6 +93,7 @@ def run(args: Namespace) -> None:
             overrides=overrides,
             page=not args.no_page,
             page_status=args.page_status,
+            drain=args.drain,
             progress=progress,
             pass_over=logging.getLogger(__name__).error if args.supervise else None,
         )
@@ -126,21 +135,21 @@ def how_to_use(server: Any) -> str:
 
 
 def wishes(server: Any) -> dict[str, str]:
-    """For each model the header without which it does not know what to do: of a collection, a style or a factor."""
+    """For each model, the header that its requests need: a collection's need a style or a factor."""
     with server.management() as management:
         return {each.name: wish(management, each.name) if each.is_collection else "" for each in server.archives}
 
 
 def wish(management: Any, name: str) -> str:
-    """The header by which a request names the first style of a collection, or its first factor."""
+    """The header that names the first style of a collection, or its first factor."""
     try:
-        told = management.capabilities(name)
+        offered = management.capabilities(name)
     except ServerError:  # it is paused, or fails
         return ' -H "X-Style: STYLE"'
-    style = next((each["name"] for each in told["styles"]), None)
-    return f' -H "X-Style: {style}"' if style else f' -H "X-Scale: {told["scales"][0]}"'
+    style = next((each["name"] for each in offered["styles"]), None)
+    return f' -H "X-Style: {style}"' if style else f' -H "X-Scale: {offered["scales"][0]}"'
 
 
 def for_curl(url: str) -> str:
-    """A server's address as curl takes it."""
+    """A server's address as arguments of curl."""
     return f"--unix-socket {url.removeprefix('unix:')} http://localhost" if url.startswith("unix:") else url

@@ -1,4 +1,4 @@
-"""Which running server a command is about."""
+"""Options that name a running server."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -8,7 +8,7 @@ from ..errors import InputError
 
 
 def add_server(parser: Any) -> None:
-    """Adds the options that say which server is meant."""
+    """Adds the options that name the server."""
     group = parser.add_argument_group("server")
     group.add_argument("--port", type=int, help="its inference port; default: the one started last on this machine")
     group.add_argument("--url", help="its management address, if `perceptual serve` did not start it")
@@ -16,10 +16,10 @@ def add_server(parser: Any) -> None:
 
 
 def server_of(args: Namespace) -> Any:
-    """The server that is meant.
+    """The server that the options name.
 
     Raises:
-        InputError: ``--url`` is no address, or the options contradict each other.
+        InputError: ``--url`` is malformed, or the options contradict each other.
         ServerError: There is no such server on this machine.
     """
     from ..client.addresses import find_server, server_at

@@ -17,7 +17,7 @@ DESCRIPTION = """Shows what the server that `perceptual serve` started is doing,
   perceptual status --url http://10.0.0.7:8081 --key-file key_file.json
 
 With --url, /ping is requested at the port below and metrics at the port above, which are TorchServe's defaults. The
-exit status is 1 if a model has no ready worker; /ping says Healthy even then.
+exit status is 1 if a model has no ready worker; /ping reports Healthy even then.
 """
 INTERVAL = 2.0  # seconds
 
@@ -58,7 +58,7 @@ def run(args: Namespace) -> int:
 
 
 def fitting(status: Any, printer: Any) -> Any:
-    """As much of the report as the window holds, and how much it does not."""
+    """As many rows of the report as fit in the window, and the number of the others."""
     rows = len(status.models) + sum(len(model.workers) for model in status.models)
     for shown in range(rows, -1, -1):
         left = f"… and {rows - shown} more rows, for a taller window" if shown < rows else ""
@@ -69,12 +69,12 @@ def fitting(status: Any, printer: Any) -> Any:
 
 
 def report_of(status: Any, rows: int | None = None, left: str = "") -> Any:
-    """The state in a word and two tables, what matters most first.
+    """The verdict and two tables, with problems first.
 
     Args:
-        status: What to tell.
-        rows: How many, of both tables together; by default all.
-        left: What to say at the end.
+        status: The status to report.
+        rows: Number of rows of both tables together; by default all.
+        left: Text for the end.
     """
     from rich.console import Group
 
@@ -92,12 +92,12 @@ def report_of(status: Any, rows: int | None = None, left: str = "") -> Any:
 
 
 def failures(model: Any) -> int:
-    """How many requests were not answered with a picture."""
+    """Number of requests that were not answered with a picture."""
     return sum(count for outcome, count in model.replies.items() if outcome != "ok")
 
 
 def verdict(status: Any) -> str:
-    """Whether every model answers, and what ``/ping`` says to that."""
+    """Whether every model is healthy, and the reply to ``/ping``."""
     from rich.markup import escape
 
     ping = escape(status.ping)
@@ -125,7 +125,7 @@ def model_row(model: Any) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """``12 ms``; of what lies beyond the last bucket of the metrics nothing else is known."""
+    """A time as ``12 ms``, or as ``> 10 s`` if it is beyond the last bucket of the histogram."""
     from ..serving.status import BEYOND
 
     return f"> {BEYOND:.0f} s" if seconds == float("inf") else f"{seconds * 1000:.0f} ms"

@@ -1,4 +1,4 @@
-"""``perceptual styles``: what there is to choose from."""
+"""``perceptual styles``: lists the available styles."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ COLUMNS = ("style", "painting", "artist", "where", "picture of it")
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    parser = subparsers.add_parser("styles", help="list what there is to choose from", description=DESCRIPTION)
+    parser = subparsers.add_parser("styles", help="list the available styles", description=DESCRIPTION)
     add_json(parser)
     add_server(parser)
     parser.set_defaults(run=run)
@@ -39,23 +39,23 @@ def run(args: Namespace) -> None:
 
 
 def row(style: dict[str, Any]) -> list[str]:
-    """What the table says of a style."""
+    """The table's row for a style."""
     painting = ", ".join(str(style[fact]) for fact in ("title", "year") if fact in style)
     return [style["name"], painting, style.get("artist", ""), style["where"], style.get("picture", "")]
 
 
 def local() -> Iterator[dict[str, Any]]:
-    """The styles of networks that ship, and of one's own."""
-    from ..inference.metadata import own_weights, shipped_weights, styles_told
+    """The styles of networks that ship, and of the user's own."""
+    from ..inference.metadata import own_weights, shipped_weights, styles_in
 
     for where, networks in (("ships", shipped_weights()), ("", own_weights())):
         for file in networks.values():
-            for facts in styles_told(file):
+            for facts in styles_in(file):
                 yield {**facts, "where": where or str(file), **picture_of(file)}
 
 
 def picture_of(file: Path) -> dict[str, str]:
-    """Where the painting of a network of one style lies, if it came with this package."""
+    """The picture of a network's painting, if it ships with this package."""
     from ..inference.metadata import read_metadata
 
     training = find_spec("perceptual_training")

@@ -59,7 +59,7 @@ def run(args: Namespace) -> int:
 
 
 def maker(args: Namespace, options: StyleOptions) -> Callable[[bytes, str], bytes]:
-    """A function that makes, of a photo's content, a result's content in a format, here."""
+    """A function that maps a photo's content and a format to the result's content, by a network in this process."""
     from ..inference import images
     from ..inference.large import is_large, stylize_large
     from ..inference.predictor import load

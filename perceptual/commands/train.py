@@ -1,4 +1,4 @@
-"""``perceptual train``: teaches a network a task."""
+"""``perceptual train``: trains networks."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -90,7 +90,7 @@ def add_task(tasks: Any, name: str, summary: str, description: str, settings: ty
 
 
 def train_style(args: Namespace) -> int:
-    """Trains a style network by the recipe and, over it, the command line."""
+    """Trains a style network with the settings of the recipe, overridden by the command line."""
     from perceptual_training.settings import StyleSettings
     from perceptual_training.style import train_style
 
@@ -104,7 +104,7 @@ def train_style(args: Namespace) -> int:
 
 
 def train_styles(args: Namespace) -> int:
-    """Trains a network of many styles likewise."""
+    """Trains a network of many styles."""
     from perceptual_training.settings import StylesSettings
     from perceptual_training.styles import train_styles
 
@@ -126,7 +126,7 @@ def merged(args: Namespace, settings: type[T]) -> T:
 
 
 def chosen(args: Namespace, settings: type) -> dict[str, Any]:
-    """The recipe's values and, over them, those of the command line; prepares this process for training."""
+    """The recipe's values, overridden by the command line; also sets this process's scratch folder."""
     from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import read_recipe
 
@@ -136,7 +136,7 @@ def chosen(args: Namespace, settings: type) -> dict[str, Any]:
 
 
 def finish(weights: Path | None, command: str, result: str) -> int:
-    """Says how to use the weights; the exit status is 130 if a signal or --minutes ended it before."""
+    """Prints how to use the weights. Returns the exit status: 130 if a signal or --minutes ended the training early."""
     from perceptual_training import parallel
 
     first = parallel.rank() == 0

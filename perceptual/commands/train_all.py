@@ -65,20 +65,20 @@ class Watch:
     def __init__(self, minutes: float | None) -> None:
         self.minutes = minutes
         self.started = time.monotonic()
-        self.running = False  # a first training gets something done even with no time left
+        self.running = False  # the first training runs even if no time is left
 
     def left(self) -> float | None:
-        """What is left of it, 0 at least."""
+        """Minutes left, at least 0."""
         return None if self.minutes is None else max(0.0, self.minutes - (time.monotonic() - self.started) / 60)
 
 
 def train(recipe: "Recipe", watch: Watch) -> bool:
-    """Trains one recipe if its network is missing, and says what becomes of it; False if it could not be finished."""
+    """Trains one recipe if its network is missing, and prints the outcome. Returns False if it is not finished."""
     if painting := recipe.missing_painting:
         print(f"{recipe.name}: left out, as there is no {painting}; the recipe says where to get it")
         return True
     if recipe.is_finished():
-        print(f"{recipe.name}: is there")
+        print(f"{recipe.name}: already trained")
         return True
     if watch.running and watch.left() == 0:
         print(f"{recipe.name}: no time left; call again to go on")

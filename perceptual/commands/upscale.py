@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
 
 
 def maker(args: Namespace, name: str, options: UpscaleOptions) -> tuple[Callable[[bytes, str], bytes], str]:
-    """A function that makes, of a photo's content, a result's content in a format, here; and the word for that."""
+    """A function that maps a photo's content and a format to the result's content, and a participle for the summary."""
     from ..inference import images
     from ..inference.predictor import load
 

@@ -61,8 +61,8 @@ def run(args: Namespace) -> int:
     with stop_signals() as stop:
         for source, target in jobs:
             try:
-                with progress(source) as tell:
-                    common = {"resume": args.resume, "tell": tell, "stop": stop, **python_names(wishes)}
+                with progress_bar(source) as progress:
+                    common = {"resume": args.resume, "progress": progress, "stop": stop, **python_names(wishes)}
                     if stylizer:
                         made = conversion.stylize_video(stylizer, source, target, enlarger=enlarger, **common)
                     else:
@@ -73,7 +73,7 @@ def run(args: Namespace) -> int:
                 report(str(error) if str(source) in str(error) else f"{source}: {error}")
                 continue
             failed = failed or bool(made.faults)
-            tell_of(made)
+            print_outcome(made)
             if made.stopped:
                 return 130
     return 1 if failed else 0
@@ -120,8 +120,8 @@ def named(clip: Path) -> str:
     return clip.name if clip.suffix.lower() in ENDINGS else f"{clip.name if clip.is_dir() else clip.stem}.mp4"
 
 
-def tell_of(made: "VideoReport") -> None:
-    """Prints what became of a clip: faults to the errors, the rest in a line."""
+def print_outcome(made: "VideoReport") -> None:
+    """Prints the outcome of a clip: faults to standard error, and a line to standard output."""
     for fault in made.faults:
         report(fault)
     without = f"; without {', '.join(made.passed_over)}" if made.passed_over else ""
@@ -137,8 +137,8 @@ def python_names(wishes: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def progress(clip: Path) -> Iterator[Any]:
-    """A bar with frames per second and the time left, on a terminal; and the function that moves it."""
+def progress_bar(clip: Path) -> Iterator[Any]:
+    """Shows, on a terminal, a bar with frames per second and the time left; yields the function that advances it."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -154,8 +154,8 @@ def progress(clip: Path) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(escape(clip.name), total=None, speed="")
 
-        def tell(done: int, total: int | None) -> None:
+        def advance(done: int, total: int | None) -> None:
             rate = bar.tasks[0].speed
             bar.update(task, completed=done, total=total, speed=f"{rate:.2f} frames/s" if rate else "")
 
-        yield tell
+        yield advance

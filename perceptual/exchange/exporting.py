@@ -1,7 +1,6 @@
 """Networks for other runtimes, each checked against ours before it is handed out."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +17,7 @@ from ..errors import ExportError, InputError, InvalidOption
 from ..files import write_atomically
 from ..inference.networks import StyleNetwork
 from ..inference.predictor import Predictor, load
+from ..locks import folder_of_work
 from ..options import StyleOptions
 from .formats import FORMATS
 from .portable import portable
@@ -25,6 +25,7 @@ from .portable import portable
 TOLERANCE = 1.0  # levels of 255
 # Of the pictures that the check compares: number, height and width. Odd and tiny ones too, as padding is inside.
 CHECKED = (1, 96, 128), (2, 61, 83), (1, 5, 7)
+WORK = ".perceptual-export-"  # folders of work begin with it
 TABLE = ".styles.json"  # in place of the file's ending
 
 
@@ -69,9 +70,8 @@ def export(
     several = len(predictor.styles) > 1 and options == StyleOptions()
     baked = None if several else baked_style(predictor, options)
     table = style_table(predictor) if several else {}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
-        made = Path(folder) / output.name
+    with folder_of_work(output.parent, WORK) as folder:
+        made = folder / output.name
         if table:
             beside(made).write_text(json.dumps(table, ensure_ascii=False))
         runtime: ModuleType = import_module(f".{format}", __package__)
@@ -81,7 +81,7 @@ def export(
         largest, mean = compare(predictor, baked, made, runtime)
         if not largest <= TOLERANCE:  # nor NaN
             raise ExportError(f"not written to {output}: its pictures differ from ours by {largest:.3g} levels of 255")
-        files = [*(each for each in Path(folder).iterdir() if each != made), made]
+        files = [*(each for each in folder.iterdir() if each != made), made]
         for file in files:
             write_atomically(output.with_name(file.name), file.read_bytes())
     return Exported(tuple(output.with_name(file.name) for file in files), largest, mean)

@@ -48,7 +48,7 @@ LAYOUTS = {
         "pytorch/examples, fast_neural_style", ("deconv1.conv2d", "deconv2.conv2d", "deconv3.conv2d")
     ),
     "gordicaleksa": Layout(
-        "gordicaleksa/pytorch-neural-style-johnson",
+        "gordicaleksa/pytorch-neural-style-transfer-johnson",
         ("up1.conv2d.conv2d", "up2.conv2d.conv2d", "up3.conv2d"),
         IMAGENET_MEAN,
         IMAGENET_STD,

@@ -12,16 +12,16 @@ from .run import Run
 
 def write(network: nn.Module, example: Mapping[str, Tensor], facts: Mapping[str, str], path: Path, half: bool) -> None:
     """Writes a portable network as ``path``, an .xml, and the .bin beside it; arguments as for :func:`.onnx.write`."""
-    openvino_core()  # before any import of openvino
+    core = openvino_core()  # before any import of openvino
     import openvino
 
     between = path.with_suffix(".onnx")
     onnx.write(network, example, {}, between, half)
-    model = openvino.convert_model(between)
-    between.unlink()
+    model = core.read_model(between)
     for name, value in facts.items():
         model.set_rt_info(value, ["perceptual", name])
     openvino.save_model(model, path, compress_to_fp16=half)
+    between.unlink()
 
 
 def load(path: Path) -> Run:

@@ -1,10 +1,10 @@
-"""Style transfer of images too large to run at once: band by band, with the exact result.
+"""Style transfer of images too large for one pass: band by band, with the exact result.
 
 Instance norm takes its statistics over the whole image, so no part can be run independently. For each norm layer in
 turn, the network is run up to it, band by band, to measure the mean and variance of its input; then the layer is
 fixed to them. The residual blocks' features, a sixteenth of the image's size, are kept for the whole image in half
 precision: 16 bytes per pixel of the image for the default network. Everything else is recomputed for each layer, about
-two and a half times the work of running the image at once.
+two and a half times the work of one pass.
 
 Estimating the statistics instead, from spread crops or a reduced image, changes the picture visibly: small errors add
 up along the residual blocks.
@@ -24,10 +24,10 @@ from .networks.norms import InstanceNorm, with_norms
 from .networks.padding import padded_size
 from .parts import Part, to_float
 
-REDUCTION = 4  # of the features that are kept; bands begin at multiples of it
-LEAST_ROWS = 16  # of a band, in pixels of the image
-# How far a row's result depends on its neighbours: 4 + 1 + 2 pixels of the image, then two of the features, then one
-# of the features, half of one, and the last convolution's four pixels. Rounded up to what bands can begin at.
+REDUCTION = 4  # factor by which the kept features are smaller than the image; bands begin at multiples of it
+LEAST_ROWS = 16  # minimum height of a band, in pixels of the image
+# Receptive fields, in rows: of the encoder 4 + 1 + 2 rows of the image; of a block two rows of features; of the decoder
+# one and a half rows of features and the last convolution's four of the image. Rounded up to where bands can begin.
 ENCODER_MARGIN, BLOCK_MARGIN, DECODER_MARGIN = 8, 2, 3
 
 
@@ -41,19 +41,19 @@ def run_in_bands(
     proceed: Callable[[], None] = lambda: None,
     bfloat16: bool = False,
 ) -> Iterator[Part]:
-    """Runs a network with instance norm, of padding ``layer``, on an image of any size.
+    """Runs a network with instance norm and padding ``layer`` on an image of any size.
 
     Args:
-        network: On the device.
+        network: The network, on the device.
         image: 1×3×H×W, floats in [0, 1] or bytes, on any device.
         style: 1×P, on the device.
-        pixels: Of a band; at least 16 rows are taken.
-        device: Where to compute; the features are kept there.
+        pixels: Size of a band, which has at least :data:`LEAST_ROWS` rows.
+        device: Device for computing, and for the features.
         proceed: Called before each band of each layer; an exception aborts the work.
         bfloat16: Whether autocast runs eligible operations in bfloat16; the statistics stay in float32.
 
     Yields:
-        Every band, from top to bottom; none before the statistics of the whole image are known.
+        Every band, from top to bottom; the first comes late, as the statistics of the whole image are measured before.
     """
     frozen = with_norms(network, FixedNorm).eval().requires_grad_(False)
     height, width = padded_size(image.shape[-2:], network.multiple, network.minimum_size)
@@ -94,7 +94,7 @@ def run_in_bands(
 
 
 class FixedNorm(InstanceNorm):
-    """An instance norm that normalizes every image by the same mean and variance, C each, which must be set."""
+    """An instance norm with a fixed mean and variance, C each, which must be set before it runs."""
 
     mean: Tensor
     variance: Tensor
@@ -110,13 +110,13 @@ class Stretch:
     """Consecutive layers of a network that are run band by band.
 
     Attributes:
-        layers: Of the network, with fixed norms.
-        style: That they are given, 1×P.
-        read: Rows of their input, from one to before another: 1×C×h×W.
-        height: Number of these rows.
-        rows: Of a band.
-        margin: Rows to be added above and below for the band to be exact.
-        autocast: In which the layers are run.
+        layers: The layers, with fixed norms.
+        style: The style, 1×P.
+        read: Returns rows ``top`` to ``bottom`` of their input, ``bottom`` excluded: 1×C×h×W.
+        height: Rows of the input.
+        rows: Rows of a band.
+        margin: Rows that are added above and below, so that the band is exact.
+        autocast: Context in which the layers run.
         proceed: Called before each band.
     """
 
@@ -157,7 +157,7 @@ class Stretch:
         raise ValueError("the norm is not among the layers")
 
     def run(self, function: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """Yields the first row of each band and a function's output for it, of any vertical scale."""
+        """Yields the first row of each band and a function's output for it, which may have another number of rows."""
         for top in range(0, self.height, self.rows):
             self.proceed()
             bottom = min(top + self.rows, self.height)
@@ -171,7 +171,7 @@ class Stretch:
 
 
 class Moments:
-    """Mean and variance of every channel over all that is added, in double precision."""
+    """Mean and variance of every channel over all added tensors, in double precision."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -188,7 +188,7 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        """As instance norm has it, with the count as divisor."""
+        """The biased variance, as instance norm uses it."""
         return self.deviations / self.count
 
 
@@ -201,7 +201,7 @@ class Reached(Exception):
 
 
 def replace_rows(features: Tensor, outputs: Iterator[tuple[int, Tensor]]) -> None:
-    """Overwrites features with new bands, each after the next, whose margin needs the old rows, is computed."""
+    """Overwrites features with new bands; each is written late, as the next band's margin needs the old rows."""
     waiting: tuple[int, Tensor] | None = None
     for output in outputs:
         if waiting:
@@ -212,12 +212,12 @@ def replace_rows(features: Tensor, outputs: Iterator[tuple[int, Tensor]]) -> Non
 
 
 def write_rows(features: Tensor, top: int, made: Tensor) -> None:
-    """Writes a band at its place."""
+    """Overwrites the rows from ``top``."""
     features[..., top : top + made.shape[2], :] = made
 
 
 def read_rows(image: Tensor, top: int, bottom: int, width: int, device: torch.device) -> Tensor:
-    """Rows of an image as floats; below and right of it its edge is repeated, as the network pads."""
+    """Rows of an image as floats; its bottom and right edges are repeated, as the network pads."""
     rows = torch.arange(top, bottom, device=image.device).clamp_max(image.shape[2] - 1)
     columns = torch.arange(width, device=image.device).clamp_max(image.shape[3] - 1)
     return to_float(image[..., rows[:, None], columns], device)

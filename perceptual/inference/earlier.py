@@ -10,7 +10,7 @@ from .networks.norms import InstanceNorm
 
 
 def in_todays_layout(network: ImageTransformationNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the names that a network gives them today; those of today's files as they are."""
+    """Tensors renamed to the names that a network has today; those of files of today's layout are not changed."""
     if not isinstance(network, StyleNetwork) or "styles" in tensors:
         return dict(tensors)
     blocks = len(network.blocks)

@@ -36,14 +36,14 @@ def build(engine: str, network: ImageTransformationNetwork, device: torch.device
     """Prepares a network's layers for an engine; the result replaces its ``transform``.
 
     Args:
-        engine: ``eager`` is PyTorch as it is, in float32; ``compile`` is ``torch.compile``, which takes up to a minute
-            at first; ``openvino`` is OpenVINO, on a CPU. ``auto`` is OpenVINO on a CPU if it is installed. Where that
-            or ``compile`` fails, it is PyTorch as it is, on a CPU in bfloat16 where that is quick.
+        engine: ``eager`` is plain PyTorch in float32; ``compile`` is ``torch.compile``, which takes up to a minute at
+            first; ``openvino`` is OpenVINO, on a CPU; ``auto`` is OpenVINO on a CPU if it is installed. If ``auto`` or
+            ``compile`` fails, plain PyTorch runs, on a CPU in bfloat16 if that is fast.
         network: In evaluation mode, on the device.
-        device: Where they run.
+        device: The device.
 
     Raises:
-        InvalidOption: No such engine; or OpenVINO is not installed, or asked for on a GPU.
+        InvalidOption: No such engine; or OpenVINO is not installed, or the device is a GPU.
     """
     if engine not in ENGINES:
         raise InvalidOption(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
@@ -59,7 +59,7 @@ def build(engine: str, network: ImageTransformationNetwork, device: torch.device
         try:
             return openvino(network)
         except Exception as error:
-            logger.warning("OpenVINO fails; running PyTorch as it is: %s", first_line(error))
+            logger.warning("OpenVINO fails; running plain PyTorch: %s", first_line(error))
     layers = network.transform
     if in_bfloat16(engine, device):
         return Checked(Eager(layers, device, bfloat16=True), layers)
@@ -73,11 +73,11 @@ def in_bfloat16(engine: str, device: torch.device) -> bool:
 
 
 class Eager:
-    """PyTorch as it is.
+    """Plain PyTorch.
 
     Args:
-        layers: On the device.
-        device: Its kind decides what autocast does.
+        layers: The layers, on the device.
+        device: The device, for autocast.
         bfloat16: Whether autocast runs eligible operations in bfloat16.
     """
 
@@ -89,18 +89,18 @@ class Eager:
     def __call__(self, x: Tensor, *style: Tensor) -> Tensor:
         """Runs a batch, N×C×H×W; the layout is the one in which PyTorch's convolutions are fastest."""
         x = x.contiguous(memory_format=torch.channels_last)
-        # Copies, as PyTorch compiles anew for tensors that were not made in inference mode.
+        # Cloned, as PyTorch compiles again for tensors that were not created in inference mode.
         style = tuple(each.clone() for each in style)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.layers(x, *style)
 
 
 class Checked:
-    """An engine of less range than float32, and float32 where its result is not finite.
+    """Runs an engine of lower range than float32, and float32 again if the result is not finite.
 
     Args:
-        engine: To be tried first, image by image.
-        layers: As they are.
+        engine: The engine, which runs image by image.
+        layers: The layers for float32.
     """
 
     def __init__(self, engine: Layers, layers: nn.Module) -> None:
@@ -119,7 +119,7 @@ class Checked:
 
 
 def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layers | None:
-    """Its layers compiled by PyTorch for all sizes; None, and a line in the log, if that fails or takes too long."""
+    """A network's layers compiled by PyTorch for all sizes; None, with a warning, if that fails or takes too long."""
     layers, half = network.transform, quick_in_bfloat16(device)
     engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=half)
     as_it_is = Eager(layers, device, bfloat16=half)
@@ -139,27 +139,26 @@ def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layer
     if thread.is_alive():
         failures.append(f"not done after {COMPILE_SECONDS} s")
     if failures:
-        logger.warning("torch.compile fails; running PyTorch as it is: %s", failures[0])
+        logger.warning("torch.compile fails; running plain PyTorch: %s", failures[0])
         return None
 
     def choose(x: Tensor, *style: Tensor) -> Tensor:
-        # Small images take milliseconds. For them PyTorch chooses other convolutions on a CPU, and would compile anew,
-        # which takes a minute.
+        # For small images PyTorch chooses other convolutions on a CPU, and would compile again, which takes a minute.
         return (as_it_is if x.numel() < example[0].numel() else engine)(x, *style)
 
     return Checked(choose, layers)
 
 
 def openvino(network: ImageTransformationNetwork) -> Layers:
-    """Its layers compiled by OpenVINO for all sizes and styles, on as many threads as PyTorch has."""
+    """A network's layers compiled by OpenVINO for all sizes and styles, on as many threads as PyTorch uses."""
     core = openvino_core()
     from openvino import convert_model
 
     layers, example = network.transform, network.example
     plain = with_norms(layers, OneImageNorm).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing is deprecated, and warns of what it makes constant
-        # Traced here: OpenVINO would have PyTorch check the trace too, which takes three times as long as all the rest.
+        warnings.simplefilter("ignore")  # tracing is deprecated, and warns about values that become constants
+        # Traced here, as OpenVINO would let PyTorch check the trace, which takes three times as long as all the rest.
         traced = torch.jit.trace(plain, example, check_trace=False)
         model = convert_model(
             traced, example_input=example, input=[[1, 3, -1, -1], *([*each.shape] for each in example[1:])]
@@ -168,12 +167,12 @@ def openvino(network: ImageTransformationNetwork) -> Layers:
         "INFERENCE_PRECISION_HINT": "bf16" if quick_in_bfloat16(torch.device("cpu")) else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
-        "CPU_RUNTIME_CACHE_CAPACITY": "0",  # it would keep what it prepared for every size of picture that ever came
+        "CPU_RUNTIME_CACHE_CAPACITY": "0",  # the cache would grow with every new size of picture
     }
     engine = core.compile_model(model, "CPU", settings)
 
     def run(*inputs: Tensor) -> Tensor:
-        # A request of its own for each call: they may come from several threads, and it frees its memory.
+        # One request object for each call: calls may come from several threads, and its memory is freed.
         request = engine.create_infer_request()
         return torch.from_numpy(request.infer([each.contiguous().numpy() for each in inputs], share_inputs=True)[0])
 
@@ -182,12 +181,12 @@ def openvino(network: ImageTransformationNetwork) -> Layers:
 
 @cache
 def openvino_core() -> Any:
-    """OpenVINO, once for the whole process.
+    """OpenVINO's ``Core``, one for the whole process.
 
-    Each ``Core`` sets aside a stack for signals, and unmaps it when it ends, though a later one may have noted it as
-    the stack to go back to: the next signal would then kill the process.
+    Each ``Core`` installs an alternative signal stack, and unmaps it when it is destroyed. A later ``Core`` may restore
+    that stack, and the next signal would then kill the process.
     """
-    # Otherwise the import alone sends telemetry to Google Analytics; OpenVINO works without the package.
+    # The import would send telemetry to Google Analytics; OpenVINO works without this package.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     from openvino import Core
 
@@ -195,7 +194,7 @@ def openvino_core() -> Any:
 
 
 class OneImageNorm(InstanceNorm):
-    """An instance norm of one image, as OpenVINO runs it fastest."""
+    """An instance norm for one image, in the form that OpenVINO runs fastest."""
 
     one: Tensor
 
@@ -206,8 +205,8 @@ class OneImageNorm(InstanceNorm):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Maps 1×C×H×W to the same shape, by a style 1×P."""
         scale, shift = self.parameters_of(style)
-        # OpenVINO computes in the layout that most inputs of an operation have. Convolutions by 1 give scale and shift
-        # the layout of x, which would otherwise be copied to theirs and back: half as long again for all layers.
+        # OpenVINO computes in the layout of most inputs of an operation. Convolutions by 1 give scale and shift the
+        # layout of x. Otherwise x would be copied to their layout and back, and all layers take half as long again.
         scale, shift = (F.conv2d(each[..., None, None], self.one, groups=self.features) for each in (scale, shift))
         return F.instance_norm(x, eps=self.eps) * scale + shift
 

@@ -1,4 +1,4 @@
-"""What follows the network: colours and strength of style, histogram matching of super-resolution, and bytes."""
+"""Steps after the network: ``strength`` and ``keep_colors``, histogram matching, alpha's enlargement, and bytes."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def steer(originals: Tensor, styled: Tensor, options: Sequence[StyleOptions]) ->
     Args:
         originals: The photos.
         styled: The network's outputs.
-        options: Of each photo.
+        options: The options for each photo.
     """
     return torch.stack([steer_one(*each) for each in zip(originals, styled, options, strict=True)])
 
@@ -25,13 +25,13 @@ def steer(originals: Tensor, styled: Tensor, options: Sequence[StyleOptions]) ->
 def steer_one(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor:
     """:func:`steer` for one image, 3×H×W."""
     if options.keep_colors:
-        # In YCbCr the chroma planes are differences to the luma, so exchanging the luma is adding its difference.
+        # In YCbCr the chroma planes are differences to the luma, so to replace the luma is to add its difference.
         styled = original + luma((styled - original)[None])[0]
     return to_bytes(torch.lerp(original, styled.clamp(0, 1), options.strength))
 
 
 def match_channels(output: Tensor, original: Tensor, *, low_frequencies: bool) -> Tensor:
-    """Histogram matching of bytes, 3×H×W; channel by channel, as it takes several times their memory."""
+    """Histogram matching of bytes, 3×H×W, channel by channel, as it needs several times their memory."""
     matched = (
         histogram.match(channel[None, None], reference[None, None], low_frequencies=low_frequencies)
         for channel, reference in zip(output, original, strict=True)

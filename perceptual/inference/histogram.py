@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 256  # of a channel, as in the files that images come from and go to
-AT_ONCE = 2**20  # pixels of a channel; their levels as indices take much more memory than themselves
+CHUNK = 2**20  # pixels of a channel in one step; their levels as indices take much more memory than the pixels
 
 
 def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) -> Tensor:
@@ -16,8 +16,8 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
     Args:
         images: Float in [0, 1] or bytes, N×C×H×W.
         references: The same, N×C×H′×W′ of any size, on the same device.
-        low_frequencies: Match the images reduced to the references' size and add the difference, enlarged: colours
-            shift as a whole, and detail, which a small reference knows nothing of, stays as it is.
+        low_frequencies: Match the images reduced to the references' size, and add the enlarged difference. So colours
+            shift as a whole, and detail, which a small reference does not have, is kept.
 
     Returns:
         N×C×H×W of the images' type. At multiples of 1/255 it is what ``skimage.exposure.match_histograms`` gives;
@@ -33,7 +33,7 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
     table = lookup_table(quantiles(images), quantiles(references))
     pixels = images.flatten(2)
     matched = torch.empty_like(pixels)
-    for source, target in zip(pixels.split(AT_ONCE, dim=2), matched.split(AT_ONCE, dim=2), strict=True):
+    for source, target in zip(pixels.split(CHUNK, dim=2), matched.split(CHUNK, dim=2), strict=True):
         target.copy_(look_up(table, source))
     return matched.view_as(images)
 
@@ -56,7 +56,7 @@ def quantiles(images: Tensor) -> Tensor:
     pixels = images.flatten(2)
     channel = torch.arange(n * c, device=images.device).view(n, c, 1)
     counts = torch.zeros(n * c * LEVELS, dtype=torch.long, device=images.device)
-    for each in pixels.split(AT_ONCE, dim=2):
+    for each in pixels.split(CHUNK, dim=2):
         levels = each if each.dtype == torch.uint8 else (each.clamp(0, 1) * (LEVELS - 1)).round().long()
         counts += torch.bincount((channel * LEVELS + levels).flatten(), minlength=n * c * LEVELS)
     return counts.view(n, c, LEVELS).cumsum(2).double() / pixels.shape[2]

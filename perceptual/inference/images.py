@@ -1,7 +1,7 @@
-"""Pictures in and out: encoded bytes to 8-bit sRGB tensors and back.
+"""Decodes image files to 8-bit sRGB tensors, and encodes them again.
 
-All kinds of pixels (palette, CMYK, 16 bits, colour profiles, EXIF orientation) are converted to one form, a
-:class:`Picture`, so that the rest of the package does not depend on the file.
+All kinds of pixels (palette, CMYK, 16 bits, colour profiles, EXIF orientation) become one form, a :class:`Picture`, so
+that the rest of the package does not depend on the file's format.
 """
 
 from dataclasses import dataclass, field, replace
@@ -41,7 +41,7 @@ __all__ = [
     "to_tensor",
 ]
 
-SHOWN = [0] + [255] * 255  # what of alpha is not all transparent, for Image.point
+SHOWN = [0] + [255] * 255  # table for Image.point: 0 where alpha is 0, else 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,8 @@ class Picture:
 
     Attributes:
         rgb: uint8, 3×H×W.
-        alpha: Opacity, uint8, 1×H×W; None where the file had none.
-        metadata: The file's metadata, of which density and dates are written into results.
+        alpha: Opacity, uint8, 1×H×W; None if the file had none.
+        metadata: The file's metadata; density and dates are written to results.
     """
 
     rgb: Tensor
@@ -77,7 +77,7 @@ class Picture:
         return replace(self, rgb=to_tensor(spread_colors(self.to_pil())))
 
     def to_pil(self) -> Image.Image:
-        """The same as a PIL image, RGB or RGBA."""
+        """The picture as a PIL image, RGB or RGBA."""
         planes = self.rgb if self.alpha is None else torch.cat([self.rgb, self.alpha])
         return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
 
@@ -86,7 +86,7 @@ def read(path: str | Path) -> bytes:
     """The content of an image file.
 
     Raises:
-        InvalidImage: It is missing, a folder, or not allowed to be read.
+        InvalidImage: It is missing, a folder, or cannot be read.
     """
     try:
         return Path(path).read_bytes()
@@ -95,9 +95,10 @@ def read(path: str | Path) -> bytes:
 
 
 def load(path: str | Path, *, scale: int = 1) -> "Picture":
-    """Reads and decodes an image file, that will be enlarged so many times. Raises as :func:`read` and :func:`decode`.
+    """Reads and decodes an image file, which will be enlarged ``scale`` times.
 
-    The error names the file.
+    Raises:
+        InputError: As :func:`read` and :func:`decode`; the message names the file.
     """
     content = read(path)
     try:
@@ -118,25 +119,25 @@ def decode(
     Args:
         data: The file's content.
         max_pixels: Limit of width × height, checked before pixels are decoded.
-        scale: How many times larger the result of super-resolution will be; the limit is then the result's too.
-        format: The format that the result will have, whose longest side is then a limit too.
-        max_size: The longest side to which the picture will be reduced before that, if it is larger.
+        scale: Factor of enlargement; the limit holds for the result too.
+        format: Format of the result, whose longest side is then a limit too.
+        max_size: Longest side to which the picture will be reduced before enlargement, if it is larger.
 
     Raises:
         InvalidImage: Not an image, or a truncated or damaged one.
         UnsupportedFormat: An image of another format.
-        ImageTooLarge: It, or what becomes of it, is over a limit.
+        ImageTooLarge: The picture or its result is over a limit.
     """
     return from_pixels(decoding.decode(data, Limits(max_pixels, scale, format, max_size)))
 
 
 def from_pixels(pixels: Pixels) -> Picture:
-    """Arrays as a picture."""
+    """Converts decoded arrays to a picture."""
     return Picture(to_tensor(pixels.rgb), None if pixels.alpha is None else to_tensor(pixels.alpha), pixels.metadata)
 
 
 def from_pil(image: Image.Image) -> Picture:
-    """Brings a PIL image of any mode into the one form: upright, sRGB, 8 bits, alpha apart.
+    """Converts a PIL image of any mode to a picture: upright, sRGB, 8 bits, alpha apart.
 
     Raises:
         InvalidImage: It is empty, or its file turns out to be truncated or damaged.
@@ -151,7 +152,7 @@ def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation of a loaded image, 1 to 8; 1 if its EXIF block is damaged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # whatever Pillow raises; no reason to refuse the picture
+    except Exception:  # whatever Pillow raises: a damaged EXIF block is no reason to refuse the picture
         return 1
 
 
@@ -198,11 +199,14 @@ def shrink(picture: Picture, max_size: int | None) -> Picture:
 
 
 def spread_colors(image: Image.Image) -> Image.Image:
-    """RGBA, whose alpha is lost, as RGB: with the mean colours of ever wider surroundings where alpha is 0."""
+    """Converts RGBA to RGB; pixels with alpha 0 get the mean colour of visible pixels around them.
+
+    The image is reduced by 2 again and again, so that the surroundings get wider until they have visible pixels.
+    """
     rgb, shown = image.convert("RGB"), image.getchannel("A").point(SHOWN)
     if not shown.histogram()[0] or max(image.size) == 1:
         return rgb
-    image.putalpha(shown)  # however faint: 8 bits weighted by little would lose the colour
+    image.putalpha(shown)  # faint pixels count in full, as 8 bits times a small alpha would lose their colour
     wide = spread_colors(image.convert("RGBa").reduce(2).convert("RGBA"))
     return Image.composite(rgb, wide.resize(image.size, Image.Resampling.BILINEAR), shown)
 

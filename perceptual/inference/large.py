@@ -1,8 +1,8 @@
-"""Large photos in a style: painted at a size at which strokes show, then enlarged to their own size.
+"""Stylizes large photos at a size at which strokes are visible, then enlarges the result to the photo's size.
 
 Strokes have a size in pixels, that of the training. On a photo of many megapixels they are so small that the result
-looks like the photo, recoloured, with fine noise. And beyond four megapixels a network runs in bands, several times as
-slowly per pixel: painting a smaller photo and enlarging it by super-resolution takes less time.
+looks like the photo, recoloured, with fine noise. Also, above four megapixels a network runs in bands, which takes
+several times as long per pixel; stylizing a smaller photo and enlarging it by super-resolution takes less time.
 """
 
 import math
@@ -18,12 +18,12 @@ from .images import Picture
 from .predictor import Predictor
 
 LARGE = 2048**2  # pixels; more are painted smaller
-PAINTED = 1_500_000  # pixels, at which strokes show; more where the upscaler would not reach the photo's size
-ROWS = 512  # of a picture, of which floats are made at once
+PAINTED = 1_500_000  # pixels of the photo that is stylized; more if the upscaler would not reach the photo's size
+ROWS = 512  # rows of a picture that are converted to floats in one step
 
 
 def is_large(picture: Picture) -> bool:
-    """Whether strokes would be lost on a picture."""
+    """Whether a picture is so large that strokes would not be visible."""
     return math.prod(picture.rgb.shape[1:]) > LARGE
 
 
@@ -31,9 +31,9 @@ def stylize_large(predictor: Predictor, upscaler: Predictor, photo: Picture, opt
     """Stylizes a large photo, with all options applied at its own size.
 
     Args:
-        predictor: Of the style.
-        upscaler: A network of super-resolution.
-        photo: Reduced to ``max_size`` already.
+        predictor: A style network.
+        upscaler: A super-resolution network.
+        photo: The photo, already reduced to ``max_size``.
         options: As for :meth:`.predictor.Predictor.stylize_pictures`.
 
     Returns:
@@ -43,8 +43,8 @@ def stylize_large(predictor: Predictor, upscaler: Predictor, photo: Picture, opt
         InputError: As :meth:`.predictor.Predictor.stylize_pictures`.
     """
     small = images.shrink(photo, painted_side(photo, upscaler.network.scale))
-    alone = replace(options, strength=1.0, keep_colors=False, max_size=None)  # what is steered by the photo comes last
-    (painted,) = predictor.stylize_pictures([small], [alone])
+    plain = replace(options, strength=1.0, keep_colors=False, max_size=None)  # these need the full photo: steered()
+    (painted,) = predictor.stylize_pictures([small], [plain])
     (large,) = upscaler.upscale_pictures([replace(painted, alpha=None)], [UpscaleOptions(tile=options.tile)])
     return replace(photo, rgb=steered(photo, fitted(large, photo), options))
 
@@ -56,12 +56,12 @@ def painted_side(photo: Picture, scale: int) -> int:
 
 
 def fitted(large: Picture, photo: Picture) -> Picture:
-    """A picture in a photo's size, of which it has a little more."""
+    """A picture, which is slightly larger than a photo, reduced to the photo's size."""
     height, width = photo.rgb.shape[1:]
     return images.from_pil(large.to_pil().resize((width, height), Image.Resampling.LANCZOS))
 
 
 def steered(photo: Picture, styled: Picture, options: StyleOptions) -> torch.Tensor:
-    """The style's part and the photo's, as the options say: bytes, 3×H×W."""
+    """Applies ``strength`` and ``keep_colors``; returns bytes, 3×H×W."""
     strips = zip(photo.rgb.split(ROWS, dim=1), styled.rgb.split(ROWS, dim=1), strict=True)
     return torch.cat([steer_one(each.float() / 255, style.float() / 255, options) for each, style in strips], dim=1)

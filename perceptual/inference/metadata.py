@@ -1,4 +1,4 @@
-"""Metadata of weight files, and where weight files are. Imports no torch.
+"""Finds weight files, and reads their metadata, without importing torch.
 
 Weight files are safetensors, whose metadata has four strings: ``format`` (this layout's name), ``task`` (one of
 :data:`TASKS`), ``config`` (the network's constructor arguments as JSON) and ``provenance`` (JSON: recipe, iterations,
@@ -21,7 +21,7 @@ FORMAT = "torchserve-perceptual/1"
 LEARNED = "learned-style"
 TASKS = ("style", "super-resolution", LEARNED)
 FACTS = ("name", "title", "artist", "year", "licence")  # of a style
-OWN = Path("networks")  # where trainings write, in the current folder
+OWN = Path("networks")  # the folder of the user's networks, to which trainings write
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -35,13 +35,13 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file at a path, or of a name as in :func:`named_weights`.
+    """The file at a path, or of a name in :func:`named_weights`.
 
     Raises:
-        WeightsError: Neither a file nor such a name; the message lists the names.
+        WeightsError: There is no such file or name; the message lists the names.
     """
     path = Path(name_or_path)
-    with suppress(OSError):  # a folder that may not be looked into, as the current one of another user
+    with suppress(OSError):  # a folder without permission, such as the current folder of another user
         if path.is_file():
             return path
     named = named_weights()
@@ -52,7 +52,7 @@ def find_weights(name_or_path: str | Path) -> Path:
 
 
 def known_names() -> str:
-    """The names of all networks, as a message lists them."""
+    """The names of all networks, for a message."""
     own = ", ".join(own_weights())
     return f"those that ship: {', '.join(shipped_weights()) or 'none'}" + (f"; in {OWN}/: {own}" if own else "")
 
@@ -72,7 +72,7 @@ def find_distinct(models: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def named_weights() -> dict[str, Path]:
-    """Names and files of all networks: those that ship and, before them if names are the same, one's own."""
+    """Names and files of all networks; of the same name, the user's own goes before one that ships."""
     return shipped_weights() | own_weights()
 
 
@@ -80,7 +80,7 @@ def shipped_weights() -> dict[str, Path]:
     """Names and files of the networks that ship with this package, in alphabetical order."""
     try:
         models = import_module("perceptual_models")  # the folder models/, under its installed name
-    except ModuleNotFoundError:  # in an archive
+    except ModuleNotFoundError:  # code in an archive has no such package
         return {}
     return {name: Path(folder, f"{name}.safetensors") for folder in models.__path__ for name in models.NETWORKS}
 
@@ -90,8 +90,8 @@ def own_weights() -> dict[str, Path]:
     return {file.stem: file for file in sorted(OWN.glob("*.safetensors"))}
 
 
-def styles_told(file: str | Path) -> list[dict[str, Any]]:
-    """What is known of a network's styles: ``name`` and, where known, ``title``, ``artist``, ``year`` and ``licence``.
+def styles_in(file: str | Path) -> list[dict[str, Any]]:
+    """The styles of a weights file: ``name`` and, if known, ``title``, ``artist``, ``year`` and ``licence``.
 
     Raises:
         WeightsError: As :func:`read_metadata`.
@@ -102,21 +102,27 @@ def styles_told(file: str | Path) -> list[dict[str, Any]]:
 
 
 def facts_of_styles(metadata: Mapping[str, Any], name: str, painting: Mapping[str, Any] = {}) -> list[dict[str, Any]]:
-    """As :func:`styles_told`, of metadata; a network of one style gives it a name, and may be told its painting."""
-    told = metadata["provenance"]
-    known = told.get("styles") or [{**painting, **told, "name": name}]
+    """The styles in metadata, as :func:`styles_in`.
+
+    Args:
+        metadata: From :func:`read_metadata`.
+        name: The style's name, in a network of one style.
+        painting: Facts about its painting, in a network of one style.
+    """
+    provenance = metadata["provenance"]
+    known = provenance.get("styles") or [{**painting, **provenance, "name": name}]
     return [{fact: each[fact] for fact in FACTS if each.get(fact)} for each in known]
 
 
 def painting_of(file: Path) -> dict[str, Any]:
-    """What this package knows of the painting of a network that ships; nothing of others."""
+    """Facts about the painting of a network that ships; empty for other networks."""
     if shipped_weights().get(file.stem) != file:
         return {}
     return dict(import_module("perceptual_models").PAINTINGS.get(file.stem, {}))
 
 
 def open_weights(path: str | Path, framework: str = "np") -> Any:
-    """A safetensors file opened for reading: only its header is read now."""
+    """Opens a safetensors file; only its header is read. Raises WeightsError."""
     try:
         return safe_open(path, framework=framework)
     except FileNotFoundError as error:
@@ -126,7 +132,7 @@ def open_weights(path: str | Path, framework: str = "np") -> Any:
 
 
 def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """Checks and decodes the metadata strings of a weight file."""
+    """Checks and decodes the metadata strings of a weight file. Raises WeightsError."""
     metadata = metadata or {}
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")

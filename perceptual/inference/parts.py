@@ -13,7 +13,7 @@ class Part(NamedTuple):
     """A part of an image and the network's output for it.
 
     Attributes:
-        place: Where the part lies in the whole result.
+        place: The part's position in the whole result.
         originals: The part of the input, N×3×h×w in [0, 1].
         outputs: The network's outputs, N×3×(scale·h)×(scale·w), floats, on the same device.
     """
@@ -27,7 +27,7 @@ Network = Callable[[Tensor], Tensor]  # of images N×3×H×W in [0, 1]
 
 
 def whole(network: Network, images: Tensor) -> Part:
-    """Runs a network on images N×3×H×W in [0, 1], all at once."""
+    """Runs a network on images N×3×H×W in [0, 1], in one pass."""
     everything = slice(None)
     return Part((everything,) * 4, images, network(images))
 

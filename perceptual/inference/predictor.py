@@ -1,4 +1,4 @@
-"""A trained network, ready to use: tensors in, tensors out; or pictures in, pictures out."""
+"""The predictor: runs a trained network on tensors or on pictures."""
 
 import math
 from collections import defaultdict
@@ -25,7 +25,7 @@ from .parts import Part, to_float, whole
 from .tiles import run_in_tiles
 from .weights import load_network
 
-LEAST_TILE = 128  # side, in pixels; below, lack of memory has another cause than the picture's size
+LEAST_TILE = 128  # side, in pixels; if memory does not hold such a tile, a smaller one would not help
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -57,12 +57,12 @@ def load(
     """Loads a trained network.
 
     Args:
-        name_or_path: A weights file, or a network's name: of one in ``networks/``, or of one that ships, such as
-            ``starry_night``; of a learned style, the trunk is looked for beside the file and there.
+        name_or_path: A weights file, or the name of a network in ``networks/`` or of one that ships, such as
+            ``starry_night``. For a learned style, its trunk must be in the same folder or among these.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
         engine: How the network is run, as for :func:`perceptual.inference.engines.build`; ``auto`` is the fastest
             that is safe.
-        styles: Files of styles learned on this network, to be added to those it has.
+        styles: Files of styles learned on this network, which are added to those it has.
 
     Raises:
         WeightsError: No such file or name, the file is damaged, or a learned style is of another trunk.
@@ -80,7 +80,7 @@ class Observer:
         return nullcontext()
 
     def tile(self) -> None:
-        """Called after each part of the result, or the whole, if it is not divided."""
+        """Called after each part of the result, or after the whole if it is not divided."""
 
     def proceed(self) -> None:
         """Called before each part of the work; an exception aborts it."""
@@ -90,7 +90,7 @@ UNOBSERVED = Observer()
 
 
 class Predictor:
-    """A network on a device. Calls are independent of each other.
+    """A network on a device. It has no state: calls are independent of each other.
 
     Args:
         network: In ``eval`` mode; moved to the device.
@@ -130,7 +130,7 @@ class Predictor:
             batch: The images.
             style: For all of them, as in :meth:`stylize`.
             stroke: As in :meth:`stylize`.
-            tile: Side of the square processed at once, in pixels of the result; by default the network's.
+            tile: Side of the largest square that is run in one pass, in pixels of the result; by default the network's.
 
         Returns:
             Images of the same type on the same device; of super-resolution, larger by ``network.scale``.
@@ -144,7 +144,7 @@ class Predictor:
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
         wishes = parse(StyleOptions, given(style=style, stroke=stroke))
         result = self.empty_result(batch)
-        count = self.at_once(batch.shape[-2:], tile)
+        count = self.batch_size(batch.shape[-2:], tile)
         for part, results in zip(batch.float().split(count), result.split(count), strict=True):
             styles = self.conditions([wishes] * len(part))
             for place, _, outputs in self.run(part, styles, tile, UNOBSERVED):
@@ -293,17 +293,17 @@ class Predictor:
     def batches(
         self, pictures: Sequence[Picture], options: Sequence[PictureOptions]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Groups pictures into batches that run at once: their indices, and their pixels on the device."""
+        """Groups pictures of one size and tile into batches: their indices, and their pixels on the device."""
         groups = defaultdict(list)
         for index, (picture, wish) in enumerate(zip(pictures, options, strict=True)):
             groups[picture.rgb.shape[-2:], wish.tile].append(index)
         for (size, tile), indices in groups.items():
-            count = self.at_once(size, tile)
+            count = self.batch_size(size, tile)
             for part in (indices[place : place + count] for place in range(0, len(indices), count)):
                 images = [pictures[i].rgb.to(self.device) for i in part]
                 yield part, images[0][None] if len(images) == 1 else torch.stack(images)
 
-    def at_once(self, size: Sequence[int], tile: int | None) -> int:
+    def batch_size(self, size: Sequence[int], tile: int | None) -> int:
         """Batch size for images of a size; 1 for large ones, which are then run in parts."""
         return max(1, (tile or self.network.tile) ** 2 // (math.prod(size) * self.network.scale**2))
 
@@ -316,7 +316,7 @@ class Predictor:
         """Runs the network on images of one size; in parts if they are large, in smaller parts if memory runs out.
 
         Args:
-            images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most what :meth:`at_once` allows.
+            images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most :meth:`batch_size`.
             styles: N×P on the device, or None for a network without.
             tile: As for :meth:`__call__`.
             observer: Notified of every part.
@@ -327,7 +327,7 @@ class Predictor:
         Raises:
             torch.OutOfMemoryError: A GPU's memory does not even hold a small tile.
         """
-        side = (tile or self.network.tile) // 4 * 4  # the style network's strides ask for it
+        side = (tile or self.network.tile) // 4 * 4  # a multiple of 4, for the style network's strides
         while True:
             try:
                 for part in self.run_in_parts(images, styles, side, observer.proceed):
@@ -337,7 +337,7 @@ class Predictor:
             except torch.OutOfMemoryError:
                 if side <= LEAST_TILE:
                     raise
-            side = side // 8 * 4  # half, and still where the strides of a network of style fall
+            side = side // 8 * 4  # half, and still a multiple of 4
             torch.cuda.empty_cache()
 
     def run_in_parts(
@@ -356,7 +356,7 @@ class Predictor:
         if network.reach is not None:
             yield from run_in_tiles(function, images, side // scale, network.reach, scale, self.device)
         elif isinstance(network, StyleNetwork) and styles is not None and count * height * width > side**2:
-            # Besides the band, the features of the whole image are kept.
+            # Bands are smaller than tiles, as the features of the whole image are kept besides.
             for i in (slice(i, i + 1) for i in range(count)):
                 bands = run_in_bands(
                     network,
@@ -395,7 +395,7 @@ def style_names(network: ImageTransformationNetwork, metadata: Mapping[str, Any]
 
 
 def open_picture(photo: str | Path | bytes | Image.Image, scale: int = 1) -> Picture:
-    """Decodes a path, an encoded image, or a PIL image, that will be enlarged so many times."""
+    """Decodes a path, an encoded image, or a PIL image, which will be enlarged ``scale`` times."""
     if isinstance(photo, Image.Image):
         images.refuse_empty(*photo.size)
         images.check_size(*photo.size, images.MAX_PIXELS, scale)

@@ -35,5 +35,5 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], gap: int = 6) -> Image.Image:
 
 
 def in_rows(tiles: Sequence[Tile]) -> list[Sequence[Tile]]:
-    """Parts pictures into rows of four."""
+    """Divides pictures into rows of four."""
     return [tiles[i : i + 4] for i in range(0, len(tiles), 4)]

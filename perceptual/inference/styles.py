@@ -1,7 +1,8 @@
-"""Styles learned on a finished trunk: files of their own, and networks of a trunk and such styles. Imports no torch.
+"""Learned styles: their files, and networks made of a trunk and such styles. Imports no torch.
 
-A trunk is a network of style with all but its table of styles; its digest says which, so that styles which come or go
-do not change it. A style file holds one row of such a table, S×P in half precision, and the trunk's digest.
+A trunk is a style network without its table of styles. It is identified by a digest of its tensors, which does not
+change when styles are added or removed. A style file holds one row of the table, S×P in half precision for S sizes of
+strokes, and the digest of its trunk.
 """
 
 import hashlib
@@ -31,12 +32,12 @@ class Weights(NamedTuple):
 
     @property
     def is_trunk(self) -> bool:
-        """Whether styles can be learned on it."""
+        """Whether it has a table of styles, so that styles can be learned on it."""
         return TABLE in self.tensors and self.tensors[TABLE].ndim == 3 and self.tensors[TABLE].size > 0
 
     @property
     def trunk(self) -> str:
-        """The digest of the trunk that it is, or that it is a style of."""
+        """The digest of its trunk; for a learned style, of the trunk it was learned on."""
         return str(self.metadata["config"]["trunk"]) if is_learned(self.metadata) else trunk_digest(self.tensors)
 
     def encode(self) -> bytes:
@@ -48,7 +49,7 @@ class Weights(NamedTuple):
 
 
 def is_learned(metadata: Mapping[str, Any]) -> bool:
-    """Whether a weight file is that of a learned style, by its metadata."""
+    """Whether metadata are those of a learned style."""
     return bool(metadata["task"] == LEARNED)
 
 
@@ -60,7 +61,7 @@ def read_weights(path: str | Path) -> Weights:
 
 
 def decode_weights(what: str, content: bytes) -> Weights:
-    """As :func:`read_weights`, of a file's content; ``what`` names it in errors."""
+    """As :func:`read_weights`, from a file's content; ``what`` names the file in errors."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -73,7 +74,7 @@ def decode_weights(what: str, content: bytes) -> Weights:
 
 
 def trunk_digest(tensors: Mapping[str, "np.ndarray[Any, Any]"]) -> str:
-    """SHA-256 of a network's tensors as they are stored, but for its styles."""
+    """SHA-256 of a network's tensors as they are stored, without its styles."""
     digest = hashlib.sha256()
     for name in sorted(tensors.keys() - {TABLE}):
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode() + tensors[name].tobytes())
@@ -84,10 +85,10 @@ def save_style(path: str | Path, numbers: "np.ndarray[Any, Any]", trunk: str, pr
     """Writes a style file, atomically.
 
     Args:
-        path: The file; the style has its name.
-        numbers: Scales and shifts, S×P.
-        trunk: The digest of the trunk that they are for.
-        provenance: Where they come from.
+        path: The file; its name is the style's name.
+        numbers: Scales and shifts of all norms, S×P.
+        trunk: The digest of the trunk.
+        provenance: The provenance, for the metadata.
 
     Raises:
         WeightsError: A number is not finite in half precision.
@@ -103,7 +104,7 @@ def save_style(path: str | Path, numbers: "np.ndarray[Any, Any]", trunk: str, pr
 
 
 def read_style(path: str | Path) -> Weights:
-    """A style file's content, S×P finite numbers. Raises WeightsError if it is none, or damaged."""
+    """The content of a style file, S×P finite numbers. Raises WeightsError if it is another file, or damaged."""
     import numpy as np
 
     style = read_weights(path)
@@ -118,7 +119,7 @@ def read_style(path: str | Path) -> Weights:
 
 
 def read_trunk(path: str | Path) -> Weights:
-    """The content of a network on which styles can be learned. Raises WeightsError if it is none."""
+    """The content of a trunk's file. Raises WeightsError if styles cannot be learned on it."""
     trunk = read_weights(path)
     if not trunk.is_trunk:
         raise WeightsError(
@@ -129,21 +130,21 @@ def read_trunk(path: str | Path) -> Weights:
 
 
 def with_styles(what: str | Path, trunk: Weights, styles: Iterable[str | Path]) -> Weights:
-    """A trunk with styles added, each named as its file; those that it has stay as they are.
+    """A trunk with styles added to those that it has; each is named after its file.
 
     Args:
-        what: The trunk's file; its style has the file's name, if it has one.
+        what: The trunk's file, after which a single style of the trunk is named.
         trunk: Its content.
         styles: Style files.
 
     Raises:
-        WeightsError: One is damaged, of another trunk, or named as another style.
+        WeightsError: One is damaged, of another trunk, or has the name of another style.
         InputError: A name cannot be served.
     """
     import numpy as np
 
-    told = trunk.metadata["provenance"]
-    known = list(told.get("styles") or [{"name": Path(what).stem}])
+    provenance = trunk.metadata["provenance"]
+    known = list(provenance.get("styles") or [{"name": Path(what).stem}])
     rows = [trunk.tensors[TABLE]]
     for file in map(Path, styles):
         rows.append(fitting_row(file, what, trunk))
@@ -155,14 +156,14 @@ def with_styles(what: str | Path, trunk: Weights, styles: Iterable[str | Path]) 
         {
             **trunk.metadata,
             "config": trunk.metadata["config"] | {"styles": len(table)},
-            "provenance": told | {"styles": known},
+            "provenance": provenance | {"styles": known},
         },
         trunk.tensors | {TABLE: table},
     )
 
 
 def alone(file: Path) -> Weights:
-    """The network of one learned style, on the trunk that :func:`find_trunk` finds. Raises as :func:`with_styles`."""
+    """A network of one learned style alone, on the trunk from :func:`find_trunk`. Raises as :func:`with_styles`."""
     path = find_trunk(file)
     trunk = read_trunk(path)
     row = fitting_row(file, path, trunk)
@@ -171,7 +172,7 @@ def alone(file: Path) -> Weights:
 
 
 def fitting_row(file: Path, what: str | Path, trunk: Weights) -> "np.ndarray[Any, Any]":
-    """The numbers of a style file, 1×S×P, if they are for a trunk. Raises WeightsError."""
+    """The numbers of a style file, 1×S×P. Raises WeightsError if they do not fit the trunk."""
     style = read_style(file)
     if style.trunk != trunk.trunk:
         raise WeightsError(
@@ -185,13 +186,13 @@ def fitting_row(file: Path, what: str | Path, trunk: Weights) -> "np.ndarray[Any
 
 
 def facts_of(file: Path) -> dict[str, Any]:
-    """A style file's description of its style, under the file's name. Raises InputError if it cannot be served."""
+    """The facts about a learned style, named after its file. Raises InputError if the name cannot be served."""
     checked_name(file.stem, f"{file}: rename the file")
     return {**read_metadata(file)["provenance"], "name": file.stem}
 
 
 def find_trunk(style: str | Path) -> Path:
-    """The trunk of a style file: beside it, or among the named networks. Raises WeightsError if it is not there."""
+    """The trunk of a style file: in the same folder, or a named network. Raises WeightsError if there is none."""
     digest = read_style(style).trunk
     for file in [*sorted(Path(style).parent.glob("*.safetensors")), *named_weights().values()]:
         with suppress(WeightsError):
@@ -205,10 +206,10 @@ def find_trunk(style: str | Path) -> Path:
 
 
 def assemble(path: str | Path, styles: Sequence[str | Path] = ()) -> Weights:
-    """The network of a file: itself, with style files added; or, of a style file, its trunk with that style alone.
+    """The network of a weights file, with ``styles`` added; for a style file, its trunk with that style alone.
 
     Raises:
-        WeightsError: As :func:`with_styles` and :func:`find_trunk`, or styles are to be added to a style.
+        WeightsError: As :func:`with_styles` and :func:`find_trunk`, or ``path`` is a style file and styles are given.
         InputError: A name cannot be served.
     """
     if is_learned(read_metadata(path)):

@@ -1,4 +1,4 @@
-"""Large images in tiles, for networks whose outputs depend on a neighbourhood alone."""
+"""Runs large images tile by tile, through networks with a limited receptive field."""
 
 from collections.abc import Iterator
 
@@ -11,16 +11,16 @@ from .parts import Network, Part, to_float
 def run_in_tiles(
     network: Network, images: Tensor, side: int, margin: int, scale: int, device: torch.device
 ) -> Iterator[Part]:
-    """Runs a network on overlapping tiles: the memory it needs no longer grows with the image.
+    """Runs a network on overlapping tiles, so that memory does not grow with the image.
 
     Args:
-        network: On the device; maps N×3×H×W to N×3×(scale·H)×(scale·W).
+        network: The network, on the device; maps N×3×H×W to N×3×(scale·H)×(scale·W).
         images: N×3×H×W, floats in [0, 1] or bytes, on any device.
-        side: Of the square tiles, in input pixels, without the margin.
+        side: Side of the square tiles, in input pixels, without the margin.
         margin: The network's receptive field on each side, in input pixels. With this margin, tiles give the same
             result as the whole image.
-        scale: How much larger the output is.
-        device: Where to compute.
+        scale: Factor of enlargement.
+        device: Device for computing.
 
     Yields:
         Every tile, without its margin.
@@ -28,7 +28,7 @@ def run_in_tiles(
     height, width = images.shape[-2:]
     for top in range(0, height, side):
         for left in range(0, width, side):
-            above, before = min(margin, top), min(margin, left)  # at the image's border there is nothing to see
+            above, before = min(margin, top), min(margin, left)  # there are no pixels beyond the image's border
             tile = images[..., top - above : top + side + margin, left - before : left + side + margin]
             originals = to_float(tile, device)
             rows, columns = slice(top, min(top + side, height)), slice(left, min(left + side, width))

@@ -1,4 +1,4 @@
-"""Weight files: writing networks and loading them; :mod:`.metadata` reads what the files say of themselves."""
+"""Writes networks to weight files, and loads them; :mod:`.metadata` reads the files' metadata without torch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ def load_network(
     """Builds the network a weight file describes, in float32 on the CPU, ready for inference.
 
     Args:
-        path: A network; or a learned style, for the network of this style alone.
-        styles: Files of styles learned on this network, to be added to those it has.
+        path: Weights of a network; or of a learned style, which gives a network of this style alone.
+        styles: Files of styles learned on this network, which are added to those it has.
 
     Returns:
         The network in ``eval`` mode and its metadata as from :func:`.metadata.read_metadata`.

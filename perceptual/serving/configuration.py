@@ -1,4 +1,4 @@
-"""TorchServe's configuration: the shipped one, and what is different for each server."""
+"""TorchServe's configuration: the shipped file, and the settings that differ from server to server."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ LOGGING = Path(__file__).with_name("log4j2.xml")
 APIS = ("inference", "management", "metrics")
 FOREVER = 100 * 365 * 24 * 60  # minutes that TorchServe's own tokens last: they are between it and the front
 
-# What TorchServe 0.12 reads of its configuration: the names in its ConfigManager.
+# The settings that TorchServe 0.12 reads: the names in its ConfigManager.
 KNOWN = frozenset(
     """
     allowed_urls async_logging blacklist_env_vars certificate_file cors_allowed_headers cors_allowed_methods
@@ -33,7 +33,7 @@ KNOWN = frozenset(
     ts_header_key_sequence_start unregister_model_timeout use_env_allowed_urls use_native_io workflow_store
     """.split()  # noqa: SIM905 - 70 lines otherwise
 )
-# What the server itself sets, by its arguments and as the front needs it.
+# Settings that this server sets itself, from its arguments and for the front.
 OWN = {"disable_token_authorization", "load_models", "model_snapshot", "model_store", "token_expiration_min"} | {
     f"{api}_address" for api in APIS
 }
@@ -64,9 +64,9 @@ def written(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def behind_front(folder: Path) -> dict[str, Any]:
-    """Settings that put TorchServe's APIs behind the front, at sockets in a folder, where nobody else comes.
+    """Settings that put TorchServe's APIs behind the front, at sockets in a folder that only this user can open.
 
-    Its tokens stay on, for gRPC's sake: that is at ports, which every user of the machine reaches.
+    Its tokens stay on for gRPC, whose ports every user of the machine can reach.
     """
     addresses = {f"{api}_address": f"unix:{folder / api}.sock" for api in APIS}
     return addresses | {"disable_token_authorization": "false", "token_expiration_min": FOREVER}

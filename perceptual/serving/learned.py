@@ -1,4 +1,4 @@
-"""A learned style added to a model that is being served, without losing a request."""
+"""Adds a learned style to a served model, without losing a request."""
 
 import re
 from collections.abc import Callable
@@ -20,20 +20,20 @@ def add_style(
     version: str | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> ModelVersion:
-    """Adds a style to the served model that holds its trunk, as a new version, which takes over once it is warm.
+    """Adds a style to the served model that holds its trunk, as a new version, which replaces the old once it is warm.
 
     Args:
         server: As from :func:`perceptual.find_server`.
         style: The style file; requests name the style by the file's name.
         version: Of the model; by default the one after that which is served.
-        progress: Called with a few words on what is going on.
+        progress: Called with a short description of each step.
 
     Returns:
         The model's name and new version.
 
     Raises:
         WeightsError: The file is damaged.
-        InputError: No served model, or more than one, holds its trunk, or that has a style of this name.
+        InputError: No served model, or more than one, holds its trunk; or that model has a style of this name.
         ServerError: The new version cannot be loaded; then nothing has changed.
     """
     with server.management() as management, all_or_nothing() as undo:
@@ -53,7 +53,11 @@ def check_place(server: RunningServer, trunk: str, name: str) -> None:
 
 
 def addable(server: RunningServer, management: ManagementClient, trunk: str, name: str) -> Model:
-    """The default version of the one served model that holds a trunk, and has no style of a name. Raises InputError."""
+    """The served model, in its default version, that a style of this name can be added to.
+
+    Raises:
+        InputError: No served model, or more than one, holds the trunk; or that model has a style of this name.
+    """
     model_store = Path(server.model_store)
     models = [management.describe(name) for name in management.models()]
     holders = [each for each in models if networks_of_trunk(model_store / each.archive, trunk)]

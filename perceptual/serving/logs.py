@@ -1,4 +1,4 @@
-"""TorchServe's logs, and what they tell about a failure, as its API does not."""
+"""TorchServe's logs, and the causes of failures in them, which its API does not report."""
 
 import re
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..archives.manifest import Archive
 
-CONSOLE = "console.log"  # what is printed, which is little; all else is in TorchServe's own logs, which are rotated
+CONSOLE = "console.log"  # what TorchServe prints, which is little; its own log files have the rest, and are rotated
 
 
 class Logs:
@@ -19,15 +19,15 @@ class Logs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kept = False  # whether someone was told to look there
+        self.kept = False  # whether a message has named the folder, so that it must stay
 
     @property
     def console(self) -> Path:
-        """Where what TorchServe prints belongs."""
+        """The file for what TorchServe prints."""
         return self.folder / CONSOLE
 
     def where(self) -> str:
-        """Where the logs are; whoever is told so finds them even after the end."""
+        """A message that names the folder, which is then kept when the server stops."""
         self.kept = True
         return f"the logs are in {self.folder}"
 
@@ -37,35 +37,35 @@ class Logs:
         return file.read_text(errors="replace") if file.exists() else ""
 
     def load_failure(self, archive: Archive) -> str | None:
-        """Why a model's worker died, while TorchServe starts it again and again; None if none did."""
+        """Why a model's worker died, which TorchServe restarts again and again; None if none died."""
         worker = rf" W-\d+-{re.escape(archive.name)}_{re.escape(archive.version)}"
         if not re.search(rf"{worker} .* -> WORKER_(STOPPED|ERROR)", self.read("ts_log.log")):
             return None
-        time.sleep(0.5)  # the worker's last words take another way to the log
+        time.sleep(0.5)  # the worker's last output reaches its log a little later
         said = re.findall(rf"{worker}-std(?:out|err) MODEL_LOG - (.*)", self.read("model_log.log"))
         raised = exceptions(said)
         if not raised:
             return "its worker died without an exception"
-        # TorchServe takes a handler that fails to import for the name of one of its own, and fails on that again.
+        # If a handler fails to import, TorchServe looks for a handler of its own by that name, which fails as well.
         return raised[0] if "ts.torch_handler." in raised[-1] else raised[-1]
 
     def exit_reason(self, had_started: bool) -> str:
         """Why TorchServe ended, from what it printed.
 
         Args:
-            had_started: Whether it had served requests: then errors before its last word were those of requests.
+            had_started: Whether it had served requests: then errors before its last line were those of requests.
         """
         lines = [line.strip() for line in self.read(CONSOLE).splitlines() if line.strip() and line[:4] != "\tat "]
         if had_started:
             lines = lines[-1:]
-        telling = [line for line in lines if re.match(r"[\w.]+(Exception|Error)\b|Invalid configuration", line)]
-        # Killed, it ends on its first words.
+        errors = [line for line in lines if re.match(r"[\w.]+(Exception|Error)\b|Invalid configuration", line)]
+        # If it was killed, the first line it printed is also the last.
         last = [line for line in lines[-1:] if line != "Model server started."]
-        return f"{(telling or last or ['it did not say why'])[0]}; {self.where()}"
+        return f"{(errors or last or ['it did not say why'])[0]}; {self.where()}"
 
 
 def exceptions(lines: Sequence[str]) -> list[str]:
-    """The line of each traceback that tells the exception."""
+    """The last line of each traceback, which has the exception."""
     starts = [index for index, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     ends = (next((line for line in lines[start + 1 :] if line and not line.startswith(" ")), None) for start in starts)
     return [line for line in ends if line]

@@ -1,4 +1,4 @@
-"""The models of a server, wherever it is: one of this machine is managed completely, one elsewhere by its API alone."""
+"""Manages the models of a server: completely on this machine, through the management API alone elsewhere."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Managed(Protocol):
     def scale(
         self, name: str, workers: int | None, version: str | None, gpus: Sequence[int] | None, progress: Progress
     ) -> tuple[str, int]:
-        """Sets the number of workers; returns the model, with its version if that is new, and how many it has.
+        """Sets the number of workers. Returns the model, with its version if that is new, and its number of workers.
 
         See :func:`perceptual.serving.scaling.scale` and :func:`perceptual.serving.placement.place`.
         """
@@ -46,7 +46,7 @@ class Local:
     def register(
         self, file: str, version: str | None, workers: int | None, gpus: Sequence[int] | None, progress: Progress
     ) -> ModelVersion:
-        """Packages, stores, loads and warms up; a learned style is added to the model that holds its trunk."""
+        """Registers a network or an archive; a learned style is added to the model that holds its trunk."""
         if Path(file).suffix == ".safetensors" and is_style(file):
             if workers or gpus:
                 raise InputError("a style is added to a model with its workers: leave --workers and --gpus out")
@@ -56,20 +56,20 @@ class Local:
     def scale(
         self, name: str, workers: int | None, version: str | None, gpus: Sequence[int] | None, progress: Progress
     ) -> tuple[str, int]:
-        """Scales within what memory holds, on other GPUs if some are named."""
+        """Scales within what memory allows, on other GPUs if some are named."""
         if not gpus:
             return name, scale(self.server, name, workers, version, progress)
         model, count = place(self.server, name, gpus, workers, version, progress)
         return str(model), count
 
     def unregister(self, name: str, version: str | None) -> None:
-        """Unregisters a version after it has answered the requests that it was given."""
+        """Unregisters a version after it has answered the requests it has received."""
         unregister(self.server, name, version)
 
 
 @dataclass(frozen=True)
 class Remote:
-    """The models of a server whose model store and memory are out of reach."""
+    """The models of a server whose model store and memory are on another machine."""
 
     server: RemoteServer
 
@@ -95,13 +95,13 @@ class Remote:
         return name, workers
 
     def unregister(self, name: str, version: str | None) -> None:
-        """Unregisters, and ends the workers where they are."""
+        """Unregisters, without waiting for running requests."""
         with self.server.management() as management:
             management.unregister(name, version)
 
 
 def managed(server: ServerAddress) -> Managed:
-    """How the models of a server are managed."""
+    """The implementation for a server: :class:`Local` or :class:`Remote`."""
     if isinstance(server, RunningServer):
         return Local(server)
     assert isinstance(server, RemoteServer)

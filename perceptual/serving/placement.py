@@ -1,4 +1,4 @@
-"""Moving a model that is being served to other GPUs, without losing a request."""
+"""Moves a served model to other GPUs, without losing a request."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,25 +21,25 @@ def place(
 ) -> tuple[ModelVersion, int]:
     """Spreads the workers of a model's version over the GPUs named, in turn.
 
-    TorchServe reads a model's GPUs from its archive alone, and only as it registers it. So the archive is packaged
-    with the GPUs as a version of its own, such as ``1.0-gpus-0-1``, which takes over once its workers are ready and
-    warm: it becomes the default if the old one was, which answers what it was given and is then unregistered.
+    TorchServe reads a model's GPUs from its archive alone, and only when it registers it. So the archive is packaged
+    again with the GPUs, as a version of its own such as ``1.0-gpus-0-1``. Once its workers are warm, it becomes the
+    default if the old version was. The old version answers its requests and is then unregistered.
 
     Args:
         server: As from :func:`perceptual.find_server`.
         name: Of the model.
         gpus: Their numbers.
         workers: How many; None for as many as fit, as for :func:`perceptual.serving.scaling.scale`.
-        version: By default the default one.
-        progress: Called with a few words on what is going on.
+        version: By default the model's default version.
+        progress: Called with a short description of each step.
 
     Returns:
         The version that serves now, and the number of its workers.
 
     Raises:
-        InputError: The model's archive is another's.
-        ServerError: No such model or GPU, there is no room for so many workers, or one fails to start; then nothing
-            has changed.
+        InputError: The model's archive is of other software.
+        ServerError: No such model or GPU, that many workers do not fit, or one fails to start; then nothing has
+            changed.
     """
     with server.management() as management, all_or_nothing() as undo:
         old = management.describe(name, version)
@@ -53,5 +53,5 @@ def place(
 
 
 def version_on(gpus: Sequence[int], version: str) -> str:
-    """The name of a version on some GPUs, whatever GPUs it was on before."""
+    """The name of a version on these GPUs; the part for its former GPUs is replaced."""
     return "-".join([re.sub(r"-gpus(-\d+)+$", "", version), "gpus", *map(str, gpus)])

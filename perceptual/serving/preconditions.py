@@ -1,4 +1,4 @@
-"""What must hold before TorchServe is started: it would start all the same, and fail later or without a word."""
+"""Checks before TorchServe is started: without them it would start, and fail later or without a message."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def check_requirements() -> None:
 
 
 def check_memory(workers: int) -> None:
-    """Raises ServerError if there is no memory for a number of workers: TorchServe would start them all the same."""
+    """Raises ServerError if memory does not hold a number of workers: TorchServe would start them regardless."""
     needed, free = workers * WORKER, free_memory(os.getpid())
     if needed > free:
         raise ServerError(
@@ -44,17 +44,17 @@ def check_memory(workers: int) -> None:
 
 
 def check_programs_allowed(folder: Path) -> None:
-    """Raises ServerError if Java cannot have UNIX sockets, as it unpacks a library for them in its temporary folder.
+    """Raises ServerError if Java cannot use UNIX sockets, for which it unpacks a library into its temporary folder.
 
-    TorchServe would talk with its workers at ports from 9000 then: those of other servers too, and open to every user
-    of the machine, who could have a worker run any code.
+    TorchServe would then reach its workers at ports from 9000. Other servers use the same ports, and every user of the
+    machine can connect to them and have a worker run any code.
     """
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
         raise ServerError(f"{folder.parent} is mounted noexec, so TorchServe cannot use it: set TMPDIR to another")
 
 
 def check_unused(sockets: Path) -> None:
-    """Raises ServerError if a server listens at sockets in a folder already: a new one would push it aside."""
+    """Raises ServerError if a server already listens at sockets in a folder: a new one would replace them."""
     for file in sockets.glob("*.sock"):
         with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
             client.connect(str(file))
@@ -62,7 +62,7 @@ def check_unused(sockets: Path) -> None:
 
 
 def reserve_ports(port: int) -> Ports:
-    """A port for the inference API and the next two, for 0 any free three in a row; those for gRPC are any free.
+    """A port for the inference API and the next two, or for 0 any three free ones in a row; any two for gRPC.
 
     Raises:
         ServerError: One is taken.
@@ -75,7 +75,7 @@ def reserve_ports(port: int) -> Ports:
 
 def three_in_a_row(port: int) -> Ports:
     """A port, or any free one for 0, the next two, and two free ones. Raises ServerError if one is taken."""
-    with ExitStack() as stack:  # all at once, so that no two are the same
+    with ExitStack() as stack:  # all are open at the same time, so that no two are the same
         first = stack.enter_context(listening(port)).getsockname()[1]
         others = [stack.enter_context(listening(each)) for each in (first + 1, first + 2, 0, 0)]
         return Ports(first, *(each.getsockname()[1] for each in others))

@@ -1,4 +1,4 @@
-"""Process groups that end as a whole, and with the program."""
+"""Ends process groups as a whole, and together with the program."""
 
 import os
 import signal
@@ -8,12 +8,12 @@ from contextlib import suppress
 
 import psutil
 
-STOP_TIMEOUT = 15.0  # seconds for a process group to end by itself; TorchServe's takes about two
+STOP_TIMEOUT = 15.0  # seconds for a process group to end after SIGTERM; TorchServe's takes about two
 
 
 def guard(group: int) -> "subprocess.Popen[bytes]":
-    """A process that ends a process group when this program has ended, even by ``kill -9``."""
-    # A pipe is closed with the program, whatever it dies of; PR_SET_PDEATHSIG would reach TorchServe's launcher alone.
+    """Starts a process that ends a process group when this program has ended, even by ``kill -9``."""
+    # However the program ends, its pipe is closed. PR_SET_PDEATHSIG would reach TorchServe's launcher alone.
     script = f'read -r _; kill -s TERM -- -"$1"; sleep {STOP_TIMEOUT:g}; kill -s KILL -- -"$1"'
     return subprocess.Popen(
         ["sh", "-c", script, "sh", str(group)],
@@ -36,13 +36,13 @@ def end_group(leader: "subprocess.Popen[bytes]") -> None:
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
-    """Sends a signal to a process group, if there still is one."""
+    """Sends a signal to a process group, if it still exists."""
     with suppress(ProcessLookupError):
         os.killpg(group, number)
 
 
 def wait_for_end(group: int) -> None:
-    """Waits until a process group has no process, for :data:`STOP_TIMEOUT` at most."""
+    """Waits until a process group is empty, for at most :data:`STOP_TIMEOUT`."""
     deadline = time.monotonic() + STOP_TIMEOUT
     while group_members(group) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Registers weights and archives from anywhere with a running server, completely or not at all."""
+"""Registers weights files and archives with a running server, completely or not at all."""
 
 import tempfile
 import time
@@ -22,9 +22,9 @@ from ..undo import all_or_nothing, signals_deferred
 from .scaling import scale
 from .status import read_status
 
-QUIET = 1.0  # seconds of idleness: a request on its way from the queue to the handler is not seen for a moment
-LOST = 5.0  # seconds without idleness in which nevertheless no worker has computed
-RESTING = 0.1  # seconds of the processor that a worker may take in that time
+QUIET = 1.0  # seconds that a model must be idle: no metric counts a request on its way from the queue to the handler
+LOST = 5.0  # seconds without processor time after which open requests are given up: their worker has died
+RESTING = 0.1  # seconds of processor time that workers may use meanwhile
 
 
 def register(
@@ -36,7 +36,7 @@ def register(
     gpus: Sequence[int] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> ModelVersion:
-    """Brings a model into a server: packaged, in its model store, loaded, and warmed up with one request.
+    """Packages a model, copies it to the server's model store, loads it, and warms it up with one request.
 
     The first version of a model becomes its default; a further one answers at ``name/version`` until
     :meth:`perceptual.ManagementClient.set_default`. If any step fails, nothing of it is left, so it can be repeated.
@@ -47,16 +47,16 @@ def register(
             a network.
         version: Instead of the one in the weights' provenance or the archive.
         workers: How many; by default what the archive says.
-        gpus: Over which the workers are spread in turn; by default all of them, or those of the archive.
-        progress: Called with a few words on what is going on.
+        gpus: GPUs over which the workers are spread in turn; by default all of them, or those of the archive.
+        progress: Called with a short description of each step.
 
     Returns:
         The model's name and version.
 
     Raises:
         WeightsError: The weights file is missing or damaged.
-        InputError: It is neither weights nor an archive, cannot be served under its name, or is another's archive,
-            whose version and GPUs cannot be changed.
+        InputError: It is neither weights nor an archive, cannot be served under its name, or its version or GPUs
+            should change and it is an archive of other software.
         ArchiveError: The archive is missing or damaged.
         AlreadyRegistered: The server has that version.
         WorkersFailed: The model fails to load.
@@ -84,7 +84,10 @@ def add(
     workers: int | None,
     progress: Callable[[str], None],
 ) -> ModelVersion:
-    """Does what :func:`register` does; what undoes it goes on a stack of :func:`perceptual.undo.all_or_nothing`."""
+    """The steps of :func:`register`; ``undo`` is a stack of :func:`perceptual.undo.all_or_nothing`.
+
+    Each step first pushes what undoes it: :func:`put_back` for the model store, :func:`forget` for the registration.
+    """
     with tempfile.TemporaryDirectory(prefix="perceptual-") as folder:
         progress(f"packaging {source.file}")
         archive = as_archive(source, Path(server.model_store), Path(folder))
@@ -104,9 +107,9 @@ def add(
 
 
 def unregister(server: RunningServer, name: str, version: str | None = None) -> None:
-    """Removes a model, or a version that is not its default after it has answered the requests it was given.
+    """Removes a model or a version; a version that is not the default first answers the requests it has received.
 
-    TorchServe alone would end the workers immediately, and requests under way would get no answer.
+    TorchServe alone would end the workers immediately, and running requests would get no answer.
 
     Raises:
         ServerError: No such model or version, or it is the default of several.
@@ -125,7 +128,7 @@ def take_over(
     new: ModelVersion,
     progress: Callable[[str], None],
 ) -> None:
-    """Lets a version that is warm take the place of another, which answers what it was given and is unregistered."""
+    """Replaces a version by another that is warm; the old one answers its requests and is then unregistered."""
     if management.describe(old.name).version == old.version:
         undo.callback(make_default, management, old.id)
         management.set_default(*new)
@@ -137,13 +140,16 @@ def take_over(
 
 
 def make_default(management: ManagementClient, model: ModelVersion) -> None:
-    """Makes a version the default again, as far as that still goes."""
+    """Makes a version the default again, if it is still registered."""
     with suppress(ServerError):
         management.set_default(*model)
 
 
 def wait_until_idle(server: RunningServer, model: Model) -> None:
-    """Waits until a version that gets no new requests has answered them, or cannot: those that died with a worker."""
+    """Waits until a version that gets no new requests has answered those it has.
+
+    Requests whose worker has died are never answered; they are given up after :data:`LOST` seconds.
+    """
     deadline = time.monotonic() + model.response_timeout
     idle_since = resting_since = time.monotonic()
     spent = 0.0
@@ -160,7 +166,7 @@ def wait_until_idle(server: RunningServer, model: Model) -> None:
 
 
 def processor_time(workers: Sequence[Worker]) -> float:
-    """Seconds of the processor that workers have spent so far."""
+    """Processor time that workers have used so far, in seconds."""
     spent = 0.0
     for worker in workers:
         with suppress(psutil.Error, ValueError):  # ValueError: TorchServe gives -1 while there is no process
@@ -189,9 +195,9 @@ def check_is_new(management: ManagementClient, archive: Archive) -> None:
 
 
 def into_store(archive: Archive, model_store: Path, undo: ExitStack) -> Path:
-    """An archive's place in the model store, where it is copied unless it lies there already.
+    """Copies an archive to the model store, unless it is there already; returns its path there.
 
-    Named ``NAME.mar``, or ``NAME-VERSION.mar`` beside another version, as a restart needs both.
+    It is named ``NAME.mar``, or ``NAME-VERSION.mar`` beside another version, as a restart needs both.
 
     Raises:
         ArchiveError: The model store has other models at both places.
@@ -203,7 +209,7 @@ def into_store(archive: Archive, model_store: Path, undo: ExitStack) -> Path:
     target = next((each for each in places if not each.exists() or read_archive(each).model == archive.model), None)
     if target is None:
         raise ArchiveError(f"{places[-1]} holds another model: rename it, or choose another --version")
-    previous = target.read_bytes() if target.exists() else None  # not registered, but not ours to lose
+    previous = target.read_bytes() if target.exists() else None  # not registered, but the user may still need it
     undo.callback(put_back, target, previous)
     try:
         write_atomically(target, archive.path.read_bytes())
@@ -213,7 +219,7 @@ def into_store(archive: Archive, model_store: Path, undo: ExitStack) -> Path:
 
 
 def put_back(file: Path, content: bytes | None) -> None:
-    """Gives a file the content that it had; None if there was no such file."""
+    """Restores a file's previous content; None removes the file."""
     if content is None:
         file.unlink(missing_ok=True)
     elif file.read_bytes() != content:
@@ -221,7 +227,7 @@ def put_back(file: Path, content: bytes | None) -> None:
 
 
 def load(management: ManagementClient, archive: Path, logs: str) -> None:
-    """Registers an archive of the model store. Raises ServerError, which names the log if that says more."""
+    """Registers an archive of the model store. Raises WorkersFailed, which names the log, if it fails to load."""
     try:
         management.register(archive.name)
     except WorkersFailed as error:
@@ -229,23 +235,23 @@ def load(management: ManagementClient, archive: Path, logs: str) -> None:
 
 
 def check_gpus(management: ManagementClient, model: ModelVersion, gpus: Sequence[int]) -> None:
-    """Raises ServerError if the server lacks one of the GPUs: TorchServe then passes over the whole list, silently."""
+    """Raises ServerError if the server lacks one of the GPUs: TorchServe then ignores the whole list, silently."""
     if management.describe(*model).gpus != tuple(gpus):
         raise ServerError(f"the server does not have all of the GPUs {', '.join(map(str, gpus))}")
 
 
 def warm_up(server: RunningServer, model: ModelVersion) -> None:
-    """Sends one small picture, so that the first user does not wait for what happens only once."""
+    """Sends one small picture, so that the first user does not wait for one-time work."""
     with server.inference() as inference:
         try:
             inference.predict(Image.new("RGB", (64, 64), "grey"), model.path, {})
-        except InvalidOption:  # it holds several styles, one of which it has run as it was loaded
+        except InvalidOption:  # a network of several styles needs a name; it has warmed itself up while loading
             pass
         except PerceptualError as error:
             raise ServerError(f"{model} loads but does not answer: {error}") from error
 
 
 def forget(management: ManagementClient, model: ModelVersion) -> None:
-    """Unregisters what was just registered, as far as that still goes."""
+    """Unregisters a model that was just registered, if TorchServe still has it."""
     with suppress(ServerError):
         management.unregister(*model)

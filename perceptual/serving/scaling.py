@@ -1,6 +1,6 @@
-"""How many workers a model can have, and giving it that many.
+"""Sets a model's number of workers, within what memory allows.
 
-TorchServe starts any number of workers, one process each, until the machine has no memory left.
+TorchServe alone starts any number of workers, one process each, until the machine has no memory left.
 """
 
 import os
@@ -24,7 +24,7 @@ ENDED = "a worker ended just now; perceptual status shows more"
 
 
 class Room(NamedTuple):
-    """What memory allows: how many workers ``fit`` in all, and in bytes what one ``needs`` and what is ``free``."""
+    """Room in one memory: workers that ``fit`` in all; bytes that one ``needs``, and that are ``free``."""
 
     fit: int
     needs: int
@@ -39,24 +39,24 @@ def scale(
     version: str | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> int:
-    """Sets the number of workers of a model's version, within what memory holds, and waits for them.
+    """Sets the number of workers of a model's version, within what memory allows, and waits for them.
 
-    A worker is counted with the most memory that one of the model's has taken so far; if none runs yet, one is started
-    to see. On GPUs this is done for each GPU.
+    The need of one worker is the peak memory of the model's workers so far; if none runs, one is started to measure it.
+    On GPUs, the memory of each GPU is checked as well.
 
     Args:
         server: As from :func:`perceptual.find_server`.
         name: Of the model.
-        workers: How many; None for as many as memory and the processor's cores hold.
-        version: By default the default one.
-        progress: Called with a few words on what is going on.
+        workers: How many; None for as many as memory allows, at most one for each core of the processor.
+        version: By default the model's default version.
+        progress: Called with a short description of each step.
 
     Returns:
         The number of workers there are now.
 
     Raises:
         WorkersFailed: A worker fails to start; then nothing has changed.
-        ServerError: No such model, or there is no room for so many.
+        ServerError: No such model, or that many workers do not fit.
     """
     with server.management() as management, all_or_nothing() as undo:
         before = management.describe(name, version).wanted
@@ -72,7 +72,7 @@ def scale(
 
 
 def choose(server: RunningServer, model: Model, wanted: int | None) -> int:
-    """The number that is wanted, or the largest sensible one. Raises ServerError if that many do not fit."""
+    """The number wanted, or by default the largest that fits. Raises ServerError if the number wanted does not fit."""
     rooms = [room_in_memory(server, model)]
     if model.on_gpu:
         rooms += room_on_gpus(model)
@@ -90,7 +90,7 @@ def choose(server: RunningServer, model: Model, wanted: int | None) -> int:
 
 
 def room_in_memory(server: RunningServer, model: Model) -> Room:
-    """What the machine's memory allows, of which a worker on a GPU takes some as well."""
+    """Room in the machine's memory, which workers on a GPU need as well."""
     peaks = [peak(worker.pid) for worker in model.ready]
     if not peaks:
         raise ServerError(ENDED)
@@ -99,9 +99,9 @@ def room_in_memory(server: RunningServer, model: Model) -> Room:
 
 
 def room_on_gpus(model: Model) -> list[Room]:
-    """What the memory of the GPUs allows; empty if it is not known what a worker takes there.
+    """Room in the memory of the GPUs; empty if it is not known what a worker takes there.
 
-    TorchServe deals workers out in turn, so the fullest GPU decides.
+    TorchServe assigns workers to GPUs in turn, so the fullest GPU decides.
     """
     taken: dict[int, int] = defaultdict(int)  # one process may have an entry on several GPUs
     for pid, used in ask_nvidia("compute-apps=pid,used_memory"):
@@ -120,7 +120,7 @@ def room_on_gpus(model: Model) -> list[Room]:
 
 
 def ask_nvidia(query: str) -> Iterator[tuple[int, int]]:
-    """Two columns of nvidia-smi: a number, and memory in bytes. Lines where it knows neither are left out."""
+    """Two columns of nvidia-smi: a number, and memory in bytes. Lines without these values are left out."""
     command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
@@ -132,7 +132,7 @@ def ask_nvidia(query: str) -> Iterator[tuple[int, int]]:
 
 
 def peak(pid: int) -> int:
-    """The most memory that a process has had resident so far, in bytes.
+    """Peak resident memory of a process, in bytes.
 
     Raises:
         ServerError: It has just ended.
@@ -144,12 +144,12 @@ def peak(pid: int) -> int:
 
 
 def free_memory(pid: int) -> int:
-    """Bytes that a process of this machine can still have, within the limits of its control groups (version 2)."""
+    """Bytes that a process can still allocate, within the limits of its control groups (cgroups version 2)."""
     return min([psutil.virtual_memory().available, *(left(group) for group in control_groups(pid))])
 
 
 def control_groups(pid: int) -> list[Path]:
-    """The control group of a process and those around it that limit memory."""
+    """The control groups that limit a process's memory: its own and their parents."""
     try:
         name = re.search(r"^0::/(.*)$", Path(f"/proc/{pid}/cgroup").read_text(), re.MULTILINE)
     except OSError:
@@ -160,7 +160,7 @@ def control_groups(pid: int) -> list[Path]:
 
 
 def left(group: Path) -> int:
-    """What is left of a control group's limit; the cache of files does not count as taken."""
+    """Bytes left of a control group's limit; cached files do not count as used."""
     cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
     taken = int((group / "memory.current").read_text()) - int(cached[1] if cached else 0)
     return max(0, (limit(group) or 0) - taken)
@@ -168,7 +168,7 @@ def left(group: Path) -> int:
 
 def limit(group: Path) -> int | None:
     """A control group's limit of memory, if it has one."""
-    with suppress(OSError, ValueError):  # ValueError: the word "max"
+    with suppress(OSError, ValueError):  # ValueError: the file says "max"
         return int((group / "memory.max").read_text())
     return None
 

@@ -22,7 +22,7 @@ from ..client.management import LOADING, ManagementClient
 from ..errors import ServerError
 from ..undo import signals_exit
 from .configuration import LOGGING, METRICS, behind_front, written
-from .front import Front
+from .front import DRAIN, Front
 from .front.page import PageSettings
 from .logs import Logs
 from .preconditions import check_memory, check_programs_allowed, check_requirements, check_unused, reserve_ports
@@ -49,10 +49,11 @@ class Server:
         tokens: Whether predictions need a token; the management API always does.
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
         page: Whether there is a page for browsers at the inference address.
-        page_status: Whether the page tells how the server is doing.
-        progress: Called with a few words on what is going on.
-        pass_over: Called with each archive that is damaged or fails to load; the others are served all the same. By
-            default, that is an error.
+        page_status: Whether the page shows the status of the server.
+        drain: Seconds for running requests when it stops.
+        progress: Called with a short description of each step.
+        pass_over: Called with the reason for each archive that is damaged or fails to load; the others are served. By
+            default, one such archive is an error.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Server:
         overrides: Mapping[str, str] | None = None,
         page: bool = True,
         page_status: bool = False,
+        drain: float = DRAIN,
         progress: Callable[[str], None] = lambda message: None,
         pass_over: Callable[[str], None] | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class Server:
         self.overrides = overrides or {}
         self.page = page
         self.page_status = page_status
+        self.drain = drain
         self.progress = progress
         self.pass_over = pass_over
         self.failed: set[Archive] = set()
@@ -93,12 +96,12 @@ class Server:
         """Starts TorchServe and waits until every model has a worker that has loaded it.
 
         Raises:
-            ServerError: Something is not installed, a port is busy, memory does not hold so many workers, an archive is
+            ServerError: Something is not installed, a port is in use, memory does not hold all workers, an archive is
                 damaged, or a model fails to load. Then nothing is left running; the message names the log.
         """
         check_requirements()
         archives = find_archives(self.model_store, self.models, self.pass_over)
-        # Who names models wants exactly these.
+        # If models are named, exactly these are served.
         kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
         self.plan = plan_start(kept, archives)
         self.archives = [*self.plan.loaded, *self.plan.added]
@@ -128,9 +131,9 @@ class Server:
         return self
 
     def restart(self) -> None:
-        """Ends what is left of TorchServe and starts it again at the same addresses, with what was registered last.
+        """Ends what is left of TorchServe and starts it again, with the same addresses and registered models.
 
-        Returns as soon as it answers; models load after that, and one that cannot does not keep the others away.
+        Returns as soon as TorchServe answers. Models load after that; one that fails to load does not stop the others.
 
         Raises:
             ServerError: It does not start.
@@ -147,7 +150,7 @@ class Server:
         self.address.announce(self.ports.inference)
 
     def stop(self) -> None:
-        """Ends TorchServe with all its workers, after the requests under way, and removes its folder.
+        """Ends TorchServe and its workers once running requests are answered, and removes its folder.
 
         Does nothing if it is not running.
         """
@@ -155,10 +158,10 @@ class Server:
         self.cleanup.close()
 
     def wait(self) -> None:
-        """Waits until TorchServe ends, which by itself it should not.
+        """Waits for TorchServe, which runs until something goes wrong.
 
         Raises:
-            ServerError: It did.
+            ServerError: TorchServe has ended.
         """
         self.process.wait()
         raise ServerError(f"TorchServe stopped: {self.exit_reason()}")
@@ -172,7 +175,7 @@ class Server:
         return self.logs.exit_reason(had_started=self.running)
 
     def healthy(self) -> bool:
-        """Whether every registered model has a worker that has loaded it, which ``/ping`` does not tell."""
+        """Whether every registered model has a worker that has loaded it; ``/ping`` does not check that."""
         try:
             with self.management() as management:
                 return self.process.poll() is None and all(map(management.ready_workers, management.models()))
@@ -184,7 +187,7 @@ class Server:
         return self.address.management(timeout)
 
     def note_held(self, held: dict[str, int]) -> None:
-        """Notes down which models are held back, as ``name/version``, and the workers they should have."""
+        """Saves which models are held back, as ``name/version``, and the number of workers they should have."""
         write_held(self.snapshots, held)
         self.front.counters.held.set(len(held))
 
@@ -251,7 +254,7 @@ class Server:
         self.guard.communicate()
 
     def open_front(self) -> Front:
-        """Starts what answers at the addresses, for as long as the server is meant to be there."""
+        """Starts the front; it listens until the server stops, also while TorchServe is restarted."""
         inference: int | Path = self.ports.inference
         management: int | Path = self.ports.management
         if self.sockets:
@@ -266,23 +269,24 @@ class Server:
             largest=int(self.properties["max_request_size"]),
             tokens=self.tokens,
             page=self.page_settings() if self.page else None,
+            drain=self.drain,
         )
         self.front.start()
         return self.front
 
     def page_settings(self) -> PageSettings:
-        """What the page needs to know."""
+        """The settings of the page."""
         token = f"perceptual token --port {self.ports.inference}" if self.tokens else ""
         return PageSettings(self.model_store, self.snapshots, self.page_status, token.removesuffix(" --port 8080"))
 
     def url(self, api: Literal["inference", "management", "metrics"]) -> str:
-        """Where clients find an API."""
+        """The address of an API."""
         if self.sockets and api != "metrics":
             return f"unix:{self.sockets / api}.sock"
         return f"http://127.0.0.1:{getattr(self.ports, api)}"
 
     def settings(self) -> dict[str, Any]:
-        """What is added to the shipped configuration."""
+        """The settings that this server adds to the shipped configuration."""
         loaded = {"load_models": ",".join(archive.file for archive in self.plan.loaded)}
         return {
             "grpc_inference_port": self.ports.grpc_inference,
@@ -294,7 +298,7 @@ class Server:
         }
 
     def wait_until_ready(self, archives: Sequence[Archive]) -> None:
-        """Returns when all these models are loaded; raises ServerError as soon as one cannot be."""
+        """Waits until all these models are loaded. Raises ServerError as soon as one fails to load."""
         timeout = LOADING + 20.0 * len(archives)
         deadline = time.monotonic() + timeout
         with self.management() as management:
@@ -311,7 +315,7 @@ class Server:
                 time.sleep(0.2)
 
     def not_ready(self, archives: Sequence[Archive], management: ManagementClient) -> list[str]:
-        """The models without a ready worker, but for those passed over."""
+        """The names of models without a ready worker, except those that failed and were passed over."""
         try:
             registered = management.models()
         except ServerError:  # still starting
@@ -325,7 +329,7 @@ class Server:
         return [each.name for each in meant_to_work if not is_ready(each, management)]
 
     def fail(self, archive: Archive, reason: str) -> None:
-        """Raises ServerError, or tells that an archive is passed over."""
+        """Passes an archive over and reports why, or raises ServerError if that is not wanted."""
         if self.pass_over is None:
             raise ServerError(reason)
         if archive not in self.failed:
@@ -333,7 +337,7 @@ class Server:
             self.pass_over(reason)
 
     def register_added(self) -> None:
-        """Registers the archives that have come since the last start, which a snapshot does not tell of."""
+        """Registers the archives that are new since the last start, so that no snapshot has them."""
         with self.management(LOADING) as management:
             for archive in self.plan.added:
                 # Not management.register(): a failed archive would be unregistered, and stay so at the next start.
@@ -344,7 +348,7 @@ class Server:
                     self.fail(archive, f"TorchServe does not take {archive.file}: {error}; {self.logs.where()}")
 
     def remove_folder(self) -> None:
-        """Removes the private folder, or all but the logs if someone was told to look there."""
+        """Removes the private folder; the logs stay if a message has named them."""
         if self.logs.kept:
             (self.folder / "key_file.json").unlink(missing_ok=True)
             shutil.rmtree(self.inner, ignore_errors=True)
@@ -353,7 +357,7 @@ class Server:
 
 
 def is_ready(archive: Archive, management: ManagementClient) -> bool:
-    """Whether a model has a ready worker; not, as far as one can tell, if the server is too busy to say."""
+    """Whether a model has a ready worker; False also if the server is too busy to answer."""
     try:
         return bool(management.ready_workers(archive.name, archive.version))
     except ServerError:

@@ -1,8 +1,9 @@
-"""What a server had registered when it ended, however it ended: read from TorchServe's own snapshots.
+"""Restores what was registered when a server ended, however it ended, from TorchServe's own snapshots.
 
-TorchServe writes one after every registration, scaling, choice of a default and removal, before it answers, and one
-at its start and end. By itself it would restore them only if it were started without a configuration, with the ports
-of the time, and would not start at all if an archive is missing. So here the newest is read and handed to it anew.
+TorchServe writes a snapshot after every registration, scaling, change of the default version and removal, before it
+answers, and one at its start and end. By itself it would restore one only if it were started without a configuration,
+and with the ports of that time; and it would not start at all if an archive is missing. So the newest snapshot is read
+here, and passed to it as part of the new configuration.
 """
 
 import json
@@ -19,16 +20,20 @@ from ..files import write_atomically
 
 PROPERTY = "model_snapshot"
 LEFT_OUT = "left_out.json"  # archives that are in the model store, but were not loaded at the last start
-HELD = "held.json"  # models that the supervisor has scaled to no worker, and the workers they should have
-UNREADABLE = ".unreadable"  # is added to the name of a file that is none of these, though it is called so
+HELD = "held.json"  # models that the supervisor holds back, and the number of workers each should have
+UNREADABLE = ".unreadable"  # suffix for a file with one of these names that cannot be read
 
 logger = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """What a server starts with: ``loaded`` from ``snapshot`` if there is one, then ``added`` by the management API.
+    """The archives that a server starts with.
 
-    ``paused`` are those of ``loaded`` that were scaled to no worker.
+    Attributes:
+        loaded: Loaded when TorchServe starts, from ``snapshot`` if there is one.
+        paused: Those of ``loaded`` that were scaled to zero workers.
+        added: Registered after that, by the management API.
+        snapshot: JSON for TorchServe's configuration.
     """
 
     loaded: list[Archive]
@@ -38,7 +43,7 @@ class Start(NamedTuple):
 
     @property
     def workers(self) -> int:
-        """How many workers that makes."""
+        """The number of workers of all of them."""
         if self.snapshot is None:
             return len(self.loaded) + len(self.added)
         models: dict[str, dict[str, dict[str, int]]] = json.loads(self.snapshot)["models"]
@@ -47,16 +52,16 @@ class Start(NamedTuple):
 
 
 def snapshot_folder(model_store: Path, port: int) -> Path | None:
-    """Where a server's snapshots are; None if nothing can be kept: no fixed port to come back to, or read-only."""
+    """The folder of a server's snapshots; None if it has no fixed port, or the model store is read-only."""
     return model_store / ".snapshots" / str(port) if port and os.access(model_store, os.W_OK) else None
 
 
 def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
-    """Decides what to start with: what was registered last, and the archives that have come since.
+    """Decides what to start with: what was registered last, and archives that are new in the model store.
 
-    An archive that was unregistered stays so; a registered one that is gone from the model store is passed over. A
-    model that a supervisor was holding back is tried again, with the workers it should have: someone may have put a
-    good archive in its place, and there may be no supervisor this time.
+    An unregistered archive stays unregistered. A registered one that is no longer in the model store is passed over. A
+    model that a supervisor held back is tried again, with the workers it should have: its archive may have been
+    replaced, and there may be no supervisor this time.
 
     Args:
         folder: Of the snapshots, or None to load all archives as they are.
@@ -69,13 +74,13 @@ def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
 
 
 def restored(last: dict[str, Any], archives: Sequence[Archive], known: set[str]) -> Start:
-    """The archives that a snapshot has, to start with them, and those that are new."""
+    """A start with the archives that a snapshot has, and those that are not ``known``."""
     entries = entries_of(last)
     loaded = [archive for archive in archives if archive.file in entries]
     paused = [archive for archive in loaded if not entries[archive.file]["minWorkers"]]
     added = [archive for archive in archives if archive.file not in known | entries.keys()]
     models: dict[str, dict[str, Any]] = {}
-    for archive in loaded:  # under the version that the file holds now
+    for archive in loaded:  # under the version that the file has now
         models.setdefault(archive.name, {})[archive.version] = entries[archive.file]
     return Start(loaded, paused, added, json.dumps(last | {"models": models, "modelCount": len(loaded)}))
 
@@ -83,12 +88,12 @@ def restored(last: dict[str, Any], archives: Sequence[Archive], known: set[str])
 def plan_restart(
     folder: Path, model_store: Path, started: Sequence[Archive], pass_over: Callable[[str], None] | None = None
 ) -> Start:
-    """Decides what to start again with after TorchServe died: what was registered then, and nothing else.
+    """Decides what to restart with after TorchServe died: what was registered then, and nothing else.
 
     Args:
         folder: Of the snapshots.
         model_store: Of the archives.
-        started: The archives it had started with, for want of a snapshot.
+        started: The archives it was started with; used if there is no snapshot.
         pass_over: As for :func:`perceptual.archives.manifest.find_archives`.
     """
     last = newest_snapshot(folder)
@@ -96,13 +101,13 @@ def plan_restart(
         return Start([*started], [], [], None)
     files = [file for file in entries_of(last) if (model_store / file).exists()]
     archives = find_archives(model_store, [Path(file).stem for file in files], pass_over)
-    return restored(last, archives, known_files(folder))  # what is held back, stays so
+    return restored(last, archives, known_files(folder))  # models held back stay held back
 
 
 def begin(folder: Path, left_out: Sequence[str]) -> None:
-    """Makes a folder ready for a new start: of the past, the newest snapshot and what was left out remain.
+    """Prepares a folder for a new start: removes all snapshots but the newest, and saves the names of ``left_out``.
 
-    What cannot be read is set aside under another name, and logged.
+    A file that cannot be read is renamed, and logged.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in (folder / LEFT_OUT, folder / HELD):
@@ -118,14 +123,14 @@ def begin(folder: Path, left_out: Sequence[str]) -> None:
 
 
 def set_aside(file: Path) -> None:
-    """Keeps a file that cannot be read, where nothing looks for it."""
+    """Renames a file that cannot be read, so that it is kept but not used."""
     aside = file.with_name(file.name + UNREADABLE)
     file.replace(aside)
     logger.warning("cannot read %s: going on without it, it is kept as %s", file, aside.name)
 
 
 def read_held(folder: Path) -> dict[str, int]:
-    """The models that are held back, as ``name/version``, and how many workers they should have."""
+    """The models that are held back, as ``name/version``, and the number of workers each should have."""
     return parse_held(folder / HELD) or {}
 
 
@@ -139,12 +144,12 @@ def with_held(snapshot: dict[str, Any], held: dict[str, int]) -> dict[str, Any]:
 
 
 def write_held(folder: Path, held: dict[str, int]) -> None:
-    """Notes down which models are held back, beside the snapshots, in which they just have no worker."""
+    """Saves which models are held back; in the snapshots, these just have no workers."""
     write_atomically(folder / HELD, json.dumps(held).encode(), mode=0o600)
 
 
 def newest_snapshot(folder: Path) -> dict[str, Any] | None:
-    """The newest snapshot that is whole: TorchServe may have been killed while it wrote one."""
+    """The newest snapshot that is complete: TorchServe may have been killed while it wrote one."""
     return next(filter(None, map(read_snapshot, reversed(snapshot_files(folder)))), None)
 
 
@@ -165,7 +170,7 @@ def snapshot_files(folder: Path) -> list[Path]:
 
 
 def read_snapshot(file: Path) -> dict[str, Any] | None:
-    """The models of a snapshot, which is a configuration with them as JSON in one property; None if it is not whole."""
+    """The models of a snapshot, which are JSON in one property of a configuration file; None if it is incomplete."""
     try:
         snapshot: dict[str, Any] = json.loads(javaproperties.loads(file.read_text())[PROPERTY])
         entries = [(name, version, each) for name, all_ in snapshot["models"].items() for version, each in all_.items()]
@@ -180,7 +185,7 @@ COUNTS = (
 
 
 def is_entry(name: str, version: str, entry: dict[str, Any]) -> bool:
-    """Whether this is what a snapshot has of a version: TorchServe would not start with anything else."""
+    """Whether a snapshot's entry for a version is valid: TorchServe would not start with an invalid one."""
     counts = [entry[key] for key in COUNTS if key in entry]
     return (
         bool(name and version)
@@ -193,19 +198,19 @@ def is_entry(name: str, version: str, entry: dict[str, Any]) -> bool:
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a number from 0."""
+    """Whether a value is an integer of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def parse_held(file: Path) -> dict[str, int] | None:
-    """What :data:`HELD` holds; None if there is no such file, or it is another's."""
+    """The content of :data:`HELD`; None if there is no such file, or its content is something else."""
     held = parse(file)
     fits = isinstance(held, dict) and all(key.count("/") == 1 and is_count(value) for key, value in held.items())
     return held if fits else None
 
 
 def parse_left_out(file: Path) -> list[str] | None:
-    """What :data:`LEFT_OUT` holds; None if there is no such file, or it is another's."""
+    """The content of :data:`LEFT_OUT`; None if there is no such file, or its content is something else."""
     names = parse(file)
     return names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None
 

@@ -1,4 +1,4 @@
-"""What a running server is doing: its workers, and what its models' requests have cost."""
+"""Status of a running server: workers, requests, and how long the stages of requests take."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,15 @@ Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A version of a model: its workers, and sums since the server started."""
+    """A version of a model: its workers, and counts since the server started.
+
+    Attributes:
+        wanted: Number of workers it should have.
+        waiting: Requests in TorchServe's queue.
+        begun: Requests that its handler has received.
+        replies: Number of replies by outcome: ``ok`` or the name of an error.
+        stages: Median and 95th percentile of each stage, in seconds.
+    """
 
     name: str
     version: str
@@ -35,18 +43,18 @@ class ModelStatus:
 
     @property
     def healthy(self) -> bool:
-        """Whether it answers; a model that was scaled to no worker is not meant to."""
+        """Whether a worker is ready, or it is scaled to zero workers, so that none is expected."""
         return self.wanted == 0 or any(worker.ready for worker in self.workers)
 
     @property
     def idle(self) -> bool:
-        """Whether it has answered all requests that it was given."""
+        """Whether it has answered all requests it has received."""
         return self.waiting == 0 and self.begun <= sum(self.replies.values())
 
 
 @dataclass(frozen=True)
 class Status:
-    """A server's models, and what its ``/ping`` says, which is Healthy even without a ready worker."""
+    """A server's models, and the reply to ``/ping``, which is Healthy even without a ready worker."""
 
     models: list[ModelStatus]
     ping: str
@@ -60,7 +68,7 @@ class Status:
 
     @property
     def unhealthy(self) -> list[str]:
-        """The models that should answer and do not."""
+        """Names and versions of the models that are not healthy."""
         return [f"{model.name} {model.version}" for model in self.models if not model.healthy]
 
 
@@ -79,7 +87,7 @@ def read_status(server: ServerAddress) -> Status:
         except ServerError as error:
             ping = str(error)
     held: dict[str, int] = {}
-    if isinstance(server, RunningServer):  # this machine knows more than TorchServe says
+    if isinstance(server, RunningServer):  # on this machine, more can be read than TorchServe reports
         held = read_held(Path(server.snapshots))
         models = [measured_here(each) for each in models]
     return Status([model_status(each, metrics, held) for each in models], ping)
@@ -95,7 +103,7 @@ def ask_for_metrics(url: str) -> "Metrics":
 
 
 def model_status(model: Model, metrics: "Metrics", held: Mapping[str, int]) -> ModelStatus:
-    """What TorchServe's description of a version, the metrics and the supervisor's notes say together."""
+    """The status of a version, from TorchServe's description, the metrics, and the models held back."""
     buckets = metrics.buckets.get(model.id, {})
     return ModelStatus(
         *model.id,
@@ -113,12 +121,12 @@ def model_status(model: Model, metrics: "Metrics", held: Mapping[str, int]) -> M
 
 
 def measured_here(model: Model) -> Model:
-    """A model of this machine, with the memory that its workers have resident just now."""
+    """A model of this machine, with the current resident memory of its workers."""
     return replace(model, workers=tuple(map(measured, model.workers)))
 
 
 def measured(worker: Worker) -> Worker:
-    """A worker of this machine, with the memory that it has resident just now."""
+    """A worker of this machine, with its current resident memory."""
     try:
         return replace(worker, memory=psutil.Process(worker.pid).memory_info().rss)
     except (psutil.Error, ValueError):  # ValueError: the process id is -1
@@ -135,7 +143,7 @@ class Metrics:
 
 
 def read_metrics(text: str) -> Metrics:
-    """Picks the handlers' metrics out of what Prometheus would read."""
+    """Parses the handlers' metrics out of Prometheus's text format."""
     metrics = Metrics({}, {}, {})
     for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
         model = sample.labels.get("ModelName", ""), sample.labels.get("ModelVersion", "")
@@ -151,9 +159,9 @@ def read_metrics(text: str) -> Metrics:
 
 
 def quantile(share: float, buckets: Buckets) -> float:
-    """A quantile of a histogram, interpolated within its bucket as Prometheus does; the unit is the buckets'.
+    """A quantile of a histogram, in the unit of its buckets, interpolated within a bucket as Prometheus does.
 
-    It is infinite if it lies beyond the last bucket that has an end.
+    It is infinite if it lies above the last finite bound.
     """
     rank = share * buckets[-1][1]
     below, before = 0.0, 0.0

@@ -1,8 +1,8 @@
-"""Restarts what TorchServe gives up on, and refuses early where it would let requests wait for ever.
+"""Restarts TorchServe and failed workers, and refuses requests that nothing would answer.
 
-While no worker of a model is ready, TorchServe lets its requests wait, without limit even after it has given up; with
-no worker at all, it answers 503 at once. So a model whose workers keep dying is scaled to none and back, and the front
-refuses what waited for it.
+While no worker of a model is ready, TorchServe queues its requests without a time limit, even after it has stopped
+restarting workers. A model with zero workers answers 503 immediately. So a model whose workers keep dying is *held
+back*: it is scaled to zero workers, the front refuses the requests that wait for it, and it is tried again later.
 """
 
 import logging
@@ -16,7 +16,7 @@ from ..errors import ServerError
 from .notices import notify
 from .server import Server
 
-INTERVAL = 1.0  # seconds between two looks
+INTERVAL = 1.0  # seconds between two checks
 PATIENCE = 15.0  # seconds without a ready worker; TorchServe replaces one that died within three to seven
 SILENCE = 30.0  # seconds without an answer of the management API, which takes milliseconds
 SHORTEST, LONGEST = 2.0, 300.0  # seconds between two attempts; each pause is twice the one before
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backoff:
-    """Pauses between attempts, that grow until the attempts are further apart than the longest."""
+    """Exponential backoff; the pauses start short again after :data:`LONGEST` seconds without an attempt."""
 
     def __init__(self) -> None:
         self.tries = 0
@@ -42,43 +42,43 @@ class Backoff:
 
 
 class Supervisor:
-    """Looks after a server that has been started; everything it does is a line in the log.
+    """Watches a server that has been started, and logs everything it does.
 
-    To systemd's watchdog it gives a sign of life while it gets on and the front answers, so that it is not left with a
-    program that hangs.
+    It notifies systemd's watchdog while its own loop runs and the front answers, so that systemd restarts a program
+    that hangs.
     """
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.front = server.front
         server.progress = lambda message: self.live()  # TorchServe may take minutes to start again
-        self.held: dict[str, int] = {}  # workers that a model should have
+        self.held: dict[str, int] = {}  # models held back, and the number of workers each should have
         self.attempts: dict[str, Backoff] = {}
         self.restarts = Backoff()
         self.down_since: dict[str, float] = {}
         self.answered = time.monotonic()
 
     def run(self) -> None:
-        """Looks after it until the program ends."""
+        """Watches until the program ends."""
         while True:
             self.live()
-            self.look()
+            self.check()
             self.rest(INTERVAL)
 
     def live(self) -> None:
-        """Gives a sign of life."""
+        """Notifies the watchdog if the front responds."""
         if self.front.responds():
             notify("WATCHDOG=1")
 
     def rest(self, seconds: float) -> None:
-        """Waits, and lives."""
+        """Sleeps, and keeps notifying the watchdog."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, INTERVAL))
             self.live()
 
-    def look(self) -> None:
-        """Does what there is to do just now."""
+    def check(self) -> None:
+        """Checks TorchServe and every model once, and restarts, holds back or brings back as needed."""
         if reason := self.server.ended():
             self.restart(f"TorchServe ended: {reason}")
             return
@@ -87,14 +87,14 @@ class Supervisor:
                 described = management.every_version()
                 self.answered = time.monotonic()
                 self.forget_all_but({each.id.path for each in described})
-                due = [each.id.path for each in described if self.look_at(each, management)]
-            if due:  # one in a look, and last: it takes as long as loading does
+                due = [each.id.path for each in described if self.check_model(each, management)]
+            if due:  # one in a check, and last: it takes as long as loading does
                 self.bring_back(due[0])
                 self.answered = time.monotonic()
         except ServerError as error:  # it is busy, or someone has just unregistered a model
             if time.monotonic() - self.answered > SILENCE:
                 self.restart(f"TorchServe does not answer: {error}")
-        except OSError as error:  # a full disk is no reason to end what still answers
+        except OSError as error:  # a full disk is no reason to end a server that still answers
             logger.error("%s", error)
 
     def restart(self, reason: str) -> None:
@@ -105,32 +105,32 @@ class Supervisor:
         try:
             self.server.restart()
             logger.warning("TorchServe is started again")
-        except (ServerError, OSError) as error:  # the next look sees that it is not running
+        except (ServerError, OSError) as error:  # the next check finds that it is not running
             logger.error("%s", error)
         self.down_since.clear()
         self.answered = time.monotonic()
 
-    def look_at(self, described: Model, management: ManagementClient) -> bool:
-        """Holds a model back whose workers keep dying; tells whether it is one to be brought back now."""
+    def check_model(self, described: Model, management: ManagementClient) -> bool:
+        """Holds a model back if its workers keep dying. Returns whether a held model is due to be brought back."""
         model = described.id.path
         if not described.wanted:
             self.down_since.pop(model, None)
             if model in self.held:
                 return time.monotonic() >= self.attempts[model].due
-            self.refuse(model, 0, management)  # someone has scaled it to none: what waited for it would wait for ever
+            self.refuse(model, 0, management)  # scaled to zero by a user: its waiting requests would never be answered
             return False
         if described.ready:
             self.release(model)  # if it was held back, someone has scaled it up
             self.down_since.pop(model, None)
             return False
         down = time.monotonic() - self.down_since.setdefault(model, time.monotonic())
-        # One that is still importing torch is alive, for as long as that takes.
+        # A worker that is still importing torch is alive, and importing may take long.
         if down >= PATIENCE and not any(psutil.pid_exists(worker.pid) for worker in described.workers):
             self.hold(model, described.wanted, management)
         return False
 
     def hold(self, model: str, workers: int, management: ManagementClient) -> None:
-        """Has requests refused, until the model is brought back."""
+        """Scales a model to zero workers and refuses its requests until it is brought back."""
         self.held[model] = workers
         self.attempts.setdefault(model, Backoff())
         self.server.note_held(self.held)  # first: after a crash the model must not stay without workers
@@ -142,7 +142,7 @@ class Supervisor:
         logger.error("the workers of %s keep dying: refusing its requests, trying again in %g s", model, pause)
 
     def refuse(self, model: str, pause: float, management: ManagementClient) -> None:
-        """Has the front refuse what waits for a model that is tried again after so many seconds."""
+        """Has the front refuse the requests that wait for a model, with ``pause`` seconds as ``Retry-After``."""
         name, version = split(model)
         self.front.refuse(f"/predictions/{model}", pause)
         if management.describe(name).version == version:  # the default, which requests need not name
@@ -163,16 +163,16 @@ class Supervisor:
                 logger.warning("%s is back", model)
 
     def release(self, *models: str) -> None:
-        """No longer holds models back, if it did."""
+        """Ends the holding back of models; does nothing for models that are not held."""
         kept = {model: workers for model, workers in self.held.items() if model not in models}
         if kept != self.held:
             for model in self.held.keys() - kept:
-                self.front.welcome(f"/predictions/{model}", f"/predictions/{split(model)[0]}")
+                self.front.readmit(f"/predictions/{model}", f"/predictions/{split(model)[0]}")
             self.held = kept
             self.server.note_held(kept)
 
     def forget_all_but(self, registered: set[str]) -> None:
-        """Drops what is known of models that have been unregistered."""
+        """Drops the state of models that have been unregistered."""
         self.release(*(self.held.keys() - registered))
         self.down_since = {model: since for model, since in self.down_since.items() if model in registered}
 

@@ -23,23 +23,23 @@ from .options import VideoOptions
 from .sinks import Sink, open_sink
 from .steady import LEVELS, Steady
 
-AT_ONCE = 8  # frames on a GPU; on a CPU, a batch is no faster
+BATCH = 8  # frames on a GPU; on a CPU, a batch is no faster
 
 Make = Callable[[Sequence[Picture]], list[Picture]]
-Tell = Callable[[int, int | None], None]
+Progress = Callable[[int, int | None], None]
 
 
 @dataclass
 class VideoReport:
-    """What became of a clip.
+    """The outcome of a conversion.
 
     Attributes:
-        path: The result; of a stopped run its part, which can be played.
+        path: The result; after a stopped run the part that is done, which can be played.
         frames: Number of frames in it.
-        repeated: How many of those read were damaged, and replaced by the one before.
+        repeated: Number of damaged frames, which were replaced by the frame before.
         stopped: Whether it was stopped before its end.
-        faults: Sentences on what is wrong with the source.
-        passed_over: What the source holds besides, and the result does not.
+        faults: Messages about faults of the source.
+        passed_over: Streams of the source that the result does not have.
     """
 
     path: Path
@@ -56,7 +56,7 @@ def stylize_video(
     target: str | Path,
     *,
     resume: bool = False,
-    tell: Tell | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
     enlarger: Predictor | None = None,
     **options: Any,
@@ -69,7 +69,7 @@ def stylize_video(
         target: The result, by its ending: mp4, m4v, mov, mkv, webm, gif, png or apng, webp; without one, a folder. It
             appears when it is whole; before, it is beside it, as ``clip.part.mp4``.
         resume: Go on at the last key frame of what an earlier run left.
-        tell: Is called with the number of frames done, and that of all if it is known.
+        progress: Called with the number of frames done, and the number of all frames if it is known.
         stop: When it is set, the frames done by then are completed to a part that can be played.
         enlarger: Enlarges the stylized frames.
         options: Of :class:`perceptual.video.options.VideoOptions`, by name: ``style="udnie"``, ``codec="hevc"``.
@@ -88,7 +88,7 @@ def stylize_video(
         make = both(make, partial(upscaled, enlarger, UpscaleOptions(**shared(wishes, UpscaleOptions))))
     if wishes.steady != "off":
         make = Steady(make, LEVELS[wishes.steady])
-    return convert(Path(source), Path(target), networks, make, wishes, resume, tell, stop)
+    return convert(Path(source), Path(target), networks, make, wishes, resume, progress, stop)
 
 
 def upscale_video(
@@ -97,7 +97,7 @@ def upscale_video(
     target: str | Path,
     *,
     resume: bool = False,
-    tell: Tell | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
     **options: Any,
 ) -> VideoReport:
@@ -105,7 +105,7 @@ def upscale_video(
     predictor.require("super-resolution")
     wishes = parse(VideoOptions, by_option_name(options))
     make = partial(upscaled, predictor, UpscaleOptions(**shared(wishes, UpscaleOptions)))
-    return convert(Path(source), Path(target), [predictor], make, wishes, resume, tell, stop)
+    return convert(Path(source), Path(target), [predictor], make, wishes, resume, progress, stop)
 
 
 def convert(
@@ -115,21 +115,21 @@ def convert(
     make: Make,
     options: VideoOptions,
     resume: bool,
-    tell: Tell | None,
+    progress: Progress | None,
     stop: threading.Event | None,
 ) -> VideoReport:
-    """Reads, makes and writes all frames, at the same time."""
+    """Reads, converts and writes all frames, in parallel."""
     if target.resolve() == source.resolve():
         raise InvalidOption(f"{target} would overwrite the video; choose another --output")
-    at_once = AT_ONCE if networks[0].device.type == "cuda" else 1
+    batch = BATCH if networks[0].device.type == "cuda" else 1
     with (
         open_clip(source, options.fps) as clip,
         open_sink(clip, target, options, origin(source, networks, options), resume=resume) as sink,
     ):
         report = VideoReport(target, sink.done, passed_over=clip.passed_over)
         before = sink.last() if sink.done else None
-        with closing(ahead(pictures(ahead(iter(clip)), make, at_once, sink.done, before))) as items:
-            write_all(items, sink, report, clip.count, tell, stop)
+        with closing(ahead(pictures(ahead(iter(clip)), make, batch, sink.done, before))) as items:
+            write_all(items, sink, report, clip.count, progress, stop)
         report.repeated, report.faults = clip.repeated, clip.faults
         if not report.frames and not report.stopped:
             raise InvalidVideo(f"{source}: no frame of it can be read")
@@ -146,7 +146,7 @@ def write_all(
     sink: Sink,
     report: VideoReport,
     count: int | None,
-    tell: Tell | None,
+    progress: Progress | None,
     stop: threading.Event | None,
 ) -> None:
     """Writes frames and packets until there are no more, or it is stopped."""
@@ -156,19 +156,24 @@ def write_all(
         else:
             sink.write(item)
             report.frames += 1
-            if tell:
-                tell(report.frames, count)
+            if progress:
+                progress(report.frames, count)
         if stop and stop.is_set():
             report.stopped = True
             return
 
 
 def pictures(
-    items: Generator[Frame | Packet, None, None], make: Make, at_once: int, done: int, before: Picture | None
+    items: Generator[Frame | Packet, None, None], make: Make, size: int, done: int, before: Picture | None
 ) -> Iterator[Frame | Packet]:
-    """The same with what a network makes of the frames, but for the first ``done``, which are left out.
+    """Frames with the network's results, and packets unchanged.
 
-    Of these, the last was made into ``before``.
+    Args:
+        items: From the clip.
+        make: Runs the network.
+        size: Frames in a batch.
+        done: Number of frames at the beginning that an earlier run has done; they are left out.
+        before: The result of the last of these.
     """
     batch: list[Frame] = []
     with closing(items):
@@ -181,14 +186,14 @@ def pictures(
                     make.begin(item.picture, before)
             else:
                 batch.append(item)
-                if len(batch) == at_once:
+                if len(batch) == size:
                     yield from remade(batch, make)
                     batch = []
     yield from remade(batch, make)
 
 
 def remade(frames: list[Frame], make: Make) -> list[Frame]:
-    """Frames with what a network makes of their pictures."""
+    """Frames with the network's results in place of their pictures."""
     made = make([frame.picture for frame in frames]) if frames else []
     return [replace(frame, picture=picture) for frame, picture in zip(frames, made, strict=True)]
 
@@ -207,22 +212,22 @@ def upscaled(predictor: Predictor, options: UpscaleOptions, given: Sequence[Pict
 
 
 def both(first: Make, second: Make) -> Make:
-    """One after the other."""
+    """Runs one after the other."""
     return lambda given: second(first(given))
 
 
 def by_option_name(options: dict[str, Any]) -> dict[str, Any]:
-    """Python arguments as :func:`perceptual.settings.parse` takes them."""
+    """Python arguments by option name, for :func:`perceptual.settings.parse`."""
     return {name.replace("_", "-"): value for name, value in options.items() if value is not None}
 
 
 def shared(options: VideoOptions, kind: type) -> dict[str, Any]:
-    """Those options that a picture has too."""
+    """The options that pictures have too."""
     return {each.name: getattr(options, each.name) for each in settings_of(kind)}
 
 
 def origin(source: Path, networks: Sequence[Predictor], options: VideoOptions) -> str:
-    """What decides the frames of a result: the source, the networks and the options, as a digest."""
+    """A digest of everything that the frames of a result depend on: the source, the networks and the options."""
     digest = hashlib.sha256()
     if source.is_file():
         digest.update(f"{source.resolve()} {source.stat().st_size} {source.stat().st_mtime_ns}".encode())

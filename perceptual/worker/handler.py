@@ -1,8 +1,8 @@
-"""The one base class that TorchServe handlers extend: requests in, pictures out, one status for each.
+"""The base class of the TorchServe handlers: requests in, pictures out, a status for each.
 
-TorchServe fails a whole batch over one exception, and hangs or restarts the worker over worse (a reason phrase that
-is not ASCII, a header with a newline, a list of the wrong length). So here every request is caught on its own, and
-nothing that a client wrote goes into a status or header.
+For one exception TorchServe fails a whole batch. For a reason phrase that is not ASCII, a header with a newline or a
+list of the wrong length it hangs, or restarts the worker. So errors are caught for each request, and no text from a
+client goes into a status or header.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ T = TypeVar("T")
 MAX_TILE = 2048  # pixels
 MAX_REPLY = 300_000_000  # bytes; a little below the max_response_size of config.properties
 RESPONSE_TIMEOUT = 120  # seconds for a batch; TorchServe's default
-IN_BANDS = 3.3  # times as long as at once, of style by OpenVINO; by PyTorch 2.5
+IN_BANDS = 3.3  # times as long as in one pass, for style by OpenVINO; by PyTorch 2.5
 MEASUREMENTS = 2  # of a network's pace when the worker starts
 TRIM_AFTER = 50  # requests; it takes milliseconds
 logger = logging.getLogger(__name__)
@@ -66,14 +66,14 @@ class Reply:
 class ImageHandler(ABC):
     """Answers each request of a batch with a picture or with its own error.
 
-    A subclass names the options its task takes and says how to run it. Unless it loads others, the weights are the one
-    safetensors file of the archive. Of the model's yaml configuration it reads ``max_pixels``, ``max_seconds``,
-    ``max_tile``, ``max_reply``, ``warm_up``, ``engine``, ``maxWorkers`` and ``responseTimeout``.
+    A subclass defines the options of its task and runs it. By default it loads the one safetensors file of the archive.
+    From the model's yaml configuration it reads ``max_pixels``, ``max_seconds``, ``max_tile``, ``max_reply``,
+    ``warm_up``, ``engine``, ``maxWorkers`` and ``responseTimeout``.
     """
 
     options: ClassVar[type[Any]]
     predictor: Predictor
-    networks: dict[str, Predictor]  # all that are loaded, by the names of their files
+    networks: dict[str, Predictor]  # all loaded networks, by file name
     answered = 0  # requests since memory was trimmed
 
     @abstractmethod
@@ -124,7 +124,7 @@ class ImageHandler(ABC):
         return [self.predictor]
 
     def paces_of(self, options: Any) -> list[Pace]:
-        """Those of the networks that a request runs; none on a GPU, where memory is the limit."""
+        """The paces of the networks that a request runs; none on a GPU, where memory is the limit."""
         on_cpu = (each for each in self.networks_of(options) if each.device.type == "cpu")
         return [self.paces.setdefault(each, new_pace(each)) for each in on_cpu]
 
@@ -158,7 +158,7 @@ class ImageHandler(ABC):
             context.set_response_content_type(index, reply.media_type)
             if record.stages:
                 context.set_response_header(index, "Server-Timing", record.server_timing())
-            self.meter.tell(record, reply.status, reply.outcome, len(reply.body))
+            self.meter.emit(record, reply.status, reply.outcome, len(reply.body))
         self.answered += len(replies)
         if self.answered >= TRIM_AFTER:
             self.answered = 0
@@ -174,7 +174,7 @@ class ImageHandler(ABC):
             InputError: The request is invalid.
         """
         headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
-        if headers.get("describe") == "True":  # what TorchServe makes of GET /models/NAME?customized=true
+        if headers.get("describe") == "True":  # TorchServe's form of GET /models/NAME?customized=true
             return Reply(200, "application/json", json.dumps(self.describe()).encode())
         record.stages.update(waited(headers.get("x-request-start")))
         data = find_image(row)
@@ -190,7 +190,7 @@ class ImageHandler(ABC):
         return Request(picture, options, format, record)
 
     def describe(self) -> dict[str, Any]:
-        """What a request may ask for: styles, factors of enlargement, options; and how large it may be, in pixels."""
+        """What a request may contain: styles, factors of enlargement, options, formats and limits."""
         factors = {each.network.scale for each in self.networks.values()} - {1}
         return {
             "styles": [
@@ -211,16 +211,16 @@ class ImageHandler(ABC):
         }
 
     def limits_of(self, options: Any, scale: int, format: str) -> Limits:
-        """What a request's picture may be."""
+        """The limits for a request's picture."""
         worked = most_pixels(self.paces_of(options), self.max_seconds)
         return Limits(self.max_pixels, scale, format, getattr(options, "max_size", None), worked)
 
     def run_all(self, requests: Sequence[Request], end: float) -> list[Picture | Reply]:
-        """Runs requests as one batch or, if that fails, one by one, so that only those at fault fail.
+        """Runs requests as one batch or, if that fails, one by one, so that only the bad ones fail.
 
         Args:
-            requests: Of the batch, those that were understood.
-            end: When the batch has to be done, in the seconds of ``time.perf_counter``.
+            requests: The valid requests of the batch.
+            end: When the batch has to be done, in seconds of ``time.perf_counter``.
         """
         if len(requests) > 1:
             try:
@@ -236,7 +236,7 @@ class ImageHandler(ABC):
         return self.run_timed(request.picture, request.options, self.watch([request], end))
 
     def run_timed(self, picture: Picture, options: Any, watch: Watch) -> Picture:
-        """Runs a batch of one, and learns the network's pace, if it is a single one."""
+        """Runs a batch of one, and measures the network's pace if only one network ran."""
         begin = time.perf_counter()
         result = self.run([picture], [options], watch)[0]
         paces = self.paces_of(options)
@@ -245,7 +245,7 @@ class ImageHandler(ABC):
         return result
 
     def watch(self, requests: Sequence[Request], end: float) -> Watch:
-        """For requests that begin now: each has time by its size, and the batch until its end."""
+        """A watch for requests that start now, with a deadline by their sizes, at the batch's end at the latest."""
         times = (
             allowed(self.paces_of(each.options), worked_pixels(each.picture, each.options), self.max_seconds)
             for each in requests
@@ -286,7 +286,7 @@ def error_reply(status: int, error: str, detail: str) -> Reply:
 
 
 def end_if_gpu_is_lost(error: Exception) -> None:
-    """Ends the worker after a CUDA error, as every later CUDA call would fail; TorchServe starts another."""
+    """Ends the worker process after a CUDA error, as every later CUDA call would fail; TorchServe starts another."""
     if "CUDA error" in str(error):
         logger.critical("the GPU fails; ending this worker", exc_info=error)
         logging.shutdown()
@@ -301,13 +301,13 @@ def trim_memory() -> None:
 
 
 def worked_pixels(picture: Picture, options: Any) -> int:
-    """How many pixels a picture has when it is worked on."""
+    """Pixels of a picture after ``max_size`` has reduced it."""
     height, width = picture.rgb.shape[-2:]
     return math.prod(reduced_size(width, height, getattr(options, "max_size", None)))
 
 
 def new_pace(predictor: Predictor) -> Pace:
-    """A network's, still to be measured."""
+    """A pace for a network, without a measurement yet."""
     network = predictor.network
     return Pace((network.tile / network.scale) ** 2, IN_BANDS if network.reach is None else 1.0)
 

@@ -57,7 +57,7 @@ class Watch(Observer):
 
     Args:
         records: Of the batch's requests.
-        deadline: In the seconds of ``time.perf_counter``; work on the batch that is not done by then is given up.
+        deadline: In seconds of ``time.perf_counter``; work on the batch that is not done by then is given up.
     """
 
     def __init__(self, *records: Record, deadline: float = math.inf) -> None:
@@ -80,7 +80,7 @@ class Watch(Observer):
             record.tiles += 1
 
     def proceed(self) -> None:
-        """Raises DeadlineExceeded if there is no time left."""
+        """Raises DeadlineExceeded if the deadline has passed."""
         if time.perf_counter() > self.deadline:
             raise DeadlineExceeded(
                 "the picture took much longer than its size should, and was given up: this server has too much else to "
@@ -117,11 +117,11 @@ class Meter:
         }
 
     def begin(self, request_id: str) -> Record:
-        """Counts a request as begun; returns its record."""
+        """Counts a request, and returns its record."""
         self.add("perceptual_requests_total", 1)
         return Record(request_id)
 
-    def tell(self, record: Record, status: int, outcome: str, size: int) -> None:
+    def emit(self, record: Record, status: int, outcome: str, size: int) -> None:
         """Emits the metrics and the log line of an answered request.
 
         Args:
@@ -141,8 +141,8 @@ class Meter:
             self.add("perceptual_stage_seconds", seconds, name)
         stages = {f"{name}_ms": round(seconds * 1000, 2) for name, seconds in record.stages.items()}
         known = {"bytes_in": record.bytes, "bytes_out": size, "pixels": record.pixels, "tiles": record.tiles}
-        told = {"request_id": record.request_id, "status": status, "outcome": outcome, **known, **stages}
-        logger.info("%s", json.dumps(told))
+        line = {"request_id": record.request_id, "status": status, "outcome": outcome, **known, **stages}
+        logger.info("%s", json.dumps(line))
 
     def add(self, name: str, value: float, *labels: str) -> None:
         """Adds a value to a counter, or to the values of a histogram."""

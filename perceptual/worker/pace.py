@@ -1,4 +1,4 @@
-"""How long work takes on this machine: by it, requests are bounded in seconds, whatever a picture claims to be."""
+"""The speed of networks on this machine, which limits requests by seconds of work rather than by pixels."""
 
 import math
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ SHARE = 0.9  # of the time in which a batch must be answered; in the rest its re
 
 @dataclass
 class Pace:
-    """Seconds for each pixel of a photo that is worked on in parts: the best that was ever seen.
+    """Seconds per pixel that a network takes for a large photo, which it runs in parts: the best measurement so far.
 
-    What else runs on the machine only makes a measurement worse, so that the best of many comes near to what the
-    machine can do, however busy it was at the first.
+    Other load on the machine only makes a measurement worse. So the best of many comes near to what the machine can
+    do, even if it was busy at first.
 
     Attributes:
-        at_once: The most pixels that are worked on at once.
+        at_once: Pixels of the largest photo that is run in one pass.
         in_parts: How many times as long the same pixels take in parts.
-        seconds: For each pixel; infinite before the first measurement.
+        seconds: Seconds per pixel; infinite before the first measurement.
     """
 
     at_once: float
@@ -28,17 +28,20 @@ class Pace:
     seconds: float = math.inf
 
     def learn(self, pixels: int, seconds: float) -> None:
-        """Takes in how long a photo took."""
+        """Adds a measurement: a photo of some pixels took some seconds."""
         times = self.in_parts if pixels <= self.at_once else 1.0
         self.seconds = min(self.seconds, times * seconds / pixels)
 
 
 def most_pixels(paces: Sequence[Pace], seconds: float) -> int | None:
-    """The largest photo on which works of some paces, one after the other, take so long; None if nothing is known."""
+    """Pixels of the largest photo that networks of these paces, one after the other, finish in time.
+
+    At least :data:`ORDINARY`; None if there is no measurement yet.
+    """
     each = sum(pace.seconds for pace in paces)
     return max(ORDINARY, int(seconds / each)) if 0 < each < math.inf else None
 
 
 def allowed(paces: Sequence[Pace], pixels: int, seconds: float) -> float:
-    """Seconds after which works of some paces on a photo are given up: at least so many."""
+    """Seconds after which work on a photo is given up: at least ``seconds``, or :data:`PATIENCE` times the expected."""
     return max(seconds, PATIENCE * pixels * sum(pace.seconds for pace in paces)) if paces else math.inf

@@ -1,4 +1,4 @@
-"""What a request holds: its image, its options, and the format it asks for."""
+"""Parses a request: its image, its options, and the format that it accepts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ def find_image(row: Any) -> bytes | bytearray:
 
 
 def option_values(headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's options by name: its ``X-`` headers of known names, and over them all fields of its form.
+    """A request's options by name: its ``X-`` headers of known names, overridden by the fields of its form.
 
-    A name counts as known if any model has it, so that one sent to a model without it is refused, not passed over.
+    Names of options of all models are known, so that an option that this model does not have is refused, not ignored.
 
     Args:
         headers: By name in lower case.
-        fields: Of the form, the image's among them.
+        fields: The form's fields, including the image.
     """
     names = [option_name(each) for each in settings_of(CollectionOptions)]
     from_headers = {name: headers[f"x-{name}"] for name in names if f"x-{name}" in headers}
@@ -43,15 +43,15 @@ def option_values(headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict
 
 
 def as_text(value: Any) -> Any:
-    """A form field as text; one that TorchServe has parsed already stays as it is."""
+    """A form field as text; a value that TorchServe has already parsed is not changed."""
     return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value
 
 
 def choose_format(accept: str) -> str:
-    """The format an ``Accept`` header prefers; jpeg where it leaves the choice.
+    """The format that an ``Accept`` header prefers; jpeg if it has no preference.
 
     Raises:
-        NotAcceptable: It leaves none of :data:`perceptual.options.FORMATS`.
+        NotAcceptable: It accepts none of :data:`perceptual.options.FORMATS`.
     """
     ranges = [parse_range(text) for text in accept.split(",") if text.strip()] or [("*/*", 1.0)]
     ranks = {format: rank(format, ranges) for format in FORMATS}
@@ -75,7 +75,7 @@ def rank(format: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, ...]:
 
 
 def parse_range(text: str) -> tuple[str, float]:
-    """Media type and quality of one part of an ``Accept`` header; a quality that is no number counts as 0."""
+    """Media type and quality of one part of an ``Accept`` header; an invalid quality counts as 0."""
     name, *parameters = (part.strip().lower() for part in text.split(";"))
     name = {"image/jpg": "image/jpeg"}.get(name, name)  # no such type, but many send it
     quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")

@@ -7,22 +7,30 @@ import pytest
 from PIL import Image
 
 import perceptual
+from perceptual.commands import remote
 from perceptual.errors import ServerError
 
 
 @pytest.fixture
 def proxy(photo):
-    """A server that wants a key, and answers with the photo; and the requests it got."""
+    """A server that wants a key, and answers with the photo; and the requests it got.
+
+    In place of the photo it answers first with the replies, each a status and when to try again, that are ``due``.
+    """
     got = []
+    due = []
 
     class Proxy(BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             got.append((self.path, self.headers))
-            allowed = self.headers["Authorization"] == "Bearer secret"
-            self.send_response(200 if allowed else 401)
+            status, again = due.pop(0) if due else (200, None)
+            status = status if self.headers["Authorization"] == "Bearer secret" else 401
+            self.send_response(status)
+            if again is not None:
+                self.send_header("Retry-After", again)
             self.end_headers()
-            self.wfile.write(photo if allowed else b"<html>nginx</html>")
+            self.wfile.write(photo if status == 200 else b"<html>nginx</html>")
 
         def log_message(self, *_):
             pass
@@ -30,7 +38,7 @@ def proxy(photo):
     server = HTTPServer(("127.0.0.1", 0), Proxy)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", got
+    yield f"http://127.0.0.1:{server.server_port}", got, due
     server.shutdown()
     thread.join()
     server.server_close()
@@ -50,7 +58,7 @@ def test_photos_are_sent_to_a_running_server_with_its_token(run, server, weights
 
 def test_a_key_and_all_options_are_sent(run, proxy, photo, tmp_path, monkeypatch):
     (tmp_path / "photo.png").write_bytes(photo)
-    url, got = proxy
+    url, got, _ = proxy
     line = (tmp_path / "photo.png", "-o", tmp_path / "out.webp", "--url", url)
     options = ("--style", "udnie:3,dots", "--keep-colors")
     assert run("stylize", *line, "--model", "gallery/1.1", "--key", "secret", *options)[0] == 0
@@ -66,13 +74,31 @@ def test_a_key_and_all_options_are_sent(run, proxy, photo, tmp_path, monkeypatch
     assert (first["X-Style"], first["X-Keep-Colors"], first["X-Format"]) == ("udnie:0.75,dots:0.25", "True", "webp")
     assert (second["X-Scale"], third["X-Scale"]) == ("8", None)
     status, _, err = run("stylize", *line, "--model", "gallery", "--key", "wrong")
-    assert status == 1 and err == "perceptual: HTTP 401 Unauthorized; it wants a key: give --key, in Python auth=KEY\n"
+    assert status == 1 and err == "perceptual: HTTP 401 Unauthorized; it needs a key: give --key, in Python auth=KEY\n"
     assert "not with --url" in run("stylize", *line, "--model", "gallery", "--device", "cpu")[2]
 
 
 def test_python_sends_a_key_too(proxy, photo):
-    url, _ = proxy
+    url, *_ = proxy
     with perceptual.InferenceClient(url, "secret") as client:
         assert Image.open(BytesIO(client.stylize(photo, "gallery"))).size == (64, 48)
-    with perceptual.InferenceClient(url) as client, pytest.raises(ServerError, match="it wants a key"):
+    with perceptual.InferenceClient(url) as client, pytest.raises(ServerError, match="it needs a key"):
         client.stylize(photo, "gallery")
+
+
+def test_a_busy_server_is_asked_again_when_it_says(run, proxy, photo, tmp_path, monkeypatch):
+    (tmp_path / "photo.png").write_bytes(photo)
+    url, got, due = proxy
+    line = ("stylize", tmp_path / "photo.png", "-o", tmp_path / "out.png", "--model", "m")
+    line += ("--url", url, "--key", "secret")
+    due += [(503, "1"), (429, "0")]
+    status, out, err = run(*line)
+    assert (status, len(got)) == (0, 3) and out.startswith("1 of 1 photos stylized")
+    first, second = err.splitlines()
+    assert first.startswith("HTTP 503") and first.endswith("trying again in 1 s")
+    assert second.startswith("HTTP 429") and second.endswith("trying again in 0 s")
+    due += [(503, "Sat, 28 Nov 2026 10:00:00 GMT")]  # a date, which nothing here sends
+    assert run(*line)[0] == 1 and len(got) == 4
+    monkeypatch.setattr(remote, "PATIENCE", 10.0)
+    due += [(503, "20")]
+    assert run(*line)[0] == 1 and len(got) == 5

@@ -64,7 +64,7 @@ def exported(networks, tmp_path_factory):
 
     def get(name):
         if name not in made:
-            made[name] = exported_by_command(name, networks, tmp_path_factory.mktemp("exported"))
+            made[name] = exported_by_command(name, networks, tmp_path_factory.mktemp("exported, here"))
         return made[name]
 
     return get

@@ -13,6 +13,8 @@ from PIL import Image
 import perceptual
 from perceptual.errors import ExportError
 from perceptual.exchange import exporting
+from perceptual.exchange.exporting import WORK
+from perceptual.locks import folder_of_work
 
 GUIDE = (Path(__file__).parents[2] / "docs/export.md").read_text()
 
@@ -122,6 +124,45 @@ def test_the_guide_s_triton_configuration_fits(exported):
         assert tensor.type == "tensor(float)" and tensor.shape[1] == 3
         assert all(isinstance(tensor.shape[i], str) for i in (0, 2, 3))  # any number and size
     assert session.get_inputs()[1].name == "style" and '{ name: "style" data_type: TYPE_FP32 dims:' in configuration
+
+
+def test_triton_takes_the_guide_s_configuration():
+    model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    from google.protobuf import text_format
+
+    text = GUIDE[GUIDE.index('name: "starry_night"') :].partition("```")[0]
+    found = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert [list(each.dims) for each in (*found.input, *found.output)] == [[3, -1, -1]] * 2
+    assert found.HasField("dynamic_batching") and found.max_batch_size == 8
+
+
+# ---- What a killed export leaves
+
+
+def test_the_next_export_removes_what_a_killed_one_left_and_nothing_else(networks, tmp_path):
+    (tmp_path / f"{WORK}mine").mkdir()
+    (tmp_path / f"{WORK}mine" / "notes.txt").write_text("kept")
+    with folder_of_work(tmp_path, WORK) as in_use:
+        exporting.export(networks / "x4.safetensors", "torchscript", tmp_path / "a.pt")
+        left = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE)
+        assert left.stdout.read(5) == b"ready"
+        left.kill()
+        left.wait()
+        assert len([*tmp_path.glob(f"{WORK}*")]) == 3
+        exporting.export(networks / "x4.safetensors", "torchscript", tmp_path / "a.pt")
+        assert {each.name for each in tmp_path.iterdir()} == {"a.pt", f"{WORK}mine", in_use.parent.name}
+    assert {each.name for each in tmp_path.iterdir()} == {"a.pt", f"{WORK}mine"}
+
+
+HOLDER = f"""
+import sys, time
+from pathlib import Path
+from perceptual.locks import folder_of_work
+with folder_of_work(Path(sys.argv[1]), {WORK!r}) as folder:
+    (folder / "a.onnx").write_bytes(b"half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
 
 
 # ---- Refused

@@ -120,7 +120,7 @@ def test_what_does_not_compile_is_run_as_it_is(function, reason, monkeypatch, ca
     monkeypatch.setattr(torch, "compile", lambda layers, dynamic: function)
     monkeypatch.setattr(engines, "COMPILE_SECONDS", 0.1)
     assert_agrees("default", "compile", SIZES[:1])
-    assert caplog.messages == [f"torch.compile fails; running PyTorch as it is: {reason}"]
+    assert caplog.messages == [f"torch.compile fails; running plain PyTorch: {reason}"]
 
 
 def test_auto_is_eager_where_openvino_is_missing_or_fails(monkeypatch, caplog):
@@ -131,7 +131,7 @@ def test_auto_is_eager_where_openvino_is_missing_or_fails(monkeypatch, caplog):
     monkeypatch.setattr(engines, "find_spec", lambda name: name)
     monkeypatch.setattr(engines, "openvino", fails)
     assert isinstance(engines.build("auto", network, CPU), engines.Eager)
-    assert caplog.messages == ["OpenVINO fails; running PyTorch as it is: no C++ compiler"]
+    assert caplog.messages == ["OpenVINO fails; running plain PyTorch: no C++ compiler"]
 
 
 def test_openvino_asked_for_where_it_cannot_be(weights, monkeypatch):

@@ -69,7 +69,7 @@ def test_every_image_of_a_batch_has_its_own_reference():
 def test_pixels_worked_on_in_parts_are_those_worked_on_at_once(monkeypatch):
     images, references = torch.rand(2, 3, 40, 30), torch.rand(2, 3, 20, 25) ** 2
     at_once = histogram.match(images, references)
-    monkeypatch.setattr(histogram, "AT_ONCE", 97)
+    monkeypatch.setattr(histogram, "CHUNK", 97)
     assert torch.equal(histogram.match(images, references), at_once)
 
 

@@ -383,7 +383,7 @@ def test_what_the_image_installs_is_what_is_tested():
     lines = (DEPLOY / "requirements.lock").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     image, unit = ((DEPLOY / name).read_text() for name in ("Dockerfile", "perceptual@.service"))
-    python, extras = (re.search(pattern, image)[1] for pattern in (r"FROM python:([\d.]+)-slim", r"/source\[(.+?)\]"))
+    python, extras = (re.search(pattern, image)[1] for pattern in (r"FROM python:([\d.]+)-slim", r"ARG EXTRAS=(.+)"))
     assert f"with Python {python};" in lines[0]
     by_unit = re.search(r"CHECKOUT\[(.+?)\]", unit)[1].split(",")
     assert {"serve", "tiff"} <= set(extras.split(",")) <= set(by_unit)

@@ -16,7 +16,7 @@ from perceptual.client.tokens import Tokens
 from perceptual.errors import ServerError
 from perceptual.serving.front import Front, access, bodies, connections
 from perceptual.serving.front.forms import MOST_FIELDS
-from perceptual.serving.front.lines import asked_for
+from perceptual.serving.front.queues import prediction_path
 from perceptual.serving.front.replies import RETRY_AFTER
 from perceptual.serving.preconditions import reserve_ports
 
@@ -302,15 +302,15 @@ def test_only_as_many_requests_go_on_as_workers_can_take(client, front, torchser
     working = [begun(front, "/predictions/slow", b"photo") for _ in range(2)]
     wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
     waiting = [begun(front, "/predictions/slow", b"photo") for _ in range(9)]
-    wait_for(lambda: "slow" in front.lines.lines and len(front.lines.lines["slow"].waiting) == 9, seconds=5)
+    wait_for(lambda: "slow" in front.queues.by_model and len(front.queues.by_model["slow"].waiting) == 9, seconds=5)
     reply = client.post("/predictions/slow", data=b"photo")
     assert (reply.status_code, reply.json()["message"]) == (503, "the queue of this model is full")
     for each in waiting:
         each.close()
-    wait_for(lambda: not front.lines.lines["slow"].waiting, seconds=5)
+    wait_for(lambda: not front.queues.by_model["slow"].waiting, seconds=5)
     for each in working:
         each.close()
-    wait_for(lambda: front.lines.lines["slow"].empty, seconds=5)
+    wait_for(lambda: front.queues.by_model["slow"].empty, seconds=5)
     assert len(torchserve.predictions()) == 2 and front.bodies.held == 0
     torchserve.free.set()
     assert client.post("/predictions/slow", data=b"photo").status_code == 200
@@ -342,13 +342,13 @@ def test_a_model_is_removed_after_it_has_answered(client, front, torchserve, man
         asked = [pool.submit(client.post, "/predictions/slow", data=b"photo") for _ in range(5)]
         wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
         removal = pool.submit(manager.delete, "/models/slow")
-        wait_for(lambda: front.lines.lines["slow"].closed, seconds=5)
+        wait_for(lambda: front.queues.by_model["slow"].closed, seconds=5)
         late = client.post("/predictions/slow", data=b"photo")
         assert (late.status_code, late.json()["message"]) == (503, "slow is being unregistered")
         assert not torchserve.removed
         torchserve.free.set()
         assert {each.result().status_code for each in asked} == {200} and removal.result().status_code == 200
-    assert torchserve.removed == ["/models/slow"] and not front.lines.lines
+    assert torchserve.removed == ["/models/slow"] and not front.queues.by_model
 
 
 def test_a_model_without_workers_is_removed_at_once(client, front, torchserve, manager):
@@ -393,9 +393,9 @@ def test_every_path_to_a_model_is_told_when_to_ask_again(front, path, model):
     front.refuse(f"/predictions/{model}", 40)
     request = make_mocked_request("POST", path)
     assert front.inference.retry_after(request) in (39, 40)
-    front.welcome(f"/predictions/{model}")
+    front.readmit(f"/predictions/{model}")
     assert front.inference.retry_after(request) == RETRY_AFTER
-    assert asked_for(make_mocked_request("GET", "/ping")) == "/ping"
+    assert prediction_path(make_mocked_request("GET", "/ping")) == "/ping"
 
 
 def test_tokens_are_checked_before_the_body_and_outlive_torchserve(folder):
@@ -474,10 +474,9 @@ def test_requests_under_way_are_answered_before_the_end(folder, torchserve):
         front.stop = lambda: None
 
 
-def test_the_end_does_not_wait_for_ever(folder, torchserve, monkeypatch):
-    monkeypatch.setattr("perceptual.serving.front.DRAIN", 0.1)
+def test_the_end_does_not_wait_for_ever(folder, torchserve):
     with ThreadPoolExecutor(1) as pool:
-        with running(folder) as front:
+        with running(folder, drain=0.1) as front:
             waiting = pool.submit(Http(inference_of(front)).post, "/predictions/slow", timeout=10)
             wait_for(lambda: front.inference.waiting, seconds=5)
             begin = time.monotonic()

@@ -167,7 +167,10 @@ class H:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("scale", "nobody", "--workers", "1"), "Model not found: nobody; perceptual models list shows what there is"),
+        (
+            ("scale", "nobody", "--workers", "1"),
+            "Model not found: nobody; perceptual models list shows the registered models",
+        ),
         (("scale", "tiny", "--workers", "1", "--version", "7"), "Model version: 7 does not exist"),
         (
             ("scale", "tiny", "--workers", "9999"),

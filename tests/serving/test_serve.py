@@ -54,7 +54,11 @@ def serve(model_store, tmp_path_factory):
     with (
         (folder / "errors").open("w") as errors,
         subprocess.Popen(
-            [*command, "--port", "0", "--no-tokens"], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            [*command, "--port", "0", "--no-tokens", "--drain", "90"],  # on a busy machine, 25 s may be too few
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         ) as process,
     ):
         yield Serve(process, folder / "errors")

@@ -57,7 +57,7 @@ def supervised(model_store, tmp_path, flag, monkeypatch):
 
         def run():
             while not end.wait(supervisor.INTERVAL):
-                watcher.look()
+                watcher.check()
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -153,7 +153,7 @@ def test_a_torchserve_that_does_not_answer_is_started_again(monkeypatch, caplog)
     monkeypatch.setattr(Supervisor, "rest", lambda self, seconds: None)
     watcher = Supervisor(Silent())
     for clock[0] in (1001.0, 1029.0, 1031.0, 1032.0, 1062.0):
-        watcher.look()
+        watcher.check()
     assert restarts == [1031.0, 1062.0] and "TorchServe does not answer: no answer within 5 s" in caplog.text
 
 
@@ -228,10 +228,10 @@ def test_a_model_that_was_scaled_to_none_and_back_has_its_time_to_load(described
     server, watcher, clock = described
     for clock[0], server.wanted in ((1000.0, 1), (1005.0, 0), (1100.0, 1), (1114.0, 1)):
         server.workers = DEAD if server.wanted else []
-        watcher.look()
+        watcher.check()
     assert server.scaled == []
     clock[0] = 1116.0
-    watcher.look()
+    watcher.check()
     assert server.scaled == [0]
 
 
@@ -239,11 +239,11 @@ def test_a_model_is_brought_back_though_holding_it_back_went_wrong(described):
     server, watcher, clock = described
     server.workers, server.failure = DEAD, ServerError("no answer within 5 s")
     for clock[0] in (1000.0, 1016.0):
-        watcher.look()
+        watcher.check()
     assert server.scaled == [0] and watcher.held == {"m/1": 1}
     server.wanted, server.failure = 0, None  # TorchServe has done it all the same
     clock[0] = 1017.0
-    watcher.look()
+    watcher.check()
     assert server.scaled == [0, 1] and watcher.held == {}
 
 
@@ -251,20 +251,20 @@ def test_a_held_model_that_someone_scales_up_in_vain_is_still_held(described):
     server, watcher, clock = described
     server.workers = DEAD
     for clock[0] in (1000.0, 1016.0):
-        watcher.look()
+        watcher.check()
     assert watcher.held == {"m/1": 1} and server.refused == [("/predictions/m/1", 2), ("/predictions/m", 2)]
     for clock[0], server.wanted in ((1017.0, 2), (1017.5, 0)):  # its workers die again, and the client takes it back
-        watcher.look()
+        watcher.check()
     assert watcher.held == {"m/1": 1}
     server.wanted, server.workers = 2, [Worker(-1, ready=True)]
-    watcher.look()
+    watcher.check()
     assert watcher.held == {} and server.refused == []
 
 
 def test_what_waits_for_a_model_that_is_scaled_to_none_is_refused(described):
     server, watcher, _ = described
     server.wanted = 0
-    watcher.look()
+    watcher.check()
     assert server.scaled == [] and server.refused == [("/predictions/m/1", 0), ("/predictions/m", 0)]
 
 
@@ -277,7 +277,7 @@ def test_a_full_disk_at_a_restart_does_not_end_the_supervisor(described, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     server.restart = restart
-    watcher.look()
+    watcher.check()
     assert "TorchServe ended: killed" in caplog.text and "No space left" in caplog.text
 
 
@@ -290,14 +290,14 @@ def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, monke
         clock[0] += 60.0
 
     server.scale = slow
-    watcher.look()
+    watcher.check()
     restarts = []
     server.restart = lambda: restarts.append(clock[0])
     server.every_version = lambda: (_ for _ in ()).throw(ServerError("busy"))
-    watcher.look()
+    watcher.check()
     assert "m/1 is back" in caplog.text and not restarts
     clock[0] += supervisor.SILENCE + 1
-    watcher.look()
+    watcher.check()
     assert len(restarts) == 1 and "does not answer: busy" in caplog.text
 
 
@@ -310,7 +310,7 @@ def test_a_full_disk_does_not_end_the_supervisor(described, caplog):
     server.note_held = full
     server.workers = DEAD
     for clock[0] in (1000.0, 1016.0):
-        watcher.look()
+        watcher.check()
     assert "No space left on device" in caplog.text
 
 
@@ -323,7 +323,7 @@ def test_only_the_dying_version_s_requests_are_refused(described, default, refus
     server.workers, server.refuse = DEAD, lambda path, seconds: paths.add(path)
     server.describe = lambda name: Model("m", default)
     for clock[0] in (1000.0, 1016.0):
-        watcher.look()
+        watcher.check()
     assert paths == refused
 
 
@@ -331,7 +331,7 @@ def test_a_worker_that_is_still_loading_is_left_alone(described):
     server, watcher, clock = described
     server.workers = [Worker(os.getpid(), ready=False)]
     for clock[0] in (1000.0, 1100.0):
-        watcher.look()
+        watcher.check()
     assert server.scaled == []
 
 

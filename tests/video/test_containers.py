@@ -148,7 +148,7 @@ def test_a_stopped_run_can_be_played_and_gone_on_with(convert, phone, tmp_path, 
         if frames == 19:
             stop.set()
 
-    report = convert(phone, tmp_path / "out.mp4", tell=stop_at_19, stop=stop)
+    report = convert(phone, tmp_path / "out.mp4", progress=stop_at_19, stop=stop)
     assert report.stopped and report.path == part_of(tmp_path / "out.mp4") and not (tmp_path / "out.mp4").exists()
     assert times_of(report.path) == times_of(phone)[:19]
     seen = []
@@ -168,7 +168,7 @@ def test_a_stopped_run_can_be_played_and_gone_on_with(convert, phone, tmp_path, 
 
 def test_other_options_do_not_go_on_with_a_part(convert, phone, tmp_path):
     stop = threading.Event()
-    report = convert(phone, tmp_path / "out.mp4", tell=lambda frames, total: stop.set(), stop=stop)
+    report = convert(phone, tmp_path / "out.mp4", progress=lambda frames, total: stop.set(), stop=stop)
     assert report.stopped and report.frames == 1
     with pytest.raises(InvalidOption, match="made with other options"):
         convert(phone, tmp_path / "out.mp4", resume=True, crf=30)

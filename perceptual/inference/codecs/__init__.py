@@ -1,6 +1,6 @@
-"""Encoded bytes to upright 8-bit sRGB arrays; no torch, so that a process which only decodes starts at once.
+"""Decodes image files to upright 8-bit sRGB arrays, without torch, so that a process which only decodes starts fast.
 
-Each container has a module of its own. It reads the structure first, in time linear in the bytes, refuses what asks for
-more work than its pixels need, and hands to the decoder nothing but those pixels: metadata is read here, and what
-cannot be read of it is as if it were not there.
+Each container format has a module of its own. It first reads the file's structure, in time linear in its bytes, and
+refuses a file that needs more work than its pixels do. The decoder gets only the pixel data. Metadata is read here;
+damaged metadata is ignored.
 """

@@ -14,7 +14,7 @@ from .metadata import Metadata, checked_dpi
 
 MASKS = (3, 6)  # ways of compression: none, with masks for three or four channels
 RUNS = (1, 2)
-MOST_RUNS = 4 << 20  # bytes; Pillow decodes some 2 million a second
+MOST_RUNS = 2 << 20  # bytes; Pillow takes a second for them
 
 
 def read(data: bytes | bytearray) -> Encoded:

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels."""
+"""Decodes a file's bytes to pixels."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Pixels:
 
     Attributes:
         rgb: uint8, H×W×3.
-        alpha: Opacity, uint8, H×W; None where the file had none.
+        alpha: Opacity, uint8, H×W; None if the file had none.
         metadata: The file's metadata; orientation and colour space are already applied.
     """
 
@@ -32,7 +32,7 @@ def decode(data: bytes | bytearray, limits: Limits) -> Pixels:
     Raises:
         InvalidImage: Not an image, or a truncated or damaged one.
         UnsupportedFormat: An image of another format, or of a flavour that is not read.
-        ImageTooLarge: It, or what becomes of it, is over a limit.
+        ImageTooLarge: The picture or its result is over a limit.
     """
     encoded = formats.read(data)
     limits.check(*encoded.size)
@@ -40,7 +40,7 @@ def decode(data: bytes | bytearray, limits: Limits) -> Pixels:
 
 
 def finish(bands: Bands, metadata: Metadata) -> Pixels:
-    """Brings decoded bands into the one form. Raises InvalidImage if that fails, as of a palette that is missing."""
+    """Converts decoded bands to pixels. Raises InvalidImage if that fails, such as without a palette."""
     color, alpha = bands
     with pillow_errors("the image"):
         rgb = upright(to_srgb(color, metadata), metadata.orientation)

@@ -1,4 +1,4 @@
-"""The result of every container's reader: an image that is not decoded yet."""
+"""An image whose structure is read but whose pixels are not decoded yet, as every container's reader returns it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,29 +28,29 @@ class Encoded:
 
 @contextmanager
 def pillow_errors(what: str) -> Iterator[None]:
-    """Turns whatever a library raises over bad data into one of our errors."""
+    """Turns all errors that libraries raise for bad data into errors of this package."""
     try:
         yield
     except (PerceptualError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:  # some plugins ask Pillow's own limit while they read a header
+    except Image.DecompressionBombError as error:  # some plugins check Pillow's own limit while they read a header
         raise ImageTooLarge(f"{what} asks for too many pixels: {error}") from error
     except Exception as error:  # nearly everything: OSError, SyntaxError, ValueError, struct.error, zlib.error, …
         raise InvalidImage(f"{what} is truncated or damaged{f': {error}' if str(error) else ''}") from error
 
 
 def load_bands(image: Image.Image) -> Bands:
-    """Decodes what a plugin of Pillow has opened. Raises InvalidImage."""
+    """Decodes an image opened by Pillow. Raises InvalidImage."""
     with pillow_errors("the image"):
         image.load()
         return split_alpha(image)
 
 
 def truncated(name: str) -> InvalidImage:
-    """The error for a file that breaks off."""
+    """The error for a truncated file."""
     return InvalidImage(f"the {name} file is truncated or damaged")
 
 
 def too_many(name: str, parts: str, limit: int) -> ImageTooLarge:
-    """The error for a file of more parts than any picture needs."""
+    """The error for a file with more parts than any picture needs."""
     return ImageTooLarge(f"the {name} file has more than {limit:,} {parts}; save it anew with an image editor")

@@ -1,4 +1,4 @@
-"""How large a picture may be."""
+"""Limits on the size of pictures."""
 
 import math
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from ...errors import ImageTooLarge, InvalidImage
 
 MAX_PIXELS = 8192**2
-LONGEST = 65535  # pixels a side; networks pad to 16 rows, and of so thin a picture that would be far more than it has
+LONGEST = 65535  # pixels a side; networks pad to 16 rows, which for thin pictures is many times their own pixels
 MAX_SIDES = {"jpeg": 65500, "webp": 16383}  # libjpeg's and libwebp's own limits, in pixels
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is allowed of one picture.
+    """The limits for one picture.
 
     Attributes:
-        pixels: Width × height, of the picture and of what becomes of it.
-        scale: How many times larger the result of super-resolution will be.
-        format: The format that the result will have, whose longest side is then a limit too.
-        max_size: The longest side to which the picture will be reduced before that, if it is larger.
-        worked: Width × height, of the picture as it is worked on, that take as long as they may; or None.
+        pixels: Maximum of width × height, for the picture and for its result.
+        scale: Factor of enlargement.
+        format: Format of the result, whose longest side is then a limit too.
+        max_size: Longest side to which the picture will be reduced before enlargement, if it is larger.
+        worked: Maximum of width × height after that reduction, by the time that networks take; None for no limit.
     """
 
     pixels: int = MAX_PIXELS

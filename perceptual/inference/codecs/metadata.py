@@ -7,21 +7,21 @@ from .directory import Directory, read_directory, read_header
 
 ORIENTATION, DATE, EXIF = 0x0112, 0x0132, 0x8769
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
-# Of the EXIF directory: when the picture was taken, and when it was made a file of, each with its offset from UTC.
+# Tags of the EXIF directory: when the picture was taken and when it was digitized, each with its offset from UTC.
 EXIF_DATES = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012, 0x9290, 0x9291, 0x9292)
 PER_INCH = {2: 1.0, 3: 2.54}
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata that is read of a file.
+    """The metadata that is read from a file.
 
     Attributes:
         profile: ICC profile of the colours.
-        gamma: Exponent from light to values, where no profile says more.
+        gamma: Exponent from light to values, if there is no profile.
         orientation: 1 to 8, as EXIF counts.
-        dpi: Pixels an inch, across and down.
-        dates: By EXIF tag, as EXIF writes them.
+        dpi: Pixels per inch, across and down.
+        dates: Dates by EXIF tag, in EXIF's format.
     """
 
     profile: bytes | None = None
@@ -32,7 +32,7 @@ class Metadata:
 
 
 def with_exif(metadata: Metadata, block: bytes | None) -> Metadata:
-    """What an EXIF block adds; nothing if it is damaged."""
+    """Metadata with that of an EXIF block added; unchanged if the block is damaged."""
     block = (block or b"").removeprefix(b"Exif\0\0")
     header = read_header(block)
     directory = header and read_directory(block, header[2], header[0], header[1])
@@ -40,7 +40,7 @@ def with_exif(metadata: Metadata, block: bytes | None) -> Metadata:
 
 
 def with_directory(metadata: Metadata, directory: Directory, big: bool = False) -> Metadata:
-    """What the first directory of an EXIF block or a TIFF adds."""
+    """Metadata with that of the first directory of an EXIF block or a TIFF added."""
     inner = read_directory(directory.data, directory.number(EXIF, 0), directory.order, big)
     dates = {DATE: directory.text(DATE)} | {tag: inner.text(tag) for tag in EXIF_DATES if inner}
     return replace(

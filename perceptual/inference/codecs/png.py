@@ -17,6 +17,8 @@ MOST_CHUNKS = 100_000  # the largest pictures have 16,000 of the usual 8 KiB
 LARGEST_PROFILE = 8 << 20  # bytes; those of printers have up to 4 MiB
 CRITICAL = (b"IHDR", b"PLTE", b"tRNS")
 METADATA = (b"iCCP", b"sRGB", b"gAMA", b"pHYs", b"eXIf")
+USED = {*CRITICAL, *METADATA}
+CHUNK = struct.Struct(">I4s")  # length and name
 SRGB_GAMMA = 1 / 2.2
 
 
@@ -42,24 +44,25 @@ def read_chunks(data: bytes | bytearray) -> tuple[dict[bytes, bytes], bytes]:
         InvalidImage: The checksum of a chunk that decides the pixels is wrong.
         ImageTooLarge: There are more chunks than any picture has.
     """
+    view = memoryview(data)
     first: dict[bytes, bytes] = {}
     pixels = []
     place = len(SIGNATURE)
     for _ in range(MOST_CHUNKS):
-        length = int.from_bytes(data[place : place + 4], "big")
-        name, end = bytes(data[place + 4 : place + 8]), place + 8 + length
-        if name == b"IEND" or len(name) < 4:
+        if place + 8 > len(data):
             break
+        length, name = CHUNK.unpack_from(data, place)
+        end = place + 8 + length
         if name == b"IDAT":
             pixels.append(bytes(data[place + 8 : end]))
-        if end + 4 > len(data):
-            break  # cut short; of the pixels, what there is
-        if name == b"IDAT" or (name in (*CRITICAL, *METADATA) and name not in first):
-            intact = zlib.crc32(memoryview(data)[place + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+        if name == b"IEND" or end + 4 > len(data):
+            break  # perhaps cut short; of the pixels, what there is
+        if name == b"IDAT" or (name in USED and name not in first):
+            intact = zlib.crc32(view[place + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
             if not intact and name not in METADATA:
                 raise InvalidImage(f"the PNG file is damaged: the checksum of {name.decode()} is wrong")
             if intact and name != b"IDAT":
-                first[name] = bytes(data[place + 8 : end])
+                first[name] = bytes(view[place + 8 : end])
         place = end + 4
     else:
         raise too_many("PNG", "chunks", MOST_CHUNKS)

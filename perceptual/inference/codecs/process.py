@@ -1,10 +1,10 @@
-"""Decoding in a separate process, which can be killed: a call into a library cannot.
+"""Decodes in a separate process: unlike a call into a library, a process can be killed.
 
-The process serves one picture after another, without torch, and is started anew after one that ended it. What it may
-take is set by the system: seconds of processor time for each picture, and memory by the limit of pixels. A picture over
-them, or one that crashes a library, ends this process and not the worker.
+The process decodes one picture after another, without torch. The operating system limits its processor time for each
+picture, and its memory by the limit of pixels. A picture over these limits, or one that crashes a library, ends this
+process and not the worker; a new process is started for the next picture.
 
-A message is the length of a JSON header, the header, and the bytes that it announces.
+A message consists of the length of a JSON header, the header, and the bytes whose number the header has.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ from .decoding import Pixels, decode
 from .limits import Limits
 from .metadata import Metadata
 
-SECONDS = 10  # of processor time; the largest pictures take three
-PIXEL_BYTES = 40  # at most, of what is decoded and of what is made of it on the way
-SPARE_BYTES = 1 << 29  # of addresses, for what libraries and their threads take
-ROOT = Path(__file__).parents[3]  # the folder that the package stands in
+SECONDS = 10  # of processor time for a picture; the largest pictures take three
+PIXEL_BYTES = 40  # maximum memory per pixel, with all intermediate forms
+SPARE_BYTES = 1 << 29  # address space for libraries and their threads
+ROOT = Path(__file__).parents[3]  # the folder of the package perceptual
 
 
 class Decoder:
-    """Decodes pictures in another process, which is started at once."""
+    """Decodes pictures in another process, which starts when this object is created."""
 
     def __init__(self) -> None:
         self.turn = threading.Lock()
@@ -47,12 +47,12 @@ class Decoder:
         self.end()
 
     def decode(self, data: bytes | bytearray, limits: Limits) -> Pixels:
-        """As :func:`perceptual.inference.codecs.decoding.decode`; of the metadata, only density and dates come.
+        """As :func:`.decoding.decode`, but of the metadata only density and dates are returned.
 
         Raises:
-            ImageTooLarge: It takes too long, or too much memory; or as there.
-            InvalidImage: It crashes the library that decodes it; or as there.
-            UnsupportedFormat: As there.
+            ImageTooLarge: As :func:`.decoding.decode`, or it takes too much time or memory.
+            InvalidImage: As :func:`.decoding.decode`, or it crashes the library that decodes it.
+            UnsupportedFormat: As :func:`.decoding.decode`.
         """
         with self.turn:
             if self.process.poll() is not None:
@@ -62,11 +62,11 @@ class Decoder:
                 send(self.process.stdin, {"limits": dataclasses.asdict(limits)}, data)
                 header, body = receive(self.process.stdout)
             except (OSError, EOFError) as error:
-                raise told(self.end()) from error
+                raise error_for(self.end()) from error
         return unpack(header, body)
 
     def end(self) -> int:
-        """Ends the process, which ends when nobody writes to it any more; returns its code."""
+        """Ends the process by closing its pipes, and returns its exit code."""
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
@@ -74,22 +74,22 @@ class Decoder:
 
 
 def start() -> "subprocess.Popen[bytes]":
-    """A new process that decodes."""
+    """Starts a process that decodes."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", __name__]
     environment = os.environ | {"PYTHONPATH": path}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pipesize=1 << 20)
 
 
-def told(code: int) -> InputError:
-    """The error for a picture that ended the process."""
+def error_for(code: int) -> InputError:
+    """The error for a picture that ended the process, by its exit code."""
     if -code == signal.SIGXCPU:
         return ImageTooLarge(f"the image takes more than {SECONDS} s to decode; save it anew with an image editor")
     return InvalidImage("the image is damaged: its decoder crashed over it; save it anew with an image editor")
 
 
 def unpack(header: dict[str, Any], body: bytes) -> Pixels:
-    """The answer of the process. Raises what is told there."""
+    """The pixels in a reply of the process. Raises the error in it, if it has one."""
     if "failure" in header:
         raise RuntimeError(header["failure"])
     if "error" in header:
@@ -113,7 +113,7 @@ def send(pipe: IO[bytes] | None, header: dict[str, Any], *bodies: Any) -> None:
 
 
 def receive(pipe: IO[bytes] | None) -> tuple[dict[str, Any], bytes]:
-    """Reads a message. Raises EOFError where there is none any more."""
+    """Reads a message. Raises EOFError if the other side has closed its end."""
     assert pipe
 
     def exactly(count: int) -> bytes:
@@ -127,11 +127,11 @@ def receive(pipe: IO[bytes] | None) -> tuple[dict[str, Any], bytes]:
 
 
 def limit(data: bytes, limits: Limits) -> None:
-    """Sets what the process may take for a picture."""
+    """Sets the limits of this process's time and memory for a picture."""
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + SECONDS + 1, most))
     pages = Path("/proc/self/statm")
-    if pages.exists():  # elsewhere the system does not hold to such a limit
+    if pages.exists():  # systems without /proc do not enforce this limit
         taken = int(pages.read_text().split()[0]) * resource.getpagesize()
         allowed = taken + SPARE_BYTES + 4 * len(data) + PIXEL_BYTES * limits.pixels
         _, most = resource.getrlimit(resource.RLIMIT_AS)
@@ -139,7 +139,7 @@ def limit(data: bytes, limits: Limits) -> None:
 
 
 def answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[Any]]:
-    """Decodes one picture: header and bodies of the reply."""
+    """Decodes one picture; returns header and bodies of the reply."""
     limits = Limits(**header["limits"])
     try:
         limit(data, limits)
@@ -151,19 +151,19 @@ def answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[An
         return {"error": "ImageTooLarge", "detail": detail}, []
     except Exception as error:
         return {"failure": f"{type(error).__name__}: {error}"}, []
-    told = {"size": pixels.rgb.shape[:2], "dpi": pixels.metadata.dpi, "dates": pixels.metadata.dates}
+    reply = {"size": pixels.rgb.shape[:2], "dpi": pixels.metadata.dpi, "dates": pixels.metadata.dates}
     planes = [pixels.rgb] if pixels.alpha is None else [pixels.rgb, pixels.alpha]
-    return told, [np.ascontiguousarray(each) for each in planes]
+    return reply, [np.ascontiguousarray(each) for each in planes]
 
 
 def main() -> None:
-    """Answers until the other side closes its end."""
+    """Decodes pictures until the other side closes its end."""
     replies = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)  # what libraries write does not belong among the replies,
-    os.dup2(nothing, 2)  # nor, of hostile files, into a log
+    os.dup2(nothing, 1)  # libraries must not write among the replies,
+    os.dup2(nothing, 2)  # and hostile files must not write to a log
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends this process
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

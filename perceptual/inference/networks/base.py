@@ -1,4 +1,4 @@
-"""What all image transformation networks have in common."""
+"""The base class of the image transformation networks."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 from .layers import Stack
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-EXAMPLE = 1, 3, 64, 96  # an image; not a square, so that compilers do not take all for such
+EXAMPLE = 1, 3, 64, 96  # shape of an image; not square, so that compilers do not specialize on squares
 
 
 class ImageTransformationNetwork(nn.Module):
-    """What every network says of itself.
+    """A network that maps images to images.
 
     Attributes:
-        task: What it does, as written in weight files.
-        presets: Arguments of the constructor, by name.
-        config: The arguments it was built with; enough to build it anew.
-        scale: How many times higher and wider than the input the output is.
-        reach: How many input pixels around it an output pixel depends on; None if on the whole image.
-        tile: Side, in output pixels, of the square that is worked on at once: about 1.5 GiB by the default preset.
+        task: Its task, as in the metadata of weight files.
+        presets: Arguments of the constructor, by the preset's name.
+        config: The arguments it was built with; enough to build it again.
+        scale: Factor of enlargement.
+        reach: Radius of the receptive field, in input pixels; None if an output pixel depends on the whole image.
+        tile: Side, in output pixels, of the largest square that is run in one pass; takes about 1.5 GiB with the
+            default preset.
     """
 
     task: ClassVar[str]
@@ -40,16 +41,16 @@ class ImageTransformationNetwork(nn.Module):
     @property
     @abstractmethod
     def transform(self) -> Stack:
-        """All layers, for padded images N×3×H×W and, of a network with styles, styles N×P; engines run them."""
+        """The layers that engines run, on padded images N×3×H×W and, in networks with styles, styles N×P."""
 
     @property
     def example(self) -> tuple[Tensor, ...]:
-        """What ``transform`` can be given, with N = 1."""
+        """Example inputs of ``transform``, with N = 1."""
         return (torch.zeros(EXAMPLE),)
 
 
 class Normalize(nn.Module):
-    """Makes of RGB images in [0, 1], N×3×H×W, what layers take: in [-1, 1], with 1 channel their luma."""
+    """Maps RGB images in [0, 1], N×3×H×W, to the layers' input in [-1, 1]: RGB or, with one channel, the luma."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

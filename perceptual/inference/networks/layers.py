@@ -13,7 +13,7 @@ Upsampling = Literal["resize", "nearest", "transposed"]
 
 
 class Convolution(nn.Conv2d):
-    """A convolution of an odd kernel that reflects its input at the borders, so that height and width stay."""
+    """A convolution with an odd kernel and reflection padding, which keeps height and width."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool = True) -> None:
         super().__init__(inputs, outputs, kernel, stride, bias=bias)
@@ -25,7 +25,7 @@ class Convolution(nn.Conv2d):
 
 
 class Stack(nn.Sequential):
-    """Layers one after another, of which those with norms are given the style."""
+    """Layers one after another; those with norms also receive the style."""
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
         """Runs N×C×H×W through all layers, with styles N×P."""
@@ -35,7 +35,7 @@ class Stack(nn.Sequential):
 
 
 class ConvBlock(Stack):
-    """Convolution, normalisation, ReLU. The shift of a norm makes a bias of the convolution redundant."""
+    """Convolution, normalization, ReLU. With a norm the convolution has no bias, as the norm's shift replaces it."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, normalization: Normalization
@@ -48,19 +48,20 @@ class ConvBlock(Stack):
 
 
 class ResizeConvolution(nn.Conv2d):
-    """Enlarges twice and applies a 3×3 convolution, both at once and without the enlarged copy.
+    """Enlarges by 2 and applies a 3×3 convolution, in one operation, without an enlarged copy in memory.
 
-    Together they are a transposed convolution whose kernel is the 3×3 one spread by a tent, to 6×6, if pixels are
-    enlarged bilinearly, or by a box, to 4×4, if they are repeated. Unlike one with free weights, it leaves no
-    checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). Repeating pixels makes stairs of
-    every gradient, and losses on the features of a network that pools keep them as a grid. The input must be padded
-    by 1.
+    The two steps together equal a transposed convolution. Its kernel is the 3×3 kernel convolved with a tent, to 6×6,
+    for bilinear enlargement, or with a box, to 4×4, if pixels are repeated. Unlike a transposed convolution with free
+    weights, it leaves no checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/). Repeating
+    pixels turns every gradient into stairs, which remain as a grid if the loss network pools.
+
+    The input must be padded by 1.
 
     Args:
         inputs: Channels, C.
         outputs: Channels, C′.
-        repeat: Whether pixels are repeated.
-        bias: Whether there is one.
+        repeat: Whether pixels are repeated, or enlarged bilinearly.
+        bias: Whether the convolution has a bias.
     """
 
     def __init__(self, inputs: int, outputs: int, *, repeat: bool, bias: bool) -> None:
@@ -69,7 +70,7 @@ class ResizeConvolution(nn.Conv2d):
 
     @property
     def padding_of_spread(self) -> int:
-        """Of the transposed convolution, so that it makes exactly 2H×2W pixels."""
+        """Padding of the transposed convolution, which makes the output exactly 2H×2W."""
         return (len(self.spread) + 4) // 2
 
     def spread_kernels(self) -> Tensor:
@@ -85,10 +86,10 @@ class ResizeConvolution(nn.Conv2d):
 
 
 class UpsampleBlock(Stack):
-    """Doubles height and width, then normalisation and ReLU.
+    """Doubles height and width, then normalization and ReLU.
 
-    ``resize`` and ``nearest`` are resize-convolutions, bilinear or repeating pixels; ``transposed`` is the paper's
-    fractionally strided convolution.
+    ``resize`` and ``nearest`` are resize-convolutions, with bilinear enlargement or with repeated pixels;
+    ``transposed`` is the paper's fractionally strided convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, *, normalization: Normalization, upsampling: Upsampling) -> None:

@@ -1,4 +1,4 @@
-"""Normalization layers; instance norms are conditional, and their scales and shifts make a style."""
+"""Normalization layers. Instance norms are conditional: a style is the scales and shifts of all of them."""
 
 import copy
 from typing import Literal, TypeVar
@@ -13,9 +13,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class InstanceNorm(nn.Module):
-    """Normalizes each channel of each image, then applies the scale and shift of the image's own style.
+    """Conditional instance normalization (Dumoulin et al. 2017, https://arxiv.org/abs/1610.07629).
 
-    Conditional instance normalization (Dumoulin et al. 2017, https://arxiv.org/abs/1610.07629).
+    Normalizes each channel of each image, then applies the scale and shift of the image's style.
 
     Args:
         features: Number of channels, C.
@@ -26,7 +26,7 @@ class InstanceNorm(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.features = features
-        self.place = slice(0, 2 * features)  # of its scales and shifts in a style; the network sets where
+        self.place = slice(0, 2 * features)  # position of its scales and shifts in a style; see place_norms()
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Maps N×C×H×W to the same shape, by styles N×P."""
@@ -34,12 +34,12 @@ class InstanceNorm(nn.Module):
         n, c, h, w = x.shape
         if n == 1:
             return F.group_norm(x, c, scale[0], shift[0])
-        if x.is_contiguous():  # all images as channels of one: a single pass over memory
+        if x.is_contiguous():  # treats all images as channels of one, for a single pass over memory
             return F.group_norm(x.view(1, n * c, h, w), n * c, scale.flatten(), shift.flatten()).view(n, c, h, w)
         return torch.addcmul(shift[..., None, None], F.group_norm(x, c), scale[..., None, None])
 
     def parameters_of(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        """This layer's scale and shift, N×C each, of styles N×P."""
+        """The part of styles N×P for this layer: scale and shift, N×C each."""
         scale, shift = style[:, self.place].chunk(2, dim=1)
         return scale, shift
 
@@ -52,7 +52,7 @@ def norm_layer(kind: Normalization, features: int) -> nn.Module:
 
 
 def with_norms(layers: M, kind: type[InstanceNorm]) -> M:
-    """A copy of layers whose instance norms are of another kind, each at its place in a style."""
+    """A copy of layers whose instance norms are replaced by another class, with their positions in a style."""
     copied = copy.deepcopy(layers)
     for parent in list(copied.modules()):
         for name, norm in parent.named_children():
@@ -64,7 +64,7 @@ def with_norms(layers: M, kind: type[InstanceNorm]) -> M:
 
 
 def place_norms(network: nn.Module) -> int:
-    """Gives each norm of a network its place in a style, in order; returns how many numbers a style has."""
+    """Sets the position of each norm in a style, in order; returns P, how many numbers a style has."""
     first = 0
     for norm in network.modules():
         if isinstance(norm, InstanceNorm):

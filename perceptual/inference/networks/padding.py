@@ -1,4 +1,4 @@
-"""Padding: inside a network's layers, and of the images they are given."""
+"""Padding of features inside a network, and of its input images."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class Pad(nn.Module):
-    """Pads height and width in the type that the input has.
+    """Pads height and width, in the input's own type.
 
-    Autocast would pad in float32, which moves twice the bytes to no avail.
+    Autocast would pad in float32, which moves twice the bytes without any use.
 
     Args:
         width: Pixels at each side.
@@ -32,7 +32,7 @@ class Pad(nn.Module):
 
 
 def repeat_edges(x: Tensor, width: int) -> Tensor:
-    """F.pad of mode ``replicate``, of which torch.compile mistakes the gradient's layout (up to 2.14 at least).
+    """F.pad of mode ``replicate``, for torch.compile, which gets the layout of its gradient wrong (up to 2.14).
 
     See https://github.com/pytorch/pytorch/issues/179442.
     """
@@ -41,7 +41,7 @@ def repeat_edges(x: Tensor, width: int) -> Tensor:
 
 
 def pad_to_multiple(images: Tensor, multiple: int, minimum: int) -> Tensor:
-    """Repeats the right and bottom edge until height and width are multiples of ``multiple``, ``minimum`` at least."""
+    """Repeats the right and bottom edge until height and width are multiples of ``multiple``, at least ``minimum``."""
     height, width = padded_size(images.shape[-2:], multiple, minimum)
     if images.shape[-2:] == (height, width):
         return images  # F.pad would copy them
@@ -49,5 +49,5 @@ def pad_to_multiple(images: Tensor, multiple: int, minimum: int) -> Tensor:
 
 
 def padded_size(size: Sequence[int], multiple: int, minimum: int) -> list[int]:
-    """Height and width as :func:`pad_to_multiple` makes them."""
+    """Height and width after :func:`pad_to_multiple`."""
     return [max(minimum, math.ceil(side / multiple) * multiple) for side in size]

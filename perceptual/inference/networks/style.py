@@ -16,29 +16,28 @@ Padding = Literal["layer", "border"]
 
 
 class StyleNetwork(ImageTransformationNetwork):
-    """The style transfer network: two strided convolutions down, residual blocks, two upsamplings.
+    """The style transfer network: two strided convolutions, residual blocks, two upsamplings.
 
-    With instance normalization it holds any number of styles: a style is the P numbers that all norms scale and shift
-    by, 3,200 in the default preset, and styles mix as numbers do.
+    With instance normalization it holds any number of styles. A style is the scales and shifts of all norms, P numbers
+    (3,200 in the default preset); a weighted mean of styles is a style too.
 
     Args:
         styles: Number of styles.
-        sizes: Sizes at which each is held, from fine to coarse strokes: 1 or 2.
-        in_channels: 3 sees the photo in colour; 1 sees only its luma (the input is RGB all the same).
+        sizes: Number of stroke sizes of each style, from fine to coarse: 1 or 2.
+        in_channels: 3 for the photo's colours, 1 for its luma alone (the input is RGB in both cases).
         init_features: Channels of the first layer; doubled at each of the two reductions.
         num_residuals: Number of residual blocks.
         normalization: ``instance`` (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022), the paper's ``batch``, or
             ``none``.
-        padding: ``layer`` reflects at every convolution; ``border`` is the paper's one reflection of the input,
-            40 px for 5 residual blocks, used up by unpadded residual blocks.
-        upsampling: ``resize``, enlarging bilinearly; ``nearest``, repeating pixels; or the paper's ``transposed``
-            convolution.
-        output: The paper's scaled ``tanh``; ``leaky``, the same plus a twentieth of its argument; or ``linear``, the
-            argument alone; the latter two clamped to [0, 1] in evaluation mode. A saturated tanh has no gradient, so
-            black blobs that appear early would stay; with no tanh at all, the losses' fourth powers make the first
-            steps explode.
-        multiple: The sides of images are padded to a multiple of it: 4, as the strides ask for; or 1 leaves them as
-            they are, as other projects do, whose statistics are those of the image alone.
+        padding: ``layer`` reflects at every convolution; ``border`` is the paper's single reflection of the input,
+            40 px for 5 residual blocks, which unpadded residual blocks use up.
+        upsampling: ``resize``, bilinear; ``nearest``, repeated pixels; or the paper's ``transposed`` convolution.
+        output: The paper's scaled ``tanh``; ``leaky``, which adds a twentieth of tanh's argument; or ``linear``, the
+            argument alone. The latter two are clamped to [0, 1] in evaluation mode. A saturated tanh has no gradient,
+            so black blobs that appear early would stay; without tanh, the first steps explode, as the losses grow with
+            the fourth power.
+        multiple: Sides of images are padded to a multiple of it: 4, which suits the strides; or 1, no padding, as in
+            networks of other projects, whose norm statistics are those of the image alone.
     """
 
     task = "style"
@@ -80,16 +79,16 @@ class StyleNetwork(ImageTransformationNetwork):
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels is {in_channels}; it is 3 (colour) or 1 (luma)")
         if padding == "border" and normalization == "instance":
-            # A large image is run in bands that know its statistics; those of the border would have to be among them.
+            # Bands use the statistics of the image, which would have to include the border.
             raise ValueError("padding border goes with normalization batch or none")
         if multiple not in (1, 4) or (multiple == 1 and normalization != "instance"):
             raise ValueError(f"multiple is {multiple}; it is 4, or 1 with normalization instance")
         self.multiple = multiple
-        # Each unpadded residual block eats 2 px on each side of a feature map that is a quarter of the input's size.
+        # Each unpadded residual block removes 2 px on each side of a feature map a quarter of the input's size.
         self.border = 8 * num_residuals if padding == "border" else 0
         self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads
         if normalization != "instance":
-            self.reach = 8 * num_residuals + 20  # residual blocks, all else; a multiple of 4, as the strides ask for
+            self.reach = 8 * num_residuals + 20  # residual blocks, all else; a multiple of 4, for the strides
         self.leak = 1 / 20 if output == "leaky" else 0.0
         few, some, many = init_features, 2 * init_features, 4 * init_features
         self.features = many
@@ -124,8 +123,8 @@ class StyleNetwork(ImageTransformationNetwork):
         """A mixture of styles, 1×P.
 
         Args:
-            weights: Share of each style; they add up to 1.
-            stroke: From 0, the first of the sizes, to 1, the last.
+            weights: Share of each style; the shares add up to 1.
+            stroke: From 0, the first stroke size, to 1, the last.
         """
         sizes = self.styles[:, 0].lerp(self.styles[:, -1], stroke)
         return self.styles.new_tensor(weights)[None] @ sizes
@@ -139,8 +138,8 @@ class StyleNetwork(ImageTransformationNetwork):
 
         Args:
             images: The photos.
-            style: N×P, or 1×P for all; may be left out of a network that has one.
-            transform: Instead of the network's own, as :func:`perceptual.inference.engines.build` makes it.
+            style: N×P, or 1×P for all; optional for a network of one style.
+            transform: Replaces the network's own layers, as from :func:`perceptual.inference.engines.build`.
         """
         height, width = images.shape[-2:]
         x = pad_to_multiple(images, self.multiple, self.minimum_size)
@@ -150,7 +149,7 @@ class StyleNetwork(ImageTransformationNetwork):
         return self.complete(x)[..., :height, :width]
 
     def conditions(self, style: Tensor | None, count: int) -> tuple[Tensor, ...]:
-        """What ``transform`` takes beside ``count`` images: a style for each, or nothing where there are no norms."""
+        """The further inputs of ``transform``: a style for each of ``count`` images; none without instance norms."""
         if not self.style_numbers:
             return ()
         if style is None:
@@ -160,7 +159,7 @@ class StyleNetwork(ImageTransformationNetwork):
         return (style.expand(count, -1),)
 
     def complete(self, x: Tensor) -> Tensor:
-        """Images of what the layers make, N×3×H×W."""
+        """Maps the layers' output to images, N×3×H×W."""
         x = x.float()
         if self.config["output"] == "linear":
             made = x + 1

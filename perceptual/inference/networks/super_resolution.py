@@ -21,11 +21,11 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
         scale: 4 or 8.
         init_features: Channels of all layers.
         num_residuals: Number of residual blocks.
-        normalization: The paper's ``batch``, or ``none``: norms make outputs depend on how images differ in contrast
-            from those of the training, and cost PSNR (Lim et al. 2017, https://arxiv.org/abs/1707.02921).
+        normalization: The paper's ``batch``, or ``none``: batch norms make outputs worse for images whose contrast
+            differs from the training's, and cost PSNR (Lim et al. 2017, https://arxiv.org/abs/1707.02921).
         upsampling: ``resize`` or the paper's ``transposed`` convolution.
-        output: The paper's scaled ``tanh``; or ``residual``, what to add to the bicubically enlarged input, clamped to
-            [0, 1] in evaluation mode. Zero at the beginning, so that a training starts from bicubic.
+        output: The paper's scaled ``tanh``; or ``residual``, which is added to the bicubically enlarged input, and the
+            sum clamped to [0, 1] in evaluation mode. It is zero at first, so that a training starts from bicubic.
     """
 
     task = "super-resolution"

@@ -1,20 +1,20 @@
-"""What stands before TorchServe: it checks who asks and how much, and answers where TorchServe does not.
+"""A reverse proxy in front of TorchServe: it authenticates, limits and queues requests, and survives restarts.
 
 =================  ======================================================================
-``connections``    how many there may be, and how long they may stand still
+``connections``    limits on the number of connections, and on idle and slow ones
 ``access``         tokens
-``visitors``       who may use the page
-``page, about``    the page, and what it is told
-``bodies, forms``  what is received, within limits of size and time
-``lines``          where requests wait for a worker
-``inference``      the inference API; a request of which a worker dies is tried once more
+``visitors``       keys and cookies for the page
+``page, about``    the page, and the data it shows
+``bodies, forms``  request bodies, within limits of size and time
+``queues``         where requests wait for a worker
+``inference``      the inference API; if a worker dies of a request, it is tried once more
 ``management``     the management API
-``counters``       what Prometheus is told
-``journal``        what is logged
-``torchserve``     the way to TorchServe
+``counters``       metrics for Prometheus
+``journal``        the log of requests
+``torchserve``     the client of TorchServe's sockets
 =================  ======================================================================
 
-Requests come in over the routes of :meth:`Front.applications`; whatever is not a route of our own goes to TorchServe.
+:meth:`Front.applications` has the routes; whatever is not a route of our own goes to TorchServe.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ from .connections import HEADERS, IDLE, LINE, Connections
 from .counters import Counters
 from .inference import Inference
 from .journal import KEY, Entry, Journal, server_logger
-from .lines import Lines, asked_for
 from .management import Management
 from .page import Page, PageSettings
+from .queues import Queues, prediction_path
 from .replies import Refusal
 from .torchserve import Gone, TorchServe
 
-DRAIN = 25.0  # seconds at the end for requests under way; systemd and Kubernetes allow 30 for everything
-RESPONSE = 5.0  # seconds in which the thread must get to a task
+DRAIN = 25.0  # seconds for running requests when the front stops; Kubernetes, by default, allows 30 for everything
+RESPONSE = 5.0  # seconds within which the thread must run a task
 
 T = TypeVar("T")
 
@@ -48,11 +48,12 @@ Address = int | Path  # a port of the loopback address, or a socket
 
 
 class Front:
-    """Serves TorchServe's inference, management and metrics APIs in its stead, from a thread of its own.
+    """Serves TorchServe's inference, management and metrics APIs, from a thread of its own.
 
-    Every reply of status 503 says in ``Retry-After`` when to try again, TorchServe's as well as those given here: while
-    there is no TorchServe, when it dies at a request, and to what waits for a model that is held back. A request of
-    which a worker dies is tried once more; if another dies, the reply is 500 with the error ``WorkerDied``.
+    Every 503 has a ``Retry-After`` header: those of TorchServe, and those of the front itself, which it sends while
+    TorchServe is not running, when it dies during a request, and to requests that wait for a model that is held back.
+    If a worker dies of a request, the request is tried once more; if another dies, the reply is 500 with the error
+    ``WorkerDied``.
 
     Args:
         inference: Where to serve the inference API.
@@ -62,8 +63,9 @@ class Front:
             its key file.
         folder: For the key file ``key_file.json``, large bodies, and the log of requests in its folder ``logs``.
         largest: The largest request body, in bytes; a larger one is answered 413.
-        tokens: Whether requests for predictions need a token. Those of the management API always do.
-        page: What the page needs to know; None for no page.
+        tokens: Whether requests for predictions need a token; those of the management API always do.
+        page: Settings of the page; None for no page.
+        drain: Seconds for running requests when it stops.
     """
 
     def __init__(
@@ -77,22 +79,24 @@ class Front:
         largest: int,
         tokens: bool = True,
         page: PageSettings | None = None,
+        drain: float = DRAIN,
     ) -> None:
+        self.drain = drain
         self.addresses = (inference, management, metrics)
         self.backend = TorchServe(torchserve)
         self.counters = Counters()
         self.access = Access(folder / "key_file.json")
         self.journal = Journal(folder / "logs")
         self.bodies = Bodies(folder, largest)
-        self.lines = Lines(self.backend, self.counters)
+        self.queues = Queues(self.backend, self.counters)
         self.page = Page(self.backend, page, largest, tokens) if page else None
         self.inference = Inference(
-            self.backend, self.check if tokens else None, self.bodies, self.lines, self.journal, self.counters
+            self.backend, self.check if tokens else None, self.bodies, self.queues, self.journal, self.counters
         )
-        self.management = Management(self.backend, self.access, self.bodies, self.lines, self.inference, self.page)
+        self.management = Management(self.backend, self.access, self.bodies, self.queues, self.inference, self.page)
 
     def start(self) -> None:
-        """Listens. Raises ServerError if it cannot."""
+        """Starts the thread and listens. Raises ServerError if an address cannot be used."""
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="front", daemon=True)
         self.thread.start()
@@ -105,7 +109,7 @@ class Front:
             raise ServerError(f"cannot listen at {self.at}: {error.strerror or error}") from error
 
     def stop(self) -> None:
-        """Takes no more requests, answers those under way for as long as :data:`DRAIN`, and ends all connections."""
+        """Stops listening, gives running requests ``drain`` seconds, and closes all connections."""
         self.run(self.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
@@ -113,27 +117,30 @@ class Front:
         self.journal.close()
 
     def check(self, request: web.Request) -> None:
-        """Raises a refusal unless a request is by the page, for a picture, or has a token for the inference API."""
-        for_picture = "Authorization" not in request.headers and asked_for(request).startswith("/predictions/")
+        """Raises a refusal unless a request has a token, or is a prediction that the page asks for."""
+        for_picture = "Authorization" not in request.headers and prediction_path(request).startswith("/predictions/")
         if not (self.page and for_picture and self.page.let_in(request)):
             self.access.check(request, "inference")
 
     def refuse(self, path: str, seconds: float) -> None:
-        """Refuses the requests for a path that wait now; they and later ones are told to try again after some seconds.
+        """Refuses the requests that wait for a path, with ``Retry-After`` for them and for later refusals.
 
-        Whether later ones are refused is up to TorchServe. A path that stands for the same model as another, such as
-        ``/models/NAME/invoke``, is that other one: ``/predictions/NAME`` or ``/predictions/NAME/VERSION``.
+        Whether later requests are refused is up to TorchServe.
+
+        Args:
+            path: ``/predictions/NAME`` or ``/predictions/NAME/VERSION``, which stands for all paths to the same model.
+            seconds: Until the model is tried again.
         """
         self.inference.due[path] = time.monotonic() + seconds
         self.loop.call_soon_threadsafe(self.inference.end_wait, path)
 
-    def welcome(self, *paths: str) -> None:
-        """Forgets when to ask for paths again: there is no reason to wait any more."""
+    def readmit(self, *paths: str) -> None:
+        """Ends what :meth:`refuse` set for paths: later refusals have the usual ``Retry-After``."""
         for path in paths:
             self.inference.due.pop(path, None)
 
     def responds(self) -> bool:
-        """Whether its thread gets on, within a few seconds."""
+        """Whether its thread runs a task within :data:`RESPONSE` seconds."""
         future = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop)
         try:
             future.result(RESPONSE)
@@ -142,11 +149,11 @@ class Front:
         return True
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine that runs in the thread."""
+        """Runs a coroutine in the front's thread and returns its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
     def applications(self) -> list[web.Application]:
-        """What is served at the three addresses."""
+        """The applications at the three addresses: inference, management and metrics."""
         inference, management, metrics = (web.Application(middlewares=[self.observe]) for _ in range(3))
         if self.page:
             self.page.add_to(inference.router)
@@ -157,9 +164,9 @@ class Front:
         return [inference, management, metrics]
 
     async def listen(self) -> None:
-        """Begins to listen."""
+        """Starts listening at the three addresses."""
         self.connections = Connections(self.counters)
-        modes = (0o660, 0o600, 0o600)  # where it is sockets: inference for the group too, as nginx is in it
+        modes = (0o660, 0o600, 0o600)  # of sockets; nginx is in the group and must reach inference
         for at, app, mode in zip(self.addresses, self.applications(), modes, strict=True):
             self.at = at
             runner = web.AppRunner(
@@ -180,13 +187,13 @@ class Front:
             self.listeners.append(await self.connections.listen(runner.server, self.at, mode))
 
     async def close(self) -> None:
-        """Ends all connections, those under way last."""
+        """Closes all connections; those with running requests are given ``drain`` seconds."""
         for listener in self.listeners:
             listener.close()
         for runner in self.runners:
             if runner.server:
                 runner.server.pre_shutdown()  # connections take no further request
-        deadline = time.monotonic() + DRAIN
+        deadline = time.monotonic() + self.drain
         while self.connections.busy and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         for runner in self.runners:
@@ -198,7 +205,7 @@ class Front:
 
     @web.middleware
     async def observe(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Gives each request its identity, and notes how it ends."""
+        """Gives each request its id, and logs how it ends."""
         entry = request[KEY] = Entry(request)
         status, reason = 499, {}  # the client has gone
         with self.connections.in_use(request):
@@ -206,7 +213,7 @@ class Front:
                 response: web.StreamResponse = await handler(request)
                 status = response.status
             except Refusal as refusal:
-                if request.method != "GET" or refusal.why == "token":  # not those who only ask whether it is up
+                if request.method != "GET" or refusal.why == "token":  # health checks are not counted
                     self.counters.refuse(refusal.why)
                 status, reason = refusal.status, {"refused": refusal.why}
                 response = refusal
@@ -223,7 +230,7 @@ class Front:
         return response
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Our metrics and TorchServe's, as long as there is one."""
+        """The front's metrics, and TorchServe's if it is running."""
         own = self.counters.exposition()
         try:
             async with await self.backend.send("metrics", "GET", request.rel_url.raw_path_qs) as reply:
@@ -234,4 +241,4 @@ class Front:
 
 
 async def later(request: web.Request) -> None:
-    """Does not yet have a client send the body that it first asks about, as curl does: it may be refused."""
+    """Delays ``100 Continue`` for clients that wait for it, such as curl: the request may be refused first."""

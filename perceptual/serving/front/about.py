@@ -1,4 +1,4 @@
-"""What the page is told: which styles and enlargements the registered models have, and how the server is doing."""
+"""Data for the page: the styles and scales of the registered models, and the status of the server."""
 
 import asyncio
 import logging
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 
 class About:
-    """Asks TorchServe what is registered each time, and the archives what is in them, each once.
+    """Combines what TorchServe reports with what the archives contain; each archive is read once.
 
     Args:
-        torchserve: Which is asked.
+        torchserve: The client of TorchServe.
         model_store: The folder of archives.
-        state: The folder where it is noted which models are held back.
+        state: The folder of :data:`perceptual.serving.snapshots.HELD`.
     """
 
     def __init__(self, torchserve: TorchServe, model_store: Path, state: Path) -> None:
@@ -47,7 +47,7 @@ class About:
         return found
 
     async def names(self) -> list[str]:
-        """Of the registered models. Raises a refusal while TorchServe does not answer."""
+        """Names of the registered models. Raises a refusal while TorchServe does not answer."""
         names: list[str] = []
         page: dict[str, Any] = {"nextPageToken": 0}
         while "nextPageToken" in page:
@@ -58,7 +58,7 @@ class About:
         return names
 
     async def contents(self, archive: str) -> Contents | None:
-        """What is in an archive of the model store; None in one that cannot be read."""
+        """The contents of an archive of the model store; None if it cannot be read."""
         file = self.model_store / archive
         try:
             facts = file.stat()
@@ -79,7 +79,7 @@ class About:
         return [as_json(model_status(each, metrics, held)) for each in local]
 
     async def metrics(self) -> Metrics:
-        """Those of the handlers; none while TorchServe does not answer."""
+        """The handlers' metrics; empty while TorchServe does not answer."""
         try:
             async with await self.torchserve.send("metrics", "GET", "/metrics") as reply:
                 return read_metrics(await reply.text())
@@ -88,7 +88,7 @@ class About:
 
 
 def contents_of(file: Path) -> Contents | None:
-    """What is in an archive; None if it cannot be read, which is logged."""
+    """The contents of an archive; None if it cannot be read, which is logged."""
     try:
         return read_contents(file)
     except (PerceptualError, OSError) as error:
@@ -97,6 +97,6 @@ def contents_of(file: Path) -> Contents | None:
 
 
 def as_json(status: ModelStatus) -> dict[str, Any]:
-    """A model's state, in which a time beyond the histogram's last bound is null: JSON has no word for it."""
+    """A model's status as JSON; a time beyond the histogram's last bound is null, as JSON has no infinity."""
     stages = {name: [each if math.isfinite(each) else None for each in times] for name, times in status.stages.items()}
     return {**asdict(status), "stages": stages, "healthy": status.healthy}

@@ -1,7 +1,7 @@
-"""Who may ask: tokens of our own for clients, and TorchServe's, which stay between the front and it.
+"""Tokens: the front's own for clients, and TorchServe's, which only the front uses.
 
-TorchServe's tokens end with it, or as soon as someone has a new one made. Ours are good for an hour from when they were
-issued, whatever happens meanwhile: a token says until when it is good, and is signed.
+A token of TorchServe becomes invalid when TorchServe ends or another is issued. The front's tokens are valid for an
+hour after they were issued, whatever happens: a token contains its time of expiry, and is signed.
 """
 
 import base64
@@ -26,7 +26,7 @@ Kind = Literal["inference", "management"]
 
 
 class Access:
-    """Issues and checks tokens; the newest are in a key file of TorchServe's form, for its user alone.
+    """Issues and checks tokens. The newest are in a key file of TorchServe's format, readable by this user alone.
 
     Args:
         file: The key file to write.
@@ -40,7 +40,7 @@ class Access:
             self.issue(kind)
 
     def issue(self, kind: str) -> dict[str, str]:
-        """Makes a new token and notes it in the key file; those issued before stay good until they expire."""
+        """Issues a token and writes it to the key file; those issued before stay valid until they expire."""
         expiry = int(time.time()) + LIFETIME
         until = datetime.fromtimestamp(expiry, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.newest[kind] = {"key": self.signed(f"{kind}.{expiry}"), "expiration time": until}
@@ -53,7 +53,7 @@ class Access:
         return f"{text}.{signature(self.secret, text)}"
 
     def check(self, request: web.Request, kind: Kind) -> None:
-        """Raises a refusal unless a request has a token of this kind that is still good."""
+        """Raises a refusal unless a request has a valid token of this kind."""
         token = bearer(request)
         text, _, _ = token.rpartition(".")
         named, _, expiry = text.partition(".")
@@ -62,13 +62,13 @@ class Access:
             raise unauthorized()
 
     def check_api_key(self, request: web.Request) -> None:
-        """Raises a refusal unless a request has the key with which tokens are renewed."""
+        """Raises a refusal unless a request has the API key, for which tokens are issued."""
         if not hmac.compare_digest(self.newest["API"]["key"], bearer(request)):
             raise unauthorized()
 
 
 def signature(secret: bytes, text: str) -> str:
-    """What only those can make of a text who have the secret."""
+    """The HMAC-SHA-256 of a text, in base64 for URLs."""
     digest = hmac.digest(secret, text.encode(errors="surrogateescape"), hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
@@ -80,7 +80,7 @@ def bearer(request: web.Request) -> str:
 
 
 def unauthorized() -> Refusal:
-    """The reply to a token that is not good, in TorchServe's words."""
+    """The reply to a missing or invalid token, with TorchServe's message."""
     message = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
     return Refusal(401, "token", message)
 
@@ -94,7 +94,7 @@ class InnerTokens:
         self.keys: dict[str, Any] = {}
 
     def header(self, kind: Kind) -> dict[str, str]:
-        """What authorizes the front. Raises a refusal while TorchServe has not written the file."""
+        """The header that authorizes the front. Raises a refusal while TorchServe has not written the file."""
         try:
             written = self.file.stat().st_mtime_ns
             if written != self.written:

@@ -1,4 +1,4 @@
-"""Request bodies: received within limits of size, time and space, and kept so that they can be sent twice."""
+"""Request bodies: received within limits of size, time and space, and kept so that a request can be sent again."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ from aiohttp import web
 
 from .replies import Refusal, unavailable
 
-IN_MEMORY = 2**18  # bytes of a body; what is larger is put in a file
-PIECE = 2**18  # bytes that are read of it at once
-PATIENCE = 30.0  # seconds that a client may be late, all in all, …
-SLOWEST = 2**14  # … against this many bytes a second
-SHARE = 8  # all bodies together may be as large as this many of the largest
+IN_MEMORY = 2**18  # bytes of a body that are kept in memory; a larger body is kept in a file
+PIECE = 2**18  # bytes of one read
+PATIENCE = 30.0  # seconds that a client may be behind …
+SLOWEST = 2**14  # … this many bytes per second
+SHARE = 8  # limit of all bodies together, in bodies of the largest size
 
 
 class Body:
-    """A request's body; ``start`` is where in the file it begins."""
+    """A request's body, which is between ``start`` and ``end`` in the file."""
 
     def __init__(self, folder: Path) -> None:
         self.file = SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115 - closed by received()
@@ -44,7 +44,7 @@ class Body:
         return self.read(self.start, size)
 
     def find(self, needle: bytes, most: int) -> list[int]:
-        """The first places at which some bytes occur."""
+        """The positions at which some bytes occur, at most ``most`` of them."""
         found: list[int] = []
         position, overlap = self.start, len(needle) - 1
         while len(found) < most and len(piece := self.read(position, PIECE + overlap)) > overlap:
@@ -56,7 +56,7 @@ class Body:
         return found
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All of it, from the beginning."""
+        """The whole body, in pieces."""
         position = self.start
         while piece := self.read(position, PIECE):
             yield piece
@@ -67,18 +67,18 @@ class Bodies:
     """Receives bodies.
 
     Args:
-        folder: For those that are large.
-        largest: The most bytes of one.
+        folder: For the files of large ones.
+        largest: Limit for one body, in bytes.
     """
 
     def __init__(self, folder: Path, largest: int) -> None:
         self.folder = folder
         self.largest = largest
-        self.held = 0  # bytes, of all bodies
+        self.held = 0  # bytes of all bodies
 
     @contextmanager
     def received(self) -> Iterator[Body]:
-        """An empty body, which is forgotten at the end."""
+        """An empty body, which is deleted at the end."""
         body = Body(self.folder)
         try:
             yield body
@@ -87,10 +87,10 @@ class Bodies:
             body.file.close()
 
     async def receive(self, request: web.Request, body: Body) -> None:
-        """Fills a body with that of a request.
+        """Reads the body of a request.
 
         Raises:
-            Refusal: It is too large or too slow, or there is no room.
+            Refusal: It is too large or too slow, or memory or disk have no room for it.
         """
         self.check_size(request.content_length or 0)
         if request.headers.get("Expect", "").lower() == "100-continue":
@@ -100,16 +100,16 @@ class Bodies:
         while piece := await self.next_piece(request, begin + PATIENCE + body.end / SLOWEST):
             self.check_size(body.end + len(piece))
             if self.held + len(piece) > SHARE * self.largest:
-                raise unavailable("bodies", "too many large requests at once")
+                raise unavailable("bodies", "too many large requests at the same time")
             self.held += len(piece)
             try:
                 body.add(piece)
             except OSError as error:
-                body.end += len(piece)  # as it was counted
+                body.end += len(piece)  # it was counted, and received() subtracts what end says
                 raise unavailable("disk", f"no room for the request: {error.strerror}") from error
 
     async def next_piece(self, request: web.Request, deadline: float) -> bytes:
-        """What has come; nothing at the end."""
+        """The bytes that have arrived; empty at the end."""
         try:
             return await asyncio.wait_for(request.content.readany(), deadline - time.monotonic())
         except web.RequestPayloadError:
@@ -118,7 +118,7 @@ class Bodies:
             raise Refusal(408, "body_timeout", "the request's body comes too slowly", close=True) from None
 
     def check_size(self, size: int) -> None:
-        """Raises a refusal if that many bytes are too many."""
+        """Raises a refusal if a body of this size is too large."""
         if size > self.largest:
             message = f"the request has more bytes than {self.largest} (max_request_size in config.properties)"
             raise Refusal(413, "size", message, close=True)

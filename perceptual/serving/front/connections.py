@@ -1,7 +1,7 @@
-"""Connections to the front: where it listens, how many it takes, and how long they may stand still.
+"""Connections to the front: limits on their number, and on idle and slow ones.
 
-A connection without a request may be open for :data:`IDLE` seconds (aiohttp closes it then, slow headers included).
-A client that reads nothing of its reply for :data:`WRITE` seconds is disconnected.
+aiohttp closes a connection after :data:`IDLE` seconds without a complete request head. A client that reads nothing of
+its reply for :data:`WRITE` seconds is disconnected.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from .counters import Counters
 from .replies import RETRY_AFTER
 
 IDLE = 60.0  # seconds
-WRITE = 30.0  # seconds in which at least some 48 KB of a reply must be taken, as asyncio's buffers are
-MOST = 1000  # connections at once, if the limit on open files allows them
-FILES_EACH = 3  # the connection, the one to TorchServe for it, and the file of its body
-FILES_ELSE = 100  # what the program has open besides
+WRITE = 30.0  # seconds in which a client must read some 48 KB of a reply, the size of asyncio's buffers
+MOST = 1000  # open connections, if the limit on open files allows them
+FILES_EACH = 3  # for each connection: itself, its connection to TorchServe, and the file of its body
+FILES_ELSE = 100  # other open files of the program
 LINE = 16_384  # bytes of a request's first line, or of one header
 HEADERS = 100  # in one request
-QUIET = 10.0  # seconds between two lines in the log about the same trouble
+QUIET = 10.0  # seconds between two log lines about the same error
 
 FULL = (
     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class Connections:
-    """All connections of the front. Where there are too many, the one that has been idle longest makes room."""
+    """All connections of the front. At the limit, the one that has been idle longest is closed for a new one."""
 
     def __init__(self, counters: Counters) -> None:
         self.counters = counters
@@ -47,10 +47,10 @@ class Connections:
         self.reported = -QUIET
 
     async def listen(self, server: Callable[[], Any], at: int | Path, mode: int) -> asyncio.Server:
-        """Listens at a port of the loopback address, or at a socket with these permissions.
+        """Listens at a port of the loopback address, or at a UNIX socket with permissions ``mode``.
 
         Raises:
-            OSError: It cannot.
+            OSError: The address cannot be used.
         """
         bound = bound_to(at, mode)
         loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class Connections:
         return await loop.create_server(lambda: Connection(server(), self), sock=bound, backlog=128)
 
     def admit(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether there is room for a connection, possibly after an idle one was closed."""
+        """Adds a connection, for which an idle one may be closed. Returns whether there is room."""
         if len(self.idle) + len(self.busy) >= self.most:
             oldest = next(iter(self.idle), None)
             if oldest is None:
@@ -76,7 +76,7 @@ class Connections:
 
     @contextmanager
     def in_use(self, request: web.BaseRequest) -> Iterator[None]:
-        """While a request is answered, its connection is not idle."""
+        """Marks the request's connection as busy while the request is answered."""
         transport = request.transport
         if transport is None:
             yield
@@ -91,7 +91,7 @@ class Connections:
                 self.idle[transport] = None
 
     def report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Logs what goes wrong in the event loop; asyncio repeats a lack of open files a hundred times a second."""
+        """Logs errors of the event loop; asyncio reports a lack of open files a hundred times a second."""
         error = context.get("exception")
         if not isinstance(error, OSError):
             loop.default_exception_handler(context)
@@ -101,7 +101,7 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """Between a transport and aiohttp's protocol: refuses what is too many, and ends what takes no reply."""
+    """Stands between a transport and aiohttp's protocol, and enforces the limits on number and slow readers."""
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self.inner = inner
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Takes the connection, or answers that there are too many."""
+        """Accepts the connection, or replies 503 if there are too many."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.admitted = self.connections.admit(transport)
@@ -122,48 +122,48 @@ class Connection(asyncio.Protocol):
             transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Passes it on."""
+        """Forwards to aiohttp."""
         self.resumed()
         self.connections.remove(self.transport)
         if self.admitted:
             self.inner.connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
-        """Passes it on."""
+        """Forwards to aiohttp."""
         if self.admitted:
             self.inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Passes it on."""
+        """Forwards to aiohttp."""
         return self.inner.eof_received() if self.admitted else None
 
     def pause_writing(self) -> None:
-        """From now on the client has a limited time to read what was sent."""
+        """Starts the timer: the send buffer is full, and the client has :data:`WRITE` seconds to read."""
         self.timer = asyncio.get_running_loop().call_later(WRITE, self.give_up)
         self.inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """It has."""
+        """Stops the timer: the client has read."""
         self.resumed()
         self.inner.resume_writing()
 
     def resumed(self) -> None:
-        """Stops the clock."""
+        """Stops the timer."""
         if self.timer:
             self.timer.cancel()
             self.timer = None
 
     def give_up(self) -> None:
-        """Ends the connection of a client that does not read."""
+        """Closes the connection of a client that does not read."""
         self.connections.counters.refuse("write_timeout")
         self.transport.abort()
 
 
 def bound_to(at: int | Path, mode: int) -> socket.socket:
-    """A bound socket that nobody can connect to yet, so that its permissions are right from the beginning."""
+    """A socket that is bound but does not listen yet, so that nobody connects before its permissions are set."""
     if isinstance(at, Path):
         bound = socket.socket(socket.AF_UNIX)
-    else:  # only by this protocol does asyncio know that small packets are to be sent without delay
+    else:  # asyncio sets TCP_NODELAY only if the protocol is given
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if isinstance(at, Path):
@@ -180,7 +180,7 @@ def bound_to(at: int | Path, mode: int) -> socket.socket:
 
 
 def allowed_connections() -> int:
-    """How many connections the limit on open files allows, after it was raised as far as it may be."""
+    """The number of connections that the limit on open files allows; the limit is raised to its maximum first."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,10 +1,10 @@
-"""What the front counts, for Prometheus."""
+"""The front's metrics, for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 
 class Counters:
-    """The metrics of the front and of the supervisor, beside which TorchServe's are served."""
+    """The metrics of the front and of the supervisor, which are served together with TorchServe's."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -25,5 +25,5 @@ class Counters:
         self.refused.labels(reason).inc()
 
     def exposition(self) -> bytes:
-        """All of them, in the text format of Prometheus."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)

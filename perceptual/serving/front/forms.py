@@ -1,4 +1,4 @@
-"""Forms (``multipart/form-data``), as TorchServe can parse them: it fails even on some that are right."""
+"""Rewrites forms (``multipart/form-data``) so that TorchServe can parse them: it fails on some valid ones."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, MutableMapping
@@ -9,17 +9,17 @@ from .bodies import Body
 from .replies import Refusal
 
 MOST_FIELDS = 100  # a photo and its options are about ten
-FIELD_HEAD = 4096  # bytes, in which a field's name is looked for
-# What curl --data-binary says of a photo; TorchServe would take it apart as a form, and fail.
+FIELD_HEAD = 4096  # bytes of a field in which its name is searched
+# The type that curl --data-binary gives a photo; TorchServe would parse the photo as a form, and fail.
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 
 
 def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
-    """Brings a request's body and ``Content-Type`` into a form in which TorchServe takes them.
+    """Changes a request's body and ``Content-Type`` so that TorchServe can parse them.
 
     Raises:
-        Refusal: It is no form, though it says so, or has too many fields, or one of them twice.
+        Refusal: The form is malformed, or has too many fields, or one of them twice.
     """
     message = Message()
     message["Content-Type"] = headers.get("Content-Type", "")
@@ -32,22 +32,22 @@ def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
         raise bad_form("its Content-Type has no boundary")
     delimiter = b"--" + boundary.encode(errors="surrogateescape")
     found = body.find(b"\r\n" + delimiter, most=MOST_FIELDS + 2)
-    begins_at_once = body.head(len(delimiter)) == delimiter
-    if not begins_at_once:
+    no_preamble = body.head(len(delimiter)) == delimiter
+    if not no_preamble:
         if not found:
             raise bad_form("its boundary does not occur")
-        body.start = found[0] + 2  # what comes before is to be ignored (RFC 2046), but TorchServe fails on it
-    if begins_at_once + len(found) > MOST_FIELDS + 1:  # one more at the end
+        body.start = found[0] + 2  # a preamble is to be ignored (RFC 2046), but TorchServe fails on it
+    if no_preamble + len(found) > MOST_FIELDS + 1:  # one more at the end
         raise bad_form(f"it has more than {MOST_FIELDS} fields")
-    starts = [body.start + len(delimiter)] * begins_at_once + [place + 2 + len(delimiter) for place in found]
+    starts = [body.start + len(delimiter)] * no_preamble + [place + 2 + len(delimiter) for place in found]
     name, count = Counter(names(body, starts)).most_common(1)[0]
-    if count > 1:  # TorchServe would pass over all but one
+    if count > 1:  # TorchServe would ignore all but one
         raise bad_form(f"it has {count} fields called {name[:80]!r}")
     headers["Content-Type"] = f'{MULTIPART}; boundary="{boundary}"'
 
 
 def names(body: Body, starts: Iterable[int]) -> Iterator[str]:
-    """The names of a form's fields, each of which starts somewhere; of those that tell none, a mark of their own."""
+    """The name of the form field at each start; for a field without a name, a unique placeholder."""
     for start in starts:
         _, _, head = body.read(start, FIELD_HEAD).partition(b"\r\n\r\n")[0].partition(b"\r\n")
         name = message_from_bytes(head).get_param("name", header="content-disposition")

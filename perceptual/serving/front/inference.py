@@ -1,4 +1,4 @@
-"""Requests for pictures: passed on to TorchServe, one more time if a worker dies of them."""
+"""The inference API: passes requests on to TorchServe, and tries one once more if a worker dies of it."""
 
 import asyncio
 import logging
@@ -15,13 +15,13 @@ from .bodies import Bodies, Body
 from .counters import Counters
 from .forms import bad_form, prepare
 from .journal import KEY, Entry, Journal
-from .lines import Lines, asked_for
+from .queues import Queues, prediction_path
 from .replies import RETRY_AFTER, Refusal, unavailable
 from .torchserve import Gone, TorchServe, passed, unanswered
 
 BAD_FORM = (b"ErrorDataDecoderException", b"NullPointerException")  # TorchServe's 500 for a form it cannot parse
-NO_WORKER = b"has no worker to serve inference request"  # TorchServe's words for a full queue, too
-DIED = b"Worker died."  # its words to whom a worker has died, with status 500, 507 or others
+NO_WORKER = b"has no worker to serve inference request"  # TorchServe's message also if the queue is full
+DIED = b"Worker died."  # TorchServe's message if a worker died of the request, with status 500, 507 or others
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Inference:
     """The inference API.
 
     Args:
-        check: Raises a refusal of whom it does not let in; None lets everyone in.
+        check: Raises a refusal unless a request is authorized; None allows every request.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class Inference:
         torchserve: TorchServe,
         check: Callable[[web.Request], None] | None,
         bodies: Bodies,
-        lines: Lines,
+        queues: Queues,
         journal: Journal,
         counters: Counters,
     ) -> None:
         self.torchserve = torchserve
         self.check = check
         self.bodies = bodies
-        self.lines = lines
+        self.queues = queues
         self.journal = journal
         self.counters = counters
-        self.waiting: dict[asyncio.Task[Any], str] = {}  # the path that each request is for
-        self.refused: WeakSet[asyncio.Task[Any]] = WeakSet()  # of those, the ones told that it is no use
-        self.due: dict[str, float] = {}  # when to ask for a path again, in the seconds of time.monotonic
+        self.waiting: dict[asyncio.Task[Any], str] = {}  # the path of each request that waits for its reply
+        self.refused: WeakSet[asyncio.Task[Any]] = WeakSet()  # requests that end_wait() has cancelled
+        self.due: dict[str, float] = {}  # when a path is worth trying again, in seconds of time.monotonic
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answers one request: by TorchServe, or in its stead."""
+        """Answers one request, with TorchServe's reply or a refusal."""
         if self.check and request.path != "/ping":
             self.check(request)
         entry: Entry = request[KEY]
@@ -61,28 +61,34 @@ class Inference:
         for secret in ("Authorization", "Cookie"):
             headers.popall(secret, None)
         headers["X-Request-ID"] = entry.id
-        headers.setdefault("X-Request-Start", f"t={time.time():.3f}")  # from which the worker tells the wait
+        headers.setdefault("X-Request-Start", f"t={time.time():.3f}")  # the worker measures the wait from it
         with self.bodies.received() as body:
             await self.bodies.receive(request, body)
             if len(body):
                 self.journal.begin(entry, len(body), body.head(4))
             prepare(body, headers)
             try:
-                async with self.counted_as_waiting(request), self.lines.turn(asked_for(request)) as limit:
+                async with self.refusable(request), self.queues.turn(prediction_path(request)) as limit:
                     reply, text = await self.ask(request, headers, body, limit)
             except Gone as error:
                 raise unanswered(error) from error
         async with reply:
             if text is None:
                 return await self.pass_back(reply, request)
-            return self.told(reply, text, request)
+            return self.error_reply(reply, text, request)
 
     async def ask(
         self, request: web.Request, headers: Any, body: Body, limit: float
     ) -> tuple[ClientResponse, bytes | None]:
-        """TorchServe's reply, and what it says if it is an error: a worker's death is tried once more.
+        """TorchServe's reply, and its text if it is an error. If a worker died, the request is tried once more.
 
-        Not if it may be the end of a worker that took too long, which TorchServe reports in the same words.
+        It is not if the worker may have been ended for taking too long, which TorchServe reports by the same message.
+
+        Args:
+            request: As received.
+            headers: To send.
+            body: To send.
+            limit: Seconds after which TorchServe ends a worker that does not reply.
         """
         begin = time.monotonic()
         reply, text = await self.ask_once(request, headers, body)
@@ -102,7 +108,7 @@ class Inference:
 
     async def ask_once(self, request: web.Request, headers: Any, body: Body) -> tuple[ClientResponse, bytes | None]:
         """One attempt."""
-        # The same to TorchServe, but aiohttp would by itself send a PUT twice.
+        # TorchServe treats them alike, but aiohttp retries a PUT by itself.
         method = "POST" if request.method == "PUT" else request.method
         reply = await self.torchserve.send("inference", method, request.rel_url.raw_path_qs, headers, body)
         try:
@@ -111,21 +117,21 @@ class Inference:
             raise Gone(str(error)) from error
 
     def note_death(self, request: web.Request, what_now: str) -> None:
-        """Tells of which request a worker died: with batches, of one of those that died together."""
-        model = asked_for(request).removeprefix("/predictions/")
+        """Counts and logs the death of a worker; of a batch, each request is logged."""
+        model = prediction_path(request).removeprefix("/predictions/")
         self.counters.deaths.labels(model).inc()
         logger.error("a worker of %s died at %s; %s", model, request[KEY], what_now)
 
     def hopeless(self, request: web.Request, message: str) -> Refusal:
-        """The reply to what is not tried again, by nobody: no 503, which nginx would pass to another server."""
+        """The reply to a request that nobody should try again: no 503, after which nginx would try another server."""
         return Refusal(500, "worker_died", f"{message}; request {request[KEY].id}", error="WorkerDied")
 
     @asynccontextmanager
-    async def counted_as_waiting(self, request: web.Request) -> AsyncIterator[None]:
-        """Until the reply begins, a request can be refused."""
+    async def refusable(self, request: web.Request) -> AsyncIterator[None]:
+        """While the request waits for its reply, :meth:`end_wait` can refuse it."""
         task = asyncio.current_task()
         assert task
-        self.waiting[task] = asked_for(request)
+        self.waiting[task] = prediction_path(request)
         try:
             yield
         except asyncio.CancelledError:
@@ -137,7 +143,7 @@ class Inference:
             del self.waiting[task]
 
     async def pass_back(self, reply: ClientResponse, request: web.Request) -> web.StreamResponse:
-        """Passes on a reply piece by piece: it may be a large picture."""
+        """Streams a reply to the client."""
         response = web.StreamResponse(headers=passed(reply.headers))
         response.headers["X-Request-ID"] = request[KEY].id
         await response.prepare(request)
@@ -146,8 +152,8 @@ class Inference:
         await response.write_eof()
         return response
 
-    def told(self, reply: ClientResponse, text: bytes, request: web.Request) -> web.Response:
-        """What a client is told where TorchServe or a handler refuses."""
+    def error_reply(self, reply: ClientResponse, text: bytes, request: web.Request) -> web.Response:
+        """The client's reply to an error of TorchServe or of a handler. Raises a refusal for some of TorchServe's."""
         if reply.status == 500 and any(kind in text for kind in BAD_FORM):
             raise bad_form("TorchServe cannot read it")
         if reply.status == 503 and NO_WORKER in text:
@@ -160,8 +166,8 @@ class Inference:
         return web.Response(status=reply.status, reason=reply.reason, headers=headers, body=text)
 
     def retry_after(self, request: web.BaseRequest) -> int:
-        """Whole seconds after which to ask again."""
-        due = self.due.get(asked_for(request), 0.0)
+        """Whole seconds for ``Retry-After``."""
+        due = self.due.get(prediction_path(request), 0.0)
         return max(RETRY_AFTER, math.ceil(due - time.monotonic()))
 
     def end_wait(self, path: str) -> None:

@@ -1,4 +1,4 @@
-"""What became of each request: a line of JSON when its body has come, so before it can do harm, and one at its end."""
+"""The log of requests: a JSON line when a body has arrived, before it can crash anything, and one at the end."""
 
 import json
 import logging
@@ -31,24 +31,24 @@ logger = logging.getLogger(__name__)
 
 
 class Entry:
-    """A request in the journal."""
+    """A request in the journal, with its id and what else is known of it."""
 
     def __init__(self, request: web.BaseRequest) -> None:
         trace = TRACE.fullmatch(request.headers.get("traceparent", ""))
         self.began = time.monotonic()
-        self.id = taken_over(request, "X-Request-ID") or uuid.uuid4().hex
+        self.id = safe_header(request, "X-Request-ID") or uuid.uuid4().hex
         self.known: dict[str, Any] = {"request_id": self.id, "method": request.method, "path": request.path[:200]}
         self.known |= {"trace_id": trace[1]} if trace else {}
-        client = taken_over(request, "X-Client") or request.remote
+        client = safe_header(request, "X-Client") or request.remote
         self.known |= {"client": client} if client else {}
 
     def __str__(self) -> str:
-        """The request in a few words, for other logs."""
-        told = " ".join(f"{key}={value}" for key, value in self.known.items() if key != "request_id")
-        return f"request {self.id} ({told})"
+        """A short form for other logs."""
+        facts = " ".join(f"{key}={value}" for key, value in self.known.items() if key != "request_id")
+        return f"request {self.id} ({facts})"
 
 
-KEY = web.RequestKey("entry", Entry)  # where a request keeps its own
+KEY = web.RequestKey("entry", Entry)  # of each request's entry
 
 
 class Journal:
@@ -63,13 +63,13 @@ class Journal:
         self.handler.setFormatter(logging.Formatter("%(message)s"))
 
     def begin(self, entry: Entry, size: int, head: bytes) -> None:
-        """Notes that a request is about to be worked on."""
+        """Logs that a request is about to be passed on."""
         kind = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "other")
         entry.known |= {"bytes": size, "format": kind}
         self.write("begin", entry.known)
 
     def end(self, entry: Entry, status: int, **more: Any) -> None:
-        """Notes how a request ended; of one that was refused before, this is the only line."""
+        """Logs how a request ended; for one that was refused early, this is the only line."""
         seconds = round(time.monotonic() - entry.began, 4)
         self.write("end", entry.known | {"status": status, "seconds": seconds} | more)
 
@@ -83,17 +83,17 @@ class Journal:
         self.handler.close()
 
 
-def taken_over(request: web.BaseRequest, header: str) -> str | None:
-    """A header that names something, if it is fit to stand in a log."""
+def safe_header(request: web.BaseRequest, header: str) -> str | None:
+    """The value of a header, if it is short and plain enough for a log."""
     value = request.headers.get(header, "")
     return value if IDENTITY.fullmatch(value) else None
 
 
 class OneLine(logging.Filter):
-    """Shortens what aiohttp logs about malformed requests: without the request, and so without its secrets."""
+    """Removes the request, and so its secrets, from what aiohttp logs about malformed requests."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keeps the message, and of an error only what kind it is, unless it is one of our own."""
+        """Reduces an error of aiohttp to its class; other records stay as they are."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and type(error).__module__.startswith("aiohttp."):
             record.msg, record.args = f"malformed request: {type(error).__name__}", None

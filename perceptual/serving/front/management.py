@@ -1,4 +1,4 @@
-"""Requests for the models: passed on to TorchServe, but a model is removed only after it has answered its requests."""
+"""The management API: passes requests on to TorchServe, but removes a model only once its requests are answered."""
 
 import asyncio
 import time
@@ -12,36 +12,36 @@ from aiohttp import ClientError, web
 from .access import KINDS, Access
 from .bodies import Bodies
 from .inference import Inference
-from .lines import Lines
 from .page import Page
+from .queues import Queues
 from .replies import Refusal
 from .torchserve import Gone, TorchServe, passed, unanswered
 
 LARGEST = 2**20  # bytes of a request; TorchServe's API takes them all in the query
-LONGEST = 610.0  # seconds for requests to be finished; a little more than responseTimeout in the archives' yaml
+LONGEST = 610.0  # seconds to wait for a model's requests; a little more than responseTimeout in the archives' yaml
 
 
 class Management:
-    """The management API, which needs a token in any case."""
+    """The management API, which always needs a token."""
 
     def __init__(
         self,
         torchserve: TorchServe,
         access: Access,
         bodies: Bodies,
-        lines: Lines,
+        queues: Queues,
         inference: Inference,
         page: Page | None,
     ) -> None:
         self.torchserve = torchserve
         self.access = access
         self.bodies = bodies
-        self.lines = lines
+        self.queues = queues
         self.inference = inference
         self.page = page
 
     async def renew_token(self, request: web.Request) -> web.Response:
-        """Issues a token: ``GET /token?type=inference`` or ``management``, with the API key; or a ``page``'s key."""
+        """Issues a token, or a key for the page: ``GET /token?type=inference``, ``management`` or ``page``."""
         self.access.check_api_key(request)
         kind = request.query.get("type", "")
         if kind == "page" and self.page:
@@ -60,9 +60,9 @@ class Management:
             response = await self.relay(request)
         if name and response.status < 300 and request.method != "GET":
             if request.method == "DELETE" or request.query.get("min_worker") == "0":
-                for path in paths:  # what waits for it now would wait for ever
+                for path in paths:  # requests that wait for it would never be answered
                     self.inference.end_wait(path)
-            await self.lines.renew(name)
+            await self.queues.renew(name)
         return response
 
     async def relay(self, request: web.Request) -> web.Response:
@@ -82,7 +82,7 @@ class Management:
         return web.Response(status=reply.status, reason=reply.reason, headers=passed(reply.headers), body=text)
 
     async def paths_of(self, name: str, version: str | None) -> list[str]:
-        """The paths of the requests that a version answers; none if TorchServe will refuse to remove it."""
+        """The prediction paths that a version answers; none if TorchServe does not have it."""
         default = await self.torchserve.ask(f"/models/{name}")
         everything = await self.torchserve.ask(f"/models/{name}/all")
         if not default or not everything:
@@ -94,23 +94,23 @@ class Management:
 
     @asynccontextmanager
     async def finished(self, paths: Sequence[str]) -> AsyncIterator[None]:
-        """Takes no more requests for some paths, and waits until those that came before are answered."""
-        lines = [self.lines.lines[model] for model in map(model_of, paths) if model in self.lines.lines]
-        for line in lines:
-            line.closed = True
+        """Refuses new requests for some paths, and waits until the earlier ones are answered."""
+        queues = [self.queues.by_model[model] for model in map(model_of, paths) if model in self.queues.by_model]
+        for queue in queues:
+            queue.closed = True
         try:
             deadline = time.monotonic() + LONGEST
-            while not all(line.empty for line in lines) and time.monotonic() < deadline:
-                if lines and not await self.works(lines[0].model):
+            while not all(queue.empty for queue in queues) and time.monotonic() < deadline:
+                if queues and not await self.works(queues[0].model):
                     break  # they would never be answered
                 await asyncio.sleep(0.1)
             yield
         finally:
-            for line in lines:
-                line.closed = False
+            for queue in queues:
+                queue.closed = False
 
     async def works(self, model: str) -> bool:
-        """Whether a model has a worker that answers."""
+        """Whether a model has a ready worker."""
         described: Any = await self.torchserve.ask(f"/models/{model}")
         return bool(described) and any(worker["status"] == "READY" for worker in described[0]["workers"])
 

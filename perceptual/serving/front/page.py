@@ -1,7 +1,7 @@
-"""The page at the server's address: who gets it, its files, and what it is told.
+"""The page at the server's address: access to it, its files, and its data.
 
-What a file may do is limited by a Content-Security-Policy: it loads from this server alone, runs no script that is not
-a file, and stands in no other page.
+A Content-Security-Policy limits each file: it loads from this server alone, runs no inline script, and cannot be
+framed by another page.
 """
 
 import base64
@@ -23,7 +23,7 @@ from .visitors import Visitors, is_foreign
 FOLDER = Path(__file__).parents[1] / "page"
 SAMPLES = "samples"  # the folder of photos to try
 INDEX, ENTRY = "index.html", "entry.html"
-SECRET = "page.key"  # in the folder of what outlasts a restart
+SECRET = "page.key"  # in PageSettings.state
 
 ALONE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 POLICY = (
@@ -41,12 +41,12 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class PageSettings:
-    """What the page needs to know.
+    """Settings of the page.
 
     Attributes:
         model_store: The folder of archives.
-        state: A folder for what outlasts a restart.
-        status: Whether it has a tab that tells how the server is doing.
+        state: A folder for files that outlast a restart.
+        status: Whether it has a tab with the status of the server.
         token: The command that prints a token, for the command line that the page shows; empty if none is needed.
     """
 
@@ -60,10 +60,10 @@ class Page:
     """Serves the page.
 
     Args:
-        torchserve: Behind the front.
-        settings: As above.
-        largest: The most bytes of a photo.
-        tokens: Whether only those may see it who have a key or the cookie.
+        torchserve: The client of TorchServe.
+        settings: Its settings.
+        largest: Limit for a photo, in bytes.
+        tokens: Whether a browser needs a key or the cookie.
     """
 
     def __init__(self, torchserve: TorchServe, settings: PageSettings, largest: int, tokens: bool) -> None:
@@ -84,20 +84,20 @@ class Page:
             router.add_get("/page/status", self.send_status)
 
     def invite(self) -> str:
-        """A key that lets one browser in; empty if none is needed."""
+        """Issues a key for one browser; empty if none is needed."""
         return self.visitors.invite() if self.visitors else ""
 
     def let_in(self, request: web.BaseRequest) -> bool:
-        """Whether a request is by the page. Raises a refusal for one of another page with the cookie."""
+        """Whether a request may use the page. Raises a refusal if it has the cookie but comes from another site."""
         return self.visitors is None or self.visitors.let_in(request)
 
     def check(self, request: web.Request) -> None:
-        """Raises a refusal unless a request is by the page."""
+        """Raises a refusal unless a request may use the page."""
         if not self.let_in(request):
             raise unauthorized()
 
     async def send_index(self, request: web.Request) -> web.StreamResponse:
-        """The page itself: also to whoever comes by a link, as it does nothing by itself."""
+        """The page itself; also for a browser that follows a link from another site, as loading it changes nothing."""
         key = request.query.get("key")
         known = self.visitors is None or self.visitors.knows(request)
         if key is None:
@@ -110,10 +110,10 @@ class Page:
         return response
 
     def refuse(self, request: web.Request) -> web.StreamResponse:
-        """The page that says how to get in.
+        """Replies with the page that says how to get access.
 
-        A browser that follows a link from elsewhere does not send the cookie, though it may have it: it is sent to the
-        same address again, from here.
+        A browser that follows a link from another site does not send the cookie, though it may have it. So the reply
+        has it load the same address again, now from this site.
         """
         text = self.files[ENTRY].read_text(encoding="utf-8")
         refusal = Refusal(401, "token", "")
@@ -124,7 +124,7 @@ class Page:
         raise refusal
 
     async def send_file(self, request: web.Request) -> web.StreamResponse:
-        """One of its files."""
+        """A file of the page."""
         self.check(request)
         return self.file(self.files.get(request.match_info["name"]))
 
@@ -134,36 +134,36 @@ class Page:
         return self.file(self.samples.get(request.match_info["name"]))
 
     async def send_about(self, request: web.Request) -> web.Response:
-        """What there is to ask for."""
+        """The models, styles, formats and limits that the page offers."""
         self.check(request)
-        told = {
+        about = {
             "models": await self.about.models(),
             "formats": FORMATS,
             "max_bytes": self.largest,
             "status": self.settings.status,
             "token": self.settings.token,
         }
-        return web.json_response(told, headers=HEADERS)
+        return web.json_response(about, headers=HEADERS)
 
     async def send_status(self, request: web.Request) -> web.Response:
-        """How the server is doing."""
+        """The status of the server's models."""
         self.check(request)
         return web.json_response({"models": await self.about.status()}, headers=HEADERS)
 
     def file(self, path: Path | None) -> web.StreamResponse:
-        """A file, whose time of change the browser asks about each time. Raises a refusal if there is none."""
+        """A file, which the browser must revalidate each time. Raises a refusal if it does not exist."""
         if path is None:
             raise Refusal(404, "page", "there is no such file")
         return web.FileResponse(path, headers=CIMultiDict(HEADERS | {"Content-Security-Policy": POLICY}))
 
 
 def without_key(request: web.Request) -> str:
-    """The address of a request, less the key in it."""
+    """The address of a request, without the key."""
     return str(request.rel_url.without_query_params("key"))
 
 
 def policy_of(html: str) -> str:
-    """The policy of a page that is all in one file: nothing but its own style."""
+    """The policy of a page in one file: it may use only its inline styles."""
     styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in styles]
     allowed = " ".join(f"'sha256-{each}'" for each in digests)

@@ -1,25 +1,25 @@
-"""Replies that the front gives itself."""
+"""The front's own error replies."""
 
 import json
 
 from aiohttp import web
 
-RETRY_AFTER = 5  # seconds; a full queue or a start of TorchServe passes in about that time
+RETRY_AFTER = 5  # seconds; about as long as a full queue or a start of TorchServe lasts
 
-# Of TorchServe, by which clients and its own tools know an error.
+# TorchServe's types of errors, which clients may know.
 TYPES = {401: "InvalidKeyException", 503: "ServiceUnavailableException"}
 
 
 class Refusal(web.HTTPException):
-    """A request that is not passed on, or not any further.
+    """The reply to a request that the front does not pass on, or gives up.
 
     Args:
-        status: Of HTTP.
-        reason: Under which it is counted, in a word.
+        status: HTTP status.
+        reason: Label under which it is counted.
         message: What is wrong, and what to do.
-        retry_after: Seconds after which to try again.
-        error: Name of an error of :mod:`perceptual.errors`, in whose form the message is then given, not TorchServe's.
-        close: Whether the connection is of no further use.
+        retry_after: Seconds, for the header.
+        error: Name of an error of :mod:`perceptual.errors`; the reply then has the handlers' format, not TorchServe's.
+        close: Whether to close the connection.
     """
 
     def __init__(
@@ -46,5 +46,5 @@ class Refusal(web.HTTPException):
 
 
 def unavailable(reason: str, message: str, seconds: int = RETRY_AFTER) -> Refusal:
-    """A 503, which says when to try again."""
+    """A 503 with ``Retry-After``."""
     return Refusal(503, reason, message, retry_after=seconds)

@@ -1,4 +1,4 @@
-"""The way to TorchServe: its three APIs at sockets that only this user reaches."""
+"""A client of TorchServe's three APIs, at sockets that only this user can open."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from .bodies import Body
 from .replies import Refusal, unavailable
 
 CONNECT_TIMEOUT = 5.0  # seconds; TorchServe is on this machine
-# Of one connection, not of what passes (RFC 9110, section 7.6.1), or, as Expect, answered here already.
+# Headers that belong to one connection (RFC 9110, section 7.6.1), and Expect, which the front answers.
 HOP_BY_HOP = {"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"}
 
 
 class Gone(Exception):
-    """TorchServe did not answer a request, or ended while it did."""
+    """TorchServe does not run, did not answer a request, or ended while it did."""
 
 
 class TorchServe:
@@ -40,8 +40,8 @@ class TorchServe:
         """TorchServe's reply to a request, as soon as it begins.
 
         Raises:
-            Gone: There is no TorchServe, or no longer.
-            Refusal: It has no tokens yet.
+            Gone: TorchServe does not run, or ended.
+            Refusal: It is starting and has not written its tokens yet.
         """
         sent = passed(headers or {})
         if api != "metrics":
@@ -58,7 +58,7 @@ class TorchServe:
             raise Gone(str(error)) from error
 
     def session(self, api: str) -> ClientSession:
-        """The session for an API, whose connections are used once: an old one would fail after a restart."""
+        """The session for an API. Connections are not reused, as old ones would fail after a restart of TorchServe."""
         if api not in self.sessions:
             self.sessions[api] = ClientSession(
                 connector=UnixConnector(str(self.folder / f"{api}.sock"), limit=0, force_close=True),
@@ -69,7 +69,7 @@ class TorchServe:
         return self.sessions[api]
 
     async def ask(self, path: str) -> Any:
-        """What the management API answers to a question, as JSON; None if it does not answer it."""
+        """JSON from the management API; None if it does not answer with status 200."""
         try:
             async with await asyncio.wait_for(self.send("management", "GET", path), CONNECT_TIMEOUT) as reply:
                 return await reply.json(content_type=None) if reply.status == 200 else None
@@ -83,10 +83,10 @@ class TorchServe:
 
 
 def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The headers that are passed on."""
+    """The headers without those of the connection."""
     return CIMultiDict((name, value) for name, value in headers.items() if name.title() not in HOP_BY_HOP)
 
 
 def unanswered(error: Gone) -> Refusal:
-    """The reply in TorchServe's stead."""
+    """The reply to a client if TorchServe gives none."""
     return unavailable("torchserve", "TorchServe is starting again")

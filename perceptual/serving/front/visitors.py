@@ -1,7 +1,7 @@
-"""Who may use the page: an address with a key that works once, and from then on a cookie of the browser.
+"""Access to the page: by an address with a key that works once, and after that by a cookie.
 
-The page holds no token: the front takes the cookie for one, and it stays good whatever becomes of tokens. A browser
-sends a cookie whoever asks it to, so the front takes it from the page's own requests alone.
+The page has no token: the front accepts the cookie instead, and it stays valid when tokens expire. Browsers send
+cookies with requests from other sites too, so the front accepts it only from the page's own requests.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from ...files import write_atomically
 from .access import signature
 from .replies import Refusal
 
-LIFETIME = 30 * 86_400  # seconds of a cookie; the browser forgets it when it is closed
+LIFETIME = 30 * 86_400  # seconds that a cookie is valid; the browser deletes it when it is closed
 SECRET = 32  # bytes
-MOST_KEYS = 100  # that are not used yet
+MOST_KEYS = 100  # keys that are not used yet
 
 
 class Visitors:
-    """Lets browsers in.
+    """Issues and checks keys and cookies.
 
     Args:
-        file: With what cookies are signed, so that they outlast a restart; made if it is not there. Cookies are worth
-            nothing as soon as it is deleted and the server started again.
+        file: The secret that signs cookies, so that they outlast a restart; created if missing. Deleting it and
+            restarting the server makes all cookies invalid.
     """
 
     def __init__(self, file: Path) -> None:
@@ -36,35 +36,35 @@ class Visitors:
         self.keys: list[str] = []
 
     def invite(self) -> str:
-        """A key that lets one browser in."""
+        """Issues a key for one browser."""
         key = secrets.token_urlsafe(24)
         self.keys = [*self.keys, key][-MOST_KEYS:]
         return key
 
     def admit(self, key: str) -> bool:
-        """Whether a key is good; it no longer is, after that."""
+        """Whether a key is valid; it works once."""
         left = [each for each in self.keys if not hmac.compare_digest(each.encode(), key.encode())]
         admitted = len(left) < len(self.keys)
         self.keys = left
         return admitted
 
     def remember(self, response: web.StreamResponse) -> None:
-        """Gives a browser the cookie."""
+        """Sets the cookie."""
         expiry = str(int(time.time()) + LIFETIME)
         value = f"{expiry}.{signature(self.secret, expiry)}"
         response.set_cookie(self.name, value, httponly=True, samesite="Strict")
 
     def knows(self, request: web.BaseRequest) -> bool:
-        """Whether a request has a cookie that is still good."""
+        """Whether a request has a valid cookie."""
         expiry, _, signed = request.cookies.get(self.name, "").partition(".")
         genuine = hmac.compare_digest(signature(self.secret, expiry).encode(), signed.encode())
         return genuine and int(expiry) >= time.time()
 
     def let_in(self, request: web.BaseRequest) -> bool:
-        """Whether a request is by the page of a browser that was let in.
+        """Whether a request has a valid cookie.
 
         Raises:
-            Refusal: It has the cookie, but comes from another page.
+            Refusal: It has, but comes from a page of another site.
         """
         if not self.knows(request):
             return False
@@ -74,7 +74,7 @@ class Visitors:
 
 
 def is_foreign(request: web.BaseRequest) -> bool:
-    """Whether a browser says that another page asks: by ``Sec-Fetch-Site`` or, if it is old, by ``Origin``."""
+    """Whether a request comes from a page of another site, by ``Sec-Fetch-Site`` or, in old browsers, ``Origin``."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site not in ("same-origin", "none")
@@ -83,7 +83,7 @@ def is_foreign(request: web.BaseRequest) -> bool:
 
 
 def kept_secret(file: Path) -> bytes:
-    """The content of a file for this user alone, which is made if it is not there or too short."""
+    """The content of a secret file, readable by this user alone; created if it is missing or too short."""
     try:
         if len(secret := file.read_bytes()) >= SECRET:
             return secret

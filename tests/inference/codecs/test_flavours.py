@@ -31,9 +31,39 @@ def raw(order="<", preview=None, version=True, photometric=32803):
     return tiff(tags, [COLORS.tobytes()], order, others=[sensor])
 
 
+def with_directory_inside(order, preview, sensor):
+    """A TIFF of a preview's tags, and inside its directory one of the sensor's pixels, as most cameras write it."""
+    inside = tiff(sensor, [], order)[8:]
+    place = len(tiff(preview | {330: (LONG, [0])}, [COLORS.tobytes()], order))
+    return tiff(preview | {330: (LONG, [place])}, [COLORS.tobytes()], order) + inside
+
+
+def nikon():
+    """NEF: a thumbnail without compression; the pixels in Nikon's own."""
+    sensor = {256: (3, [6016]), 257: (3, [4016]), 258: (3, [14]), 259: (3, [34713]), 262: (3, [32803])}
+    return with_directory_inside(">", tiff_tags(8, 2, 3, t254=(LONG, [1])), sensor)
+
+
+def sony():
+    """ARW: a preview in JPEG, without strips; the pixels in Sony's own compression."""
+    preview = {254: (LONG, [1]), 259: (3, [6]), 513: (LONG, [300]), 514: (LONG, [200])}
+    sensor = {256: (3, [6048]), 257: (3, [4024]), 258: (3, [14]), 259: (3, [32767]), 262: (3, [32803])}
+    return with_directory_inside("<", preview, sensor)
+
+
+def canon():
+    """CR2: a mark after the header; a preview in JPEG; the pixels in lossless JPEG, which no tag says."""
+    preview = {256: (3, [5616]), 257: (3, [3744]), 258: (3, [8] * 3), 259: (3, [6])}
+    sensor = {259: (3, [6]), 50648: (LONG, [600]), 50656: (LONG, [1]), 50752: (3, [1, 1728, 1904])}
+    return b"II*\0\x10\0\0\0CR\2\0" + bytes(4) + tiff(preview, [jpeg()], others=[sensor])[8:]
+
+
 @pytest.mark.parametrize(
     "data",
     [
+        nikon(),
+        sony(),
+        canon(),
         raw(),
         raw(">", version=False),
         raw(version=False, photometric=34892),

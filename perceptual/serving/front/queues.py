@@ -1,0 +1,171 @@
+"""Queues in which requests wait for a worker, as TorchServe's would run requests whose client has gone.
+
+Each model has a queue. It passes on as many requests as keep the model's workers busy: those they work on, and as many
+again. The others wait here in order, and leave the queue if their client disconnects.
+"""
+
+import asyncio
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from .counters import Counters
+from .replies import unavailable
+from .torchserve import TorchServe
+
+FRESH = 1.0  # seconds after which TorchServe is asked again how many workers a model has
+QUEUE = 64  # requests that may wait while the number of workers is not known; job_queue_size in config.properties
+RESPONSE_TIMEOUT = 600.0  # seconds for a reply while the model's own limit is not known
+
+# Paths by which TorchServe reaches a model or a version of it, besides /invocations.
+MODEL_PATHS = [
+    re.compile(pattern)
+    for pattern in (
+        r"/(?:predictions|explanations)/([^/]+)(?:/([^/]+))?(?:/.*)?",
+        r"/models/([^/]+)/invoke",
+        r"/v1/models/([^/:]+):(?:predict|explain)",
+        r"/v2/models/([^/]+)/(?:infer|explain)",
+        r"/([^/]+)(?:/([^/]+))?/predict",
+    )
+]
+
+
+class Queue:
+    """The queue of a model, or of a version of it.
+
+    Attributes:
+        model: ``NAME`` or ``NAME/VERSION``.
+        capacity: Requests that may be with TorchServe.
+        longest: Requests that may wait or be with TorchServe.
+        timeout: Seconds after which TorchServe ends a worker that does not reply.
+        known_at: When TorchServe last described the model, in seconds of time.monotonic; 0 if never.
+        closed: Whether new requests are refused.
+        running: Requests that are with TorchServe.
+        waiting: Requests that wait, each for its future.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.capacity = 2
+        self.longest = QUEUE + 1
+        self.timeout = RESPONSE_TIMEOUT
+        self.known_at = 0.0
+        self.closed = False
+        self.running = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    def learn(self, described: dict[str, Any]) -> None:
+        """Sets the limits from TorchServe's description of the model."""
+        parallel = max(1, len(described["workers"])) * described["batchSize"]
+        status = described["jobQueueStatus"]
+        self.capacity = 2 * parallel
+        self.longest = parallel + status["pendingRequests"] + status["remainingCapacity"]
+        self.timeout = float(described["responseTimeout"])
+        self.known_at = time.monotonic()
+        self.advance()
+
+    def advance(self) -> None:
+        """Passes on waiting requests as far as the capacity allows."""
+        while self.waiting and self.running < self.capacity:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                self.running += 1
+                turn.set_result(None)
+
+    async def enter(self) -> None:
+        """Waits for a request's turn. Raises a refusal if the queue is full or closed."""
+        if self.closed:
+            raise unavailable("unregistering", f"{self.model} is being unregistered")
+        if self.running + len(self.waiting) >= self.longest:
+            raise unavailable("queue", "the queue of this model is full")
+        turn = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        self.advance()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()
+            else:
+                with suppress(ValueError):  # advance() has just removed it
+                    self.waiting.remove(turn)
+            raise
+
+    def leave(self) -> None:
+        """Counts a request as done, and passes on the next."""
+        self.running -= 1
+        self.advance()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no request is running or waiting."""
+        return not self.running and not self.waiting
+
+
+class Queues:
+    """The queues of all models that were requested."""
+
+    def __init__(self, torchserve: TorchServe, counters: Counters) -> None:
+        self.torchserve = torchserve
+        self.counters = counters
+        self.by_model: dict[str, Queue] = {}
+
+    @asynccontextmanager
+    async def turn(self, path: str) -> AsyncIterator[float]:
+        """Waits for a request's turn in the queue of its model.
+
+        Args:
+            path: From :func:`prediction_path`.
+
+        Yields:
+            Seconds within which a worker must reply. A request to no registered model does not wait.
+        """
+        queue = await self.queue_of(path.removeprefix("/predictions/")) if path.startswith("/predictions/") else None
+        if queue is None:
+            yield RESPONSE_TIMEOUT
+            return
+        with self.counters.waiting.labels(queue.model).track_inprogress():
+            await queue.enter()
+        try:
+            yield queue.timeout
+        finally:
+            queue.leave()
+
+    async def queue_of(self, model: str) -> Queue | None:
+        """The queue of a model; None if the model is not registered."""
+        queue = self.by_model.get(model) or Queue(model)
+        if time.monotonic() > queue.known_at + FRESH:
+            await self.learn(queue)
+        return self.by_model.setdefault(model, queue) if queue.known_at else None
+
+    async def learn(self, queue: Queue) -> None:
+        """Sets a queue's limits from TorchServe's description of its model."""
+        queue.known_at = queue.known_at and time.monotonic()  # so that other requests do not ask at the same time
+        if described := await self.torchserve.ask(f"/models/{quote(queue.model)}"):
+            queue.learn(described[0])
+
+    async def renew(self, name: str) -> None:
+        """Updates the queues of a model that was changed, and removes that of one that is gone."""
+        for model, queue in list(self.by_model.items()):
+            if model.split("/")[0] == name:
+                queue.known_at = 0.0
+                await self.learn(queue)
+                if not queue.known_at and queue.empty:
+                    del self.by_model[model]
+
+
+def prediction_path(request: web.BaseRequest) -> str:
+    """A request's path; of those that TorchServe accepts for one model, always ``/predictions/NAME[/VERSION]``."""
+    path = request.path.rstrip("/")
+    if path == "/invocations":
+        return f"/predictions/{request.query.get('model_name', '')}"
+    for form in MODEL_PATHS:
+        if found := form.fullmatch(path):
+            return "/".join(["/predictions", *filter(None, found.groups())])
+    return path
