@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--styles", type=count, default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--size", type=count, default=512, help="side of the square photo, px (default: %(default)s)")
     parser.add_argument(
-        "--concurrency", type=count, default=4, metavar="N", help="requests at once (default: %(default)s)"
+        "--concurrency", type=count, default=4, metavar="N", help="concurrent requests (default: %(default)s)"
     )
     parser.add_argument(
         "--repeats", type=count, default=4, metavar="N", help="requests for each style (default: %(default)s)"

@@ -80,7 +80,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="such as 512 or 1920x1080, px (default: 256 512 1024 1920x1080 2048)",
     )
     parser.add_argument(
-        "--batch", nargs="+", type=count, metavar="N", default=[1, 4], help="images at once (default: 1 4)"
+        "--batch", nargs="+", type=count, metavar="N", default=[1, 4], help="images in a batch (default: 1 4)"
     )
     parser.add_argument("--repeats", type=count, default=5, metavar="N", help="runs that count (default: %(default)s)")
     add_peer(parser)
@@ -133,7 +133,7 @@ def measure(
     Args:
         runs: What to run, ready.
         size: Of the results.
-        batch: How many at once.
+        batch: Images in a batch.
         repeats: Runs that count.
         device: Where they run.
         limits: What the machine can do.

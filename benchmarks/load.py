@@ -1,4 +1,4 @@
-"""Clients that ask a server for pictures, several at once: what a benchmark puts it under load with."""
+"""Concurrent clients that put a server under load, for benchmarks."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

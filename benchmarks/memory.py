@@ -46,7 +46,7 @@ def run(args: Namespace) -> Tables:
     """Measures every network at every size."""
     rows = []
     for model in args.model:
-        load(model, "cpu")  # finds out at once whether it can be had
+        load(model, "cpu")  # fails here, before hours of measuring, if the network is missing
         for size in args.sizes:
             say(f"{model} at {size}²")
             rows.append(in_own_process(measure, model, size, args.tile))

@@ -4,7 +4,7 @@
   python -m benchmarks serving --concurrency 4 --requests 100 --repeats 5
 
 TorchServe serves an archive of the default style network, with the one worker an archive asks for, or --workers.
-Clients in a process of their own send a JPEG photo of noise, --concurrency of them at once. In turn with them, this
+Clients in a process of their own send a JPEG photo of noise, --concurrency of them at a time. In turn with them, this
 process decodes, stylizes and encodes the same photo as often, one after the other, on as many threads as one worker
 has; `of in process` is the server's part of its rate.
 
@@ -49,7 +49,7 @@ SETTLE = 10.0  # seconds within which the metrics of a reply appear; they go thr
 
 @dataclass(frozen=True)
 class Plan:
-    """What a server is to bear: a photo, how many requests in a round and for how many seconds at most, and rounds."""
+    """The load for a server: a photo, requests and maximum seconds of a round, and the number of rounds."""
 
     photo: bytes
     requests: int
@@ -66,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=count,
         metavar="N",
         default=[1, 4, 16],
-        help="requests at once (default: 1 4 16)",
+        help="concurrent requests (default: 1 4 16)",
     )
     parser.add_argument(
         "--requests", type=count, default=100, metavar="N", help="in a round, at most (default: %(default)s)"
@@ -100,8 +100,8 @@ def measure(address: RunningServer, model: str, predictor: Predictor, plan: Plan
         address: Where the server is.
         model: The model that is asked.
         predictor: Of the same network.
-        plan: What the server is to bear.
-        concurrency: Requests at once.
+        plan: The load.
+        concurrency: Number of concurrent requests.
     """
     warm_up = replace(plan, requests=concurrency)
     over_http(address, model, warm_up, concurrency)
@@ -109,14 +109,14 @@ def measure(address: RunningServer, model: str, predictor: Predictor, plan: Plan
     served, called = [], []
     before = read_times(address, model)
     for number in range(plan.repeats):
-        say(f"{concurrency} at once: round {number + 1} of {plan.repeats}")
+        say(f"{concurrency} concurrent: round {number + 1} of {plan.repeats}")
         served.append(over_http(address, model, plan, concurrency))
         called.append(in_process(predictor, plan))
     latencies = [seconds for load in served for seconds in load.latencies]
     after = times_after(address, model, before, len(latencies))
     spent = {name: (after[name][0] - before.get(name, (0.0, 0))[0]) / len(latencies) for name in after}
     return {
-        "at once": concurrency,
+        "concurrent": concurrency,
         "requests/s": Spread.of(load.rate for load in served),
         **{f"p{rank}": float(np.percentile(latencies, rank)) for rank in PERCENTILES},
         "in process/s": Spread.of(load.rate for load in called),
@@ -150,7 +150,7 @@ def shares(spent: Mapping[str, float], mean: float) -> Row:
 def times_after(
     address: RunningServer, model: str, before: Mapping[str, tuple[float, int]], replies: int
 ) -> dict[str, tuple[float, int]]:
-    """As :func:`read_times`, once it counts so many more replies. Raises ServerError if it does not."""
+    """As :func:`read_times`, once it has counted that many more replies. Raises ServerError if it does not."""
     deadline = time.monotonic() + SETTLE
     wanted = before.get("encode", (0.0, 0))[1] + replies
     while (times := read_times(address, model)).get("encode", (0.0, 0))[1] < wanted:

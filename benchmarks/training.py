@@ -55,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Adds the benchmark's options."""
     parser.add_argument("--size", type=count, default=256, help="side of the photos, px (default: %(default)s)")
     parser.add_argument(
-        "--batch-size", type=count, default=4, metavar="N", help="photos at once (default: %(default)s)"
+        "--batch-size", type=count, default=4, metavar="N", help="photos in a batch (default: %(default)s)"
     )
     parser.add_argument(
         "--repeats", type=count, default=9, metavar="N", help="iterations that count (default: %(default)s)"

@@ -1,4 +1,4 @@
-"""Networks for other runtimes, each checked against ours before it is handed out."""
+"""Exports networks to other runtimes, and checks each against ours before it is written."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +107,7 @@ def baked_style(predictor: Predictor, options: StyleOptions) -> Tensor | None:
 
 def style_table(predictor: Predictor) -> dict[str, list[list[float]]]:
     """By style, its numbers for each size of the strokes, S×P."""
-    # Five digits tell all numbers of half precision, as which weights files hold them, apart.
+    # Five digits distinguish all numbers of half precision, in which weights files store them.
     styles = cast("StyleNetwork", predictor.network).styles.tolist()
     rows = [[[float(f"{each:.5g}") for each in size] for size in style] for style in styles]
     return dict(zip(predictor.styles, rows, strict=True))

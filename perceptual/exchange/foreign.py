@@ -1,4 +1,4 @@
-"""Reading what other projects saved: tensors by name, and nothing that could run code."""
+"""Reads the weights of other projects: tensors by name, and nothing that could run code."""
 
 import re
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
-"""Style networks of other projects, as ours that make the same pictures.
+"""Converts style networks of other projects to ours, which give the same pictures.
 
-Nothing is approximated. A norm subtracts what is the same everywhere, so biases before norms and the constant part of
-the scaling of the input drop out; the rest of the scalings goes into the first and the last convolution. A block that
-adds its input twice makes features that double from block to block: kept at half, quarter, … of their size, they are
-those of blocks that add it once, and powers of two lose no digit.
+Nothing is approximated. A norm subtracts constants, so biases before norms and the constant part of the input's scaling
+drop out; the other scalings are folded into the first and the last convolution. In a network whose blocks add their
+input twice, features double from block to block. Divided by 2, 4, … they are those of blocks that add it once, and
+powers of two cause no rounding.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from .layouts import LAYOUTS, Layout
 
 
 def import_network(file: str | Path, layout: str | None = None, *, licence: str) -> tuple[StyleNetwork, dict[str, Any]]:
-    """A network that makes the pictures of another project's network.
+    """A network that gives the pictures of another project's network.
 
     Where 4 does not divide height or width, the other projects' picture is up to 3 px larger than the photo; ours is
     cropped to the photo's size.

@@ -1,8 +1,7 @@
-"""How other projects name and scale the weights of style networks that have the form of ours.
+"""The names and scales of weights in other projects' style networks of the same architecture.
 
-All of them put a bias before each norm, which the norm takes away again, repeat pixels to enlarge, and end without a
-tanh. They differ in names, in the scale of what the first convolution takes and the last one makes, and in how often a
-residual block adds its input.
+All of them have a bias before each norm, which the norm cancels, repeat pixels to enlarge, and end without a tanh. They
+differ in names, in the scale of input and output, and in how often a residual block adds its input.
 """
 
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ class Layout:
         endings: Its names of the last three convolutions.
         mean: By channel: the network takes and makes (RGB in [0, 1] − mean) / std.
         std: See ``mean``.
-        identities: How often a residual block adds its input to what its layers make.
+        identities: How often a residual block adds its input to the output of its layers.
     """
 
     repository: str
@@ -30,14 +29,14 @@ class Layout:
     identities: int = 1
 
     def convolutions(self, blocks: int) -> dict[str, str]:
-        """By the names of our convolutions, its own, of a network of so many residual blocks."""
+        """The project's names of convolutions by ours, in a network with a number of residual blocks."""
         names = {f"encoder.{i}.0": f"conv{i + 1}.conv2d" for i in range(3)}
         for i in range(blocks):
             names |= {f"blocks.{i}.body.{place}": f"res{i + 1}.conv{j}.conv2d" for j, place in ((1, 0), (2, 3))}
         return names | dict(zip(("decoder.0.1", "decoder.1.1", "decoder.2"), self.endings, strict=True))
 
     def norms(self, blocks: int) -> Iterator[str]:
-        """Its names of the norms, in the order in which they come."""
+        """The project's names of norms, in order."""
         yield from ("in1", "in2", "in3")
         yield from (f"res{i + 1}.in{j}" for i in range(blocks) for j in (1, 2))
         yield from ("in4", "in5")

@@ -1,7 +1,7 @@
-"""Networks in a form that other runtimes take: whole, of plain layers, for images of any size.
+"""Networks in a form for other runtimes: complete, of plain layers, for images of any size.
 
-They compute what the networks of :mod:`perceptual.inference.networks` compute. Padding and cropping are part of them,
-kernels are constants, and a style that is baked in stands in the norm layers.
+They compute the same as the networks of :mod:`perceptual.inference.networks`. Padding and cropping are included,
+kernels are constants, and a style that is baked in is part of the norm layers.
 """
 
 import copy
@@ -40,13 +40,13 @@ def portable(network: ImageTransformationNetwork, style: Tensor | None = None, *
 
 
 class Portable(nn.Module):
-    """What portable networks share: padding that holds for any size.
+    """The base class of portable networks: padding for any size.
 
     Args:
-        layers: All of them, plain.
-        minimum: Sides of the images are padded to so many pixels at least,
-        multiple: to a multiple of this,
-        border: and then by this at all sides, reflected.
+        layers: The plain layers.
+        minimum: Minimum side of padded images, in pixels.
+        multiple: Padded sides are a multiple of it.
+        border: Width of a reflected border that is added after that, in pixels.
     """
 
     def __init__(self, layers: nn.Module, minimum: int, multiple: int = 1, border: int = 0) -> None:
@@ -62,14 +62,14 @@ class Portable(nn.Module):
         return images.index_select(2, self.places(height)).index_select(3, self.places(width))
 
     def places(self, side: int) -> Tensor:
-        """From which pixel of a side of the image each of the padded one comes."""
+        """For each pixel along a padded side, the index of its pixel in the image."""
         padded = max(self.minimum, (side + self.multiple - 1) // self.multiple * self.multiple)
         places = torch.arange(-self.border, padded + self.border).abs()
         return torch.minimum(places, 2 * (padded - 1) - places).clamp(max=side - 1)
 
 
 class Stylizer(Portable):
-    """What portable style networks share."""
+    """The base class of portable style networks."""
 
     def __init__(self, network: StyleNetwork, style: Tensor | None) -> None:
         super().__init__(plain(network.transform, style), network.minimum_size, network.multiple, network.border)
@@ -77,7 +77,7 @@ class Stylizer(Portable):
         self.leak = network.leak
 
     def complete(self, x: Tensor, images: Tensor) -> Tensor:
-        """Images of what the layers make, as large as those that came in."""
+        """Maps the layers' output to images of the size of ``images``."""
         x = x[:, :, : images.shape[2], : images.shape[3]]
         if not self.linear:
             x = torch.tanh(x) + self.leak * x
@@ -120,7 +120,7 @@ class Upscaler(Portable):
         return (enlarged + x).clamp(0, 1)
 
     def mirrored(self, side: int) -> Tensor:
-        """From which pixel of a side of the image each of the mirrored one comes."""
+        """For each pixel along a mirrored side, the index of its pixel in the image."""
         places = torch.arange(-2, side + 2)  # as far as bicubic enlarging looks
         places = torch.maximum(places, -1 - places)
         return torch.minimum(places, 2 * side - 1 - places).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Stretches of work that overlap: each makes its next items while those behind it work on the last ones."""
+"""Pipelines: each stage computes its next items in a thread while later stages work on earlier items."""
 
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T], depth: int = 4) -> Generator[T, None, None]:
-    """The same items in the same order, made in a thread of their own, up to ``depth`` before they are asked for.
+    """Computes items in a separate thread, up to ``depth`` ahead, and yields them in order.
 
-    An error comes where its item would have. When this is closed, so is ``items``.
+    An error is raised in the place of its item. Closing this generator closes ``items``.
     """
     end = object()
     with ThreadPoolExecutor(1) as thread:

@@ -1,7 +1,7 @@
-"""Between the YCbCr of videos and RGB, with the right matrix and range.
+"""Converts between the YCbCr of videos and RGB, with the right matrix and range.
 
-FFmpeg's filter ``scale`` computes it, as exactly as 8 bits allow (a level of 255). Where a file does not say which
-matrix it was made with, players take BT.709 for high definition and BT.601 for less; so does this.
+FFmpeg's filter ``scale`` computes it, to within one level of 255. If a file does not name its matrix, players assume
+BT.709 for high definition and BT.601 for less; so does this module.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from ..errors import UnsupportedFormat
 
-# By its number in H.273, of which FFmpeg's are the same, the name that FFmpeg's filters know a matrix by.
+# The names of matrices in FFmpeg's filters, by their numbers in H.273.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 RGB, UNSPECIFIED, BT709, SMPTE170M = 0, 2, 1, 6
 LIMITED, FULL = 1, 2
 HIGH_DEFINITION = 720  # rows
 QUALITY = "flags=accurate_rnd+full_chroma_int+full_chroma_inp+bicubic"
-ANY_UNIT = Fraction(1, 1000)  # filters here take no notice of time
+ANY_UNIT = Fraction(1, 1000)  # the filters used here ignore time
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What the numbers of a video mean, as H.273 numbers it; ``range`` is 1 for limited, 2 for full."""
+    """The colour space of a video, in the numbers of H.273; ``range`` is 1 for limited, 2 for full."""
 
     matrix: int
     range: int
@@ -34,11 +34,11 @@ class Colours:
     transfer: int
 
 
-VIDEO_COLOURS = Colours(BT709, LIMITED, BT709, BT709)  # of videos made from what is not one
+VIDEO_COLOURS = Colours(BT709, LIMITED, BT709, BT709)  # for results whose source is not a video
 
 
 def colours_of(frame: av.VideoFrame) -> Colours:
-    """The colours of a decoded frame; what it does not say is what players assume.
+    """The colour space of a decoded frame; values that it lacks are those that players assume.
 
     Raises:
         UnsupportedFormat: A matrix that is not read here.
@@ -55,7 +55,7 @@ def colours_of(frame: av.VideoFrame) -> Colours:
 
 
 class ToRgb:
-    """Decoded frames of any format to RGB of one size; those whose lines are interlaced are left so."""
+    """Converts decoded frames of any format to RGB of one size; interlaced lines are not separated."""
 
     def __init__(self, width: int, height: int) -> None:
         self.size = width, height
@@ -76,7 +76,7 @@ class ToRgb:
 
 
 class FromRgb:
-    """RGB to frames of a pixel format in the colours of a video."""
+    """Converts RGB to frames of a pixel format and colour space."""
 
     def __init__(self, pixel_format: str, colours: Colours) -> None:
         self.pixel_format = pixel_format
@@ -84,7 +84,7 @@ class FromRgb:
         self.graph: Graph | None = None
 
     def __call__(self, rgb: Tensor) -> av.VideoFrame:
-        """Maps uint8, 3×H×W, of always one size, to a frame."""
+        """Maps uint8, 3×H×W, to a frame; the size must be the same in all calls."""
         frame = frame_of(rgb)
         if self.graph is None:
             wanted = "pc" if self.colours.range == FULL else "tv"
@@ -96,7 +96,7 @@ class FromRgb:
 
 
 def chain(frame: av.VideoFrame, *filters: tuple[str, str]) -> Graph:
-    """A graph of filters one after another, for frames such as this one."""
+    """A graph of filters one after another, for frames of the same size and format as ``frame``."""
     graph = Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=ANY_UNIT)
     nodes = [graph.add(name, arguments) for name, arguments in filters]

@@ -1,4 +1,4 @@
-"""How frames move: dense optical flow, and where it holds.
+"""Dense optical flow between frames, and where it is reliable.
 
 The flow is that of dense inverse search (DIS; Kroeger et al. 2016, https://arxiv.org/abs/1603.03590).
 """
@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 LONGEST = 640  # pixels; flow is found in frames reduced to this longest side
-# Where the way there and back ends further away than this, a pixel was hidden (Sundaram et al. 2010, section 3).
+# If forward and backward flow differ by more than this, a pixel was occluded (Sundaram et al. 2010, section 3).
 RELATIVE, ABSOLUTE = 0.01, 0.5
-LEAST_SEEN = 0.3  # share of a frame that was in the one before; with less, there is a cut between them
+LEAST_SEEN = 0.3  # share of a frame that is visible in the frame before; less means a cut between them
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,8 @@ class Motion:
     """Where a frame's pixels were in the frame before.
 
     Attributes:
-        flow: What to add to the place of a pixel for its place in the frame before, float32 H×W×2, of x and y in
-            pixels of this array.
-        seen: Whether it could be seen there, float32 H×W, 0 or 1.
+        flow: Offset from a pixel to its position in the frame before, float32 H×W×2: x and y, in pixels of this array.
+        seen: Whether the pixel was visible there, float32 H×W, 0 or 1.
     """
 
     flow: np.ndarray
@@ -34,7 +33,7 @@ class Motion:
         return bool(self.seen.mean() < LEAST_SEEN)
 
     def resized(self, height: int, width: int) -> "Motion":
-        """The same for frames of another size."""
+        """The motion for frames of another size."""
         size = (width, height)
         scale = np.array([width / self.flow.shape[1], height / self.flow.shape[0]], np.float32)
         return Motion(cv2.resize(self.flow, size) * scale, cv2.resize(self.seen, size))
@@ -59,7 +58,7 @@ class MotionFinder:
 
 
 def reduced(rgb: Tensor) -> np.ndarray:
-    """A frame's brightness, uint8, at the size in which flow is found."""
+    """A frame's luma, uint8, reduced to the size at which flow is computed."""
     grey = cv2.cvtColor(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()), cv2.COLOR_RGB2GRAY)
     scale = LONGEST / max(grey.shape)
     if scale < 1:
@@ -68,7 +67,7 @@ def reduced(rgb: Tensor) -> np.ndarray:
 
 
 def seen_before(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
-    """1 where the way back and forth ends where it began, within the frame; else 0."""
+    """1 where backward and forward flow agree and stay within the frame, else 0."""
     there = moved(forth, back)
     off = ((back + there) ** 2).sum(2)
     limit = RELATIVE * ((back**2).sum(2) + (there**2).sum(2)) + ABSOLUTE
@@ -78,13 +77,13 @@ def seen_before(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
 
 
 def moved(image: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """An image H×W×C, each pixel taken from where the flow says."""
+    """An image H×W×C warped by a flow: each pixel is taken from its position plus the flow."""
     made: np.ndarray = cv2.remap(image, *places(flow), interpolation, borderMode=cv2.BORDER_REPLICATE)
     return made
 
 
 def places(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a flow leads, x and y."""
+    """The positions to which a flow points, x and y."""
     height, width = flow.shape[:2]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return columns + flow[..., 0], rows + flow[..., 1]

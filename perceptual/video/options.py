@@ -1,4 +1,4 @@
-"""What a video may be asked for, beside what a picture may."""
+"""The options of a video, in addition to those of a picture."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,8 @@ class VideoOptions(CollectionOptions):
         None, Integer(0, 63), "how much the encoder may lose, less is better; default: h264 20, hevc 22, av1 and vp9 30"
     )
     steady: str = setting(
-        "strong", Choice(("off", "normal", "strong")), "how much strokes stay on what they are painted on (style)"
+        "strong",
+        Choice(("off", "normal", "strong")),
+        "how much strokes follow what they are painted on, against flicker",
     )
     fps: float = setting(25.0, Number(0.01, 1000), "frames per second of a folder of images")

@@ -1,13 +1,13 @@
-"""Steady frames: strokes that stay on what they are painted on.
+"""Reduces flicker: strokes move with the objects on which they are painted.
 
-A network by itself flickers: between two frames its strokes change, as the grid of its layers lies elsewhere on the
-picture. Blending a frame with the one before steadies it too, but blurs: the mean of two sets of strokes has less
-contrast than either, and a picture that is resampled anew for every frame loses its detail.
+A network that stylizes frame by frame flickers: its strokes change from one frame to the next. Blending each frame with
+the one before would reduce this, but blurs: the mean of two sets of strokes has less contrast than either, and a
+picture that is resampled for every frame loses detail.
 
-So the strokes of one frame, the anchor, are moved along with what they lie on, from the anchor directly to each frame,
-resampled once. Where something comes into sight, and where the flow does not hold, the network's own result stands.
-When too little of the anchor is left, the picture as it is then becomes the next one. Colours and light follow the
-network's own result: only what is finer is taken from the anchor.
+Instead, the strokes of one frame, the anchor, are warped by the optical flow from the anchor directly to each frame, so
+that they are resampled once. Where new content appears, and where the flow is not reliable, the network's own result is
+used. When too little of the anchor is visible, the current result becomes the next anchor. Colours and light follow the
+network's own result: only finer detail is taken from the anchor.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,17 +20,17 @@ import torch
 from ..inference.images import Picture
 from .flow import Motion, MotionFinder, moved, reduced
 
-LIGHT = 33  # pixels; what changes over more than that is light and colour, not strokes
-SMALL, LARGE = 5, 31  # pixels at which details are compared: between these sizes
+LIGHT = 33  # pixels; coarser differences are light and colour, not strokes
+SMALL, LARGE = 5, 31  # pixels; details are compared at scales between these
 
 
 @dataclass(frozen=True)
 class Level:
-    """How steady.
+    """A level of steadiness.
 
     Attributes:
-        unlike: Levels of 255 by which a frame's own detail may differ from the anchor's, where the anchor is used.
-        least_kept: Share of a frame that the anchor covers; with less, it is renewed.
+        unlike: Maximum difference between a frame's detail and the anchor's, in levels of 255, to use the anchor.
+        least_kept: Share of a frame that the anchor must cover, or it is renewed.
     """
 
     unlike: float
@@ -41,11 +41,11 @@ LEVELS = {"normal": Level(24, 0.6), "strong": Level(40, 0.7)}
 
 
 class Steady:
-    """Makes pictures of the frames of a clip, in their order, that are steady.
+    """Stylizes the frames of a clip, in order, with steady strokes.
 
     Args:
-        make: Makes pictures of frames, one by one or several at once.
-        level: How steady.
+        make: Stylizes frames, one or several in a call.
+        level: The level of steadiness.
     """
 
     def __init__(self, make: Callable[[Sequence[Picture]], list[Picture]], level: Level) -> None:
@@ -59,12 +59,12 @@ class Steady:
         return [self.steadied(*each) for each in zip(frames, self.make(frames), strict=True)]
 
     def begin(self, frame: Picture, made: Picture) -> None:
-        """Goes on after a frame and the picture that was made of it before."""
+        """Continues after a frame and its result, from an earlier run."""
         self.find_motion(frame.rgb)
         self.anchor = Anchor(frame, pixels(made))
 
     def steadied(self, frame: Picture, made: Picture) -> Picture:
-        """The picture of a frame with what the anchor still holds of it."""
+        """A frame's result, with the strokes of the anchor where it is visible."""
         motion, own = self.find_motion(frame.rgb), pixels(made)
         if motion is None or motion.is_cut or self.anchor is None or self.anchor.made.shape != own.shape:
             self.anchor = Anchor(frame, own)
@@ -79,11 +79,11 @@ class Steady:
 
 
 class Anchor:
-    """A frame, the picture that was made of it, and where its contents are by now.
+    """A frame, its result, and the flow from the current frame to it.
 
     Args:
-        frame: As it was read.
-        made: Levels of 255, float32 H×W×3.
+        frame: The input frame.
+        made: Its result, levels of 255, float32 H×W×3.
     """
 
     def __init__(self, frame: Picture, made: np.ndarray) -> None:
@@ -93,19 +93,19 @@ class Anchor:
         self.seen = np.ones(self.grey.shape, np.float32)
 
     def move(self, motion: Motion) -> None:
-        """Goes on to the next frame."""
+        """Extends the flow to the next frame."""
         self.flow = motion.flow + moved(self.flow, motion.flow)
         self.seen = motion.seen * moved(self.seen, motion.flow)
 
     def known_in(self, frame: Picture, unlike: float) -> np.ndarray:
-        """Where the anchor shows the same as the present frame, float32, from 0 to 1 at soft edges."""
+        """A mask of where the anchor shows the same as the current frame, float32 in [0, 1] with soft edges."""
         off = detail(reduced(frame.rgb)) - detail(moved(self.grey, self.flow))
         known = self.seen * (cv2.blur(np.abs(off), (SMALL, SMALL)) < unlike)
         soft: np.ndarray = cv2.blur(cv2.erode(known, np.ones((SMALL, SMALL))), (SMALL, SMALL))
         return soft
 
     def onto(self, own: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """A picture, H×W×3, with the anchor's strokes where it is known."""
+        """A result, H×W×3, with the anchor's strokes where the mask is set."""
         motion = Motion(self.flow, known).resized(*own.shape[:2])
         weight = motion.seen[..., None]
         carried = moved(self.made, motion.flow, cv2.INTER_LANCZOS4)
@@ -121,7 +121,7 @@ def pixels(picture: Picture) -> np.ndarray:
 
 
 def detail(grey: np.ndarray) -> np.ndarray:
-    """What of a frame is finer than light and shade."""
+    """The detail of a frame: its difference to a blurred copy."""
     grey = grey.astype(np.float32)
     fine: np.ndarray = grey - cv2.blur(grey, (LARGE, LARGE))
     return fine

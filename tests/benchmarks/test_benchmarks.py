@@ -211,7 +211,7 @@ def test_training_beside_the_peer(bench, peer, loss_weights, monkeypatch):
 def test_serving(server, weights, photo):
     plan = serving.Plan(photo, requests=6, longest=60, repeats=2)
     row = serving.measure(server.address, "tiny", load(weights), plan, concurrency=2)
-    assert row["at once"] == 2
+    assert row["concurrent"] == 2
     assert 0 < row["p50"] <= row["p95"] <= row["p99"] and 0 <= row["queued"] < row["p99"]
     shares = [row[f"% {stage}"] for stage in ("decode", "infer", "encode", "server")]
     assert all(0 < share < 100 for share in shares)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import ts
-from PIL import Image
+from PIL import Image, ImageChops
 from serving_fixtures import altered, wait_for
 
 from perceptual.archives.build import package
@@ -24,6 +24,7 @@ from perceptual.commands import COMMANDS
 from perceptual.commands.models import table
 from perceptual.commands.serve import wishes
 from perceptual.errors import InputError, ServerError
+from perceptual.inference.predictor import load
 from perceptual.serving import scaling
 from perceptual.serving.placement import place
 from perceptual.serving.registration import register, unregister
@@ -107,6 +108,17 @@ def test_a_collection_is_registered_and_asked_for_a_style(command, run, server, 
         assert asked == client.stylize(photo, "tiny", format="png")
         with pytest.raises(InputError, match="there is no style 'waves' here; the styles are: other, tiny"):
             client.stylize(photo, "several", style="waves")
+
+
+def test_an_archive_of_an_earlier_version_is_served_by_the_code_in_it(command, management, server, photo, tmp_path):
+    archive = Path(__file__).with_name("earlier.mar")  # before the package had rooms, and networks many styles
+    assert command("register", archive) == "earlier 1.0 is ready at /predictions/earlier/1.0\n"
+    with server.address.inference() as client:
+        served = Image.open(io.BytesIO(client.stylize(photo, "earlier", format="png")))
+    with zipfile.ZipFile(archive) as file:
+        weights = file.extract("earlier.safetensors", tmp_path)
+    difference = ImageChops.difference(served, load(weights, "cpu").stylize(photo))
+    assert max(high for _, high in difference.getextrema()) <= 2
 
 
 def test_scaling(command, management):

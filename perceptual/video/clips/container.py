@@ -1,4 +1,4 @@
-"""A video file as a clip: decoded frames, and the packets of all that is copied."""
+"""A video file as a clip: decoded frames, and the packets of streams that are copied."""
 
 import math
 from collections import deque
@@ -18,15 +18,15 @@ from ..colours import ToRgb, colours_of
 from .clip import Clip, Frame
 
 COPIED = ("audio", "subtitle")
-MISSING_SECONDS = 0.5  # at the end, from which on a file counts as truncated
+MISSING_SECONDS = 0.5  # missing at the end, from which on a file counts as truncated
 
 
 class VideoFile(Clip):
-    """A file that FFmpeg reads; of several videos in it, the first that is no cover picture.
+    """A file that FFmpeg reads; of several video streams, the first that is not a cover picture.
 
     Raises:
-        InvalidVideo: It is none, holds no video, or nothing of it can be decoded.
-        UnsupportedFormat: No decoder for its codec, or colours that are not read.
+        InvalidVideo: It is not a video, or nothing of it can be decoded.
+        UnsupportedFormat: There is no decoder for its codec, or its colour space is not supported.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class VideoFile(Clip):
         if streams[0].codec_context is None:
             raise UnsupportedFormat("its video has a codec that is not read here")
         streams[0].thread_type = "AUTO"
-        # After a damaged packet FFmpeg would leave out all frames until the next key frame.
+        # Otherwise FFmpeg would drop all frames from a damaged packet to the next key frame.
         streams[0].codec_context.flags |= av.codec.context.Flags.output_corrupt
         return streams[0]
 
@@ -106,7 +106,7 @@ class VideoFile(Clip):
         self.check_whole(end)
 
     def check_whole(self, end: float) -> None:
-        """Notes a fault if the file ends long before it says."""
+        """Adds a fault if the file ends long before its declared duration."""
         start = (self.container.start_time or 0) / av.time_base
         duration = (self.container.duration or 0) / av.time_base
         if start + duration - end > MISSING_SECONDS and not self.faults:
@@ -120,21 +120,20 @@ class VideoFile(Clip):
 
 
 class Frames:
-    """Decodes packets, and sees to it that every frame has a time and a picture.
+    """Decodes packets, and makes sure that every frame has a time and a picture.
 
-    A damaged packet leaves a hole among the times of the frames: of one frame, or, if it was a key frame, of all until
-    the next. It is filled with the frame before. A hole that follows no error is a packet that shows nothing, as some
-    codecs have them.
+    A damaged packet leaves a gap of one frame or, if it was a key frame, of all frames up to the next one. The gap is
+    filled by repeating the frame before. A gap without an error is a packet without a picture, which some codecs have.
     """
 
     def __init__(self, clip: VideoFile) -> None:
         self.clip = clip
-        self.expected: deque[int] = deque()  # times of packets whose frames did not come yet, sorted
+        self.expected: deque[int] = deque()  # times of packets whose frames are not decoded yet, sorted
         self.failed = False
         self.last: Frame | None = None
 
     def of(self, packet: Packet) -> Iterator[Frame]:
-        """The frames that are complete with this packet; after the last, an empty one, all that are left."""
+        """The frames that this packet completes; for the last, empty packet, all remaining frames."""
         if packet.pts is not None and packet.size:
             self.expected = deque(sorted([*self.expected, packet.pts]))
         decoded = decode(packet)
@@ -151,9 +150,9 @@ class Frames:
             yield from self.complete(frame)
 
     def complete(self, frame: av.VideoFrame) -> Iterator[Frame]:
-        """A frame, after those that should have come before it.
+        """A frame, after repetitions for missing frames before it.
 
-        One that refers to a damaged one is shown as it is, as players do: a picture that stands still until the next
+        A frame that refers to a damaged one is used as it is, as in players: a picture that stands still until the next
         key frame would be worse.
         """
         pts = self.time_of(frame)
@@ -161,13 +160,13 @@ class Frames:
         while self.expected and self.expected[0] <= pts:
             self.expected.popleft()
         if frame.is_corrupt and self.last is None:
-            return  # of a file cut before a key frame: nothing to be seen yet
+            return  # in a file cut before a key frame, nothing can be decoded yet
         rgb = torch.rot90(self.clip.to_rgb(frame), self.clip.turns, (1, 2)).contiguous()
         self.last = Frame(Picture(rgb), pts, frame.duration or 0)
         yield self.last
 
     def time_of(self, frame: av.VideoFrame) -> int:
-        """When a frame is shown; always later than the one before."""
+        """The time of a frame; always later than that of the frame before."""
         pts = frame.pts if frame.pts is not None else frame.dts
         if self.last is None:
             return pts or 0
@@ -175,7 +174,7 @@ class Frames:
         return self.last.pts + usual if pts is None else max(pts, self.last.pts + 1)
 
     def fill(self, until: float) -> Iterator[Frame]:
-        """The frame before, again, for every frame before a time that failed."""
+        """Repetitions of the last frame, for every failed frame before a time."""
         filled = False
         while self.expected and self.expected[0] < until:
             pts = self.expected.popleft()
@@ -201,13 +200,13 @@ def decode(packet: Packet | None, stream: VideoStream | None = None) -> list[av.
 
 
 def end_of(packet: Packet) -> float:
-    """When what a packet holds ends, in seconds."""
+    """The end time of a packet, in seconds."""
     start = packet.pts if packet.pts is not None else packet.dts or 0
     return float((start + (packet.duration or 0)) * packet.time_base)
 
 
 def is_cover(stream: VideoStream) -> bool:
-    """Whether a stream is a picture for the file's icon."""
+    """Whether a stream is a cover picture."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 

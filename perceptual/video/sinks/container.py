@@ -41,7 +41,7 @@ HOLDS = {
     ".webm": ("vp9", "av1"),
 }
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-KEY_FRAMES = 48  # a key frame at least every so many: where --resume goes on
+KEY_FRAMES = 48  # maximum number of frames between key frames, from which --resume continues
 PACKED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # what makes of a file's packets an encoder's
 OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
 

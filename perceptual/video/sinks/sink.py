@@ -1,4 +1,4 @@
-"""What every sink is: it takes frames, and is a part until it is whole."""
+"""The base class of sinks: they receive frames and write a partial file, which is renamed when it is complete."""
 
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -12,17 +12,17 @@ from ..clips import Frame
 
 
 def part_of(target: Path) -> Path:
-    """Where a result is while it is worked on: beside it, ``clip.part.mp4`` for ``clip.mp4``."""
+    """The path of a result until it is complete: ``clip.part.mp4`` for ``clip.mp4``."""
     return target.with_name(f"{target.stem}.part{target.suffix}")
 
 
 class Sink(ABC):
-    """A result in the making. A context manager: whatever happens, what was written by then can be played.
+    """A result being written. As a context manager it makes sure that the partial file can always be played.
 
     Attributes:
-        target: Where it goes when it is whole.
-        part: Where it is before.
-        done: Number of frames that an earlier run left, which need not be written again.
+        target: Path of the complete result.
+        part: Path of the partial file.
+        done: Number of frames from an earlier run, which need not be written again.
     """
 
     done = 0
@@ -37,25 +37,25 @@ class Sink(ABC):
         """Adds a frame."""
 
     def last(self) -> Picture | None:
-        """The last of the pictures that an earlier run left, if it left some."""
+        """The last picture of an earlier run; None if there is none."""
         return None
 
     def copy(self, packet: Packet) -> None:  # noqa: B027
-        """Adds a packet of sound or subtitles, where the result can hold it."""
+        """Adds a packet of sound or subtitles, if the result can hold it."""
 
     def close(self) -> None:
-        """Completes the part, so that it can be played."""
+        """Completes the partial file, so that it can be played."""
         if not self.closed:
             self.closed = True
             self.finish()
 
     @abstractmethod
     def finish(self) -> None:
-        """Writes what is held back."""
+        """Writes buffered data and closes the file."""
 
     @abstractmethod
     def publish(self) -> None:
-        """Puts the closed part where the result goes, in one step."""
+        """Renames the closed partial file to the result's path, atomically."""
 
     def __enter__(self) -> "Sink":
         return self
@@ -66,5 +66,5 @@ class Sink(ABC):
         if error is None:
             self.close()
             return
-        with suppress(OSError):  # for the same reason, such as a full disk; ``error`` tells of it
+        with suppress(OSError):  # it would repeat ``error``, such as a full disk
             self.close()
