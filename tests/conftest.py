@@ -23,6 +23,7 @@ os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSeri
 MARKS = {
     "serves": {"server", "gpu_server", "instances", "supervised"},
     "trains": {"loss_weights"},
+    "slow": {"bench", "compiler", "exported"},
 }
 
 

@@ -147,6 +147,7 @@ def test_ratios_are_of_the_same_round():
     assert shown(Spread(0.12345, 0.1, 1234.5)) == "0.123 (0.1 to 1234)" and shown(7) == "7"
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_does_not_see_the_memory_of_this_one():
     ballast = torch.ones(2**27)
     now, most = held(CPU), peak(CPU)  # in this order: the next line of code may take a page more
@@ -154,6 +155,7 @@ def test_a_process_of_its_own_does_not_see_the_memory_of_this_one():
     assert 0.05 < in_own_process(peak, CPU) < most
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_one_clear_error():
     import os
 
