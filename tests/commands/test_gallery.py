@@ -53,6 +53,7 @@ def test_one_photo_in_rows_of_four_and_several_in_a_row_each(run, styles, photos
         assert sheet.size == (6 * 36 + 6, 2 * 24 + LINE + 3 * 6)
 
 
+@pytest.mark.slow
 def test_every_style_that_ships_is_the_default(run, styles, upscaler, photos, tmp_path, monkeypatch):
     shipped = {file.stem: file for file in [*styles[:2], upscaler]}
     monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: shipped)
@@ -63,6 +64,7 @@ def test_every_style_that_ships_is_the_default(run, styles, upscaler, photos, tm
     assert (status, err) == (1, "perceptual: no style ships with this package; name weights files with --models\n")
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(run, upscaler, styles, photos, tmp_path):
     photo = photos / "a" / "001.png"
     broken = tmp_path / "broken.png"

@@ -90,6 +90,7 @@ def assert_engine_agrees(engine, project, weights, file, monkeypatch):
         assert levels(predictor(photos), theirs(project, weights, photos)) < 1
 
 
+@pytest.mark.slow
 def test_openvino_gives_the_same_picture(imported, monkeypatch):
     pytest.importorskip("openvino")
     assert_engine_agrees("openvino", *imported, monkeypatch)
