@@ -16,6 +16,7 @@ NETWORKS = runpy.run_path(str(HERE / "models/__init__.py"))["NETWORKS"]
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "perceptual/__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "bulk": ["pyarrow>=17", "ray[data]>=2.60"],  # folders and buckets of any size, on many machines
     "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # to other runtimes
     "heif": ["pillow-heif>=0.18"],  # reads HEIC; its wheels hold x265 (GPL), which nothing here uses
     "openvino": ["openvino>=2025.0"],  # the engine of that name
@@ -43,8 +44,11 @@ ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra}
 DEV = [
     "axe-playwright-python>=0.1.7",
     "grpcio>=1.60",
+    "helm-python-sdk>=0.2",  # renders the chart
     "import-linter>=2.4",
+    "kubernetes-validate>=1.34",
     "matplotlib>=3.8",
+    "moto[s3,server]>=5",  # S3 on this machine
     "mypy==2.4.1",
     "playwright>=1.49",  # drives the browser that is installed
     "pre-commit>=4",

@@ -18,7 +18,18 @@ from pathlib import Path
 from perceptual.commands.arguments import Parser, report
 from perceptual.errors import InvalidOption, PerceptualError
 
-NAMES = ("inference", "memory", "training", "optimization", "serving", "collection", "page", "exports")
+NAMES = (
+    "inference",
+    "memory",
+    "training",
+    "optimization",
+    "serving",
+    "arrivals",
+    "collection",
+    "bulk",
+    "page",
+    "exports",
+)
 
 
 def build_parser() -> Parser:

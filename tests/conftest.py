@@ -21,7 +21,7 @@ os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSeri
 
 # What a test does that takes long, by the fixtures that it uses; others are marked where they stand.
 MARKS = {
-    "serves": {"server", "gpu_server", "instances", "supervised"},
+    "serves": {"server", "gpu_server", "instances", "supervised", "ray_cluster"},
     "trains": {"loss_weights"},
     "slow": {"bench", "compiler", "exported"},
 }

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
@@ -64,7 +65,7 @@ def test_the_modules_of_an_extra_are_those_that_setup_installs():
     wanted = [each.partition(";") for each in requires("torchserve-perceptual") or ()]
     distributions = packages_distributions()
     for extra, modules in EXTRAS.items():
-        listed = {name.split(">")[0].split("=")[0].strip().lower() for name, _, when in wanted if extra in when}
+        listed = {re.split(r"[\[>=]", name)[0].strip().lower() for name, _, when in wanted if extra in when}
         for module in modules:
             (name, *_) = distributions[module]
             assert name.lower().replace("_", "-") in listed or module in ("multidict", "yarl"), (

@@ -3,7 +3,7 @@
 import hashlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -175,9 +175,10 @@ def batches(
         collate_fn=collate,
         pin_memory=device.type == "cuda" and workers > 0,
         generator=torch.Generator(),  # for its workers' seeds; the global one would no longer resume exactly
-        worker_init_fn=leave_signals_to_main,
     )
-    for batch in loader:
+    with signals_left_to_this_process():
+        loaded = iter(loader)
+    for batch in loaded:
         if isinstance(batch, TrainingError):
             raise batch
         crops, bad = batch
@@ -212,7 +213,14 @@ def collate(samples: Sequence[Sample | TrainingError]) -> Sample | TrainingError
     return torch.stack(crops), unusable
 
 
-def leave_signals_to_main(worker: int) -> None:
-    """Makes a data worker ignore SIGINT and SIGTERM: the main process saves a checkpoint first, then ends it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def signals_left_to_this_process() -> Iterator[None]:
+    """Processes that start inside get neither SIGINT nor SIGTERM: this one saves a checkpoint first, then ends them.
+
+    They are blocked from the first moment, as Ctrl-C reaches the whole process group, also what is still starting.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

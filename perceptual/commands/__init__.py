@@ -12,6 +12,7 @@ COMMANDS = (
     "stylize",
     "upscale",
     "video",
+    "bulk",
     "optimize",
     "gallery",
     "train",

@@ -3,13 +3,12 @@
 import os
 import sys
 from argparse import ArgumentParser
-from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ..errors import DeadlineExceeded, InputError, InvalidOption, OutOfMemory
-from ..files import EXTENSIONS, images_below, is_image, write_atomically
+from ..files import EXTENSIONS, check_apart, images_below, is_image, named_apart, suffix_of, write_atomically
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
@@ -114,7 +113,7 @@ def convert(
     return 1 if failures else 0
 
 
-def passed_over(others: list[Path]) -> str:
+def passed_over(others: Sequence[PurePath]) -> str:
     """The end of the last line, about files that are not images: how many, and some names."""
     if not others:
         return ""
@@ -152,36 +151,17 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[Job]:
     else:
         if output.is_file() or output.suffix.lower() in SUFFIXES:
             raise InvalidOption(f"{output}: several photos need a folder as --output")
-        suffix = {None: ".jpg", "jpeg": ".jpg"}.get(format, f".{format}")
         jobs = named_apart(
-            [(file, output / relative) for photo in photos for file, relative in photos_in(photo)], suffix
+            [(file, output / relative) for photo in photos for file, relative in photos_in(photo)], suffix_of(format)
         )
     if not jobs:
         raise InvalidOption(f"no images in {photos[0]}; looked for {' '.join(EXTENSIONS)}")
     sources = {source.resolve() for source, _ in jobs if source != STANDARD}
-    taken: dict[Path, Path] = {}
-    for source, target in jobs:
-        if target.resolve() in sources:
-            raise InvalidOption(f"{target} would overwrite a photo; choose another --output")
-        if other := taken.get(target):
-            raise InvalidOption(f"{other} and {source} would both go to {target}; convert them one by one")
-        taken[target] = source
-    check_writable({target.parent for target in taken})
+    if overwriting := [target for _, target in jobs if target.resolve() in sources]:
+        raise InvalidOption(f"{overwriting[0]} would overwrite a photo; choose another --output")
+    check_apart(jobs)
+    check_writable({target.parent for _, target in jobs})
     return [Job(source, target, SUFFIXES[target.suffix.lower()]) for source, target in jobs]
-
-
-def named_apart(jobs: list[tuple[Path, Path]], suffix: str) -> list[tuple[Path, Path]]:
-    """Gives results another suffix; where photos differ only in theirs, results keep it: ``a.png.jpg``."""
-    wanted = Counter(target.with_suffix(suffix) for _, target in jobs)
-    return [
-        (
-            source,
-            target.with_suffix(suffix)
-            if wanted[target.with_suffix(suffix)] == 1
-            else target.with_name(target.name + suffix),
-        )
-        for source, target in jobs
-    ]
 
 
 def check_writable(folders: Iterable[Path]) -> None:

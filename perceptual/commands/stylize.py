@@ -1,9 +1,8 @@
 """``perceptual stylize``: photos through a network, here or at a server."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InvalidOption
 from ..options import StyleOptions
@@ -12,10 +11,6 @@ from .arguments import add_settings, given
 from .photos import add_learned, add_photos, convert, others_below, plan
 from .remote import add_remote, sender
 
-if TYPE_CHECKING:
-    from ..inference.predictor import Predictor
-
-UPSCALER = "super_resolution_x4_feature"
 DESCRIPTION = """Stylizes photos, without a server or with one.
 
   perceptual stylize photo.jpg --model starry_night -o stylized.jpg
@@ -27,8 +22,8 @@ DESCRIPTION = """Stylizes photos, without a server or with one.
 
 Strokes have a size in pixels, so that a large photo would be recoloured rather than painted. One of more than 4
 megapixels is therefore painted at 1.5 or more, and enlarged to its own size by super-resolution; --own-size leaves
-this out, for fine strokes, and a server never does it. --max-size reduces the photo first: the result is that small,
-and its strokes that much coarser.
+this out, for fine strokes. A server does the same for a collection that holds super_resolution_x4_feature. --max-size
+reduces the photo first: the result is that small, and its strokes that much coarser.
 
 A file that cannot be read is reported and skipped; the exit status is then 1.
 """
@@ -40,17 +35,24 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("--model", required=True, help="a weights file, or a network's name")
     add_learned(parser)
     add_photos(parser)
-    parser.add_argument(
-        "--own-size", action="store_true", help="paint large photos at their own size too, which takes longer"
-    )
+    add_own_size(parser)
     add_remote(parser)
     add_settings(parser, StyleOptions)
     parser.set_defaults(run=run)
 
 
+def add_own_size(parser: ArgumentParser) -> None:
+    """Adds the argument that has large photos painted as they are."""
+    parser.add_argument(
+        "--own-size", action="store_true", help="paint large photos at their own size too, which takes longer"
+    )
+
+
 def run(args: Namespace) -> int:
     """Stylizes every photo; returns 1 if one failed."""
     options = parse(StyleOptions, given(args, StyleOptions))
+    if args.url and args.own_size:
+        raise InvalidOption("--own-size is for networks that run here; with --url, name the size: --max-size")
     if args.url and args.learned:
         raise InvalidOption("--learned is for networks that run here; at a server: perceptual models register FILE")
     jobs = plan(args.photos, args.output, options.format)
@@ -60,23 +62,8 @@ def run(args: Namespace) -> int:
 
 def maker(args: Namespace, options: StyleOptions) -> Callable[[bytes, str], bytes]:
     """A function that maps a photo's content and a format to the result's content, by a network in this process."""
-    from ..inference import images
-    from ..inference.large import is_large, stylize_large
+    from ..inference.conversion import Conversion, upscaler_on
     from ..inference.predictor import load
 
-    predictor = load(args.model, args.device, args.engine, styles=args.learned)
-    predictor.conditions([options])  # a wrong style is one error, not one for each photo
-
-    @cache
-    def upscaler() -> "Predictor":
-        return load(UPSCALER, args.device, args.engine)
-
-    def stylize(photo: bytes, format: str) -> bytes:
-        decoded = images.shrink(images.decode(photo, format=format, max_size=options.max_size), options.max_size)
-        if is_large(decoded) and not args.own_size:
-            picture = stylize_large(predictor, upscaler(), decoded, options)
-        else:
-            (picture,) = predictor.stylize_pictures([decoded], [options])
-        return images.encode(picture, format, options.quality)
-
-    return stylize
+    upscaler = None if args.own_size else upscaler_on(args.device, args.engine)
+    return Conversion(load(args.model, args.device, args.engine, styles=args.learned), options, upscaler)

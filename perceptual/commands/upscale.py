@@ -40,7 +40,7 @@ def run(args: Namespace) -> int:
     options = parse(UpscaleOptions, given(args, UpscaleOptions))
     jobs = plan(args.photos, args.output, options.format)
 
-    name = args.model or f"super_resolution_x{args.scale or 4}_feature"
+    name = args.model or default_network(args.scale)
     if args.url:
         factor = {"scale": args.scale} if args.model and args.scale else {}  # of a collection
         make, done = sender(args, name, given(args, UpscaleOptions) | factor), "enlarged"
@@ -49,20 +49,18 @@ def run(args: Namespace) -> int:
     return convert(jobs, make, done, args.output, others_below(args.photos))
 
 
+def default_network(scale: int | None) -> str:
+    """The network that ships for a factor, by default 4."""
+    return f"super_resolution_x{scale or 4}_feature"
+
+
 def maker(args: Namespace, name: str, options: UpscaleOptions) -> tuple[Callable[[bytes, str], bytes], str]:
     """A function that maps a photo's content and a format to the result's content, and a participle for the summary."""
-    from ..inference import images
+    from ..inference.conversion import Conversion
     from ..inference.predictor import load
 
-    predictor = load(name, args.device, args.engine)
-    predictor.require("super-resolution")
-    scale = predictor.network.scale
+    upscale = Conversion(load(name, args.device, args.engine), options)
+    scale = upscale.predictor.network.scale
     if args.scale not in (None, scale):
         raise InvalidOption(f"scale: {args.model} enlarges {scale} times, not {args.scale}")
-
-    def upscale(photo: bytes, format: str) -> bytes:
-        small = images.decode(photo, scale=scale, format=format)
-        (picture,) = predictor.upscale_pictures([small], [options])
-        return images.encode(picture, format, options.quality)
-
-    return upscale, f"enlarged {scale} times"
+    return upscale, upscale.done

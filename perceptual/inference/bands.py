@@ -67,7 +67,7 @@ def run_in_bands(
         return features[..., top:bottom, :].float()
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-    encoder = Stretch(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast, proceed)
+    encoder = Section(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast, proceed)
     encoder.fix_statistics()
     features = torch.empty(
         (1, frozen.features, *(math.ceil(side / REDUCTION) for side in (height, width))),
@@ -80,10 +80,10 @@ def run_in_bands(
         features[..., place : place + made.shape[2], :] = made
     few = features.shape[2], rows // REDUCTION
     for block in frozen.blocks:
-        stretch = Stretch(block, style, read_features, *few, BLOCK_MARGIN, autocast, proceed)
-        stretch.fix_statistics()
-        replace_rows(features, stretch.outputs())
-    decoder = Stretch(frozen.decoder, style, read_features, *few, DECODER_MARGIN, autocast, proceed)
+        section = Section(block, style, read_features, *few, BLOCK_MARGIN, autocast, proceed)
+        section.fix_statistics()
+        replace_rows(features, section.outputs())
+    decoder = Section(frozen.decoder, style, read_features, *few, DECODER_MARGIN, autocast, proceed)
     decoder.fix_statistics()
     for top, made in decoder.outputs():
         first = REDUCTION * top
@@ -106,7 +106,7 @@ class FixedNorm(InstanceNorm):
 
 
 @dataclass
-class Stretch:
+class Section:
     """Consecutive layers of a network that are run band by band.
 
     Attributes:

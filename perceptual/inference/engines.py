@@ -45,8 +45,7 @@ def build(engine: str, network: ImageTransformationNetwork, device: torch.device
     Raises:
         InvalidOption: No such engine; or OpenVINO is not installed, or the device is a GPU.
     """
-    if engine not in ENGINES:
-        raise InvalidOption(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
+    check_name(engine)
     if engine == "openvino":
         if device.type != "cpu":
             raise InvalidOption(f"engine: openvino runs on the CPU, and the device is {device}")
@@ -64,6 +63,12 @@ def build(engine: str, network: ImageTransformationNetwork, device: torch.device
     if in_bfloat16(engine, device):
         return Checked(Eager(layers, device, bfloat16=True), layers)
     return Eager(layers, device)
+
+
+def check_name(engine: str) -> None:
+    """Raises InvalidOption unless there is an engine of this name."""
+    if engine not in ENGINES:
+        raise InvalidOption(f"engine: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
 
 
 def in_bfloat16(engine: str, device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from ..options import StyleOptions, UpscaleOptions
 from . import images
 from .finishing import steer_one
 from .images import Picture
-from .predictor import Predictor
+from .predictor import UNOBSERVED, Observer, Predictor
 
 LARGE = 2048**2  # pixels; more are painted smaller
 PAINTED = 1_500_000  # pixels of the photo that is stylized; more if the upscaler would not reach the photo's size
@@ -27,7 +27,13 @@ def is_large(picture: Picture) -> bool:
     return math.prod(picture.rgb.shape[1:]) > LARGE
 
 
-def stylize_large(predictor: Predictor, upscaler: Predictor, photo: Picture, options: StyleOptions) -> Picture:
+def stylize_large(
+    predictor: Predictor,
+    upscaler: Predictor,
+    photo: Picture,
+    options: StyleOptions,
+    observer: Observer = UNOBSERVED,
+) -> Picture:
     """Stylizes a large photo, with all options applied at its own size.
 
     Args:
@@ -35,6 +41,7 @@ def stylize_large(predictor: Predictor, upscaler: Predictor, photo: Picture, opt
         upscaler: A super-resolution network.
         photo: The photo, already reduced to ``max_size``.
         options: As for :meth:`.predictor.Predictor.stylize_pictures`.
+        observer: As there.
 
     Returns:
         A picture of the photo's size.
@@ -44,8 +51,9 @@ def stylize_large(predictor: Predictor, upscaler: Predictor, photo: Picture, opt
     """
     small = images.shrink(photo, painted_side(photo, upscaler.network.scale))
     plain = replace(options, strength=1.0, keep_colors=False, max_size=None)  # these need the full photo: steered()
-    (painted,) = predictor.stylize_pictures([small], [plain])
-    (large,) = upscaler.upscale_pictures([replace(painted, alpha=None)], [UpscaleOptions(tile=options.tile)])
+    (painted,) = predictor.stylize_pictures([small], [plain], observer)
+    enlarging = UpscaleOptions(tile=options.tile)
+    (large,) = upscaler.upscale_pictures([replace(painted, alpha=None)], [enlarging], observer)
     return replace(photo, rgb=steered(photo, fitted(large, photo), options))
 
 

@@ -105,6 +105,7 @@ class Server:
         kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
         self.plan = plan_start(kept, archives)
         self.archives = [*self.plan.loaded, *self.plan.added]
+        self.left_out = names_without(archives, self.models or [file.stem for file in self.model_store.glob("*.mar")])
         check_memory(self.plan.workers)
         self.ports = reserve_ports(self.port)
         if self.sockets:
@@ -126,7 +127,7 @@ class Server:
             self.note_held({})  # what was held back has had its trial
             cleanup.callback(self.address.announce(self.ports.inference).unlink, missing_ok=True)
             self.cleanup = cleanup.pop_all()
-        self.running = True
+        self.running = self.front.health.started = True
         atexit.register(self.stop)
         return self
 
@@ -190,6 +191,7 @@ class Server:
         """Saves which models are held back, as ``name/version``, and the number of workers they should have."""
         write_held(self.snapshots, held)
         self.front.counters.held.set(len(held))
+        self.front.health.held = [*held]
 
     def make_folders(self) -> None:
         """Makes the private folder, with one for TorchServe and one for logs."""
@@ -271,6 +273,7 @@ class Server:
             page=self.page_settings() if self.page else None,
             drain=self.drain,
         )
+        self.front.health.left_out = self.left_out
         self.front.start()
         return self.front
 
@@ -345,6 +348,7 @@ class Server:
                 try:
                     management.send("POST", "/models", params=parameters)
                 except ServerError as error:
+                    self.left_out.append(archive.name)
                     self.fail(archive, f"TorchServe does not take {archive.file}: {error}; {self.logs.where()}")
 
     def remove_folder(self) -> None:
@@ -354,6 +358,12 @@ class Server:
             shutil.rmtree(self.inner, ignore_errors=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def names_without(archives: Sequence[Archive], names: Sequence[str]) -> list[str]:
+    """The names of files that are not those of archives: what was passed over."""
+    read = {archive.file for archive in archives}
+    return sorted(name for name in names if f"{name}.mar" not in read)
 
 
 def is_ready(archive: Archive, management: ManagementClient) -> bool:

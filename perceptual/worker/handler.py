@@ -128,6 +128,10 @@ class ImageHandler(ABC):
         on_cpu = (each for each in self.networks_of(options) if each.device.type == "cpu")
         return [self.paces.setdefault(each, new_pace(each)) for each in on_cpu]
 
+    def runs_at_own_size(self, picture: Picture, options: Any) -> bool:
+        """Whether a network runs on all pixels of a picture, so that its time says how fast it is."""
+        return True
+
     def scale_of(self, options: Any) -> int:
         """How many times larger the result of a request will be. Raises InputError if there is no network for it."""
         return self.predictor.network.scale
@@ -240,7 +244,7 @@ class ImageHandler(ABC):
         begin = time.perf_counter()
         result = self.run([picture], [options], watch)[0]
         paces = self.paces_of(options)
-        if len(paces) == 1:
+        if len(paces) == 1 and self.runs_at_own_size(picture, options):
             paces[0].learn(worked_pixels(picture, options), time.perf_counter() - begin)
         return result
 

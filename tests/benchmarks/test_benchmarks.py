@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from training_fixtures import narrow_vgg
 
-from benchmarks import arithmetic, collection, inference, optimization, serving
+from benchmarks import arithmetic, arrivals, collection, inference, optimization, serving
 from benchmarks.__main__ import NAMES, main
 from benchmarks.arguments import Size
 from benchmarks.catalog import CATALOG, build
@@ -248,6 +248,20 @@ def small_networks(monkeypatch):
     """Small networks where benchmarks of servers make some of the default preset."""
     for module in (serving, collection):
         monkeypatch.setattr(module, "StyleNetwork", partial(StyleNetwork, init_features=4, num_residuals=1))
+
+
+def test_arrivals(server, photo):
+    row = arrivals.measure(server.address, "tiny", photo, share=0.5, requests=8)
+    assert 0 < row["busy"] < 1 and row["work, s"] > 0
+    assert row["of work"] == pytest.approx(row["wait, s"] / row["work, s"])
+
+
+@pytest.mark.release
+def test_bulk(bench):
+    (rows,) = bench("bulk", "--size", 32, "--photos", 5, "--actors", 1, "--repeats", 1, "--engine", "eager").values()
+    assert [row["command"] for row in rows] == ["stylize", "bulk, 1 actor"]
+    assert check(rows[0]["of one process"]) == check(rows[0]["again"]) == 1 and check(rows[1]["again"]) < 1
+    assert all(check(row["photos/s"]) > 0 and check(row["first, s"]) > 0 for row in rows)
 
 
 @pytest.mark.serves

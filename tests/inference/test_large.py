@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from perceptual.commands import stylize as command
 from perceptual.inference import images, large
 from perceptual.inference.large import fitted, painted_side, stylize_large
 from perceptual.inference.predictor import load
@@ -53,7 +52,7 @@ def test_the_enlargement_always_reaches_the_photo_s_size():
 def test_the_command_paints_large_photos_small_unless_told_not_to(
     run, small_limits, networks, weights, upscaler, photo, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(command, "UPSCALER", upscaler)
+    monkeypatch.setattr("perceptual.inference.conversion.UPSCALER", upscaler)
     (tmp_path / "photo.png").write_bytes(photo)
     line = ("stylize", tmp_path / "photo.png", "--model", weights, "--device", "cpu", "-o", tmp_path / "out.png")
     picture = images.decode(photo)

@@ -226,11 +226,20 @@ def test_is_found_by_its_user_alone(server):
 
 
 def test_health_is_that_of_the_workers(server, management, client, photo):
-    assert server.healthy()
-    (worker,) = management.ready_workers("tiny")
-    os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: not server.healthy(), seconds=3)
-    wait_for(server.healthy, seconds=30)
+    def ready():
+        reply = http.get("/ready")
+        return reply.status_code, reply.json()["missing"]
+
+    with Http(server.address.inference_url) as http:
+        assert server.healthy()
+        wait_for(lambda: ready() == (200, []), seconds=3)
+        (worker,) = management.ready_workers("tiny")
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: not server.healthy(), seconds=3)
+        wait_for(lambda: ready() == (503, ["tiny/1.2"]), seconds=3)
+        assert http.get("/ping").json()["status"] == "Healthy" and http.get("/live").status_code == 200
+        wait_for(server.healthy, seconds=60)
+        wait_for(lambda: ready() == (200, []), seconds=3)
     assert management.ready_workers("tiny") != [worker]
     assert client.stylize(photo, "tiny")
 
@@ -259,6 +268,8 @@ def test_archives_that_fail_do_not_keep_the_others_away_if_told_so(model_store, 
     with Server(tmp_path, port=0, pass_over=passed_over.append) as server, server.address.inference() as client:
         assert client.stylize(photo, "tiny")
         damaged, failed = passed_over
+        reply = client.request("GET", "/ready")
+        assert (reply.status_code, reply.json()["missing"]) == (503, ["bad", "broken/1.2"])
         assert "bad.mar is not a model archive" in damaged
         assert "broken fails to load: " in failed and "ModuleNotFoundError: No module named 'not_there'" in failed
         (tmp_path / "bad.mar").unlink()

@@ -208,7 +208,7 @@ class Described:
     def refuse(self, path, seconds):
         self.refused.append((path, seconds))
 
-    def welcome(self, *paths):
+    def readmit(self, *paths):
         self.refused = [each for each in self.refused if each[0] not in paths]
 
 

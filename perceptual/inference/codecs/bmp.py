@@ -36,14 +36,14 @@ def read(data: bytes | bytearray) -> Encoded:
 
 
 def by_pillow(data: bytes | bytearray, metadata: Metadata) -> Encoded:
-    """What Pillow reads."""
+    """Decodes the pixels by Pillow."""
     with pillow_errors("the BMP header"):
         image = BmpImagePlugin.BmpImageFile(BytesIO(data), "")
     return Encoded(image.size, lambda: load_bands(image), metadata)
 
 
 def load(data: bytes | bytearray, width: int, height: int, bits: int, masks: Sequence[int]) -> Bands:
-    """Takes pixels apart into three or four channels, whatever their masks."""
+    """Splits pixels into three or four channels by their masks."""
     (start,) = struct.unpack_from("<I", data, 10)
     row = (width * bits + 31) // 32 * 4
     if start + row * abs(height) > len(data):

@@ -1,4 +1,4 @@
-"""The boxes of AVIF and HEIC files (ISO/IEC 14496-12), of which a library may take far longer than of the pixels."""
+"""Limits on boxes in AVIF and HEIC files (ISO/IEC 14496-12), which may take libraries far longer than the pixels."""
 
 import struct
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Pixels of any kind, brought to sRGB of 8 bits with opacity apart."""
+"""Converts pixels of any kind to 8-bit sRGB, with alpha apart."""
 
 from io import BytesIO
 
@@ -21,12 +21,12 @@ ORIENTATIONS = {
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turns an image as an EXIF orientation says; as it is, if that is unknown."""
+    """Turns an image upright by its EXIF orientation; an unknown orientation is ignored."""
     return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
 
 
 def split_alpha(image: Image.Image) -> Bands:
-    """Parts an image of any mode into colour (L, RGB, CMYK or LAB) and, if it has any, alpha (L)."""
+    """Splits an image of any mode into colour (L, RGB, CMYK or LAB) and, if it has any, alpha (L)."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return split_deep_alpha(image)
     if image.has_transparency_data:
@@ -48,7 +48,7 @@ def split_deep_alpha(image: Image.Image) -> Bands:
     (sign, *_) = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
     values = np.asarray(image)
     if image.mode == "I" and tags and sign == 1:
-        values = values.view(np.uint32)  # Pillow takes them for signed
+        values = values.view(np.uint32)  # Pillow treats them as signed
     values = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
     brightest = values.max()
     if image.mode.startswith("I;16"):
@@ -59,7 +59,7 @@ def split_deep_alpha(image: Image.Image) -> Bands:
         white = usual_white(brightest, floating=image.mode == "F")
     grey = Image.fromarray((values.clip(0, white) * (255 / white)).round().astype(np.uint8))
     if image.mode.startswith("I;16") and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        grey = ImageOps.invert(grey)  # Pillow turns greys that are the other way round for 8 bits alone
+        grey = ImageOps.invert(grey)  # Pillow inverts inverted greys only for 8 bits
     transparent = image.info.get("transparency")
     if transparent is None:
         return grey, None
@@ -67,7 +67,7 @@ def split_deep_alpha(image: Image.Image) -> Bands:
 
 
 def usual_white(brightest: float, *, floating: bool) -> float:
-    """The least of the values that usually stand for white which no pixel exceeds."""
+    """The smallest usual value for white that no pixel exceeds."""
     usual = (1.0, 255.0, 65535.0) if floating else (255.0, 65535.0, 2.0**31, 2.0**32)
     return next((white for white in usual if brightest <= white), brightest)
 
@@ -92,7 +92,7 @@ def to_srgb(color: Image.Image, metadata: Metadata) -> Image.Image:
 
 
 def to_srgb_curve(gamma: float) -> list[int]:
-    """The sRGB value for each of 256 values that are light to the power of ``gamma``."""
+    """A table from 256 values that are light to the power of ``gamma`` to sRGB values."""
     light = (np.arange(256) / 255) ** (1 / gamma)
     values = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
     return [int(value) for value in (255 * values).round()]

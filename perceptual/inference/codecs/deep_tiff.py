@@ -1,4 +1,4 @@
-"""Flavours of TIFF that Pillow does not read, or not rightly: decoded by tifffile, if that is installed."""
+"""Decodes flavours of TIFF that Pillow does not decode correctly, by tifffile, if that is installed."""
 
 from importlib.util import find_spec
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""Directories of tags, as TIFF and EXIF have them (TIFF 6.0, section 2; BigTIFF).
+"""Directories of tags, as in TIFF and EXIF (TIFF 6.0, section 2; BigTIFF).
 
 Values are read when they are asked for, and no more of them than asked for: a directory may claim any number.
 """
@@ -24,7 +24,7 @@ NOTHING = np.empty(0, np.uint32)
 
 @dataclass(frozen=True)
 class Entry:
-    """Where the values of a tag stand."""
+    """The position of a tag's values."""
 
     kind: int
     count: int

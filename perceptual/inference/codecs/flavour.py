@@ -1,4 +1,4 @@
-"""What kind of pixels a TIFF holds, and whether Pillow reads them rightly."""
+"""The kind of pixels in a TIFF, and whether Pillow decodes it correctly."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ class Flavour:
 
     @classmethod
     def of(cls, directory: Directory) -> "Flavour":
-        """As the tags say, with the specification's defaults. Raises InvalidImage if they break off."""
+        """The flavour in a directory, with the specification's defaults. Raises InvalidImage if tags are incomplete."""
         if any(tag in directory.entries and not len(directory.values(tag, 16)) for tag in FLAVOUR_TAGS):
             raise truncated("TIFF")
         samples = min(max(1, directory.number(277, 1)), 64)
@@ -82,7 +82,7 @@ class Flavour:
 
     @property
     def planes(self) -> int:
-        """In how many planes the samples are stored."""
+        """Number of planes in which the samples are stored."""
         return self.samples if self.planar == 2 else 1
 
     def row_bytes(self, width: int) -> int:
@@ -99,31 +99,31 @@ class Flavour:
         return f"TIFF with {bits}-bit {kinds} {colours}{alpha}{planes}, compression {packed}"
 
     def read_by_pillow(self) -> bool:
-        """Whether Pillow reads it, and rightly: compared with tifffile in the tests, flavour by flavour."""
+        """Whether Pillow decodes this flavour correctly; the tests compare it with tifffile for every flavour."""
         if self.compression == 1:
             return self.in_pillow() and not self.lost_without_libtiff()
         by_libtiff = self.compression in BY_LIBTIFF and features.check("libtiff")
         return bool(by_libtiff) and self.in_pillow() and not self.lost_with_libtiff()
 
     def lost_without_libtiff(self) -> bool:
-        """Whether Pillow takes pixels without compression for others."""
+        """Whether Pillow decodes uncompressed pixels wrongly."""
         in_planes = self.planes > 1 and (self.bits[0] != 8 or self.extra != ())
         chroma = self.photometric == YCBCR and self.subsampling != (1, 1)
         return in_planes or chroma or self.never_right()
 
     def lost_with_libtiff(self) -> bool:
-        """Whether Pillow takes what libtiff gives it for something else."""
-        # libtiff has put the bytes in the machine's order already, which Pillow heeds for unsigned 16 bits alone.
+        """Whether Pillow misinterprets the pixels from libtiff."""
+        # libtiff returns bytes in the machine's order, which Pillow takes into account only for unsigned 16 bits.
         swapped = self.order == ">" and (self.bits[0] == 32 or (self.bits[0] == 16 and self.kinds[0] == INT))
         return swapped or self.planes == 2 or self.never_right()
 
     def never_right(self) -> bool:
-        """Whether Pillow takes samples for others however they are stored: signed bytes, deep greys with white as 0."""
+        """Whether Pillow decodes these samples wrongly in any compression: signed bytes, deep greys with white as 0."""
         signed_bytes = self.kinds[0] == INT and self.bits[0] == 8
         return signed_bytes or (self.photometric == GREY_INVERTED and self.bits[0] > 16)
 
     def in_pillow(self) -> bool:
-        """Whether Pillow knows these samples."""
+        """Whether Pillow supports these samples."""
         prefix = b"II" if self.order == "<" else b"MM"
         kinds = self.kinds[:1] if len(set(self.kinds)) == 1 else self.kinds
         key = (prefix, self.photometric, kinds, self.fill, self.bits, self.extra)

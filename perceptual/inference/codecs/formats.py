@@ -22,7 +22,7 @@ READERS: dict[str, tuple[bytes, Callable[[bytes | bytearray], Encoded]]] = {
 }
 READABLE = tuple(READERS)
 
-# Magic bytes of formats that are refused: Pillow reads some, but its parsers for them stay out of a server's reach.
+# Magic bytes of formats that are refused; Pillow reads some of them, but clients must not reach its parsers for them.
 UNREADABLE = {
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ",
@@ -58,7 +58,7 @@ def read(data: bytes | bytearray) -> Encoded:
 
 
 def unreadable(data: bytes | bytearray) -> InvalidImage | UnsupportedFormat:
-    """The error that says why the data cannot be read."""
+    """The error for data of no format that is read."""
     readable = f"send {', '.join(READABLE[:-1])} or {READABLE[-1]}"
     if not data:
         return InvalidImage(f"the image is empty; {readable}")

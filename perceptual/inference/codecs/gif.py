@@ -35,12 +35,12 @@ def read(data: bytes | bytearray) -> Encoded:
 
 
 def palette_size(flags: int) -> int:
-    """Bytes of the colour table that flags announce."""
+    """Size of the colour table, in bytes, by a descriptor's flags."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def find_frame(data: bytes | bytearray, place: int) -> tuple[bytes, int]:
-    """The graphic control extension that holds for the first frame, or nothing, and the frame's place."""
+    """The graphic control extension of the first frame, or nothing, and the frame's position."""
     control, blocks = b"", 0
     while place + 10 < len(data):
         if data[place] == FRAME:
@@ -56,7 +56,7 @@ def find_frame(data: bytes | bytearray, place: int) -> tuple[bytes, int]:
 
 
 def blocks_end(data: bytes | bytearray, place: int, most: int) -> tuple[int, int]:
-    """Where a row of sub-blocks ends, or the file, if it breaks off before, and how many they are."""
+    """The end of a sequence of sub-blocks, or of a truncated file, and the number of sub-blocks."""
     for count in range(most):
         if place >= len(data):
             return len(data), count

@@ -1,4 +1,4 @@
-"""AVIF and HEIC, what phones send: by Pillow, and by pillow-heif where that is installed."""
+"""AVIF and HEIC, the formats of phones: decoded by Pillow, and by pillow-heif if that is installed."""
 
 from importlib.util import find_spec
 from io import BytesIO

@@ -13,7 +13,7 @@ from .metadata import Metadata, checked_dpi, with_exif
 
 MOST_SEGMENTS = 10_000
 MOST_SCANS = 500
-# A decoder goes through all blocks in each scan, however empty; usual progressive files have ten.
+# A decoder visits all blocks in each scan, even in an empty one; usual progressive files have ten scans.
 MOST_SCANNED = 2**31  # pixels, in all scans together
 
 MARKER = re.compile(rb"\xff[^\0\xff]")
@@ -51,7 +51,7 @@ def read(data: bytes | bytearray) -> Encoded:
 
 
 class Segments:
-    """What is kept of a file: all that decides the pixels, and the first of each kind of metadata."""
+    """The parts of a file that are kept: all that determine the pixels, and the first metadata of each kind."""
 
     def __init__(self) -> None:
         self.kept: list[bytes] = []
@@ -60,7 +60,7 @@ class Segments:
         self.scans = self.frames = 0
 
     def add(self, data: bytes | bytearray, place: int) -> int:
-        """Takes the segment, whose marker stands there; returns where to search for the next."""
+        """Reads the segment with the marker at a position; returns the position from which to search for the next."""
         code = data[place + 1]
         if code == END:
             self.kept.append(b"\xff\xd9")
@@ -84,7 +84,7 @@ class Segments:
         return end
 
     def add_scan(self, data: bytes | bytearray, place: int, end: int) -> int:
-        """Takes a scan, its pixels with it."""
+        """Keeps a scan, with its pixel data."""
         self.scans += 1
         if self.scans > MOST_SCANS:
             raise too_many("JPEG", "scans", MOST_SCANS)
@@ -94,7 +94,7 @@ class Segments:
         return following
 
     def add_frame(self, code: int, content: bytes) -> None:
-        """Notes a frame header, of which there is one."""
+        """Keeps the frame header, of which there must be one."""
         self.refuse_unread(code, content)
         self.frames += 1
         if self.frames > 1:
@@ -109,7 +109,7 @@ class Segments:
             raise UnsupportedFormat(f"{name} is not supported; save it as JPEG of 8 bits, or as PNG")
 
     def add_metadata(self, code: int, content: bytes) -> None:
-        """Notes metadata, if it is whole."""
+        """Keeps metadata, if it is complete."""
         if code == ICC and content.startswith(b"ICC_PROFILE\0") and len(content) > 14:
             self.profile.setdefault(content[12], (content[13], content[14:]))
         elif (
@@ -121,12 +121,12 @@ class Segments:
 
     def pixels(self) -> bytes:
         """The file, without metadata except what defines the colour encoding."""
-        telling = [
+        defining = [
             b"\xff" + bytes([code]) + struct.pack(">H", len(self.first[code]) + 2) + self.first[code]
             for code in (JFIF, ADOBE)
             if code in self.first
         ]
-        return b"".join([b"\xff\xd8", *telling, *self.kept])
+        return b"".join([b"\xff\xd8", *defining, *self.kept])
 
     def check_work(self, width: int, height: int) -> None:
         """Raises ImageTooLarge if the scans together go through more pixels than any picture needs."""

@@ -56,7 +56,7 @@ def read_chunks(data: bytes | bytearray) -> tuple[dict[bytes, bytes], bytes]:
         if name == b"IDAT":
             pixels.append(bytes(data[place + 8 : end]))
         if name == b"IEND" or end + 4 > len(data):
-            break  # perhaps cut short; of the pixels, what there is
+            break  # perhaps truncated; the decoder gets the pixels up to here
         if name == b"IDAT" or (name in USED and name not in first):
             intact = zlib.crc32(view[place + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
             if not intact and name not in METADATA:
@@ -83,12 +83,12 @@ def fits(key: bytes, kind: int) -> bool:
 def metadata(first: dict[bytes, bytes]) -> Metadata:
     """Metadata of the chunks."""
     profile = inflate(first.get(b"iCCP", b""))
-    told = Metadata(
+    found = Metadata(
         profile=profile,
         gamma=None if profile or b"sRGB" in first else gamma(first.get(b"gAMA", b"")),
         dpi=dpi(first.get(b"pHYs", b"")),
     )
-    return with_exif(told, first.get(b"eXIf"))
+    return with_exif(found, first.get(b"eXIf"))
 
 
 def inflate(content: bytes) -> bytes | None:

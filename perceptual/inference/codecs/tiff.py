@@ -1,6 +1,6 @@
-"""TIFF: its first directory, written anew with the tags that decide the pixels, and nothing else.
+"""TIFF: its first directory, rewritten with only the tags that determine the pixels.
 
-What Pillow decodes rightly is left to it; other flavours go to :mod:`.deep_tiff`, where tifffile is installed.
+Pillow decodes the flavours that it decodes correctly; others go to :mod:`.deep_tiff`, if tifffile is installed.
 """
 
 import struct
@@ -19,7 +19,7 @@ from .encoded import Encoded, load_bands, pillow_errors, too_many, truncated
 from .flavour import WITH_PREDICTOR, YCBCR, Flavour
 from .metadata import Metadata, with_directory
 
-KEPT = {  # tags that decide the pixels, with how many values they have at most
+KEPT = {  # tags that determine the pixels, with the maximum number of their values
     **dict.fromkeys((256, 257, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 332, 531), 1),
     **{258: 16, 338: 16, 339: 16, 320: 3 << 16, 347: 1 << 20, 512: 16, 519: 16, 520: 16, 521: 16, 513: 1, 514: 1},
     530: 2,

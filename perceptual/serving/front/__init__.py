@@ -10,6 +10,7 @@
 ``inference``      the inference API; if a worker dies of a request, it is tried once more
 ``management``     the management API
 ``counters``       metrics for Prometheus
+``health``         readiness and liveness, for Kubernetes and load balancers
 ``journal``        the log of requests
 ``torchserve``     the client of TorchServe's sockets
 =================  ======================================================================
@@ -31,6 +32,7 @@ from .access import Access
 from .bodies import Bodies
 from .connections import HEADERS, IDLE, LINE, Connections
 from .counters import Counters
+from .health import Health
 from .inference import Inference
 from .journal import KEY, Entry, Journal, server_logger
 from .management import Management
@@ -85,6 +87,7 @@ class Front:
         self.addresses = (inference, management, metrics)
         self.backend = TorchServe(torchserve)
         self.counters = Counters()
+        self.health = Health(self.backend)
         self.access = Access(folder / "key_file.json")
         self.journal = Journal(folder / "logs")
         self.bodies = Bodies(folder, largest)
@@ -155,6 +158,8 @@ class Front:
     def applications(self) -> list[web.Application]:
         """The applications at the three addresses: inference, management and metrics."""
         inference, management, metrics = (web.Application(middlewares=[self.observe]) for _ in range(3))
+        inference.router.add_get("/live", self.health.live)
+        inference.router.add_get("/ready", self.health.ready)
         if self.page:
             self.page.add_to(inference.router)
         inference.router.add_route("*", "/{path:.*}", self.inference.answer, expect_handler=later)

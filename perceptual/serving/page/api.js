@@ -2,7 +2,7 @@
 
 const AWAY = 3; // seconds until a server that does not answer is asked again
 
-/** Something to tell the user, in a sentence. */
+/** An error message for the user, in a sentence. */
 export class Trouble extends Error {
   /** `retry` is in how many seconds to try again; 0 where that is of no use. */
   constructor(message, retry = 0, status = 0) {

@@ -14,7 +14,7 @@ export function looksOf(models) {
       ...style, model: model.name, named: model.named, id: model.named ? `${model.name}/${style.name}` : model.name,
     })),
   );
-  for (const look of looks) // the same painting twice: tell them apart
+  for (const look of looks) // the same painting twice: distinguish them
     look.more = looks.some((each) => each !== look && each.title === look.title) ? look.id : look.artist;
   return looks;
 }
@@ -47,7 +47,7 @@ export function plan(settings, look, enlarger) {
   ];
 }
 
-// A collection is told how many times; a network of its own knows it.
+// Requests to a collection name the factor; a network has only one.
 const scaled = (enlarger) => (enlarger.named ? { scale: enlarger.scale } : {});
 
 function styled(settings, look) {

@@ -10,7 +10,7 @@ import * as strip from "./strip.js";
 
 const STILL = 300; // milliseconds without a change before the whole picture is asked for
 const MOST_RESULTS = 12; // that are kept of a visit
-const AGAIN = 5; // seconds until what there is to choose from is asked for again
+const AGAIN = 5; // seconds until the list of styles is requested again
 const SIZES = ["512", "1024", "2048", ""]; // pixels of the longest side; the last is the photo's own
 const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP" };
 
@@ -36,7 +36,7 @@ const lookNow = () => looks.find(by(settings.look)) ?? null;
 const mixNow = () => looks.find(by(settings.mix)) ?? null;
 const enlargerNow = () => enlargers.find(by(settings.enlarge)) ?? null;
 
-// ---------------------------------------------------------------- what there is to choose from
+// ---------------------------------------------------------------- the list of styles
 
 async function learn() {
   offers = await about();
@@ -73,9 +73,9 @@ function showSettings() {
     const field = controls.elements[name];
     if (field) field[field.type === "checkbox" ? "checked" : "value"] = value;
   }
-  tell("strength", percent(settings.strength));
-  tell("stroke", { 0: "fine", 1: "coarse" }[settings.stroke] ?? percent(settings.stroke));
-  tell("share", `${percent(1 - settings.share)} : ${percent(settings.share)}`);
+  showValue("strength", percent(settings.strength));
+  showValue("stroke", { 0: "fine", 1: "coarse" }[settings.stroke] ?? percent(settings.stroke));
+  showValue("share", `${percent(1 - settings.share)} : ${percent(settings.share)}`);
   [get("one").textContent, get("other").textContent] = [look?.title, other?.title];
   strip.choose(settings.look);
   const steps = plan(settings, look, enlargerNow());
@@ -91,7 +91,7 @@ function offer(name, choices) {
   field.replaceChildren(...choices.map(([value, textContent]) => make("option", { value, textContent })));
 }
 
-function tell(name, text) {
+function showValue(name, text) {
   controls.elements[name].ariaValueText = text;
   controls.querySelector(`output[for="${name}"]`).textContent = text;
 }
@@ -127,7 +127,7 @@ const note = () => history.replaceState(null, "", write(settings, sample) + loca
 
 // ---------------------------------------------------------------- the picture
 
-/** Shows what the settings mean: what was made of them before, or a small preview at once and the whole after it. */
+/** Shows the result of the settings: from the cache, or a small preview first and then the whole picture. */
 async function refresh(withPreview = true) {
   change += 1;
   whole.abort();
@@ -216,7 +216,7 @@ async function show(result) {
   allow(result);
 }
 
-/** How long a result took and, if the server tells, where that went. */
+/** How long a result took and, if the server reports it, the time of each stage. */
 function times({ time, stages }) {
   if (!time) return [];
   const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(milliseconds < 100 ? 3 : 2)} s`;
@@ -267,7 +267,7 @@ function busy(is) {
   get("stage").ariaBusy = is;
 }
 
-/** Tells what went wrong, and does it again where that may help. */
+/** Shows an error, and retries where that may help. */
 function failed(error, again) {
   if (!(error instanceof Trouble)) throw error;
   busy(false);
@@ -395,7 +395,7 @@ function showTab() {
 }
 
 addEventListener("hashchange", showTab);
-// Models may have come or gone while nobody looked; if the server is away, the next picture tells.
+// Models may have changed while the page was hidden; if the server is down, the next picture shows it.
 addEventListener("focus", () => learn().catch(() => {}));
 
 async function begin() {

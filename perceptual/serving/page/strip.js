@@ -56,7 +56,7 @@ export async function fillMissing(looks, photo) {
       put(look.id, (await patiently(() => predict(steps, photo.thumb, signal), signal)).blob);
     }
   };
-  // What goes wrong is told with the picture itself, whose next success fills what is missing.
+  // Errors are shown with the picture itself; its next success fills in missing thumbnails.
   await Promise.all(Array.from({ length: AT_ONCE }, work)).catch(() => {});
 }
 

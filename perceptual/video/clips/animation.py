@@ -45,7 +45,7 @@ class Animation(Clip):
             self.image.seek((self.count or 1) - 1)
             self.image.load()  # WebP knows only then
             return seconds(self.image)
-        except Exception:  # whatever Pillow raises; told when the frames are read
+        except Exception:  # whatever Pillow raises; reported when the frames are read
             return Fraction(0)
 
     def __iter__(self) -> Iterator[Frame]:

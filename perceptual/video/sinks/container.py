@@ -53,7 +53,7 @@ class VideoSink(Sink):
         clip: The source, whose times, colours, sound, subtitles, chapters and metadata are kept.
         target: The file; its ending says of which container.
         options: Codec and crf.
-        origin: What the result is made of and how, in a word; a part of another origin is not resumed.
+        origin: Digest of source, networks and options; a partial file of another origin is not resumed.
         resume: Go on at the last key frame of the part that an earlier run left.
 
     Raises:

@@ -1,0 +1,111 @@
+"""How long requests wait for a worker that is busy for a share of the time: what an autoscaler's target rests on.
+
+  python -m benchmarks arrivals
+  python -m benchmarks arrivals --shares 0.5 0.7 0.9 --requests 400
+
+TorchServe serves an archive of the default style network with one worker. Requests come at random times (a Poisson
+process), as often as keeps the worker busy for each of the --shares of the time, judged by what it manages when it is
+never idle.
+
+`busy` is the share that came of it, by the metric that the autoscaler reads: seconds of work in a second. `wait` are
+seconds from when a request comes to the worker's beginning, in the mean, `of work` in parts of the time that the work
+on it takes, and `queue` what of it TorchServe's `ts_queue_latency_microseconds` tells.
+"""
+
+import random
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+
+from perceptual.archives.build import package
+from perceptual.client.addresses import RunningServer
+from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.weights import save_network
+from perceptual.serving.server import Server
+
+from .arguments import count
+from .load import Client, generate
+from .photos import noise
+from .process import in_own_process
+from .report import Row, Tables, say
+from .serving import MODEL, read_times, times_after
+
+AT_ONCE = 64  # requests under way, at most: as many as the server lets wait
+WORK = ("decode", "infer", "encode")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the benchmark's options."""
+    parser.add_argument("--size", type=count, default=256, help="side of the square photo, px (default: %(default)s)")
+    parser.add_argument(
+        "--shares",
+        nargs="+",
+        type=float,
+        metavar="SHARE",
+        default=[0.3, 0.5, 0.7, 0.8, 0.9],
+        help="of the time, in which the worker is to be busy (default: 0.3 0.5 0.7 0.8 0.9)",
+    )
+    parser.add_argument("--requests", type=count, default=200, metavar="N", help="for each (default: %(default)s)")
+
+
+def run(args: Namespace) -> Tables:
+    """Serves the network and measures it at every share."""
+    photo = noise(args.size)
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch, f"{MODEL}.safetensors")
+        save_network(weights, StyleNetwork(), {})
+        package(weights, scratch)
+        say("starting TorchServe")
+        with Server(scratch, port=0) as server:
+            in_own_process(generate, server.address, MODEL, photo, 2, 10, 60)  # warms up
+            rows = [measure(server.address, MODEL, photo, share, args.requests) for share in args.shares]
+    return {f"Arrivals, {args.size}² JPEG": rows}
+
+
+def measure(address: RunningServer, model: str, photo: bytes, share: float, requests: int) -> Row:
+    """The figures of one share."""
+    full = in_own_process(generate, address, model, photo, 2, max(10, requests // 5), 60)
+    say(f"{share:g} of {full.rate:.2f} requests a second")
+    time.sleep(1)  # until the metrics of the last reply are told
+    before = read_times(address, model)
+    seconds = in_own_process(arrive, address, model, photo, share * full.rate, requests)
+    after = times_after(address, model, before, requests)
+    spent = {name: after[name][0] - before[name][0] for name in after}
+    work = sum(spent[stage] for stage in WORK)
+    return {
+        "share": share,
+        "busy": work / seconds,
+        "work, s": work / requests,
+        "wait, s": spent["wait"] / requests,
+        "of work": spent["wait"] / work,
+        "queue, s": spent["queue"] / requests,
+    }
+
+
+def arrive(address: RunningServer, model: str, photo: bytes, rate: float, requests: int) -> float:
+    """Sends a photo at random times; seconds until the last reply.
+
+    Args:
+        address: Where the server is.
+        model: The model that is asked.
+        photo: Encoded.
+        rate: Requests a second, in the mean.
+        requests: How many.
+    """
+    tokens = address.tokens("inference")
+    headers = {"Content-Type": "application/octet-stream"}
+    headers |= {"Authorization": f"Bearer {tokens.valid()}"} if tokens else {}
+    client = Client(address.inference_url, f"/predictions/{model}", photo, headers)
+    pauses = random.Random(0)
+    begin = time.perf_counter()
+
+    def ask_at(moment: float) -> None:
+        time.sleep(max(0.0, begin + moment - time.perf_counter()))
+        client.ask(float("inf"), 0)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(ask_at, accumulate(pauses.expovariate(rate) for _ in range(requests))))
+    return time.perf_counter() - begin

@@ -1,0 +1,139 @@
+"""Folders and files at any address: on this machine, or in what pyarrow's file systems reach."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
+
+from ..errors import InputError, first_line
+from ..files import write_atomically
+
+WHOLE_AT_ONCE = ("s3", "gcs", "abfs")  # object stores: a file is there when its last byte is
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # names that files have until they are whole
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder or file.
+
+    Attributes:
+        address: As it was given, without a key that stood in it.
+        filesystem: Where it is.
+        path: Its path there.
+    """
+
+    address: str
+    filesystem: FileSystem
+    path: str
+
+    @classmethod
+    def at(cls, address: str) -> "Place":
+        """The place at a path of this machine, or at an address such as ``s3://bucket/folder``.
+
+        Raises:
+            InputError: No file system has such addresses, or it does not answer.
+        """
+        if "://" not in address:
+            return cls(address, LocalFileSystem(), str(Path(address).expanduser().absolute()))
+        parts = urlsplit(address)
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        with telling(shown):
+            filesystem, root = file_system(parts.scheme, parts.netloc, parts.query)
+        return cls(shown, filesystem, (root.rstrip("/") + unquote(parts.path)).rstrip("/"))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine, which others may have at the same path."""
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    def below(self, name: str | PurePosixPath) -> str:
+        """The path of a file in this folder."""
+        return f"{self.path}/{name}"
+
+    def shown(self, path: str) -> str:
+        """A path of this file system as its user knows it."""
+        return path if self.is_local else f"{self.filesystem.type_name}://{path.lstrip('/')}"
+
+    def files(self) -> list[FileInfo]:
+        """This file, or all files in this folder and below, sorted by path; nothing, if it is not there."""
+        with telling(self.address):
+            found = self.filesystem.get_file_info(self.path)
+            if found.type == FileType.File:
+                return [found]
+            if found.type == FileType.NotFound:
+                return []
+            below = self.filesystem.get_file_info(FileSelector(self.path, recursive=True))
+        return sorted((each for each in below if each.type == FileType.File), key=lambda each: each.path.split("/"))
+
+    def check_there(self) -> None:
+        """Raises InputError if there is nothing."""
+        with telling(self.address):
+            if self.filesystem.get_file_info(self.path).type == FileType.NotFound:
+                raise FileNotFoundError
+
+    def remove(self, paths: list[str]) -> None:
+        """Deletes files."""
+        for path in paths:
+            self.filesystem.delete_file(path)
+
+    def read(self, path: str) -> bytes:
+        """The content of a file. Raises OSError."""
+        with self.filesystem.open_input_stream(path) as file:
+            return bytes(file.read())
+
+    def write(self, path: str, content: bytes) -> None:
+        """Writes a whole file, or leaves the old one untouched. Raises OSError."""
+        if self.is_local:
+            write_atomically(path, content)
+        else:
+            with self.writing(path) as file:
+                file.write(content)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[Any]:
+        """A stream for a file that is there when it is whole. Raises OSError."""
+        if self.filesystem.type_name in WHOLE_AT_ONCE:
+            with self.filesystem.open_output_stream(path) as file:
+                yield file
+            return
+        folder, _, name = path.rpartition("/")
+        self.filesystem.create_dir(folder)
+        temporary = f"{folder}/.{name}.{os.getpid()}.tmp"
+        with self.filesystem.open_output_stream(temporary) as file:
+            yield file
+        self.filesystem.move(temporary, path)
+
+
+@cache
+def file_system(scheme: str, host: str, query: str) -> tuple[FileSystem, str]:
+    """The file system of an address, and the path of its root there."""
+    root = SplitResult(scheme, host, "/", query, "").geturl()
+    filesystem, path = FileSystem.from_uri(root)
+    return filesystem, path
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Turns what file systems raise into a sentence. Raises InputError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{what}: there is no such file, folder or bucket") from error
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{what}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What a file system says of an error, in few words: of AWS without the number of the request."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    said = first_line(error)
+    aws = re.search(r"AWS Error (\w+)[^:]*: (.*?)(?: \(Request ID.*)?$", said)
+    return f"{aws[1].lower().replace('_', ' ')}: {aws[2]}" if aws else said

@@ -1,0 +1,207 @@
+"""``perceptual bulk``: folders and buckets of any size, on all cores, GPUs and machines of a Ray cluster."""
+
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidOption, PerceptualError
+from ..options import CollectionOptions, StyleOptions, UpscaleOptions
+from ..settings import Integer, Number, option_name, parse, settings_of
+from .arguments import add_settings, converter, given, report
+from .photos import add_learned, add_machine, passed_over
+from .stylize import add_own_size
+from .upscale import default_network
+
+if TYPE_CHECKING:
+    from ..bulk.job import Job
+    from ..bulk.places import Place
+    from ..bulk.planning import Plan
+    from ..bulk.report import Report
+
+DESCRIPTION = """Converts folders or buckets of photos of any size with Ray Data, on all cores or on a cluster.
+
+  perceptual bulk photos/ stylized/ --model starry_night
+  perceptual bulk s3://bucket/photos s3://bucket/large --scale 4 --address auto
+  perceptual bulk list.txt gs://bucket/out --model styles.safetensors --style udnie --address ray://head:10001
+
+An input is a folder, an image, or a .txt file that lists images, here or at an address such as s3://…, gs://… or
+hdfs://…. Results have the names and bytes that `perceptual stylize` and `perceptual upscale` give them. Beside them,
+bulk.parquet has a row for each photo, and bulk.json tells how they were made.
+
+The same command again does what is missing: results that are newer than their photo, and were made in the same way, are
+kept. A photo that cannot be converted is reported and skipped; the exit status is then 1.
+"""
+
+PERIOD = 600.0  # seconds over which photos/s are a mean: rows come by the block
+SILENCE = 60.0  # seconds without a line, where there is no terminal
+MOST_TOLD = 20  # failures that are told one by one; the report has all
+
+
+def add_to(subparsers: Any) -> None:
+    """Adds the command to the command line."""
+    parser = subparsers.add_parser(
+        "bulk", help="convert folders or buckets of any size, also on a cluster", description=DESCRIPTION
+    )
+    parser.add_argument("inputs", nargs="+", metavar="IN", help="folders, images or lists of images; also addresses")
+    parser.add_argument("output", metavar="OUT", help="the folder for the results; also an address")
+    parser.add_argument(
+        "--model", help="a weights file, or the name of a network; default: super_resolution_xSCALE_feature for --scale"
+    )
+    add_learned(parser)
+    add_own_size(parser)
+    add_machine(parser)
+    add_cluster(parser)
+    add_settings(parser, CollectionOptions)
+    parser.set_defaults(run=run)
+
+
+def add_cluster(parser: ArgumentParser) -> None:
+    """Adds the arguments that say where and how wide it runs."""
+    group = parser.add_argument_group("Cluster")
+    group.add_argument("--address", help="a Ray cluster: auto, HOST:PORT or ray://HOST:10001; default: this machine")
+    group.add_argument(
+        "--actors", type=converter(Integer(1)), metavar="N", help="processes that convert; default: as many as fit"
+    )
+    group.add_argument(
+        "--cpus",
+        type=converter(Integer(1)),
+        default=1,
+        metavar="N",
+        help="processors, and threads, of each (default: %(default)s)",
+    )
+    group.add_argument(
+        "--gpus",
+        type=converter(Number(0)),
+        metavar="SHARE",
+        help="GPUs of each, such as 0.5; default: 1 where there are any",
+    )
+
+
+def run(args: Namespace) -> int:
+    """Converts every photo; returns 1 if one failed."""
+    from ..bulk.cluster import connected
+    from ..bulk.job import note_options
+    from ..bulk.places import Place
+    from ..bulk.planning import divide, find_tasks
+    from ..undo import signals_exit
+
+    job, done = read_job(args)
+    inputs, output = [Place.at(each) for each in args.inputs], Place.at(args.output)
+    tasks, others = find_tasks(inputs, output, job.options.format)
+    plan = divide(tasks, others, output, since=note_options(output, job.notes(inputs)))
+    output.remove(plan.unfinished)
+    cpus = args.actors and args.actors * args.cpus
+    with signals_exit(), connected(args.address, cpus):
+        counts = convert(plan, job, output, args)
+    total = f"{counts['made']} of {len(tasks)} photos {done}"
+    kept = f", {counts['kept']} were done before" if counts["kept"] else ""
+    print(f"{total}{kept}, in {output.address}{passed_over(plan.passed_over)}")
+    return 1 if counts["failed"] else 0
+
+
+def read_job(args: Namespace) -> tuple["Job", str]:
+    """The network with its options, and a participle for the summary.
+
+    Raises:
+        PerceptualError: The network, or an option, would fail for every photo.
+    """
+    from ..bulk.job import Job, check, read_files
+    from ..inference.metadata import find_weights, read_metadata
+
+    wanted = given(args, CollectionOptions)
+    scale = wanted.pop("scale", None)
+    if not args.model and not scale:
+        raise InvalidOption("model: say which network, or --scale to enlarge")
+    model = args.model or default_network(scale)
+    metadata = read_metadata(find_weights(model))
+    enlarges = metadata["task"] == "super-resolution"
+    if scale and (not enlarges or scale != metadata["config"].get("scale")):
+        raise InvalidOption(f"scale: {model} does not enlarge {scale} times")
+    check_task(wanted, UpscaleOptions if enlarges else StyleOptions, model)
+    options = parse(UpscaleOptions, wanted) if enlarges else parse(StyleOptions, wanted)
+    done = check(model, options, args.engine, args.learned)
+    learned = tuple(file.name for file in args.learned)
+    weights = read_files(model, args.learned)
+    return Job(weights, options, args.device, args.engine, args.cpus, args.own_size, learned), done
+
+
+def check_task(wanted: Iterable[str], cls: type, model: str) -> None:
+    """Raises InvalidOption for an option that the task of a network does not have."""
+    known = {option_name(each) for each in settings_of(cls)}
+    if strange := [name for name in wanted if name not in known]:
+        task = "super-resolution" if cls is UpscaleOptions else "style"
+        raise InvalidOption(f"{strange[0]}: not an option of {task}, which {model} is for")
+
+
+def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[str, int]:
+    """Converts what there is to convert, and reports all; how many photos had which outcome."""
+    from ..bulk import cluster
+    from ..bulk.converter import Converter
+    from ..bulk.report import lost, reporting
+
+    on_gpus = cluster.has_gpus() if job.device is None else job.device.startswith("cuda")
+    share = cluster.Share(args.cpus, float(on_gpus) if args.gpus is None else args.gpus)
+    actors = min(cluster.count_actors(args.actors, share), max(1, len(plan.todo)))
+    places = list({id(task.photo.place): task.photo.place for task in plan.todo}.values())
+    arguments = {"job": job, "places": places, "output": output, "format": job.options.format or "jpeg"}
+    told: set[str] = set()
+    with reporting(output, plan.kept) as written, progress(len(plan.todo)) as advance:
+        try:
+            for rows in cluster.rows(plan.todo, Converter, arguments, actors, share) if plan.todo else ():
+                told.update(rows["result"].to_pylist())
+                tell_failures(rows.to_pylist(), written)
+                written.add(rows)
+                advance(len(rows))
+            lost(plan.todo, told, written)
+        except (KeyboardInterrupt, SystemExit):
+            report(f"stopped: {len(told)} of {len(plan.todo)} photos were done; the same command goes on from there")
+            raise
+    return written.counts
+
+
+def tell_failures(rows: Sequence[dict[str, Any]], written: "Report") -> None:
+    """Reports photos that failed, the first of them one by one.
+
+    Raises:
+        PerceptualError: The output is full.
+    """
+    for number, row in enumerate((row for row in rows if row["error"]), written.counts["failed"]):
+        if row["status"] == "stopped":
+            raise PerceptualError(f"{row['error']}: stopped; make room, and the same command goes on from there")
+        if number < MOST_TOLD:
+            report(f"{row['photo']}: {row['error']}")
+        elif number == MOST_TOLD:
+            report("… and more, which bulk.parquet lists")
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[int], None]]:
+    """What is done, photos per second and the time left, and a function that advances it.
+
+    On a terminal that is a line that stays; elsewhere, one every minute.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    speed = TextColumn("{task.fields[rate]:.1f} photos/s")
+    columns = (BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=PERIOD
+    ) as shown:
+        bar = shown.add_task("", total=total, rate=0.0)
+        (task,) = shown.tasks
+        said = time.monotonic()
+
+        def advance(count: int) -> None:
+            nonlocal said
+            shown.update(bar, advance=count, rate=task.speed or 0.0)
+            if task.speed and not console.is_terminal and time.monotonic() - said > SILENCE:
+                said = time.monotonic()
+                left = timedelta(seconds=task.time_remaining or 0)
+                report(f"{task.completed:.0f} of {total} photos, {task.speed:.1f} photos/s, {left} left")
+
+        yield advance

@@ -1,0 +1,80 @@
+"""From the bytes of a photo to those of a result: what commands and bulk jobs do with each one."""
+
+from collections.abc import Callable
+from functools import cache
+
+from ..options import StyleOptions, UpscaleOptions
+from . import images
+from .codecs import decoding
+from .codecs.decoding import Pixels
+from .images import Limits, Picture
+from .large import is_large, stylize_large
+from .predictor import Predictor, load
+
+UPSCALER = "super_resolution_x4_feature"  # enlarges what is painted smaller
+
+Decode = Callable[[bytes, Limits], Pixels]
+
+
+class Conversion:
+    """Makes, of a photo's content, the content of a result.
+
+    Args:
+        predictor: The network.
+        options: What is wanted of it, for all photos: those of its task.
+        upscaler: Gives the network that enlarges large photos, which are painted smaller, once there is one; without
+            it, they are painted at their own size.
+        decode: Decodes photos; by default, in this process.
+
+    Raises:
+        WeightsError: The network is for another task.
+        InputError: It has no such style, or not in that size of strokes; so that this is one error, not one per photo.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        options: StyleOptions | UpscaleOptions,
+        upscaler: Callable[[], Predictor] | None = None,
+        decode: Decode = decoding.decode,
+    ) -> None:
+        self.predictor, self.options, self.upscaler, self.decode = predictor, options, upscaler, decode
+        if isinstance(options, StyleOptions):
+            predictor.require("style")
+            predictor.conditions([options])
+        else:
+            predictor.require("super-resolution")
+
+    def __call__(self, photo: bytes, format: str) -> bytes:
+        """The result, in one of :data:`perceptual.options.FORMATS`.
+
+        Raises:
+            InputError: The photo cannot be read, or it or the result would be too large.
+            OutOfMemory: A GPU has too little memory left.
+        """
+        max_size = getattr(self.options, "max_size", None)
+        limits = Limits(images.MAX_PIXELS, self.predictor.network.scale, format, max_size)
+        decoded = images.from_pixels(self.decode(photo, limits))
+        if isinstance(self.options, StyleOptions):
+            picture = self.stylize(images.shrink(decoded, max_size), self.options)
+        else:
+            (picture,) = self.predictor.upscale_pictures([decoded], [self.options])
+        return images.encode(picture, format, self.options.quality)
+
+    def stylize(self, picture: Picture, options: StyleOptions) -> Picture:
+        """A picture in a style."""
+        if self.upscaler and is_large(picture):
+            return stylize_large(self.predictor, self.upscaler(), picture, options)
+        (styled,) = self.predictor.stylize_pictures([picture], [options])
+        return styled
+
+    @property
+    def done(self) -> str:
+        """The word for what was done to a photo."""
+        scale = self.predictor.network.scale
+        return f"enlarged {scale} times" if isinstance(self.options, UpscaleOptions) else "stylized"
+
+
+def upscaler_on(device: str | None, engine: str) -> Callable[[], Predictor]:
+    """Gives the network that enlarges what is painted smaller; it is loaded when it is first needed."""
+    return cache(lambda: load(UPSCALER, device, engine))

@@ -1,0 +1,66 @@
+"""What Kubernetes and load balancers ask: whether the front lives, and whether to send requests here."""
+
+import asyncio
+import time
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from .torchserve import TorchServe
+
+FRESH = 1.0  # seconds for which an answer is good: anyone may ask, and TorchServe is not to be kept busy with it
+
+
+class Health:
+    """Answers ``GET /live`` and ``GET /ready``, without a token.
+
+    TorchServe's ``/ping`` says Healthy even where no worker has loaded its model.
+
+    Attributes:
+        started: Whether the server has finished its start.
+        left_out: Archives that are damaged, or that TorchServe did not take, by name.
+        held: Models that the supervisor holds back.
+    """
+
+    def __init__(self, torchserve: TorchServe) -> None:
+        self.torchserve = torchserve
+        self.started = False
+        self.left_out: list[str] = []
+        self.held: list[str] = []
+        self.asking = asyncio.Lock()
+        self.known_at = float("-inf")
+        self.known: list[str] = []
+
+    async def live(self, request: web.Request) -> web.Response:
+        """200, as long as the front gets to it."""
+        return web.json_response({"status": "alive"})
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """200 if every model has a worker that has loaded it; else 503, with the names of what is missing."""
+        missing = await self.missing()
+        told = {"status": "not ready" if missing else "ready", "missing": missing}
+        return web.json_response(told, status=503 if missing else 200)
+
+    async def missing(self) -> list[str]:
+        """The models that do not answer; ``server`` or ``TorchServe`` while that is not known."""
+        if not self.started:
+            return ["server"]
+        async with self.asking:
+            if time.monotonic() > self.known_at + FRESH:
+                self.known = await self.without_worker()
+                self.known_at = time.monotonic()
+        return sorted({*self.held, *self.known})
+
+    async def without_worker(self) -> list[str]:
+        """The models that are meant to have workers, none of which is ready, and those that did not get so far."""
+        listed: Any = await self.torchserve.ask("/models?limit=1000")
+        if listed is None:
+            return ["TorchServe"]
+        names = sorted({each["modelName"] for each in listed["models"]})
+        versions = [each for name in names for each in await self.torchserve.ask(f"/models/{quote(name)}/all") or ()]
+        return [name for name in self.left_out if name not in names] + [
+            f"{each['modelName']}/{each['modelVersion']}"
+            for each in versions
+            if each["minWorkers"] and not any(worker["status"] == "READY" for worker in each["workers"])
+        ]
