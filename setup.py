@@ -44,7 +44,7 @@ ALL = sorted({requirement for extra in EXTRAS.values() for requirement in extra}
 DEV = [
     "axe-playwright-python>=0.1.7",
     "grpcio>=1.60",
-    "helm-python-sdk>=0.2",  # renders the chart
+    'helm-python-sdk>=0.2; sys_platform != "linux" or platform_machine == "x86_64"',  # renders the chart
     "import-linter>=2.4",
     "kubernetes-validate>=1.34",
     "matplotlib>=3.8",

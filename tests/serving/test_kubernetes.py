@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
-import helm_python as helm
 import kubernetes_validate
 import psutil
 import pytest
@@ -62,14 +62,15 @@ def test_a_manifest_that_is_wrong_is_found():
 
 def rendered(**values):
     """What helm makes of the chart, by kind."""
+    helm = pytest.importorskip("helm_python")
     with helm.Chart.load(CHART) as chart:
         files = chart.render(values, name="perceptual").values()
     return {each["kind"]: each for file in files for each in yaml.safe_load_all(file) if each}
 
 
 def test_helm_renders_the_plain_manifests():
-    assert helm.lint(str(CHART))["errors"] == []
     assert rendered(autoscaling={"enabled": True}) == MANIFESTS
+    assert import_module("helm_python").lint(str(CHART))["errors"] == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,8 @@ def test_the_chart_renders_with_other_values(values, path, wanted):
     ],
 )
 def test_values_that_are_wrong_are_refused(wrong):
-    with pytest.raises(helm.HelmValuesError, match=next(iter(wrong))):
+    rendered()
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         rendered(**wrong)
 
 
