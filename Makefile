@@ -1,6 +1,6 @@
 # make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
 # make test   runs all tests, against a real TorchServe too
-# make test-fast  runs those that start no server and train nothing    make check-release  what only guards a release
+# make test-fast  runs those that start no server, train nothing and compute little    make check-release  what only guards a release
 # make serve  keeps a server running; MODELS="udnie the_muse" says with what    make lint  checks the code
 # make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help lists more
 # make gallery  makes the pictures of docs/ anew
@@ -21,7 +21,7 @@ test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)
-	@$(BIN)/python -m pytest -m "not serves and not trains and not release"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -m "not serves and not trains and not slow and not release"
 
 check-release: $(READY)
 	@$(BIN)/python -m pytest -m release

@@ -16,12 +16,14 @@ from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 
 ROOT = Path(__file__).parents[1]
-
+# A server of tests lives for seconds: its Java is to start quickly, not to become quick.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 # What a test does that takes long, by the fixtures that it uses; others are marked where they stand.
 MARKS = {
     "serves": {"server", "gpu_server", "instances", "supervised", "ray_cluster"},
     "trains": {"loss_weights"},
+    "slow": {"bench", "compiler", "exported"},
 }
 
 

@@ -26,6 +26,7 @@ def test_every_error_is_a_public_name():
     assert len(raised) > 10 and raised <= set(perceptual.__all__)
 
 
+@pytest.mark.slow
 def test_type_checkers_see_the_same_as_python(tmp_path):
     uses = "\n".join(f"perceptual.{name}" for name in perceptual.__all__)
     (tmp_path / "uses.py").write_text(f"import perceptual\nreveal_type(perceptual.load)\n{uses}\n")

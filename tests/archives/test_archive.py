@@ -123,6 +123,7 @@ def test_leaves_the_temporary_folder_alone(weights, tmp_path, monkeypatch):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["store", "tiny"]
 
 
+@pytest.mark.slow
 def test_is_served_without_the_package(model_store, without_package, photo, tmp_path):
     folder = tmp_path / "unpacked"
     with zipfile.ZipFile(model_store / "tiny.mar") as archive:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import textwrap
+from functools import partial
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from training_fixtures import narrow_vgg
 
-from benchmarks import arithmetic, arrivals, inference, optimization, serving
+from benchmarks import arithmetic, arrivals, collection, inference, optimization, serving
 from benchmarks.__main__ import NAMES, main
 from benchmarks.arguments import Size
 from benchmarks.catalog import CATALOG, build
@@ -146,6 +147,7 @@ def test_ratios_are_of_the_same_round():
     assert shown(Spread(0.12345, 0.1, 1234.5)) == "0.123 (0.1 to 1234)" and shown(7) == "7"
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_does_not_see_the_memory_of_this_one():
     ballast = torch.ones(2**27)
     now, most = held(CPU), peak(CPU)  # in this order: the next line of code may take a page more
@@ -153,6 +155,7 @@ def test_a_process_of_its_own_does_not_see_the_memory_of_this_one():
     assert 0.05 < in_own_process(peak, CPU) < most
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_one_clear_error():
     import os
 
@@ -240,6 +243,13 @@ def test_load_is_bounded_in_number_and_time(server, photo):
     assert 2 <= len(cut.latencies) < 1000
 
 
+@pytest.fixture
+def small_networks(monkeypatch):
+    """Small networks where benchmarks of servers make some of the default preset."""
+    for module in (serving, collection):
+        monkeypatch.setattr(module, "StyleNetwork", partial(StyleNetwork, init_features=4, num_residuals=1))
+
+
 def test_arrivals(server, photo):
     row = arrivals.measure(server.address, "tiny", photo, share=0.5, requests=8)
     assert 0 < row["busy"] < 1 and row["work, s"] > 0
@@ -255,7 +265,7 @@ def test_bulk(bench):
 
 
 @pytest.mark.serves
-def test_serving_starts_a_server(bench):
+def test_serving_starts_a_server(bench, small_networks):
     (rows,) = bench(
         *("serving", "--size", 64, "--concurrency", 1, "--requests", 2, "--repeats", 1, "--seconds", 20)
     ).values()
@@ -263,7 +273,7 @@ def test_serving_starts_a_server(bench):
 
 
 @pytest.mark.serves
-def test_collection(bench):
+def test_collection(bench, small_networks):
     (rows,) = bench("collection", "--styles", 2, "--size", 64, "--repeats", 1, "--concurrency", 2).values()
     assert [row["workers"] for row in rows] == [2, 1]
     assert rows[1]["GiB"] < rows[0]["GiB"] and all(check(row["seconds"]) > 0 for row in rows)

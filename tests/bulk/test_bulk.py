@@ -37,7 +37,7 @@ from perceptual.options import StyleOptions
 BULK = [sys.executable, "-c", "import sys; from perceptual.commands import main; sys.exit(main())", "bulk"]
 NODE = {"num_cpus": 2, "memory": 5 << 30, "object_store_memory": 100 << 20}  # room for two actors
 COLORS = 64
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"), pytest.mark.slow]
 
 PHOTOS = int(os.environ.get("PERCEPTUAL_BULK_PHOTOS", 2000))  # of the full forms
 TINY = int(os.environ.get("PERCEPTUAL_BULK_TINY", 20_000))

@@ -37,6 +37,7 @@ def test_a_sheet_gives_every_column_its_width_and_names_their_line():
     assert contact_sheet([[("a name that is far too long for it", red)]], gap=2).size == (34, 20 + LINE + 4)
 
 
+@pytest.mark.slow
 def test_one_photo_in_rows_of_four_and_several_in_a_row_each(run, styles, photos, tmp_path):
     files = [photos / "a" / "001.png", photos / "a" / "003.png"]  # 60 × 48 each
     command = ("-o", tmp_path / "sheet.png", "--models", *styles, "--device", "cpu")
@@ -52,6 +53,7 @@ def test_one_photo_in_rows_of_four_and_several_in_a_row_each(run, styles, photos
         assert sheet.size == (6 * 36 + 6, 2 * 24 + LINE + 3 * 6)
 
 
+@pytest.mark.slow
 def test_every_style_that_ships_is_the_default(run, styles, upscaler, photos, tmp_path, monkeypatch):
     shipped = {file.stem: file for file in [*styles[:2], upscaler]}
     monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: shipped)
@@ -62,6 +64,7 @@ def test_every_style_that_ships_is_the_default(run, styles, upscaler, photos, tm
     assert (status, err) == (1, "perceptual: no style ships with this package; name weights files with --models\n")
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(run, upscaler, styles, photos, tmp_path):
     photo = photos / "a" / "001.png"
     broken = tmp_path / "broken.png"
@@ -103,6 +106,7 @@ def test_a_log_of_several_trainings_is_one_curve(script):
     assert drawn == curves([log]) and drawn.count(b"the_scream") == 1 and b"<svg" in drawn
 
 
+@pytest.mark.slow
 def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(script, styles, tmp_path, monkeypatch):
     log = Path("results/starry_night/train.log")
     (tmp_path / log).parent.mkdir(parents=True)

@@ -90,12 +90,13 @@ def assert_engine_agrees(engine, project, weights, file, monkeypatch):
         assert levels(predictor(photos), theirs(project, weights, photos)) < 1
 
 
+@pytest.mark.slow
 def test_openvino_gives_the_same_picture(imported, monkeypatch):
     pytest.importorskip("openvino")
     assert_engine_agrees("openvino", *imported, monkeypatch)
 
 
-def test_compiled_it_gives_the_same_picture(tmp_path, caplog, monkeypatch):
+def test_compiled_it_gives_the_same_picture(compiler, tmp_path, caplog, monkeypatch):
     weights = random_weights("yakhyo", 8, 1)
     torch.save(weights, tmp_path / "a.pth")
     assert main(["import", str(tmp_path / "a.pth"), "--licence", "MIT", "-o", str(tmp_path / "a.safetensors")]) == 0

@@ -45,6 +45,7 @@ def assert_agrees(name, engine, sizes=SIZES):
     return found
 
 
+@pytest.mark.slow
 @needs_openvino
 @pytest.mark.parametrize("name", networks())
 @pytest.mark.parametrize("bfloat16", [False, None], ids=["float32", "as is"])

@@ -122,9 +122,11 @@ def test_an_archive_of_an_earlier_version_is_served_by_the_code_in_it(command, m
 
 
 def test_scaling(command, management):
+    (first,) = management.ready_workers("tiny")
     assert command("scale", "tiny", "--workers", "2") == "tiny has 2 workers\n"
     assert len(management.ready_workers("tiny")) == 2
     assert command("scale", "tiny", "--workers", "1", "--version", "1.2") == "tiny has 1 worker\n"
+    assert management.ready_workers("tiny") == [first]
 
 
 def test_scaling_says_how_far_it_is(server, management):
@@ -437,7 +439,6 @@ def test_a_name_stands_for_an_archive_of_the_store_or_shipped_weights(command, m
     ("place", "number"),
     [
         ("packaging", signal.SIGINT),
-        ("loading", signal.SIGINT),
         ("loading", signal.SIGTERM),
         ("workers ready", signal.SIGINT),
         ("warming up", signal.SIGHUP),

@@ -284,6 +284,7 @@ def test_a_full_disk_at_a_restart_does_not_end_the_supervisor(described, monkeyp
 def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, monkeypatch, caplog):
     server, watcher, clock = described
     watcher.held, watcher.attempts, server.wanted = {"m/1": 1}, {"m/1": Backoff()}, 0
+    monkeypatch.setattr(watcher, "rest", lambda seconds: None)
 
     def slow(name, workers, version, progress):
         clock[0] += 60.0
@@ -295,7 +296,6 @@ def test_an_attempt_that_takes_long_is_no_silence_of_torchserve(described, monke
     server.every_version = lambda: (_ for _ in ()).throw(ServerError("busy"))
     watcher.check()
     assert "m/1 is back" in caplog.text and not restarts
-    monkeypatch.setattr(watcher, "rest", lambda seconds: None)
     clock[0] += supervisor.SILENCE + 1
     watcher.check()
     assert len(restarts) == 1 and "does not answer: busy" in caplog.text

@@ -70,6 +70,7 @@ def test_every_style_that_ships_has_bounds():
     assert BOUNDS.keys() == shipped_styles().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name == "udnie" else pytest.param(name, marks=pytest.mark.release) for name in BOUNDS]
 )

@@ -109,6 +109,7 @@ def test_a_result_without_any_error_keeps_means_finite():
     assert (figures["PSNR Y"], figures["PSNR RGB"], figures["SSIM Y"]) == (100, 100, 1)
 
 
+@pytest.mark.slow
 def test_lpips_is_measured_where_its_weights_are(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert lpips() is None

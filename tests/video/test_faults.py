@@ -109,6 +109,7 @@ def start(limit, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_leaves_what_was_finished(clip, weights, tmp_path):
     process = start(200_000, clip, "--model", weights, "-o", tmp_path / "out.mp4", "--crf", "1")
     _, errors = process.communicate(timeout=200)
@@ -135,6 +136,7 @@ def broken_off(number, *arguments):
     return process.returncode, output, errors
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_can_be_played(long, weights, tmp_path):
     status, output, errors = broken_off(signal.SIGINT, long, "--model", weights, "-o", tmp_path / "out.mp4")
     assert status == 130 and not errors and "out.part.mp4; --resume goes on" in output
@@ -142,6 +144,7 @@ def test_ctrl_c_leaves_what_can_be_played(long, weights, tmp_path):
     assert output.startswith(f"stopped after {len(times)} frames") and times == times_of(long)[: len(times)]
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_be_played_and_gone_on_with(long, weights, tmp_path, run, monkeypatch):
     monkeypatch.setattr(container, "KEY_FRAMES", 6)
     arguments = (long, "--model", weights, "-o", tmp_path / "out.mp4")

@@ -6,6 +6,7 @@ import struct
 import sys
 import time
 import zlib
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -136,9 +137,10 @@ PHOTO = encoded(noise())
 AS_PNG = ("Accept", "image/png")
 
 
-def unpacked(folder, network, handler):
-    """An unpacked archive with a network of random weights."""
-    save_network(folder / "tiny.safetensors", network, {})
+def unpacked(folder, handler, networks, provenance=None):
+    """An unpacked archive with networks, by name."""
+    for name, network in networks.items():
+        save_network(folder / f"{name}.safetensors", network, provenance or {})
     for name in (f"{handler}.py", f"{handler}.yaml"):
         shutil.copy(HANDLERS / name, folder)
     manifest = {"model": {"modelName": "tiny", "configFile": f"{handler}.yaml"}}
@@ -147,19 +149,33 @@ def unpacked(folder, network, handler):
     return folder
 
 
+@contextmanager
+def serving(archive, handler):
+    """An unpacked archive as a worker of its own serves it, with its folder on the path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(archive)
+        yield Served(archive, f"{handler}.py")
+    sys.modules.pop(handler, None)
+
+
+def style_network(seed=0, **options):
+    torch.manual_seed(seed)
+    return StyleNetwork(init_features=4, num_residuals=1, **options)
+
+
+def enlarging_network():
+    return SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1, output="tanh")
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    torch.manual_seed(0)
-    network = StyleNetwork(init_features=4, num_residuals=1)
-    return unpacked(tmp_path_factory.mktemp("archive"), network, "style_transfer")
+    return unpacked(tmp_path_factory.mktemp("archive"), "style_transfer", {"tiny": style_network()})
 
 
 @pytest.fixture(scope="module")
 def served(archive):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(archive)
-        yield Served(archive)
-    sys.modules.pop("style_transfer", None)
+    with serving(archive, "style_transfer") as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
@@ -612,16 +628,13 @@ def test_workers_share_the_cores(archive, monkeypatch, cores, workers, environme
 @pytest.fixture(scope="module")
 def enlarging_archive(tmp_path_factory):
     torch.manual_seed(0)
-    network = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1, output="tanh")
-    return unpacked(tmp_path_factory.mktemp("enlarging_archive"), network, "super_resolution")
+    return unpacked(tmp_path_factory.mktemp("enlarging_archive"), "super_resolution", {"tiny": enlarging_network()})
 
 
 @pytest.fixture(scope="module")
 def enlarging(enlarging_archive):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(enlarging_archive)
-        yield Served(enlarging_archive, "super_resolution.py")
-    sys.modules.pop("super_resolution")
+    with serving(enlarging_archive, "super_resolution") as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
@@ -688,21 +701,11 @@ def test_a_side_too_long_for_the_format_is_refused_before_the_work(enlarging, mo
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("collection")
-    for seed, name in enumerate(("dots", "lines")):
-        torch.manual_seed(seed)
-        save_network(folder / f"{name}.safetensors", StyleNetwork(init_features=4, num_residuals=1), {})
-    network = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1, output="tanh")
-    save_network(folder / "larger.safetensors", network, {})
-    for name in ("collection.py", "collection.yaml"):
-        shutil.copy(HANDLERS / name, folder)
-    manifest = {"model": {"modelName": "several", "configFile": "collection.yaml"}}
-    (folder / "MAR-INF").mkdir()
-    (folder / "MAR-INF/MANIFEST.json").write_text(json.dumps(manifest))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield folder, Served(folder, "collection.py")
-    sys.modules.pop("collection")
+    styles = {name: style_network(seed) for seed, name in enumerate(("dots", "lines"))}
+    networks = styles | {"larger": enlarging_network()}
+    folder = unpacked(tmp_path_factory.mktemp("collection"), "collection", networks)
+    with serving(folder, "collection") as served:
+        yield folder, served
 
 
 def test_each_request_of_a_batch_names_its_style_and_factor(collection):
@@ -794,21 +797,12 @@ def test_warm_up_runs_every_network_of_a_collection(collection):
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """An archive of three styles at two sizes in one network, and the network's predictor."""
-    torch.manual_seed(0)
-    network = StyleNetwork(init_features=4, num_residuals=1, styles=3, sizes=2)
+    network = style_network(styles=3, sizes=2)
     torch.nn.init.uniform_(network.styles, 0.2, 2)
-    folder = tmp_path_factory.mktemp("many")
     names = {"styles": [{"name": name} for name in ("dots", "lines", "waves")]}
-    save_network(folder / "styles.safetensors", network, names)
-    for name in ("style_transfer.py", "style_transfer.yaml"):
-        shutil.copy(HANDLERS / name, folder)
-    manifest = {"model": {"modelName": "styles", "configFile": "style_transfer.yaml"}}
-    (folder / "MAR-INF").mkdir()
-    (folder / "MAR-INF/MANIFEST.json").write_text(json.dumps(manifest))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield perceptual.load(folder / "styles.safetensors", "cpu"), Served(folder)
-    sys.modules.pop("style_transfer", None)
+    folder = unpacked(tmp_path_factory.mktemp("many"), "style_transfer", {"styles": network}, names)
+    with serving(folder, "style_transfer") as served:
+        yield perceptual.load(folder / "styles.safetensors", "cpu"), served
 
 
 def test_requests_name_and_mix_styles_each_its_own(many):
