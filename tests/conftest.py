@@ -1,6 +1,7 @@
 import io
 import os
 import shutil
+import signal
 import tempfile
 import textwrap
 from collections import Counter
@@ -16,6 +17,8 @@ from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 
 ROOT = Path(__file__).parents[1]
+# A shell starts what runs in its background with Ctrl-C ignored, which the commands that tests start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A server of tests lives for seconds: its Java is to start quickly, not to become quick.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 

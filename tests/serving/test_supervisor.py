@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -80,7 +81,7 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         assert status_of(client, "fickle", photo) == 503
         assert client.stylize(photo, "tiny")
         assert read_held(server.snapshots) == {"fickle/1.2": 1}
-        assert read_status(server.address).unhealthy == ["fickle 1.2"]
+        assert wait_for_answer(lambda: read_status(server.address)).unhealthy == ["fickle 1.2"]
         wait_for(lambda: "fickle/1.2 stays refused" in caplog.text, seconds=30)
 
         # TorchServe itself dies: everything is there again, for the same client with its token of before.
@@ -98,8 +99,18 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         # The cause is gone.
         flag.unlink()
         wait_for(lambda: status_of(client, "fickle", photo) == 200, seconds=60)
-        wait_for(lambda: "fickle/1.2 is back" in caplog.text, seconds=5)
+        wait_for(lambda: "fickle/1.2 is back" in caplog.text, seconds=60)  # TorchServe replies later than it serves
         assert read_held(server.snapshots) == {}
+
+
+def wait_for_answer(ask):
+    """What the server answers: while a worker starts, a thread of TorchServe's that answers others too waits for it."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return ask()
+        except ServerError:
+            assert time.monotonic() < deadline, "no answer within 60 s"
 
 
 def status_of(client, model, photo):
