@@ -132,7 +132,7 @@ def convert(
             write_all(items, sink, report, clip.count, progress, stop)
         report.repeated, report.faults = clip.repeated, clip.faults
         if not report.frames and not report.stopped:
-            raise InvalidVideo(f"{source}: no frame of it can be read")
+            raise InvalidVideo(f"{source}: no frame of it can be decoded: it is damaged, or encrypted")
         sink.close()
         if report.stopped:
             report.path = sink.part
