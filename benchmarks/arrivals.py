@@ -31,10 +31,9 @@ from .load import Client, generate
 from .photos import noise
 from .process import in_own_process
 from .report import Row, Tables, say
-from .serving import MODEL, read_times, times_after
+from .serving import MODEL, STAGES, read_times, times_after
 
-AT_ONCE = 64  # requests under way, at most: as many as the server lets wait
-WORK = ("decode", "infer", "encode")
+MOST = 64  # concurrent requests: as many as the server lets wait
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -74,7 +73,7 @@ def measure(address: RunningServer, model: str, photo: bytes, share: float, requ
     seconds = in_own_process(arrive, address, model, photo, share * full.rate, requests)
     after = times_after(address, model, before, requests)
     spent = {name: after[name][0] - before[name][0] for name in after}
-    work = sum(spent[stage] for stage in WORK)
+    work = sum(spent[stage] for stage in STAGES)
     return {
         "share": share,
         "busy": work / seconds,
@@ -106,6 +105,6 @@ def arrive(address: RunningServer, model: str, photo: bytes, rate: float, reques
         time.sleep(max(0.0, begin + moment - time.perf_counter()))
         client.ask(float("inf"), 0)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(MOST) as pool:
         list(pool.map(ask_at, accumulate(pauses.expovariate(rate) for _ in range(requests))))
     return time.perf_counter() - begin

@@ -126,7 +126,7 @@ def telling(what: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputError(f"{what}: there is no such file, folder or bucket") from error
-    except (OSError, ValueError, NotImplementedError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:  # the last is pyarrow's for what a system cannot do
         raise InputError(f"{what}: {reason(error)}") from error
 
 

@@ -44,13 +44,13 @@ class Plan:
     """What there is to do.
 
     Attributes:
-        todo: Photos whose result is missing, or older than they, or than the options.
+        missing: Photos whose result is missing, or older than they, or than the options.
         kept: The others.
         passed_over: Files in the folders that are no images by their names.
         unfinished: Paths, in the output, of what an earlier job was writing when it was killed.
     """
 
-    todo: list[Task] = field(default_factory=list)
+    missing: list[Task] = field(default_factory=list)
     kept: list[Task] = field(default_factory=list)
     passed_over: list[PurePosixPath] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
@@ -149,7 +149,7 @@ def divide(tasks: list[Task], passed_over: list[PurePosixPath], output: Place, s
     for task in tasks:
         made = there.get(output.below(task.result))
         done = made is not None and task.photo.changed is not None and made > task.photo.changed and made >= since
-        (plan.kept if done else plan.todo).append(task)
+        (plan.kept if done else plan.missing).append(task)
     ours = {output.below(each) for each in (REPORT, NOTES, *(str(task.result) for task in tasks))}
     plan.unfinished = [path for path in there if finished_name(path) in ours]
     return plan

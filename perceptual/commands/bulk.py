@@ -144,20 +144,20 @@ def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[
 
     on_gpus = cluster.has_gpus() if job.device is None else job.device.startswith("cuda")
     share = cluster.Share(args.cpus, float(on_gpus) if args.gpus is None else args.gpus)
-    actors = min(cluster.count_actors(args.actors, share), max(1, len(plan.todo)))
-    places = list({id(task.photo.place): task.photo.place for task in plan.todo}.values())
+    actors = min(cluster.count_actors(args.actors, share), max(1, len(plan.missing)))
+    places = list({id(task.photo.place): task.photo.place for task in plan.missing}.values())
     arguments = {"job": job, "places": places, "output": output, "format": job.options.format or "jpeg"}
     told: set[str] = set()
-    with reporting(output, plan.kept) as written, progress(len(plan.todo)) as advance:
+    with reporting(output, plan.kept) as written, progress(len(plan.missing)) as advance:
         try:
-            for rows in cluster.rows(plan.todo, Converter, arguments, actors, share) if plan.todo else ():
+            for rows in cluster.rows(plan.missing, Converter, arguments, actors, share) if plan.missing else ():
                 told.update(rows["result"].to_pylist())
                 tell_failures(rows.to_pylist(), written)
                 written.add(rows)
                 advance(len(rows))
-            lost(plan.todo, told, written)
+            lost(plan.missing, told, written)
         except (KeyboardInterrupt, SystemExit):
-            report(f"stopped: {len(told)} of {len(plan.todo)} photos were done; the same command goes on from there")
+            report(f"stopped: {len(told)} of {len(plan.missing)} photos were done; the same command goes on from there")
             raise
     return written.counts
 

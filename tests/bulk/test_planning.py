@@ -76,7 +76,7 @@ def test_what_is_newer_than_photo_and_options_is_kept(folder, tmp_path):
     for photo in ("a.png", "deep/b.TIFF"):
         os.utime(folder / photo, (100, 100))
     plan = divide(*find_tasks([Place.at(str(folder))], output, None), output, since=150 * 10**9)
-    assert [str(each.result) for each in plan.todo] == ["deep/b.jpg"]
+    assert [str(each.result) for each in plan.missing] == ["deep/b.jpg"]
     assert [str(each.result) for each in plan.kept] == ["a.jpg"]
     assert plan.unfinished == [str(tmp_path / "out/.a.jpg.77.tmp")]  # not what others left
     assert not divide(tasks, others, output, since=201 * 10**9).kept
