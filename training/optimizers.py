@@ -5,19 +5,24 @@ treats the weights of a layer as a matrix, and orthogonalizes its step: the step
 the last gradients span, so that no few directions dominate.
 """
 
+import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 STYLE_RATE = 5  # rate of the table of styles, relative to the learning rate: each step trains only a few styles
+MOMENTUM = 0.95
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # of the iteration, as its author found them
 
 
-class ConvolutionMuon(torch.optim.Muon):
-    """Muon for convolution kernels, flattened to matrices with one row per index of the first dimension.
+class ConvolutionMuon(Optimizer):
+    """Muon for the kernels of convolutions, as matrices with a row for each of the first dimension.
 
-    Its steps are as long as Adam's usually are at the same learning rate: 0.2 of it, as root mean square of a kernel.
+    As :class:`torch.optim.Muon`, which takes matrices alone, and multiplies them in bfloat16: on a processor without
+    instructions for it that took a quarter of a training. Steps are as long as Adam's usually are at the same learning
+    rate: 0.2 of it, as root mean square of a kernel.
 
     Args:
         kernels: Weights of convolutions, C′×C×k×k, or of transposed ones, C×C′×k×k, in any memory format.
@@ -25,22 +30,31 @@ class ConvolutionMuon(torch.optim.Muon):
     """
 
     def __init__(self, kernels: list[nn.Parameter], lr: float) -> None:
-        self.kernels = kernels
-        self.matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in kernels]
-        super().__init__(self.matrices, lr, weight_decay=0, adjust_lr_fn="match_rms_adamw")
+        super().__init__(kernels, {"lr": lr})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Updates the kernels by their gradients."""
-        for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
-            if kernel.grad is not None:
-                matrix.copy_(kernel.flatten(1))
-                matrix.grad = kernel.grad.flatten(1)
-        super().step()
-        for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
-            if matrix.grad is not None:
-                kernel.copy_(matrix.view_as(kernel))
-                matrix.grad = None  # a view of memory that may be a CUDA graph's, which writes there again
+        """Takes one step, of the kernels' gradients."""
+        for group in self.param_groups:
+            for kernel in group["params"]:
+                if kernel.grad is not None:
+                    gradient, state = kernel.grad.flatten(1), self.state[kernel]
+                    mean = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
+                    mean.lerp_(gradient, 1 - MOMENTUM)
+                    step = orthogonal(gradient.lerp(mean, MOMENTUM))  # Nesterov's momentum
+                    kernel.sub_(step.view_as(kernel), alpha=group["lr"] * 0.2 * math.sqrt(max(step.shape)))
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """About UVᵀ for a matrix USVᵀ, by five Newton-Schulz iterations: singular values of 0.7 to 1.2."""
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.mT if tall else matrix).to(torch.bfloat16 if matrix.is_cuda else matrix.dtype)
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
 def build_optimizers(network: nn.Module, kind: str, lr: float) -> list[Optimizer]:

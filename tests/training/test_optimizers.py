@@ -37,14 +37,33 @@ def test_muon_s_step_is_the_same_in_any_memory_format():
             kernel.grad = (factor * gradient).contiguous(memory_format=torch.channels_last)
             optimizer.step()
     assert two.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(one, two, rtol=0, atol=1e-3)
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 3, 3), (64, 4, 3, 3)])
+def test_muon_s_steps_are_those_of_torch(shape):
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(shape))
+    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
+    ours = ConvolutionMuon([kernel], lr=0.1)
+    theirs = torch.optim.Muon([matrix], lr=0.1, weight_decay=0, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        kernel.grad = torch.randn(shape)
+        matrix.grad = kernel.grad.flatten(1)
+        before = kernel.detach().flatten(1).clone()
+        ours.step()
+        theirs.step()
+    step = kernel.detach().flatten(1) - before
+    assert (kernel.detach().flatten(1) - matrix).abs().max() < 0.1 * step.abs().max()  # theirs are in bfloat16
+    held, wanted = ours.state[kernel]["momentum_buffer"], theirs.state[matrix]["momentum_buffer"]
+    torch.testing.assert_close(held, wanted)
 
 
 @pytest.mark.parametrize("network", [StyleNetwork(init_features=4), SuperResolutionNetwork(scale=4, init_features=8)])
 def test_every_parameter_has_one_optimizer_and_colours_have_adam(network):
     adam, muon = build_optimizers(network, "muon", 1e-3)
     adams = {id(each) for group in adam.param_groups for each in group["params"]}
-    muons = {id(each) for each in muon.kernels}
+    muons = {id(each) for group in muon.param_groups for each in group["params"]}
     assert not adams & muons and adams | muons == {id(each) for each in network.parameters()}
     convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d)]
     assert [id(each.weight) in muons for each in convolutions] == [False, *[True] * (len(convolutions) - 2), False]

@@ -93,7 +93,7 @@ def test_two_processes_come_as_far_as_one_with_muon(finish, tmp_path):
     finish(2, "both", "--iterations 4 --optimizer muon")
     assert losses(tmp_path / "both") == losses(tmp_path / "alone")
     both, alone = (determined(checkpoint(tmp_path / name)["network"]) for name in ("both", "alone"))
-    torch.testing.assert_close(both, alone, rtol=0, atol=1e-4)  # the step is 1e-3; Muon's is computed in bfloat16
+    torch.testing.assert_close(both, alone, rtol=0, atol=1e-4)  # the step is 1e-3
 
 
 def test_a_signal_stops_all_processes_with_one_checkpoint(arguments, tmp_path):
