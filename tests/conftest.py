@@ -17,8 +17,9 @@ from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 
 ROOT = Path(__file__).parents[1]
-# A shell starts what runs in its background with Ctrl-C ignored, which the commands that tests start would inherit.
+# A shell's background, and nohup, ignore signals that the commands which tests start would then ignore too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # A server of tests lives for seconds: its Java is to start quickly, not to become quick.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 

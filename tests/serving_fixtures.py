@@ -1,6 +1,8 @@
 """What the tests against a TorchServe share."""
 
 import json
+import random
+import socket
 import time
 import zipfile
 from contextlib import contextmanager
@@ -53,3 +55,23 @@ def altered(archive, target, changes=None, **model):
         for name in source.namelist():
             copy.writestr(name, changes.get(name, source.read(name)))
     return target
+
+
+def free_port():
+    """The first of three free ports in a row, below those that the system gives to connections meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20000, 30000)
+        if are_free(port):
+            return port
+
+
+def are_free(port):
+    """Whether a port is free, and the two after it."""
+    try:
+        for each in range(port, port + 3):
+            with socket.socket() as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                other.bind(("127.0.0.1", each))
+    except OSError:
+        return False
+    return True

@@ -56,13 +56,15 @@ def connected(address: str | None, cpus: int | None) -> Iterator[None]:
         folder = tempfile.mkdtemp(prefix="perceptual-ray-")
         options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE, "_temp_dir": folder}
     try:
-        with telling_of_clusters(address), no_greetings():
-            ray.init(address or "local", **options)
-        quiet()
         with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):  # Ray prints a page for each lost machine
-            yield
+            try:
+                with telling_of_clusters(address), no_greetings():
+                    ray.init(address or "local", **options)
+                quiet()
+                yield
+            finally:
+                ray.shutdown()  # until then it may print
     finally:
-        ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 

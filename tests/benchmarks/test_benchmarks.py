@@ -163,6 +163,7 @@ def test_a_killed_process_is_one_clear_error():
         in_own_process(os._exit, 1)
 
 
+@pytest.mark.release
 def test_inference_beside_the_peer(bench, peer, monkeypatch):
     monkeypatch.setattr(arithmetic, "LARGE", ((8, 16),))
     arguments = ["--networks", "style-fast", "x8-fast", "--engine", "eager", "--sizes", "32x40", "--batch", 2]
@@ -192,6 +193,7 @@ def test_images_are_of_the_size_of_the_result():
     assert 2 < inference.photos(inference.Way("peer", "eager", Path("peer")), Size(24, 16), 1, CPU).amax() <= 255
 
 
+@pytest.mark.release
 def test_memory_of_large_pictures(bench, weights):
     (rows,) = bench("memory", "--model", weights, "--sizes", 64, 300, "--tile", 128).values()
     assert [row["photo"] for row in rows] == ["64²", "300²"]
@@ -273,6 +275,7 @@ def test_serving_starts_a_server(bench, small_networks):
 
 
 @pytest.mark.serves
+@pytest.mark.release
 def test_collection(bench, small_networks):
     (rows,) = bench("collection", "--styles", 2, "--size", 64, "--repeats", 1, "--concurrency", 2).values()
     assert [row["workers"] for row in rows] == [2, 1]

@@ -192,6 +192,8 @@ def test_a_larger_scale_from_a_list(run, ray_cluster, upscaler, tmp_path):
     assert Image.open(tmp_path / "out/0.png").size == (64, 48)
 
 
+@pytest.mark.release
+@pytest.mark.timeout(900)
 def test_a_job_that_is_killed_interrupted_and_loses_a_machine_makes_every_picture_once(
     run, ray_cluster, weights, tmp_path
 ):

@@ -107,6 +107,7 @@ def test_a_log_of_several_trainings_is_one_curve(script):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(script, styles, tmp_path, monkeypatch):
     log = Path("results/starry_night/train.log")
     (tmp_path / log).parent.mkdir(parents=True)

@@ -55,9 +55,9 @@ def test_bands_are_of_the_style_asked_for():
 
 def test_bands_in_bfloat16_make_the_same_picture():
     network = load(shipped_weights()["starry_night"], "cpu", engine="eager").network
-    image = torch.from_numpy(astronaut()).movedim(2, 0)[None, :, :300, :256] / 255
+    image = torch.from_numpy(astronaut()).movedim(2, 0)[None, :, 150:310, 150:278] / 255
     with torch.inference_mode():
-        found, whole = in_bands(network, image, 40 * 256, bfloat16=True), network(image)
+        found, whole = in_bands(network, image, 40 * 128, bfloat16=True), network(image)
     assert found.dtype == torch.float32
     assert (found - whole).abs().mean() * 255 < 1  # as of the whole image in bfloat16
     borders = (found - whole).abs().mean((0, 1, 3))[39:-1:40] * 255

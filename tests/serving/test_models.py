@@ -147,6 +147,7 @@ def test_auto_takes_what_memory_and_cores_hold(command, monkeypatch):
     assert "2 workers of tiny do not fit, 1 do" in command("scale", "tiny", "--workers", "2", fails=True)
 
 
+@pytest.mark.release
 def test_a_paused_model_is_measured_with_one_worker_and_paused_again_if_more_do_not_fit(command, management):
     command("scale", "tiny", "--workers", "0")
     assert "9999 workers of tiny do not fit" in command("scale", "tiny", "--workers", "9999", fails=True)
@@ -388,6 +389,7 @@ def test_version_and_gpus_of_another_s_archive_are_fixed(server, weights, tmp_pa
         register(server.address, stranger, version="3")
 
 
+@pytest.mark.release
 def test_a_model_moves_to_other_gpus_without_losing_a_request(gpu_server, weights, photo, run):
     server, management = gpu_server
     register(server.address, weights, workers=1)
@@ -441,8 +443,8 @@ def test_a_name_stands_for_an_archive_of_the_store_or_shipped_weights(command, m
     ("place", "number"),
     [
         ("packaging", signal.SIGINT),
-        ("loading", signal.SIGTERM),
-        ("workers ready", signal.SIGINT),
+        pytest.param("loading", signal.SIGTERM, marks=pytest.mark.release),
+        pytest.param("workers ready", signal.SIGINT, marks=pytest.mark.release),
         ("warming up", signal.SIGHUP),
     ],
 )

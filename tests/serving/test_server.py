@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from serving_fixtures import Http, altered, wait_for
+from serving_fixtures import Http, altered, free_port, wait_for
 
 from perceptual.archives.build import package
 from perceptual.client.addresses import find_server
@@ -322,12 +322,13 @@ def test_an_end_by_itself_is_told(model_store):
 @pytest.mark.serves
 def test_a_busy_port_is_told(model_store):
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        first = free_port()
+        port = first + 2
+        other.bind(("127.0.0.1", port))
         other.listen()
-        port = other.getsockname()[1]
-        for first in (port, port - 2):
+        for chosen in (first, port):
             with pytest.raises(ServerError, match=f"port {port} is in use.*--port 0"):
-                Server(model_store, port=first).start()
+                Server(model_store, port=chosen).start()
 
 
 @pytest.mark.serves

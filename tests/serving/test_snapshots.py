@@ -1,18 +1,17 @@
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-from serving_fixtures import altered, wait_for
+from serving_fixtures import altered, are_free, free_port, wait_for
 
 from perceptual.archives.manifest import Archive, find_archives
 from perceptual.client.addresses import find_server
@@ -158,26 +157,6 @@ def test_nothing_is_kept_without_a_port_to_come_back_to_or_where_nothing_can_be_
     assert snapshot_folder(tmp_path, 8080) is None
 
 
-def free_port():
-    """The first of three free ports in a row, below those that the system gives to connections meanwhile."""
-    while True:
-        port = random.SystemRandom().randrange(20000, 30000)
-        if are_free(port):
-            return port
-
-
-def are_free(port):
-    """Whether a port is free, and the two after it."""
-    try:
-        for each in range(port, port + 3):
-            with socket.socket() as other:
-                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                other.bind(("127.0.0.1", each))
-    except OSError:
-        return False
-    return True
-
-
 @pytest.mark.serves
 def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_path, monkeypatch, photo, run):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -200,7 +179,8 @@ def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_pa
             # Everything at once, and the last snapshot in the middle of being written.
             members = group_members(server.pid)
             for member in [process.pid, *members]:
-                os.kill(member, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # some end with the first
+                    os.kill(member, signal.SIGKILL)
             process.wait(timeout=10)
         finally:
             process.kill()

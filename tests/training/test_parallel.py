@@ -88,6 +88,7 @@ def test_two_processes_train_as_one_does_and_each_goes_on_with_the_other_s_run(f
     assert len(list((tmp_path / "mixed").glob("events.out.tfevents*"))) == 3  # one for each of the three runs
 
 
+@pytest.mark.release
 def test_two_processes_come_as_far_as_one_with_muon(finish, tmp_path):
     finish(1, "alone", "--iterations 4 --optimizer muon")
     finish(2, "both", "--iterations 4 --optimizer muon")

@@ -415,7 +415,7 @@ def test_a_prolonged_cosine_training_rises_anew(settings, monkeypatch):
     assert rates[6:] == pytest.approx([1e-3 / 50])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.release)])
 def test_a_signal_to_the_whole_group_saves_a_checkpoint_first(number, photos, painting, loss_weights, tmp_path):
     arguments = f"""train style --content-dir {photos} --style-image {painting} --loss-weights {loss_weights}
         --init-features 4 --num-residuals 1 --image-size 32 --style-size 32 --batch-size 2 --iterations 100000

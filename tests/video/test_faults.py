@@ -138,6 +138,7 @@ def broken_off(number, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_ctrl_c_leaves_what_can_be_played(long, weights, tmp_path):
     status, output, errors = broken_off(signal.SIGINT, long, "--model", weights, "-o", tmp_path / "out.mp4")
     assert status == 130 and not errors and "out.part.mp4; --resume goes on" in output
