@@ -28,6 +28,7 @@ NAMES = (
     "collection",
     "bulk",
     "page",
+    "video",
     "exports",
 )
 

@@ -258,6 +258,15 @@ def test_arrivals(server, photo):
     assert row["of work"] == pytest.approx(row["wait, s"] / row["work, s"])
 
 
+@pytest.mark.slow
+def test_video(bench, weights):
+    arguments = ("--model", weights, "--size", 64, "--frames", 6, "--repeats", 1, "--lengths", 1)
+    speed, memory = bench("video", *arguments).values()
+    assert [row["way"] for row in speed] == ["network", "steady off", "steady normal", "steady strong"]
+    assert check(speed[0]["times as fast"]) == 1 and all(check(row["frames/s"]) > 0 for row in speed)
+    assert memory[0]["frames"] == 25 and 0.1 < memory[0]["GiB at most"] < 3
+
+
 @pytest.mark.release
 def test_bulk(bench):
     (rows,) = bench("bulk", "--size", 32, "--photos", 5, "--actors", 1, "--repeats", 1, "--engine", "eager").values()
