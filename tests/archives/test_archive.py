@@ -253,6 +253,7 @@ def test_a_collection_must_be_able_to_choose(two_styles_and_a_factor, tmp_path):
     assert not list(tmp_path.glob("*.mar"))
 
 
+@pytest.mark.slow
 def test_a_network_that_ships_tells_its_painting_in_an_archive(weights, tmp_path):
     archive, _ = package_collection("both", [shipped_weights()["udnie"], weights], tmp_path)
     networks = networks_of(archive)

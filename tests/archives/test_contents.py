@@ -26,6 +26,7 @@ def many(tmp_path):
 MANY = (Style("dots", "Dots & <b>", "Nobody", "many", True), Style("long_lines", "Long Lines", "", "many", True))
 
 
+@pytest.mark.slow
 def test_of_networks_alone(weights, many, upscaler, tmp_path):
     found = read_contents(package(weights, tmp_path).path)
     assert found == Contents(False, (Style("tiny", "Tiny", "", "tiny", False),), (), 8192**2, True)

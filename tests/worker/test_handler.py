@@ -195,6 +195,7 @@ def assert_same(found, expected):
 # ---- Pictures
 
 
+@pytest.mark.slow
 def test_a_large_photo_is_painted_small_unless_a_size_is_asked_for(served, archive, predictor, monkeypatch):
     monkeypatch.setattr(large, "LARGE", 1000)
     monkeypatch.setattr(large, "PAINTED", 400)
@@ -207,6 +208,7 @@ def test_a_large_photo_is_painted_small_unless_a_size_is_asked_for(served, archi
     assert_same(small.image, predictor.stylize(bytes(PHOTO)))
 
 
+@pytest.mark.slow
 def test_the_reply_has_the_pixels_of_the_predictor(served, predictor):
     (response,) = served(raw(PHOTO, AS_PNG))
     assert (response.status, response.phrase, response.content_type) == (200, "OK", "image/png")
@@ -724,6 +726,7 @@ def collection(tmp_path_factory):
         yield folder, served
 
 
+@pytest.mark.slow
 def test_each_request_of_a_batch_names_its_style_and_factor(collection):
     folder, served = collection
     dots, lines, larger = (perceptual.load(folder / f"{n}.safetensors", "cpu") for n in ("dots", "lines", "larger"))
