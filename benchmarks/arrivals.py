@@ -9,7 +9,7 @@ never idle.
 
 `busy` is the share that came of it, by the metric that the autoscaler reads: seconds of work in a second. `wait` are
 seconds from when a request comes to the worker's beginning, in the mean, `of work` in parts of the time that the work
-on it takes, and `queue` what of it TorchServe's `ts_queue_latency_microseconds` tells.
+on it takes, and `queue` what of it TorchServe's `ts_queue_latency_microseconds` says.
 """
 
 import random
@@ -68,7 +68,7 @@ def measure(address: RunningServer, model: str, photo: bytes, share: float, requ
     """The figures of one share."""
     full = in_own_process(generate, address, model, photo, 2, max(10, requests // 5), 60)
     say(f"{share:g} of {full.rate:.2f} requests a second")
-    time.sleep(1)  # until the metrics of the last reply are told
+    time.sleep(1)  # until the metrics of the last reply are there
     before = read_times(address, model)
     seconds = in_own_process(arrive, address, model, photo, share * full.rate, requests)
     after = times_after(address, model, before, requests)

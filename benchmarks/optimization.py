@@ -55,13 +55,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Tables:
     """Measures every photo at every size."""
-    wishes = {
+    values = {
         "model": [args.model],
         "content": args.content,
         "style-image": args.style_image,
         "loss-weights": args.loss_weights,
     }
-    settings = parse(StyleEvaluationSettings, {name: value for name, value in wishes.items() if value is not None})
+    settings = parse(StyleEvaluationSettings, {name: value for name, value in values.items() if value is not None})
     files = find_photos(args.content, "all", "--content")
     predictor = load(args.model)
     predictor.require("style")

@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from perceptual.errors import InvalidOption, UnknownStyle, did_you_mean
+from perceptual.inference.conversion import upscaler_of
 from perceptual.inference.images import Picture
-from perceptual.inference.large import is_large, stylize_large
+from perceptual.inference.large import is_large, stylize_each
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.predictor import Predictor, load
 from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
@@ -18,27 +20,28 @@ from perceptual.worker.measure import Watch
 
 T = TypeVar("T")
 
-REACHING = 4  # the factor by which a large photo's picture is brought to the photo's size
-
 
 class CollectionHandler(ImageHandler):
     """Stylizes each picture in its requested style, then enlarges it by its requested factor.
 
-    If it holds the network for that, it paints large photos at a size at which strokes are visible.
+    Large photos are painted at a size at which strokes are visible.
 
     Attributes:
         styles: The network of each style, by the style's name; a network's only style has the name of its file.
         upscalers: The network of each factor.
+        upscaler: Gives the network that brings what is painted smaller to the photo's size.
     """
 
     options = CollectionOptions
     styles: dict[str, Predictor]
     upscalers: dict[int, Predictor]
+    upscaler: Callable[[], Predictor]
 
     def load(self, folder: Path, device: str, engine: str) -> None:
         """Loads all networks; there is one for each factor (:func:`perceptual.archives.build.package_collection`)."""
         self.networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
         self.styles, self.upscalers = {}, {}
+        self.upscaler = upscaler_of(folder, device, engine)
         for name, each in self.networks.items():
             if each.network.task != "style":
                 self.upscalers[each.network.scale] = each
@@ -96,7 +99,7 @@ class CollectionHandler(ImageHandler):
     def runs_at_own_size(self, picture: Picture, options: CollectionOptions) -> bool:
         """Not where strokes would be lost, unless a size is asked for."""
         sized = options.style is None or options.max_size is not None or options.scale is not None
-        return sized or REACHING not in self.upscalers or not is_large(picture)
+        return sized or not is_large(picture)
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Runs each network on a batch of all pictures that need it; styles first."""
@@ -113,11 +116,7 @@ class CollectionHandler(ImageHandler):
 
         networks = [self.network_of(each.style) if each.style else None for each in options]
         for network, indices in grouped(networks).items():
-            usual = [i for i in indices if self.runs_at_own_size(pictures[i], options[i])]
-            if usual:
-                run_each(network.stylize_pictures, usual, options)
-            for i in set(indices).difference(usual):
-                results[i] = stylize_large(network, self.upscalers[REACHING], pictures[i], enlarging[i], watch)
+            run_each(partial(stylize_each, network, self.upscaler, self.runs_at_own_size), indices, options)
         for factor, indices in grouped([each.scale for each in options]).items():
             run_each(self.upscalers[factor].upscale_pictures, indices, enlarging)
         return results

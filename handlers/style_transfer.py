@@ -1,17 +1,31 @@
 """The handler of style transfer archives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from perceptual.inference.conversion import upscaler_of
 from perceptual.inference.images import Picture
+from perceptual.inference.large import is_large, stylize_each
+from perceptual.inference.predictor import Predictor
 from perceptual.options import StyleOptions
 from perceptual.worker.handler import ImageHandler
 from perceptual.worker.measure import Watch
 
 
 class StyleTransferHandler(ImageHandler):
-    """Stylizes every picture of a batch, each with its own options."""
+    """Stylizes every picture of a batch, each with its own options; large ones at a size at which strokes are visible.
+
+    Attributes:
+        upscaler: Gives the network that brings what is painted smaller to the photo's size.
+    """
 
     options = StyleOptions
+    upscaler: Callable[[], Predictor]
+
+    def load(self, folder: Path, device: str, engine: str) -> None:
+        """Loads the style network; the other one is loaded for the first large photo."""
+        super().load(folder, device, engine)
+        self.upscaler = upscaler_of(folder, device, engine)
 
     def warm_up_options(self) -> list[StyleOptions]:
         """The first style, as all styles run the same layers."""
@@ -22,6 +36,10 @@ class StyleTransferHandler(ImageHandler):
         self.predictor.conditions([options])
         return 1
 
+    def runs_at_own_size(self, picture: Picture, options: StyleOptions) -> bool:
+        """Not where strokes would be lost, unless a size is asked for."""
+        return options.max_size is not None or not is_large(picture)
+
     def run(self, pictures: Sequence[Picture], options: Sequence[StyleOptions], watch: Watch) -> list[Picture]:
-        """As :meth:`perceptual.inference.predictor.Predictor.stylize_pictures`."""
-        return self.predictor.stylize_pictures(pictures, options, watch)
+        """As :func:`perceptual.inference.large.stylize_each`."""
+        return stylize_each(self.predictor, self.upscaler, self.runs_at_own_size, pictures, options, watch)

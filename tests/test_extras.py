@@ -54,6 +54,8 @@ def test_networks_and_clients_need_no_extra(tmp_path, photo, weights):
         program = f"""
 import perceptual
 from perceptual.commands import main
+
+pytestmark = pytest.mark.slow  # starts Pythons
 assert perceptual.InferenceClient and perceptual.ManagementClient and perceptual.find_server
 sys.exit(main({stylize!r}))
 """

@@ -171,6 +171,7 @@ def test_commands_of_operations(server, management):
     assert (model.version, len(management.ready_workers("mine"))) == ("2.0", 2)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_docs_has_its_options():
     below = (file for room in ("docs", "models", "training") for file in (ROOT / room).rglob("*.md"))
     files = [*(file for file in ROOT.glob("*.md") if file.name != "CHANGELOG.md"), *below]

@@ -9,6 +9,8 @@ import pytest
 import perceptual
 from perceptual import errors
 
+pytestmark = pytest.mark.slow  # starts Pythons
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -22,15 +22,24 @@ import yaml
 
 from ..errors import ArchiveError, InputError, ServerError, WeightsError, did_you_mean
 from ..files import write_atomically
-from ..inference.metadata import known_names, named_weights, painting_of, read_metadata
+from ..inference.metadata import (
+    LARGE,
+    UPSCALER,
+    find_weights,
+    known_names,
+    named_weights,
+    painting_of,
+    read_metadata,
+)
 from ..inference.styles import Weights, assemble, decode_weights, is_learned, read_style, read_weights, with_styles
 from ..naming import checked_name
-from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, read_archive
+from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, files_of_networks, read_archive
 
 # The code in an archive: the modules of the package itself, and all of these subpackages.
 ROOMS = ("inference", "worker")
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
+REACHING = 4  # the factor by which large photos, painted smaller, are enlarged
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can hold
 
 
@@ -69,8 +78,10 @@ def package(
     name = checked_name(weights.stem, f"{weights}: rename the file")
     version = checked_name(version or str(metadata["provenance"].get("version") or "1.0"), f"{weights}: version")
     description = str(metadata["provenance"].get("description") or "")
-    contents = gather({weights.stem: content_of(weights)}, HANDLERS[metadata["task"]], device_ids)
-    return build(Path(model_store), name, version, description, HANDLERS[metadata["task"]], contents)
+    handler = HANDLERS[metadata["task"]]
+    networks = {weights.stem: content_of(weights)} | (for_large() if metadata["task"] == "style" else {})
+    contents = gather(networks, handler, device_ids)
+    return build(Path(model_store), name, version, description, handler, contents)
 
 
 def package_collection(
@@ -100,7 +111,8 @@ def package_collection(
         raise WeightsError("a collection holds one network for each name, and for each factor of super-resolution")
     name = checked_name(name, "--collection")
     description = f"Collection of {', '.join(networks)}"
-    contents = gather(together(files), COLLECTION, None)
+    enlarging = [file for file in files if networks[file.stem]["config"].get("scale") == REACHING]
+    contents = gather(together(files) | for_large(*enlarging), COLLECTION, None)
     return build(Path(model_store), name, "1.0", description, COLLECTION, contents)
 
 
@@ -159,7 +171,7 @@ def networks_of(archive: str | Path) -> dict[str, Weights]:
     """The networks in an archive, by file name; none if it is missing or of other software."""
     try:
         with zipfile.ZipFile(archive) as file:
-            names = [name for name in file.namelist() if name.endswith(".safetensors")]
+            names = files_of_networks(file)
             return {name: decode_weights(f"{archive}: {name}", file.read(name)) for name in names}
     except (*DAMAGE, WeightsError):
         return {}
@@ -228,6 +240,12 @@ def content_of(file: Path) -> bytes:
     return assemble(file).encode() if is_learned(read_metadata(file)) else file.read_bytes()
 
 
+def for_large(file: Path | None = None) -> dict[str, bytes]:
+    """The network that enlarges large photos, which are painted smaller: by default the one that ships."""
+    file = file or find_weights(UPSCALER)
+    return {f"{LARGE}/{file.stem}": file.read_bytes()}
+
+
 def together(files: Sequence[Path]) -> dict[str, bytes]:
     """The weights files for a collection, by name; learned styles are joined with their trunks among the files.
 
@@ -247,7 +265,7 @@ def together(files: Sequence[Path]) -> dict[str, bytes]:
 
 
 def gather(weights: Mapping[str, bytes], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
-    """Everything an archive holds besides the manifest, by path in the archive."""
+    """Everything an archive holds besides the manifest, by path in the archive, where ``weights`` have no ending."""
     package = Path(__file__).parents[1]
     modules = sorted([*package.glob("*.py"), *(file for room in ROOMS for file in (package / room).rglob("*.py"))])
     handlers = package_files("perceptual_handlers")

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from ..errors import ArchiveError
-from ..inference.metadata import facts_of_styles, parse_metadata
-from .manifest import DAMAGE, read_archive
+from ..inference.metadata import LARGE, facts_of_styles, parse_metadata
+from .manifest import DAMAGE, files_of_networks, read_archive
 
 LARGEST_HEADER = 2**24  # bytes; of a safetensors file, whose header is some kilobytes
 
@@ -44,12 +44,14 @@ class Contents:
         styles: The styles, in the order of the archive.
         scales: Factors of enlargement.
         max_pixels: Limit for a photo, or for the result if the photo is enlarged.
+        large_painted_smaller: Whether large photos are painted smaller, so that strokes show, then enlarged.
     """
 
     named: bool
     styles: tuple[Style, ...]
     scales: tuple[int, ...]
     max_pixels: int
+    large_painted_smaller: bool = False
 
 
 def read_contents(archive: str | Path) -> Contents:
@@ -66,23 +68,23 @@ def read_contents(archive: str | Path) -> Contents:
     try:
         with zipfile.ZipFile(archive) as file:
             networks = dict(read_networks(file))
+            large = any(name.startswith(f"{LARGE}/") for name in file.namelist())
             limits = yaml.safe_load(file.read(f"{manifest.handler}.yaml"))
         styles = tuple(each for name, network in networks.items() for each in styles_of(name, network))
         scales = {int(each["config"]["scale"]) for each in networks.values() if each["task"] == "super-resolution"}
         named = manifest.is_collection or len(styles) > 1
-        return Contents(named, styles, tuple(sorted(scales)), int(limits["max_pixels"]))
+        return Contents(named, styles, tuple(sorted(scales)), int(limits["max_pixels"]), large and bool(styles))
     except (*DAMAGE, yaml.YAMLError) as error:
         raise ArchiveError(f"{archive} is not as this package builds them: {error}") from error
 
 
 def read_networks(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, Any]]]:
     """The names of an archive's networks, each with the metadata of its file."""
-    for path in sorted(archive.namelist()):
-        if path.endswith(".safetensors"):
-            with archive.open(path) as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(min(size, LARGEST_HEADER)))
-            yield Path(path).stem, parse_metadata(f"{archive.filename}: {path}", header.get("__metadata__"))
+    for path in files_of_networks(archive):
+        with archive.open(path) as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, LARGEST_HEADER)))
+        yield Path(path).stem, parse_metadata(f"{archive.filename}: {path}", header.get("__metadata__"))
 
 
 def styles_of(name: str, network: Mapping[str, Any]) -> Iterator[Style]:

@@ -122,6 +122,11 @@ def read_archive(file: str | Path) -> Archive:
     )
 
 
+def files_of_networks(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the weights files that requests choose from, in order; the one for large photos is in a folder."""
+    return sorted(name for name in archive.namelist() if name.endswith(".safetensors") and "/" not in name)
+
+
 def read_manifest(archive: str | Path) -> dict[str, Any]:
     """The manifest of an archive: ``model`` (``modelName``, ``modelVersion``, ``handler``, …), ``description``, ….
 

@@ -4,7 +4,7 @@
 ``places``      addresses: this machine's folders, and what pyarrow's file systems reach
 ``planning``    which photos go to which results, and which are done already
 ``job``         what is wanted of the photos, the same on every machine
-``converter``   what an actor does: read, convert, write, and tell
+``converter``   what an actor does: read, convert, write, and report
 ``cluster``     Ray: started here, or found
 ``report``      the rows as a parquet file and as a summary
 ==============  ======================================================================

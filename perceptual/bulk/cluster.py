@@ -58,7 +58,7 @@ def connected(address: str | None, cpus: int | None) -> Iterator[None]:
     try:
         with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):  # Ray prints a page for each lost machine
             try:
-                with telling_of_clusters(address), no_greetings():
+                with cluster_errors(address), no_greetings():
                     ray.init(address or "local", **options)
                 quiet()
                 yield
@@ -82,7 +82,7 @@ def check_listening(address: str) -> None:
 
 @contextmanager
 def no_greetings() -> Iterator[None]:
-    """Keeps from the terminal what Ray says while it starts; what goes wrong it raises."""
+    """Hides what Ray prints while it starts; errors it raises."""
     terminal = os.dup(2)
     try:
         with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
@@ -94,8 +94,8 @@ def no_greetings() -> Iterator[None]:
 
 
 @contextmanager
-def telling_of_clusters(address: str | None) -> Iterator[None]:
-    """Turns what Ray raises when it does not start into a sentence. Raises PerceptualError."""
+def cluster_errors(address: str | None) -> Iterator[None]:
+    """Turns errors of a Ray that does not start into a sentence. Raises PerceptualError."""
     try:
         yield
     except ConnectionError as error:
@@ -112,7 +112,7 @@ def quiet() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # photos without a row are told as failed
+    context.max_errored_blocks = -1  # photos without a row are reported as failed
     for name in ("ray", "ray.data", "ray.data.dataset"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

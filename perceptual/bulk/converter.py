@@ -1,4 +1,4 @@
-"""What an actor does: reads photos, converts them, writes the results, and tells what became of each."""
+"""What an actor does: reads photos, converts them, writes the results, and reports the outcome of each."""
 
 import errno
 import time

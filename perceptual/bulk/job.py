@@ -14,7 +14,7 @@ from ..errors import InvalidOption
 from ..inference.metadata import find_weights, read_metadata
 from ..inference.styles import find_trunk, is_learned
 from ..options import StyleOptions, UpscaleOptions
-from .places import Place, telling
+from .places import Place, errors_about
 
 if TYPE_CHECKING:
     from ..inference.conversion import Conversion, Decode
@@ -62,7 +62,7 @@ class Job:
 
     def notes(self, inputs: Sequence[Place]) -> bytes:
         """All that decides how results look; a result is only as good as new if it was made so."""
-        told = {
+        notes = {
             "version": __version__,
             "photos": sorted(each.address if not each.is_local else each.path for each in inputs),
             "weights": {name: hashlib.sha256(content).hexdigest() for name, content in self.weights.items()},
@@ -73,7 +73,7 @@ class Job:
             "own_size": self.own_size,
             "learned": self.learned,
         }
-        return json.dumps(told, indent=2).encode()
+        return json.dumps(notes, indent=2).encode()
 
 
 def check(model: str, options: StyleOptions | UpscaleOptions, engine: str, learned: Sequence[Path] = ()) -> str:
@@ -98,7 +98,7 @@ def read_files(model: str, learned: Sequence[Path] = ()) -> dict[str, bytes]:
     files = [own, *([find_trunk(own)] if is_learned(read_metadata(own)) else ()), *learned]
     if twice := [name for name, times in Counter(file.name for file in files).items() if times > 1]:
         raise InvalidOption(f"learned: two files are called {twice[0]}")
-    with telling(model):
+    with errors_about(model):
         return {file.name: file.read_bytes() for file in files}
 
 
@@ -109,7 +109,7 @@ def note_options(output: Place, notes: bytes) -> int:
         InputError: Nothing can be written there.
     """
     path = output.below(NOTES)
-    with telling(output.address):
+    with errors_about(output.address):
         there = output.filesystem.get_file_info(path)
         if not there.is_file or output.read(path) != notes:
             output.write(path, notes)

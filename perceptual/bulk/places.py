@@ -44,7 +44,7 @@ class Place:
             return cls(address, LocalFileSystem(), str(Path(address).expanduser().absolute()))
         parts = urlsplit(address)
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        with telling(shown):
+        with errors_about(shown):
             filesystem, root = file_system(parts.scheme, parts.netloc, parts.query)
         return cls(shown, filesystem, (root.rstrip("/") + unquote(parts.path)).rstrip("/"))
 
@@ -63,7 +63,7 @@ class Place:
 
     def files(self) -> list[FileInfo]:
         """This file, or all files in this folder and below, sorted by path; nothing, if it is not there."""
-        with telling(self.address):
+        with errors_about(self.address):
             found = self.filesystem.get_file_info(self.path)
             if found.type == FileType.File:
                 return [found]
@@ -74,7 +74,7 @@ class Place:
 
     def check_there(self) -> None:
         """Raises InputError if there is nothing."""
-        with telling(self.address):
+        with errors_about(self.address):
             if self.filesystem.get_file_info(self.path).type == FileType.NotFound:
                 raise FileNotFoundError
 
@@ -120,18 +120,18 @@ def file_system(scheme: str, host: str, query: str) -> tuple[FileSystem, str]:
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Turns what file systems raise into a sentence. Raises InputError."""
+def errors_about(address: str) -> Iterator[None]:
+    """Turns errors of file systems into a sentence that begins with the address. Raises InputError."""
     try:
         yield
     except FileNotFoundError as error:
-        raise InputError(f"{what}: there is no such file, folder or bucket") from error
+        raise InputError(f"{address}: there is no such file, folder or bucket") from error
     except (OSError, ValueError, NotImplementedError) as error:  # the last is pyarrow's for what a system cannot do
-        raise InputError(f"{what}: {reason(error)}") from error
+        raise InputError(f"{address}: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:
-    """What a file system says of an error, in few words: of AWS without the number of the request."""
+    """The message of a file system's error; of AWS, its code and text without the request's number."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     said = first_line(error)

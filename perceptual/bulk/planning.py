@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..errors import InvalidOption
 from ..files import EXTENSIONS, check_apart, is_image, named_apart, suffix_of
 from .job import NOTES, REPORT
-from .places import TEMPORARY, Place, telling
+from .places import TEMPORARY, Place, errors_about
 
 LIST = ".txt"  # how the name of a file ends that lists photos
 
@@ -117,7 +117,7 @@ def listed(place: Place) -> list[tuple[Photo, PurePosixPath]]:
 
     They keep the names that they have below the folder that holds all of them.
     """
-    with telling(place.address):
+    with errors_about(place.address):
         lines = place.read(place.path).decode().splitlines()
     folder = PurePosixPath(place.path).parent
     homes: dict[int, tuple[Place, list[str]]] = {}  # by file system
@@ -131,7 +131,7 @@ def listed(place: Place) -> list[tuple[Photo, PurePosixPath]]:
 
 def photos_of(home: Place, paths: list[str]) -> list[Photo]:
     """Photos at some paths of a file system, whether they are there or not."""
-    with telling(home.address):
+    with errors_about(home.address):
         return [Photo(home, info.path, info.mtime_ns) for info in home.filesystem.get_file_info(paths)]
 
 

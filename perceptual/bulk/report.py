@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from .converter import FAILED, KEPT, ROWS
 from .job import REPORT
-from .places import Place, telling
+from .places import Place, errors_about
 from .planning import Task
 
 AT_ONCE = 10_000  # rows that are written together
@@ -32,23 +32,23 @@ class Report:
             self.flush()
 
     def add_tasks(self, tasks: Iterable[Task], status: str, error: str | None = None) -> None:
-        """Adds photos that no actor tells of."""
+        """Adds photos that no actor reported."""
         rows = [
             {"photo": str(task.photo), "result": str(task.result), "status": status, "error": error} for task in tasks
         ]
         self.add(pa.Table.from_pylist(rows, schema=ROWS))
 
     def flush(self) -> None:
-        """Writes what has come."""
+        """Writes the rows that are pending."""
         self.writer.write_table(pa.concat_tables([ROWS.empty_table(), *self.pending]))
         self.pending.clear()
 
 
 @contextmanager
 def reporting(output: Place, kept: Iterable[Task]) -> Iterator[Report]:
-    """A report beside the results, which is also written of a job that is broken off."""
+    """A report beside the results, which is written even if the job is broken off."""
     stopped: BaseException | None = None
-    with telling(output.address), output.writing(output.below(REPORT)) as stream:
+    with errors_about(output.address), output.writing(output.below(REPORT)) as stream:
         report = Report(stream)
         report.add_tasks(kept, KEPT)
         try:
@@ -61,7 +61,7 @@ def reporting(output: Place, kept: Iterable[Task]) -> Iterator[Report]:
         raise stopped
 
 
-def lost(tasks: Iterable[Task], told: set[str], report: Report) -> None:
-    """Adds the photos of which no actor told: those in a block that killed its actors, and those beside them."""
-    missing = [task for task in tasks if str(task.result) not in told]
+def lost(tasks: Iterable[Task], reported: set[str], report: Report) -> None:
+    """Adds the photos that no actor reported: those in a block that killed its actors, and those beside them."""
+    missing = [task for task in tasks if str(task.result) not in reported]
     report.add_tasks(missing, FAILED, "the processes that converted it, or photos beside it, died: see Ray's logs")

@@ -115,9 +115,9 @@ class ManagementClient(Client):
             ServerError: No such archive. After any error, and after Ctrl-C, it is not registered.
         """
         # `workers` is not passed as initial_workers, which the archive's own number overrides.
-        wishes = {"batch_size": batch_size, "max_batch_delay": max_batch_delay}
+        limits = {"batch_size": batch_size, "max_batch_delay": max_batch_delay}
         parameters = {"url": Path(archive).name, "initial_workers": 1, "synchronous": "true"}
-        parameters |= {key: value for key, value in wishes.items() if value is not None}
+        parameters |= {key: value for key, value in limits.items() if value is not None}
         before = {each.id for each in self.every_version()}
         with all_or_nothing() as undo:
             undo.callback(self.forget, Path(archive).name, before)

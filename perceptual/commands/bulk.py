@@ -29,7 +29,7 @@ DESCRIPTION = """Converts folders or buckets of photos of any size with Ray Data
 
 An input is a folder, an image, or a .txt file that lists images, here or at an address such as s3://…, gs://… or
 hdfs://…. Results have the names and bytes that `perceptual stylize` and `perceptual upscale` give them. Beside them,
-bulk.parquet has a row for each photo, and bulk.json tells how they were made.
+bulk.parquet has a row for each photo, and bulk.json says how they were made.
 
 The same command again does what is missing: results that are newer than their photo, and were made in the same way, are
 kept. A photo that cannot be converted is reported and skipped; the exit status is then 1.
@@ -37,7 +37,7 @@ kept. A photo that cannot be converted is reported and skipped; the exit status 
 
 PERIOD = 600.0  # seconds over which photos/s are a mean: rows come by the block
 SILENCE = 60.0  # seconds without a line, where there is no terminal
-MOST_TOLD = 20  # failures that are told one by one; the report has all
+MOST_SHOWN = 20  # failures that are shown one by one; the report has all
 
 
 def add_to(subparsers: Any) -> None:
@@ -147,22 +147,23 @@ def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[
     actors = min(cluster.count_actors(args.actors, share), max(1, len(plan.missing)))
     places = list({id(task.photo.place): task.photo.place for task in plan.missing}.values())
     arguments = {"job": job, "places": places, "output": output, "format": job.options.format or "jpeg"}
-    told: set[str] = set()
+    reported: set[str] = set()
     with reporting(output, plan.kept) as written, progress(len(plan.missing)) as advance:
         try:
             for rows in cluster.rows(plan.missing, Converter, arguments, actors, share) if plan.missing else ():
-                told.update(rows["result"].to_pylist())
-                tell_failures(rows.to_pylist(), written)
+                reported.update(rows["result"].to_pylist())
+                show_failures(rows.to_pylist(), written)
                 written.add(rows)
                 advance(len(rows))
-            lost(plan.missing, told, written)
+            lost(plan.missing, reported, written)
         except (KeyboardInterrupt, SystemExit):
-            report(f"stopped: {len(told)} of {len(plan.missing)} photos were done; the same command goes on from there")
+            done = f"{len(reported)} of {len(plan.missing)} photos were done"
+            report(f"stopped: {done}; the same command goes on from there")
             raise
     return written.counts
 
 
-def tell_failures(rows: Sequence[dict[str, Any]], written: "Report") -> None:
+def show_failures(rows: Sequence[dict[str, Any]], written: "Report") -> None:
     """Reports photos that failed, the first of them one by one.
 
     Raises:
@@ -171,9 +172,9 @@ def tell_failures(rows: Sequence[dict[str, Any]], written: "Report") -> None:
     for number, row in enumerate((row for row in rows if row["error"]), written.counts["failed"]):
         if row["status"] == "stopped":
             raise PerceptualError(f"{row['error']}: stopped; make room, and the same command goes on from there")
-        if number < MOST_TOLD:
+        if number < MOST_SHOWN:
             report(f"{row['photo']}: {row['error']}")
-        elif number == MOST_TOLD:
+        elif number == MOST_SHOWN:
             report("… and more, which bulk.parquet lists")
 
 

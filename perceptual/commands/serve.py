@@ -124,8 +124,8 @@ def how_to_use(server: Any) -> str:
         "",
         *([f'TOKEN="Authorization: Bearer $(perceptual token{which})"'] if server.tokens else []),
         *(
-            f"curl --fail-with-body{token}{wish} -T photo.jpg {inference}/predictions/{name} -o {name}.jpg"
-            for name, wish in wishes(server).items()
+            f"curl --fail-with-body{token}{header} -T photo.jpg {inference}/predictions/{name} -o {name}.jpg"
+            for name, header in headers(server).items()
         ),
         f'curl -H "Authorization: Bearer $(perceptual token management{which})" {management}/models',
         "",
@@ -134,13 +134,13 @@ def how_to_use(server: Any) -> str:
     return "\n".join(lines)
 
 
-def wishes(server: Any) -> dict[str, str]:
+def headers(server: Any) -> dict[str, str]:
     """For each model, the header that its requests need: a collection's need a style or a factor."""
     with server.management() as management:
-        return {each.name: wish(management, each.name) if each.is_collection else "" for each in server.archives}
+        return {each.name: header_of(management, each.name) if each.is_collection else "" for each in server.archives}
 
 
-def wish(management: Any, name: str) -> str:
+def header_of(management: Any, name: str) -> str:
     """The header that names the first style of a collection, or its first factor."""
     try:
         offered = management.capabilities(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 from ..options import StyleOptions, UpscaleOptions
 from . import images
@@ -9,9 +10,8 @@ from .codecs import decoding
 from .codecs.decoding import Pixels
 from .images import Limits, Picture
 from .large import is_large, stylize_large
+from .metadata import LARGE, UPSCALER
 from .predictor import Predictor, load
-
-UPSCALER = "super_resolution_x4_feature"  # enlarges what is painted smaller
 
 Decode = Callable[[bytes, Limits], Pixels]
 
@@ -73,6 +73,12 @@ class Conversion:
         """The word for what was done to a photo."""
         scale = self.predictor.network.scale
         return f"enlarged {scale} times" if isinstance(self.options, UpscaleOptions) else "stylized"
+
+
+def upscaler_of(archive: Path, device: str | None, engine: str) -> Callable[[], Predictor]:
+    """As :func:`upscaler_on`, of an unpacked archive."""
+    (file,) = (archive / LARGE).glob("*.safetensors")
+    return cache(lambda: load(file, device, engine))
 
 
 def upscaler_on(device: str | None, engine: str) -> Callable[[], Predictor]:

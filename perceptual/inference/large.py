@@ -6,7 +6,10 @@ several times as long per pixel; stylizing a smaller photo and enlarging it by s
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import compress
+from typing import Any
 
 import torch
 from PIL import Image
@@ -52,9 +55,39 @@ def stylize_large(
     small = images.shrink(photo, painted_side(photo, upscaler.network.scale))
     plain = replace(options, strength=1.0, keep_colors=False, max_size=None)  # these need the full photo: steered()
     (painted,) = predictor.stylize_pictures([small], [plain], observer)
-    enlarging = UpscaleOptions(tile=options.tile)
+    enlarging = UpscaleOptions(tile=options.tile and min(options.tile, upscaler.network.tile))
     (large,) = upscaler.upscale_pictures([replace(painted, alpha=None)], [enlarging], observer)
     return replace(photo, rgb=steered(photo, fitted(large, photo), options))
+
+
+def stylize_each(
+    predictor: Predictor,
+    upscaler: Callable[[], Predictor],
+    own_size: Callable[[Picture, Any], bool],
+    photos: Sequence[Picture],
+    options: Sequence[StyleOptions],
+    observer: Observer = UNOBSERVED,
+) -> list[Picture]:
+    """Stylizes photos, some at their own size, the others as :func:`stylize_large`.
+
+    Args:
+        predictor: A style network.
+        upscaler: Gives a super-resolution network, if a photo needs it.
+        own_size: Whether a photo with its options is painted at its own size.
+        photos: Of any size.
+        options: For each photo.
+        observer: As for :meth:`.predictor.Predictor.stylize_pictures`.
+
+    Raises:
+        InputError: As :meth:`.predictor.Predictor.stylize_pictures`.
+    """
+    own = list(map(own_size, photos, options))
+    usual = [*compress(photos, own)]
+    made = iter(predictor.stylize_pictures(usual, [*compress(options, own)], observer) if usual else ())
+    return [
+        next(made) if at_own_size else stylize_large(predictor, upscaler(), photo, wanted, observer)
+        for photo, wanted, at_own_size in zip(photos, options, own, strict=True)
+    ]
 
 
 def painted_side(photo: Picture, scale: int) -> int:

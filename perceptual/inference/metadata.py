@@ -22,6 +22,8 @@ LEARNED = "learned-style"
 TASKS = ("style", "super-resolution", LEARNED)
 FACTS = ("name", "title", "artist", "year", "licence")  # of a style
 OWN = Path("networks")  # the folder of the user's networks, to which trainings write
+UPSCALER = "super_resolution_x4_feature"  # enlarges large photos, which are painted smaller
+LARGE = "large"  # the folder of an archive with that network
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

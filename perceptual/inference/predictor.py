@@ -142,11 +142,11 @@ class Predictor:
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
-        wishes = parse(StyleOptions, given(style=style, stroke=stroke))
+        options = parse(StyleOptions, given(style=style, stroke=stroke))
         result = self.empty_result(batch)
         count = self.batch_size(batch.shape[-2:], tile)
         for part, results in zip(batch.float().split(count), result.split(count), strict=True):
-            styles = self.conditions([wishes] * len(part))
+            styles = self.conditions([options] * len(part))
             for place, _, outputs in self.run(part, styles, tile, UNOBSERVED):
                 results[place] = outputs
         return result
@@ -172,10 +172,10 @@ class Predictor:
                 network has no such style.
             WeightsError: The network is for another task.
         """
-        wishes = given(
+        values = given(
             style=style, stroke=stroke, strength=strength, keep_colors=keep_colors, max_size=max_size, tile=tile
         )
-        options = parse(StyleOptions, wishes)
+        options = parse(StyleOptions, values)
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
 
     @as_out_of_memory
@@ -190,8 +190,8 @@ class Predictor:
         """
         self.require("style")
         photos = [
-            images.shrink(picture, wish.max_size).without_hidden_colors()
-            for picture, wish in zip(pictures, options, strict=True)
+            images.shrink(picture, each.max_size).without_hidden_colors()
+            for picture, each in zip(pictures, options, strict=True)
         ]
         results = list(photos)
         styles = self.conditions(options)
@@ -227,8 +227,8 @@ class Predictor:
             InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
             WeightsError: The network is for another task.
         """
-        wishes = given(histogram_matching=histogram_matching, low_frequencies=low_frequencies, tile=tile)
-        options = parse(UpscaleOptions, wishes)
+        values = given(histogram_matching=histogram_matching, low_frequencies=low_frequencies, tile=tile)
+        options = parse(UpscaleOptions, values)
         return self.upscale_pictures([open_picture(photo, self.network.scale)], [options])[0].to_pil()
 
     @as_out_of_memory
@@ -295,8 +295,8 @@ class Predictor:
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Groups pictures of one size and tile into batches: their indices, and their pixels on the device."""
         groups = defaultdict(list)
-        for index, (picture, wish) in enumerate(zip(pictures, options, strict=True)):
-            groups[picture.rgb.shape[-2:], wish.tile].append(index)
+        for index, (picture, each) in enumerate(zip(pictures, options, strict=True)):
+            groups[picture.rgb.shape[-2:], each.tile].append(index)
         for (size, tile), indices in groups.items():
             count = self.batch_size(size, tile)
             for part in (indices[place : place + count] for place in range(0, len(indices), count)):

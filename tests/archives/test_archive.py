@@ -52,8 +52,10 @@ def test_holds_handler_configuration_weights_and_inference_modules(model_store, 
             for pattern in ("*.py", *(f"{room}/**/*.py" for room in ROOMS))
             for file in (ROOT / "perceptual").glob(pattern)
         }
-        own = {"MAR-INF/MANIFEST.json", "style_transfer.py", "style_transfer.yaml", "tiny.safetensors"}
+        large = "large/super_resolution_x4_feature.safetensors"
+        own = {"MAR-INF/MANIFEST.json", "style_transfer.py", "style_transfer.yaml", "tiny.safetensors", large}
         assert set(archive.namelist()) == modules | own
+        assert archive.read(large) == shipped_weights()["super_resolution_x4_feature"].read_bytes()
         assert archive.read("tiny.safetensors") == weights.read_bytes()
 
 
@@ -229,7 +231,15 @@ def test_a_collection_is_one_archive(two_styles_and_a_factor, tmp_path):
     manifest = read_manifest(first.path)
     assert manifest["description"] == "Collection of one, other"
     with zipfile.ZipFile(first.path) as archive:
-        assert {"one.safetensors", "other.safetensors", "collection.py"} <= set(archive.namelist())
+        names = {
+            "one.safetensors",
+            "other.safetensors",
+            "collection.py",
+            "large/super_resolution_x4_feature.safetensors",
+        }
+        assert names <= set(archive.namelist())
+    with zipfile.ZipFile(package_collection("whole", two_styles_and_a_factor, tmp_path).path) as archive:
+        assert [name for name in archive.namelist() if "large/" in name] == ["large/larger.safetensors"]  # its own
 
 
 def test_a_collection_must_be_able_to_choose(two_styles_and_a_factor, tmp_path):
@@ -243,6 +253,7 @@ def test_a_collection_must_be_able_to_choose(two_styles_and_a_factor, tmp_path):
     assert not list(tmp_path.glob("*.mar"))
 
 
+@pytest.mark.slow
 def test_a_network_that_ships_tells_its_painting_in_an_archive(weights, tmp_path):
     archive, _ = package_collection("both", [shipped_weights()["udnie"], weights], tmp_path)
     networks = networks_of(archive)

@@ -26,16 +26,17 @@ def many(tmp_path):
 MANY = (Style("dots", "Dots & <b>", "Nobody", "many", True), Style("long_lines", "Long Lines", "", "many", True))
 
 
+@pytest.mark.slow
 def test_of_networks_alone(weights, many, upscaler, tmp_path):
     found = read_contents(package(weights, tmp_path).path)
-    assert found == Contents(False, (Style("tiny", "Tiny", "", "tiny", False),), (), 8192**2)
-    assert read_contents(package(many, tmp_path).path) == Contents(True, MANY, (), 8192**2)
+    assert found == Contents(False, (Style("tiny", "Tiny", "", "tiny", False),), (), 8192**2, True)
+    assert read_contents(package(many, tmp_path).path) == Contents(True, MANY, (), 8192**2, True)
     assert read_contents(package(upscaler, tmp_path).path) == Contents(False, (), (4,), 8192**2)
 
 
 def test_of_a_collection(weights, many, upscaler, tmp_path):
     found = read_contents(package_collection("gallery", [weights, many, upscaler], tmp_path).path)
-    assert found == Contents(True, (*MANY, Style("tiny", "Tiny", "", "tiny", False)), (4,), 8192**2)
+    assert found == Contents(True, (*MANY, Style("tiny", "Tiny", "", "tiny", False)), (4,), 8192**2, True)
 
 
 def test_of_another_s_archive_or_a_damaged_one(weights, tmp_path):

@@ -112,6 +112,7 @@ def test_flops_are_those_of_hand_counted_layers():
 
 
 @pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.slow
 def test_every_network_can_be_counted(name):
     few, more = (arithmetic.count_flops(build(name), (count, 3, 64, 64)) for count in (1, 2))
     assert few < more <= 2 * few

@@ -48,6 +48,7 @@ def test_a_mistake_is_named_with_what_may_be_meant(run, line, message):
     assert run(*line.split()) == (2, "", message + "\n")
 
 
+@pytest.mark.slow
 def test_a_photo_s_name_may_begin_with_a_dash(run, weights, photo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("-x.png").write_bytes(photo)
@@ -58,6 +59,7 @@ def test_a_photo_s_name_may_begin_with_a_dash(run, weights, photo, tmp_path, mon
         Path("out.png").unlink()
 
 
+@pytest.mark.slow
 def test_a_dash_is_standard_input_and_output(weights, photo, tmp_path, monkeypatch, capsysbinary):
     from perceptual.commands import main
 

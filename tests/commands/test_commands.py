@@ -76,6 +76,7 @@ def test_training_without_photos_or_painting_says_what_is_missing(run):
     assert (status, err) == (1, "perceptual: style-image is missing: image file of the painting; required\n")
 
 
+@pytest.mark.slow
 def test_stylize_one_photo(run, weights, photo, tmp_path):
     (tmp_path / "photo.png").write_bytes(photo)
     status, out, err = run("stylize", tmp_path / "photo.png", "--model", weights, "-o", tmp_path / "out.png")
@@ -84,6 +85,7 @@ def test_stylize_one_photo(run, weights, photo, tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(expected))
 
 
+@pytest.mark.slow
 def test_stylize_a_folder_goes_on_past_a_bad_file(run, weights, folder, tmp_path):
     out_folder = tmp_path / "out"
     status, out, err = run("stylize", folder, "--model", weights, "-o", out_folder, "--format", "webp")
@@ -96,6 +98,7 @@ def test_stylize_a_folder_goes_on_past_a_bad_file(run, weights, folder, tmp_path
     assert Image.open(out_folder / "one.webp").format == "WEBP"
 
 
+@pytest.mark.slow
 def test_stylize_accounts_for_every_file_of_a_folder(run, weights, photo, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -151,6 +154,7 @@ def test_a_full_gpu_costs_one_photo_and_not_those_after_it(run, weights, folder,
 # ---- Super-resolution
 
 
+@pytest.mark.slow
 def test_upscale_one_photo(run, upscaler, photo, tmp_path):
     (tmp_path / "photo.png").write_bytes(photo)
     command = ("upscale", tmp_path / "photo.png", "--model", upscaler, "-o", tmp_path / "out.png")
@@ -169,6 +173,7 @@ def test_upscale_goes_on_past_photos_that_are_broken_or_too_large(run, upscaler,
     assert "20000×3600; the limit is 67108864 pixels in all: send 4827×868 at most" in err
 
 
+@pytest.mark.slow
 def test_upscale_takes_the_network_that_ships_for_a_factor(run, upscaler, photo, tmp_path, monkeypatch):
     (tmp_path / "photo.png").write_bytes(photo)
     monkeypatch.setattr(
@@ -180,6 +185,7 @@ def test_upscale_takes_the_network_that_ships_for_a_factor(run, upscaler, photo,
     assert status == 1 and err.startswith("perceptual: super_resolution_x8_feature is neither a weights file nor")
 
 
+@pytest.mark.slow
 def test_factors_and_weights_that_do_not_fit_are_one_line(run, upscaler, weights, photo, tmp_path):
     (tmp_path / "photo.png").write_bytes(photo)
     files = (tmp_path / "photo.png", "-o", tmp_path / "out.png")

@@ -61,6 +61,7 @@ def test_serve_prints_commands_that_work_and_ctrl_c_ends_it(model_store, photo, 
     assert not list(tmp_path.glob("torchserve-perceptual/*")), "the server is still noted down as running"
 
 
+@pytest.mark.slow
 def test_serve_without_archives_is_one_line(environment, tmp_path):
     done = subprocess.run(
         ["perceptual", "serve", "--model-store", str(tmp_path)], env=environment, capture_output=True, text=True

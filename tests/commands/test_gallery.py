@@ -93,6 +93,7 @@ def script(monkeypatch):
     return module
 
 
+@pytest.mark.slow
 def test_a_log_of_several_trainings_is_one_curve(script):
     from curves import curves, read_log
 

@@ -139,6 +139,7 @@ def test_triton_takes_the_guide_s_configuration():
 # ---- What a killed export leaves
 
 
+@pytest.mark.slow
 def test_the_next_export_removes_what_a_killed_one_left_and_nothing_else(networks, tmp_path):
     (tmp_path / f"{WORK}mine").mkdir()
     (tmp_path / f"{WORK}mine" / "notes.txt").write_text("kept")

@@ -58,6 +58,7 @@ def test_an_imported_network_gives_the_same_picture(imported, size):
     assert levels(perceptual.load(file, "cpu", engine="eager")(photos), expected) < 1
 
 
+@pytest.mark.slow
 def test_large_pictures_in_bands_are_the_same_too(imported):
     project, weights, file = imported
     photos = photo_of(203, 150)

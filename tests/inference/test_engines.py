@@ -56,6 +56,7 @@ def test_openvino_agrees_with_eager(name, bfloat16, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["eager", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.slow
 def test_one_engine_runs_every_style_as_each_image_asks(engine):
     torch.manual_seed(0)
     network = StyleNetwork(init_features=8, num_residuals=1, styles=3).eval()
@@ -70,6 +71,7 @@ def test_one_engine_runs_every_style_as_each_image_asks(engine):
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_openvino_tells_nobody():
     program = """
         import sys
@@ -161,6 +163,7 @@ def test_engine_is_an_option_of_commands(weights, photo, tmp_path):
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_signals_are_survived_after_engines_have_ended():
     program = """
         import faulthandler, gc, os, signal

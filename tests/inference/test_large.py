@@ -8,6 +8,8 @@ from perceptual.inference.large import fitted, painted_side, stylize_large
 from perceptual.inference.predictor import load
 from perceptual.options import StyleOptions, UpscaleOptions
 
+pytestmark = pytest.mark.slow  # stylizes large photos
+
 
 @pytest.fixture
 def small_limits(monkeypatch):

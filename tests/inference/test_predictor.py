@@ -67,6 +67,7 @@ def test_keep_colors_takes_brightness_alone_from_the_style(predictor):
     assert np.abs(after - full)[inside][:, 0].max() < 1.5  # luma of the style
 
 
+@pytest.mark.slow
 def test_large_photos_are_stylized_in_bands(predictor):
     torch.manual_seed(0)
     picture = Picture(torch.randint(0, 256, (3, 301, 250), dtype=torch.uint8))

@@ -379,6 +379,7 @@ def test_what_starts_servers_uses_options_that_there_are(run):
         assert "--supervise" in options and options <= set(re.findall(r"--[a-z-]+", known))
 
 
+@pytest.mark.slow
 def test_what_the_image_installs_is_what_is_tested():
     lines = (DEPLOY / "requirements.lock").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))

@@ -42,6 +42,7 @@ NGINX_CONF = MANIFESTS["ConfigMap"]["data"]["nginx.conf"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.slow
 def test_the_manifests_are_what_the_api_takes(version):
     for manifest in MANIFESTS.values():
         kubernetes_validate.validate(manifest, version, strict=True)

@@ -33,7 +33,7 @@ def test_each_network_is_given_all_that_ask_for_it_at_once():
     given = []
     handler = CollectionHandler()
     handler.styles = {name: Network(name, given) for name in ("dots", "lines", "unused")}
-    handler.upscalers = {4: Network("x4", given)}
+    handler.upscalers, handler.upscaler = {4: Network("x4", given)}, None
     wishes = [("dots", None), ("lines", 4), ("dots", 4), (None, 4), ("dots", None)]
     options = [CollectionOptions(style=style and ((style, 1.0),), scale=scale) for style, scale in wishes]
     results = handler.run([Named(each) for each in "abcde"], options, Watch())
@@ -47,7 +47,7 @@ def test_a_large_photo_is_painted_small_unless_a_size_is_asked_for(weights, upsc
     style, enlarging = load(weights, "cpu"), load(upscaler, "cpu")
     style.styles = ["tiny"]
     handler = CollectionHandler()
-    handler.styles, handler.upscalers = {"tiny": style}, {4: enlarging}
+    handler.styles, handler.upscalers, handler.upscaler = {"tiny": style}, {}, lambda: enlarging
     picture = images.decode(photo)  # 64 × 48
     small = images.shrink(picture, 24)  # not large
     asked = CollectionOptions(style=(("tiny", 1.0),), keep_colors=True, tile=2048)
@@ -58,5 +58,4 @@ def test_a_large_photo_is_painted_small_unless_a_size_is_asked_for(weights, upsc
     assert all(torch.equal(found.rgb, each.rgb) for found, each in zip(results, [painted, *usual], strict=True))
     assert not torch.equal(results[0].rgb, results[2].rgb)
     assert [handler.runs_at_own_size(picture, each) for each in (asked, sized)] == [False, True]
-    handler.upscalers = {}
-    assert handler.runs_at_own_size(picture, asked)
+    assert handler.runs_at_own_size(picture, replace(asked, scale=4))

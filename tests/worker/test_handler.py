@@ -24,8 +24,11 @@ from ts.model_loader import ModelLoaderFactory
 
 import perceptual
 from perceptual.errors import ImageTooLarge, WeightsError
+from perceptual.inference import images, large
+from perceptual.inference.large import stylize_large
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
+from perceptual.options import StyleOptions
 from perceptual.worker import handler as handler_module
 from perceptual.worker import measure, pace
 from perceptual_handlers.style_transfer import StyleTransferHandler
@@ -141,6 +144,7 @@ def unpacked(folder, handler, networks, provenance=None):
     """An unpacked archive with networks, by name."""
     for name, network in networks.items():
         save_network(folder / f"{name}.safetensors", network, provenance or {})
+    save_network(folder / "large/x4.safetensors", enlarging_network(), {})
     for name in (f"{handler}.py", f"{handler}.yaml"):
         shutil.copy(HANDLERS / name, folder)
     manifest = {"model": {"modelName": "tiny", "configFile": f"{handler}.yaml"}}
@@ -191,6 +195,20 @@ def assert_same(found, expected):
 # ---- Pictures
 
 
+@pytest.mark.slow
+def test_a_large_photo_is_painted_small_unless_a_size_is_asked_for(served, archive, predictor, monkeypatch):
+    monkeypatch.setattr(large, "LARGE", 1000)
+    monkeypatch.setattr(large, "PAINTED", 400)
+    photo = encoded(noise(64, 48))
+    asked, sized, small = served(raw(photo, AS_PNG), raw(photo, AS_PNG, ("X-Max-Size", "16384")), raw(PHOTO, AS_PNG))
+    upscaler = perceptual.load(archive / "large/x4.safetensors", device="cpu")
+    painted = stylize_large(predictor, upscaler, images.decode(bytes(photo)), StyleOptions())
+    assert_same(asked.image, painted.to_pil())
+    assert_same(sized.image, predictor.stylize(bytes(photo)))
+    assert_same(small.image, predictor.stylize(bytes(PHOTO)))
+
+
+@pytest.mark.slow
 def test_the_reply_has_the_pixels_of_the_predictor(served, predictor):
     (response,) = served(raw(PHOTO, AS_PNG))
     assert (response.status, response.phrase, response.content_type) == (200, "OK", "image/png")
@@ -708,6 +726,7 @@ def collection(tmp_path_factory):
         yield folder, served
 
 
+@pytest.mark.slow
 def test_each_request_of_a_batch_names_its_style_and_factor(collection):
     folder, served = collection
     dots, lines, larger = (perceptual.load(folder / f"{n}.safetensors", "cpu") for n in ("dots", "lines", "larger"))

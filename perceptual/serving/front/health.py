@@ -39,8 +39,8 @@ class Health:
     async def ready(self, request: web.Request) -> web.Response:
         """200 if every model has a worker that has loaded it; else 503, with the names of what is missing."""
         missing = await self.missing()
-        told = {"status": "not ready" if missing else "ready", "missing": missing}
-        return web.json_response(told, status=503 if missing else 200)
+        body = {"status": "not ready" if missing else "ready", "missing": missing}
+        return web.json_response(body, status=503 if missing else 200)
 
     async def missing(self) -> list[str]:
         """The models that do not answer; ``server`` or ``TorchServe`` while that is not known."""

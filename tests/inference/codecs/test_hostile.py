@@ -16,6 +16,8 @@ from PIL import Image
 from perceptual.errors import InputError
 from perceptual.inference import images
 
+pytestmark = pytest.mark.slow  # decodes what takes long
+
 MB = 1 << 20
 EMPTY_BLOCK = b"\0\0\0\xff\xff"  # of deflate
 SECONDS = 6.0  # of CPU; on a quiet machine, the worst takes three

@@ -45,6 +45,8 @@ def decoder_that(monkeypatch, does):
     program = f"""
 import os
 from perceptual.inference.codecs import process
+
+pytestmark = pytest.mark.slow  # starts decoders
 def decode(data, limits):
     {does}
 process.decode, process.SECONDS = decode, 1
