@@ -156,6 +156,7 @@ def converts(process):
         return False
 
 
+@pytest.mark.timeout(900)  # an actor's first start has taken minutes, where nothing was in memory yet
 def test_the_same_pictures_as_stylize_and_a_row_for_each_photo(run, ray_cluster, styles, photo, tmp_path):
     folder, output = photos(tmp_path / "in", 5), tmp_path / "out"
     (folder / "0" / "1.png").write_bytes(photo)
