@@ -89,6 +89,18 @@ def test_an_encrypted_video_is_said_to_be_damaged_or_encrypted(convert, tmp_path
         convert(tmp_path / "locked.mp4", tmp_path / "out.mp4")
 
 
+@pytest.mark.parametrize(("ending", "codec"), [("mp4", b"avc1"), ("mkv", b"V_MPEG4/ISO/AVC")])
+def test_a_codec_that_nobody_knows_is_a_sentence_and_leaves_nothing(run, weights, tmp_path, ending, codec):
+    source, out = tmp_path / f"clip.{ending}", tmp_path / "out"
+    content = make_clip(source).read_bytes()
+    assert codec in content
+    source.write_bytes(content.replace(codec, codec[:2].ljust(len(codec), b"X")))
+    status, output, errors = run("video", source, "--model", weights, "-o", out / "made.mp4", "--engine", "eager")
+    assert (status, output) == (1, "")
+    assert errors.endswith(f"{source}: there is no decoder here for its codec: convert it to H.264 with what made it\n")
+    assert errors.count("\n") == 1 and not list(out.glob("*"))
+
+
 PROGRAM = """
 import resource, signal, sys
 limit = int(sys.argv.pop(1))

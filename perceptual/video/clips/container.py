@@ -62,7 +62,7 @@ class VideoFile(Clip):
         if not streams:
             raise InvalidVideo("there is no video in this file")
         if streams[0].codec_context is None:
-            raise UnsupportedFormat("its video has a codec that is not read here")
+            raise UnsupportedFormat("there is no decoder here for its codec: convert it to H.264 with what made it")
         streams[0].thread_type = "AUTO"
         # Otherwise FFmpeg would drop all frames from a damaged packet to the next key frame.
         streams[0].codec_context.flags |= av.codec.context.Flags.output_corrupt
