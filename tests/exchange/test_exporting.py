@@ -1,5 +1,8 @@
+import base64
+import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +19,7 @@ from perceptual.exchange import exporting
 from perceptual.exchange.exporting import WORK
 from perceptual.locks import folder_of_work
 
+CANVAS = "document.getElementById('stylized').toDataURL('image/png')"
 GUIDE = (Path(__file__).parents[2] / "docs/export.md").read_text()
 
 
@@ -111,6 +115,24 @@ def test_the_guide_s_python_makes_our_picture(networks, exported, photo, tmp_pat
     ours = perceptual.load(networks / "styles.safetensors", "cpu", engine="eager")
     expected = ours.stylize(photo, style="starry_night:0.6,udnie:0.4")
     found = Image.open(tmp_path / "stylized.png")
+    assert np.abs(np.int16(found) - np.int16(expected)).max() <= 1
+
+
+def test_the_guide_s_page_makes_our_picture(networks, exported, photo, web_runtime, site, page):
+    folder, address = site
+    (folder / "index.html").write_text(block("html"))
+    (folder / "photo.png").write_bytes(photo)
+    shutil.copy(exported("onnx, mixture, half"), folder / "starry_night.onnx")
+    (folder / "dist").symlink_to(web_runtime)
+    troubles = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto(address)
+    page.wait_for_function("document.title == 'done'", timeout=120_000)
+    assert not troubles
+    content = base64.b64decode(page.evaluate(CANVAS).partition(",")[2])
+    found = Image.open(io.BytesIO(content)).convert("RGB")
+    ours = perceptual.load(networks / "styles.safetensors", "cpu", engine="eager")
+    expected = ours.stylize(photo, style="starry_night:3,udnie:1", stroke=0.5)
     assert np.abs(np.int16(found) - np.int16(expected)).max() <= 1
 
 
