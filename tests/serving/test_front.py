@@ -459,6 +459,14 @@ def test_a_client_that_goes_leaves_nothing_behind(client, front, torchserve):
     assert client.get("/ping").status_code == 200
 
 
+def test_a_client_that_goes_in_the_middle_of_its_upload_is_one_line(front, torchserve, folder, caplog):
+    begun(front, "/predictions/any", b"a part", length=LARGEST).close()
+    wait_for((folder / "logs" / "requests.log").exists, seconds=5)
+    wait_for(lambda: [each["event"] for each in journal(folder)][-1:] == ["end"], seconds=5)
+    assert journal(folder)[-1]["status"] == 499 and not torchserve.predictions() and "Error" not in caplog.text
+    wait_for(lambda: not front.connections.busy, seconds=5)
+
+
 def test_requests_under_way_are_answered_before_the_end(folder, torchserve):
     with ThreadPoolExecutor(3) as pool, running(folder) as front:
         asked = [pool.submit(Http(inference_of(front)).post, "/predictions/slow") for _ in range(2)]

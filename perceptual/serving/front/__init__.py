@@ -224,7 +224,9 @@ class Front:
                 response = refusal
             except (ClientError, ConnectionError, Gone) as error:  # in the middle of a reply
                 reason = {"broken": type(error).__name__}
-                raise ConnectionResetError from error
+                if request.transport:
+                    request.transport.abort()
+                response = web.Response(status=status)  # that nobody gets; aiohttp would log a traceback of an error
             finally:
                 if request.method != "GET":
                     self.journal.end(entry, status, **reason)
