@@ -7,6 +7,8 @@ import pytest
 
 from perceptual.extras import EXTRAS
 
+pytestmark = pytest.mark.slow  # starts Pythons
+
 WITH_AIOHTTP = ("multidict", "yarl")
 HIDDEN = """
 import sys
@@ -54,8 +56,6 @@ def test_networks_and_clients_need_no_extra(tmp_path, photo, weights):
         program = f"""
 import perceptual
 from perceptual.commands import main
-
-pytestmark = pytest.mark.slow  # starts Pythons
 assert perceptual.InferenceClient and perceptual.ManagementClient and perceptual.find_server
 sys.exit(main({stylize!r}))
 """

@@ -22,7 +22,7 @@ from perceptual.archives.build import package
 from perceptual.archives.manifest import DIGEST, find_archives
 from perceptual.commands import COMMANDS
 from perceptual.commands.models import table
-from perceptual.commands.serve import wishes
+from perceptual.commands.serve import headers
 from perceptual.errors import InputError, ServerError
 from perceptual.inference.predictor import load
 from perceptual.serving import scaling
@@ -102,7 +102,7 @@ def test_a_collection_is_registered_and_asked_for_a_style(command, run, server, 
     assert run("package", weights, other, "--collection", "several", "--model-store", tmp_path)[0] == 0
     assert command("register", tmp_path / "several.mar").startswith("several 1.0 is ready")
     served = SimpleNamespace(management=server.management, archives=find_archives(tmp_path, ["several"]))
-    assert wishes(served) == {"several": ' -H "X-Style: other"'}
+    assert headers(served) == {"several": ' -H "X-Style: other"'}
     with server.address.inference() as client:
         asked = client.stylize(photo, "several", style="other", format="png")
         assert asked == client.stylize(photo, "tiny", format="png")

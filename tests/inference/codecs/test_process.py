@@ -14,6 +14,8 @@ from perceptual.inference.codecs.decoding import decode
 from perceptual.inference.codecs.limits import Limits
 from perceptual.inference.codecs.process import Decoder
 
+pytestmark = pytest.mark.slow  # starts decoders
+
 
 @pytest.fixture(scope="module")
 def decoder():
@@ -45,8 +47,6 @@ def decoder_that(monkeypatch, does):
     program = f"""
 import os
 from perceptual.inference.codecs import process
-
-pytestmark = pytest.mark.slow  # starts decoders
 def decode(data, limits):
     {does}
 process.decode, process.SECONDS = decode, 1
