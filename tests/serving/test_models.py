@@ -24,6 +24,7 @@ from perceptual.commands import COMMANDS
 from perceptual.commands.models import table
 from perceptual.commands.serve import headers
 from perceptual.errors import InputError, ServerError
+from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.predictor import load
 from perceptual.serving import scaling
 from perceptual.serving.placement import place
@@ -434,7 +435,8 @@ def test_brackets_in_names_are_shown_as_they_are(command, management, server):
 
 def test_a_name_stands_for_an_archive_of_the_store_or_shipped_weights(command, management, weights, monkeypatch):
     assert "tiny 1.2 is already registered" in command("register", "tiny", fails=True)
-    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"shipped": weights})
+    shipped = shipped_weights() | {"shipped": weights}
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: shipped)
     assert command("register", "shipped", "--version", "5") == "tiny 5 is ready at /predictions/tiny/5\n"
     assert "nor the name of an archive" in command("register", "nobody", fails=True)
 
