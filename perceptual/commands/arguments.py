@@ -136,7 +136,7 @@ def converter(kind: Kind) -> Callable[[str], Any]:
 
 
 def metavar(kind: Kind) -> str:
-    """The placeholder for a value in the help."""
+    """How a value is shown in the help, as argparse's metavar."""
     if isinstance(kind, Several):
         return metavar(kind.kind)
     if isinstance(kind, Choice):

@@ -41,7 +41,7 @@ def run(args: Namespace) -> None:
 
 
 def set_completions(parser: ArgumentParser, kinds: dict[str, Any]) -> None:
-    """Sets for shtab how each argument is completed, by its placeholder in the help."""
+    """Sets for shtab how each argument is completed, by its metavar."""
     for action in parser._actions:
         if isinstance(action, _SubParsersAction):
             for each in action.choices.values():

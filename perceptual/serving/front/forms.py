@@ -47,7 +47,7 @@ def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
 
 
 def names(body: Body, starts: Iterable[int]) -> Iterator[str]:
-    """The name of the form field at each start; for a field without a name, a unique placeholder."""
+    """The name of the form field at each start; for a field without one, a name that no other has."""
     for start in starts:
         _, _, head = body.read(start, FIELD_HEAD).partition(b"\r\n\r\n")[0].partition(b"\r\n")
         name = message_from_bytes(head).get_param("name", header="content-disposition")
