@@ -20,7 +20,7 @@ from perceptual.inference.predictor import Predictor, load
 from perceptual.inference.sheets import contact_sheet
 from perceptual.options import StyleOptions
 from perceptual.video.clips import Frame, open_clip
-from perceptual.video.flow import Motion, MotionFinder, moved
+from perceptual.video.flow import Motion, MotionFinder, warped
 from perceptual.video.steady import LEVELS, Steady
 
 from .evaluation_settings import VideoEvaluationSettings
@@ -101,7 +101,7 @@ def frames_of(path: Path, settings: VideoEvaluationSettings) -> list[Picture]:
 
 
 def warping_error(frames: Sequence[Picture], pictures: Sequence[Picture]) -> float:
-    """Mean squared difference of each picture, in [0, 1], and the one before, moved by the frames' flow.
+    """Mean squared difference of each picture, in [0, 1], and the one before, warped by the frames' flow.
 
     Only where the flow there and back agrees, and not over cuts.
     """
@@ -119,7 +119,7 @@ def difference(before: Tensor, now: Tensor, motion: Motion) -> float:
     """Mean squared difference of two pictures, uint8 3×H×W, as levels in [0, 1]."""
     motion = motion.resized(*now.shape[1:])
     first, second = (each.permute(1, 2, 0).float().numpy() / 255 for each in (before, now))
-    squares = ((second - moved(first, motion.flow, cv2.INTER_CUBIC)) ** 2).mean(2)
+    squares = ((second - warped(first, motion.flow, cv2.INTER_CUBIC)) ** 2).mean(2)
     return float((squares * motion.seen).sum() / motion.seen.sum())
 
 

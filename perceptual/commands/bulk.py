@@ -98,7 +98,7 @@ def run(args: Namespace) -> int:
         counts = convert(plan, job, output, args)
     total = f"{counts['made']} of {len(tasks)} photos {done}"
     kept = f", {counts['kept']} were done before" if counts["kept"] else ""
-    print(f"{total}{kept}, in {output.address}{passed_over(plan.passed_over)}")
+    print(f"{total}{kept}, in {output.address}{passed_over(plan.others)}")
     return 1 if counts["failed"] else 0
 
 

@@ -95,7 +95,7 @@ def run(args: Namespace) -> None:
             page_status=args.page_status,
             drain=args.drain,
             progress=progress,
-            pass_over=logging.getLogger(__name__).error if args.supervise else None,
+            on_skip=logging.getLogger(__name__).error if args.supervise else None,
         )
         server.start()
     with server:

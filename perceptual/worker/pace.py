@@ -4,32 +4,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MAX_SECONDS = 120.0  # of work on a CPU that a request may ask for
-ORDINARY = 25_000_000  # pixels of a photo as phones and cameras take it: never refused, however slow the machine seems
-PATIENCE = 3.0  # times as long as at the best pace that a request may take, as others use the machine too
-SHARE = 0.9  # of the time in which a batch must be answered; in the rest its replies are encoded
+MAX_SECONDS = 120.0  # of work on a CPU for one request
+ORDINARY = 25_000_000  # pixels; photos of ordinary cameras and phones are never refused, however slow the machine is
+PATIENCE = 3.0  # work may take this many times the time expected from the best pace, as the machine has other load too
+SHARE = 0.9  # share of responseTimeout in which a batch must be computed; the rest is for encoding replies
 
 
 @dataclass
 class Pace:
     """Seconds per pixel that a network takes for a large photo, which it runs in parts: the best measurement so far.
 
-    Other load on the machine only makes a measurement worse. So the best of many comes near to what the machine can
-    do, even if it was busy at first.
+    Other load on the machine can only make a measurement worse. So the best of many is close to the machine's speed,
+    even if it was busy at first.
 
     Attributes:
-        at_once: Pixels of the largest photo that is run in one pass.
-        in_parts: How many times as long the same pixels take in parts.
+        one_pass: Pixels of the largest photo that is run in one pass.
+        in_parts: Time in parts divided by time in one pass, for the same pixels.
         seconds: Seconds per pixel; infinite before the first measurement.
     """
 
-    at_once: float
+    one_pass: float
     in_parts: float
     seconds: float = math.inf
 
-    def learn(self, pixels: int, seconds: float) -> None:
-        """Adds a measurement: a photo of some pixels took some seconds."""
-        times = self.in_parts if pixels <= self.at_once else 1.0
+    def measure(self, pixels: int, seconds: float) -> None:
+        """Adds a measurement: the pixels of a photo, and the seconds that it took."""
+        times = self.in_parts if pixels <= self.one_pass else 1.0
         self.seconds = min(self.seconds, times * seconds / pixels)
 
 

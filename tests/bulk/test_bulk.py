@@ -230,7 +230,7 @@ def test_ray_that_cannot_be_used_is_one_sentence(run, ray_cluster, weights, tmp_
     bulk = ("bulk", photos(tmp_path / "in", 1), tmp_path / "out", "--model", weights)
     status, _, err = run(*bulk, "--address", ray_cluster.address, "--actors", 3)
     wanted = "3 actors of 1 processors and 2.5 GiB of memory"
-    assert (status, err) == (1, f"perceptual: {wanted} do not fit on the machines at hand: 2 do\n")
+    assert (status, err) == (1, f"perceptual: {wanted} do not fit on the machines of the cluster: 2 do\n")
     for versions in (("2.0.0", platform.python_version()), (ray.__version__, "3.8.1")):
         with monkeypatch.context() as patch:
             patch.setattr("ray._private.utils.compute_version_info", partial(tuple, versions))

@@ -54,7 +54,7 @@ def test_collisions_and_overwriting_are_refused(folder, tmp_path):
         tasks_of(folder, output=folder, format="png")
     (tmp_path / "two").mkdir()
     (tmp_path / "two/a.png").touch()
-    with pytest.raises(InvalidOption, match="would both go to a.png.jpg"):
+    with pytest.raises(InvalidOption, match="would both become a.png.jpg"):
         tasks_of(folder / "a.png", tmp_path / "two/a.png", output=tmp_path / "out")
     (tmp_path / "none").mkdir()
     with pytest.raises(InvalidOption, match="no images in"):

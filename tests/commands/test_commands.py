@@ -118,7 +118,7 @@ def test_stylize_never_overwrites_photos_or_its_own_results(run, weights, folder
 
     assert "would overwrite a photo" in attempt(folder, "-o", folder, "--format", "png")
     shutil.copy(folder / "one.png", folder / "deep" / "one.png")
-    assert "would both go to" in attempt(folder / "one.png", folder / "deep" / "one.png", "-o", tmp_path / "out")
+    assert "would both become" in attempt(folder / "one.png", folder / "deep" / "one.png", "-o", tmp_path / "out")
     assert "need a folder" in attempt(folder, "-o", tmp_path / "out.jpg")
     assert "must end in .jpg" in attempt(folder / "one.png", "-o", tmp_path / "out.bmp")
     assert "contradicts --format" in attempt(folder / "one.png", "-o", tmp_path / "out.jpg", "--format", "png")
