@@ -1,4 +1,4 @@
-"""Locks of running trainings, and temporary files that killed ones left behind."""
+"""Locks of running trainings, and removal of temporary files of killed ones."""
 
 import atexit
 import os
@@ -13,7 +13,7 @@ from perceptual.errors import TrainingError
 from perceptual.locks import LOCK, remove_abandoned, take
 
 SCRATCH = "perceptual-"
-LONGEST = 70  # bytes; data workers pass sockets there, whose paths may have 107
+LONGEST = 70  # bytes; data workers create sockets in the folder, whose paths may have 107 bytes
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def locked(path: Path, option: str) -> Iterator[None]:
 def use_scratch_folder() -> None:
     """Gives this process's temporary files a folder of their own until it ends; removes those of killed trainings.
 
-    Where the path of the temporary folder is long, its files stay there.
+    If the path of the system's temporary folder is long, that folder is used itself.
     """
     parent = Path(tempfile.gettempdir())
     remove_abandoned(parent, SCRATCH)

@@ -122,7 +122,7 @@ def test_a_pth_file_must_be_known_or_vouched_for(loss_weights, tmp_path):
 def test_a_pth_file_that_holds_something_else_is_refused(content, tmp_path):
     file = tmp_path / "other.pth"
     torch.save(content, file)
-    with pytest.raises(TrainingError, match=r"is no state dictionary|lacks features\.0\."):
+    with pytest.raises(TrainingError, match=r"is not a state dictionary|lacks features\.0\."):
         load_loss_network("vgg16", ["relu1_2"], file, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
@@ -141,7 +141,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
             return os.mkdir, (str(tmp_path / "owned"),)
 
     torch.save({"features.0.weight": Malicious()}, tmp_path / "bad.pth")
-    with pytest.raises(TrainingError, match="is no state dictionary"):
+    with pytest.raises(TrainingError, match="is not a state dictionary"):
         load_loss_network("vgg16", ["relu1_2"], tmp_path / "bad.pth")
     assert not (tmp_path / "owned").exists()
 
