@@ -229,7 +229,7 @@ def test_what_is_there_already_or_cannot_be_written_is_left(tmp_path, run):
     torch.save(random_weights("yakhyo", 4, 1), tmp_path / "a.pth")
     (tmp_path / "a.safetensors").write_bytes(b"precious")
     status, _, err = run("import", tmp_path / "a.pth", "--licence", "MIT", "-o", tmp_path / "a.safetensors")
-    assert status == 1 and "is there already" in err and (tmp_path / "a.safetensors").read_bytes() == b"precious"
+    assert status == 1 and "already exists" in err and (tmp_path / "a.safetensors").read_bytes() == b"precious"
     inside = tmp_path / "a.pth" / "b.safetensors"
     status, _, err = run("import", tmp_path / "a.pth", "--licence", "MIT", "-o", inside)
     assert status == 1 and err.count("\n") == 1

@@ -119,7 +119,7 @@ def test_an_archive_of_it_alone(mine, run, tmp_path):
     ("damage", "message"),
     [
         (lambda trunk, file: learned(trunk, file, size=1), r"has 1×\d+ parameters, and styles of .* have 2×"),
-        (lambda trunk, file: learned(trunk, file, numbers=np.zeros((2, 7))), r"holds 2×7 numbers"),
+        (lambda trunk, file: learned(trunk, file, numbers=np.zeros((2, 7))), r"has 2×7 parameters"),
         (lambda trunk, file: learned(trunk, file.with_name("dots.safetensors")), "has a style dots already: rename"),
         (lambda trunk, file: save_style(file, np.zeros((2, 7)), "0" * 64, {}), "was learned on another trunk"),
         (lambda trunk, file: file.write_bytes(b"junk"), "not a safetensors file, or is damaged"),

@@ -98,7 +98,7 @@ def test_from_a_painting_to_a_served_picture_in_one_command(server, management, 
     with Image.open(tmp_path / "stripes.jpg") as picture:
         assert picture.size == (64, 48)
     status, _, err = learn("--port", port, "--name", "again", "-o", "stripes.jpg")
-    assert status == 1 and "stripes.jpg is there already" in err
+    assert status == 1 and "stripes.jpg already exists" in err
     management.unregister("trunk")
     for name in {file.name for file in server.model_store.iterdir()} - before:
         (server.model_store / name).unlink()

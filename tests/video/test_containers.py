@@ -157,7 +157,7 @@ def test_a_stopped_run_can_be_played_and_gone_on_with(convert, phone, tmp_path, 
         seen.extend(pictures)
         return list(pictures)
 
-    report = convert(phone, tmp_path / "out.mp4", make=watched, resume=True)
+    report = convert(phone, tmp_path / "out.mp4", transform=watched, resume=True)
     assert len(seen) == len(TIMES) - 16 and report.frames == len(TIMES)  # from the key frame before the 19th
     assert times_of(tmp_path / "out.mp4") == times_of(phone)
     assert packets_of(tmp_path / "out.mp4") == packets_of(phone)
