@@ -23,6 +23,7 @@ from .data import RandomCrops, batches, find_photos, resized_crops
 from .loop import train
 from .objective import StyleObjective, build_objective
 from .paintings import Painting, digest, find_paintings
+from .peaks import PeakLoss
 from .settings import LearningSettings, StylesSettings
 from .sheets import sheet
 from .style import POOLED
@@ -76,6 +77,7 @@ class ManyStyles:
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = self.build(device)
         self.network = network.to(device).to(memory_format=self.memory_format)
+        self.peaks = PeakLoss(self.network, settings.peak_weight)
         self.reached: dict[str, float] = {}
 
     def find_paintings(self) -> list[Painting]:
@@ -121,6 +123,7 @@ class ManyStyles:
             "content": objective.content_loss(features, targets),
             "style": (objective.style_loss.of_each(features, which) * self.factors[which]).mean(),
             "total_variation": objective.total_variation(seen),
+            **self.peaks(),
         }
         return losses, stylized
 

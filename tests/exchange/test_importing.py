@@ -97,6 +97,7 @@ def test_openvino_gives_the_same_picture(imported, monkeypatch):
     assert_engine_agrees("openvino", *imported, monkeypatch)
 
 
+@pytest.mark.release  # a compilation; make test compiles a network of our own
 def test_compiled_it_gives_the_same_picture(compiler, tmp_path, caplog, monkeypatch):
     weights = random_weights("yakhyo", 8, 1)
     torch.save(weights, tmp_path / "a.pth")

@@ -134,12 +134,16 @@ const note = () => history.replaceState(null, "", write(settings, sample) + loca
 async function refresh(withPreview = true) {
   change += 1;
   whole.abort();
+  strip.stop();
   quiet();
   if (!photo) return;
   const known = made();
   busy(!known);
-  if (known) previewing?.abort();
-  if (known) return show(known);
+  if (known) {
+    previewing?.abort();
+    fillStrip();
+    return show(known);
+  }
   allow(null);
   if (previewing && withPreview) return; // it goes on with what is set by then, and asks for the whole
   try {
@@ -164,6 +168,7 @@ async function preview() {
       const { blob } = steps.length ? await predict(steps, photo.preview, previewing.signal) : { blob: photo.preview };
       const url = await decoded(blob);
       if (look === lookNow() && !made()) display(url);
+      if (asked === change) fillStrip();
     } catch (error) {
       if (asked === change) throw error;
     } finally {
@@ -189,7 +194,7 @@ async function complete() {
   };
   busy(false);
   keep(result);
-  strip.fillMissing(looks, photo);
+  fillStrip();
 }
 
 /** The address of a picture that the browser has at hand, so that nothing flickers. */
@@ -320,7 +325,7 @@ function usePhoto(opened) {
   get("start").hidden = true;
   get("work").hidden = get("another").hidden = false;
   strip.reveal(settings.look);
-  fillStrip();
+  strip.clear();
 }
 
 async function takeSample(name) {
