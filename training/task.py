@@ -18,7 +18,7 @@ from perceptual.inference.weights import load_network
 
 from . import parallel
 from .data import find_photos, image_files, spread
-from .loop import Run
+from .loop import Run, photos_for
 from .pictures import load_square
 from .settings import TrainingSettings
 
@@ -30,8 +30,11 @@ FRAME_SIZE = 256  # pixels; side of a sample
 def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run, torch.device]:
     """Seeds the random numbers; returns the run of that name and its device.
 
+    Errors are raised here, before the loss network is downloaded.
+
     Raises:
-        TrainingError: A new run would overwrite another's files.
+        TrainingError: A new run would overwrite another's files, which another process may be writing, or its files
+            cannot be written; or there are too few photos.
     """
     folder = settings.sample_path or Path("runs", name)
     model = settings.model_path or OWN / f"{name}.safetensors"
@@ -43,7 +46,10 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
     if run.model.exists() and not resume:
         raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move the file")
     torch.manual_seed(settings.seed)
-    return run, parallel.join(pick_device(settings.device), settings.batch_size)
+    device = parallel.join(pick_device(settings.device), settings.batch_size)
+    photos_for(settings)
+    with run.held():
+        return run, device
 
 
 def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:

@@ -2,7 +2,7 @@
 
 import { about, predict, Trouble } from "./api.js";
 import { get, make, picture, sleep } from "./dom.js";
-import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, partners, plan, read, write } from "./looks.js";
+import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, paintsSmaller, partners, plan, read, write } from "./looks.js";
 import { quiet, say, sayAndRetry } from "./notice.js";
 import { open } from "./photo.js";
 import { watch } from "./server.js";
@@ -67,7 +67,11 @@ function showSettings() {
   offer("enlarge", [["", "Off"], ...enlargers.map((each) => [each.id, each.title])]);
   offer("format", offers.formats.map((each) => [each, FORMATS[each] ?? each]));
   offer("size", SIZES.map((each) => [each, each ? `${each} px` : photo ? `${photo.width} × ${photo.height}` : "Whole"]));
-  const has = { style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length };
+  const steps = plan(settings, look, enlargerNow());
+  const has = {
+    style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length,
+    smaller: paintsSmaller(steps, look),
+  };
   for (const each of controls.querySelectorAll("[data-needs]")) each.hidden = !has[each.dataset.needs];
   for (const [name, value] of Object.entries(settings)) {
     const field = controls.elements[name];
@@ -78,7 +82,6 @@ function showSettings() {
   showValue("share", `${percent(1 - settings.share)} : ${percent(settings.share)}`);
   [get("one").textContent, get("other").textContent] = [look?.title, other?.title];
   strip.choose(settings.look);
-  const steps = plan(settings, look, enlargerNow());
   get("curl").textContent = curl(steps, photo?.name ?? "photo.jpg", resultName(), offers.token);
 }
 
