@@ -155,7 +155,7 @@ def test_bad_input_is_one_clear_error(settings, network, upscaler, weights, phot
         evaluate_style(settings(model=[str(weights)]))
     with pytest.raises(TrainingError, match=r"there is no .*stripes\.png; name the painting of stripes"):
         evaluate_style(settings(style_image=None))
-    with pytest.raises(TrainingError, match=r"001\.png is not the file that stripes was trained on"):
+    with pytest.raises(TrainingError, match=r"001\.png is not the painting that stripes was trained on"):
         evaluate_style(settings(style_image=photos / "a" / "001.png"))
     with pytest.raises(TrainingError, match=r"was trained with vgg16, narrow\.safetensors.*--loss-weights"):
         evaluate_style(settings(loss_weights=None))
