@@ -16,6 +16,8 @@ from perceptual.inference import engines
 from perceptual.inference.metadata import read_metadata
 from perceptual.inference.networks import StyleNetwork
 
+pytestmark = pytest.mark.slow  # compares whole pictures of three projects at many sizes
+
 SIZES = [(64, 48), (121, 126)]
 
 
