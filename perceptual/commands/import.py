@@ -11,11 +11,13 @@ from ..naming import checked_name
 DESCRIPTION = """Converts a style network of another project to a weights file that gives the same pictures.
 
   perceptual import mosaic.pth --licence BSD-3-Clause
-  perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o models/mosaic.safetensors
+  perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o elsewhere/mosaic.safetensors
+  perceptual stylize photo.jpg --model mosaic -o stylized.jpg
 
-The file records its source and the licence under which you may use it (see perceptual inspect). Supported are the
-networks of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-transfer-johnson and
-yakhyo/fast-neural-style-transfer. A file that contains more than weights is refused, as it could run code.
+By default the file is written to networks/, where all commands find it by its name. It records its source and the
+licence under which you may use it (see perceptual inspect). Supported are the networks of pytorch/examples
+(fast_neural_style), gordicaleksa/pytorch-neural-style-transfer-johnson and yakhyo/fast-neural-style-transfer. A file
+that contains more than weights is refused, as it could run code.
 """
 
 
@@ -34,14 +36,20 @@ def add_to(subparsers: Any) -> None:
         "--licence", required=True, help="the network's licence, such as BSD-3-Clause; if in doubt, ask its author"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="weights file; default: the name of FILE, with .safetensors"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="weights file; default: networks/NAME.safetensors",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> None:
     """Imports a network, unless the output exists."""
-    output = args.output or Path(f"{args.file.stem}.safetensors")
+    from ..inference.metadata import OWN
+
+    output = args.output or OWN / f"{args.file.stem}.safetensors"
     checked_name(output.stem, f"{output}: choose another --output")
     if output.exists():
         raise InputError(f"{output} already exists: remove it, or choose another --output")
@@ -52,4 +60,4 @@ def run(args: Namespace) -> None:
     network, provenance = import_network(args.file, args.layout, licence=args.licence)
     save_network(output, network, provenance | {"name": output.stem})
     print(f"{output} is imported from {provenance['imported']['repository']}. Try it: ", end="")
-    print(f"perceptual stylize PHOTO --model {output} -o stylized.jpg")
+    print(f"perceptual stylize PHOTO --model {output if args.output else output.stem} -o stylized.jpg")
