@@ -71,18 +71,15 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
             )
         state = initial.state_dict()
         if isinstance(network, StyleNetwork):
-            state["styles"] = state["styles"].expand_as(network.styles)  # a single style initializes all styles
+            state["styles"] = state["styles"].expand_as(network.styles)  # one initializes all, styles and sizes alike
         network.load_state_dict(state)
     return network
 
 
 def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwork) -> bool:
-    """Whether a network can start from the weights of another: of the same configuration, or of a single style."""
-    held = {"styles": 1, "sizes": 1}
-    given = initial.config
-    if all(given.get(name) == number for name, number in held.items()):
-        given = given | {name: network.config[name] for name in held}
-    return (initial.task, given) == (network.task, network.config)
+    """Whether a network can start from the weights of another: of the same configuration, or of one style or size."""
+    of_one = {name: network.config[name] for name in ("styles", "sizes") if initial.config.get(name) == 1}
+    return (initial.task, {**initial.config, **of_one}) == (network.task, network.config)
 
 
 def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:
