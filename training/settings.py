@@ -170,6 +170,12 @@ class StylesSettings(PaintingSettings):
         "weight of the style reconstruction loss, one for all layers or one each; 1: it is 1e6 for unchanged photos",
         LOSSES,
     )
+    trainable: str = setting(
+        "all",
+        Choice(("all", "styles")),
+        "styles: keep the convolutions of the initial weights, for example to learn a second size of strokes",
+        NETWORK,
+    )
     style_factors: tuple[str, ...] = setting(
         (), Several(Text("NAME=NUMBER")), "more or less style for single paintings, such as great_wave=2", LOSSES
     )

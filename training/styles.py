@@ -86,14 +86,21 @@ class ManyStyles:
         return find_paintings(self.settings.style_dir)
 
     def build(self, device: torch.device) -> StyleNetwork:
-        """The network to train, with a style for every painting at each size."""
-        return build_network(
+        """The network to train, with a style for every painting at each size. Raises as :func:`.task.build_network`."""
+        settings = self.settings
+        assert isinstance(settings, StylesSettings)
+        network = build_network(
             StyleNetwork,
-            self.settings,
+            settings,
             styles=len(self.paintings),
-            sizes=len(self.settings.style_sizes),
-            in_channels=self.settings.in_channels,
+            sizes=len(settings.style_sizes),
+            in_channels=settings.in_channels,
         )
+        if settings.trainable == "styles":
+            if not settings.initial_weights:
+                raise InvalidOption("trainable: styles alone need --initial-weights")
+            network.requires_grad_(False).styles.requires_grad_(True)
+        return network
 
     def style_factors(self) -> dict[str, float]:
         """The user's factors for single paintings."""

@@ -73,18 +73,15 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
             )
         state = initial.state_dict()
         if isinstance(network, StyleNetwork):
-            state["styles"] = state["styles"].expand_as(network.styles)  # a single style initializes all styles
+            state["styles"] = state["styles"].expand_as(network.styles)  # a single style or size initializes all
         network.load_state_dict(state)
     return network
 
 
 def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwork) -> bool:
-    """Whether a network can start from the weights of another: of the same configuration, or of a single style."""
-    single = {"styles": 1, "sizes": 1}
-    config = initial.config
-    if all(config.get(name) == number for name, number in single.items()):
-        config = config | {name: network.config[name] for name in single}
-    return (initial.task, config) == (network.task, network.config)
+    """Whether a network can start from the weights of another: of the same configuration, or of one style or size."""
+    of_one = {name: network.config[name] for name in ("styles", "sizes") if initial.config.get(name) == 1}
+    return (initial.task, {**initial.config, **of_one}) == (network.task, network.config)
 
 
 def randomly_cropped(period: int, *images: Tensor) -> list[Tensor]:
