@@ -10,7 +10,7 @@
 PYTHON ?= python3
 MODELS ?= starry_night super_resolution_x4_feature
 BIN := .venv/bin
-# More processes than there may be cores: they wait for servers. All tests of a module run in one.
+# More processes than cores, as they mostly wait for servers. All tests of a module run in one process.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
 
@@ -49,7 +49,7 @@ lint: $(READY)
 clean:
 	rm -rf .venv build demo model_store/*.mar
 
-# Made anew when the requirements change. A virtual environment that happens to be active plays no part.
+# Recreated when the requirements change. An active virtual environment is ignored.
 $(READY): setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
