@@ -77,15 +77,31 @@ def test_begins_with_a_network_of_one_style(many, weights):
     assert torch.equal(task.network.blocks[0].body[0].weight, initial.blocks[0].body[0].weight)
 
 
+def test_a_second_size_is_learned_by_the_styles_alone(many, tmp_path):
+    first = train_styles(many(style_sizes=64))
+    files = {"sample_path": tmp_path / "second", "model_path": tmp_path / "second.safetensors"}
+    second = train_styles(many(**files, style_sizes=(64, 96), initial_weights=first, trainable="styles"))
+    one, two = (load_network(each)[0].state_dict() for each in (first, second))
+    assert two.pop("styles").shape == (2, 2, one.pop("styles").shape[2])
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    styles = load_network(second)[0].styles
+    assert not torch.equal(styles[:, 0], styles[:, 1])
+
+
+def test_without_initial_weights_there_are_no_convolutions_to_keep(many):
+    with pytest.raises(InputError, match="trainable: there are no --initial-weights"):
+        train_styles(many(trainable="styles"))
+
+
 @pytest.mark.parametrize(
     ("name", "picture", "message"),
     [
         ("broken.jpg", b"not an image", "broken.jpg"),
         ("small.png", Image.effect_noise((63, 200), 80), "63×200 pixels are too few; a painting needs 64 a side"),
-        ("grey.png", Image.new("RGB", (80, 80), (90, 90, 90)), "is of one colour: there is no style in it"),
-        ("a:b.png", Image.effect_noise((80, 80), 80), "a style's name has letters, digits, _, - and . alone"),
+        ("grey.png", Image.new("RGB", (80, 80), (90, 90, 90)), "is of one colour, and has no style"),
+        ("a:b.png", Image.effect_noise((80, 80), 80), "a style's name may have only letters, digits, _, - and ."),
         ("dots.jpg", Image.effect_noise((80, 80), 80), "would both be the style dots: rename one"),
-        ("paintings.toml", b"[nobody]", "names nobody, and there is no such painting"),
+        ("paintings.toml", b"[nobody]", "describes nobody, but there is no such painting"),
         ("paintings.toml", b"[", "paintings.toml"),
     ],
 )
