@@ -1,6 +1,7 @@
 """Reads the weights of other projects: tensors by name, and nothing that could run code."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def load_plain_data(file: str | Path) -> Any:
     from pickle import UnpicklingError
 
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it finds unusual: it is refused below, or read all the same
+            return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         if "Unsupported global" in str(error) or "weights_only" in str(error):
             raise WeightsError(
@@ -81,5 +84,8 @@ def load_plain_data(file: str | Path) -> Any:
 
 
 def is_weight(value: object) -> bool:
-    """Whether a value is a tensor of numbers as they are, or one that counts batches."""
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex()
+    """Whether a value is a tensor of real numbers, all of them there and as they are."""
+    if not isinstance(value, Tensor) or value.is_meta:  # which has a shape alone
+        return False
+    packed = value.layout != torch.strided or value.is_quantized or value.is_nested
+    return not packed and not value.is_complex()

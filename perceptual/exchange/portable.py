@@ -187,8 +187,8 @@ class Widened(nn.Module):
 
 
 def with_halves(network: Portable) -> Portable:
-    """Keeps the weights of all convolutions in half precision."""
-    for layer in [each for each in network.modules() if isinstance(each, HALVED)]:
+    """Keeps the weights of its layers' convolutions in half precision."""
+    for layer in [each for each in network.layers.modules() if isinstance(each, HALVED)]:
         layer.weight = nn.Parameter(layer.weight.half(), requires_grad=False)
         parametrize.register_parametrization(layer, "weight", Widened(), unsafe=True)
     return network
