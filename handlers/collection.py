@@ -10,7 +10,7 @@ from typing import TypeVar
 from perceptual.errors import InvalidOption, UnknownStyle, did_you_mean
 from perceptual.inference.conversion import upscaler_of
 from perceptual.inference.images import Picture
-from perceptual.inference.large import is_large, stylize_each
+from perceptual.inference.large import stylize_each
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.predictor import Predictor, load
 from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
@@ -96,10 +96,9 @@ class CollectionHandler(ImageHandler):
         upscalers = [self.upscalers[options.scale]] if options.scale else []
         return ([self.network_of(options.style)] if options.style else []) + upscalers
 
-    def runs_at_own_size(self, picture: Picture, options: CollectionOptions) -> bool:
-        """Not where strokes would be lost, unless a size is asked for."""
-        sized = options.style is None or options.max_size is not None or options.scale is not None
-        return sized or not is_large(picture)
+    def sized(self, options: CollectionOptions) -> bool:
+        """If no style or a size is asked for; otherwise strokes would be lost."""
+        return options.style is None or options.max_size is not None or options.scale is not None
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Runs each network on a batch of all pictures that need it; styles first."""

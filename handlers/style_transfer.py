@@ -5,7 +5,7 @@ from pathlib import Path
 
 from perceptual.inference.conversion import upscaler_of
 from perceptual.inference.images import Picture
-from perceptual.inference.large import is_large, stylize_each
+from perceptual.inference.large import stylize_each
 from perceptual.inference.predictor import Predictor
 from perceptual.options import StyleOptions
 from perceptual.worker.handler import ImageHandler
@@ -36,9 +36,9 @@ class StyleTransferHandler(ImageHandler):
         self.predictor.conditions([options])
         return 1
 
-    def runs_at_own_size(self, picture: Picture, options: StyleOptions) -> bool:
-        """Not where strokes would be lost, unless a size is asked for."""
-        return options.max_size is not None or not is_large(picture)
+    def sized(self, options: StyleOptions) -> bool:
+        """If a size is asked for; otherwise strokes would be lost."""
+        return options.max_size is not None
 
     def run(self, pictures: Sequence[Picture], options: Sequence[StyleOptions], watch: Watch) -> list[Picture]:
         """As :func:`perceptual.inference.large.stylize_each`."""

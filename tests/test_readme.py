@@ -20,9 +20,9 @@ from perceptual.inference.weights import save_network
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRAINING, SERVING, PYTHON = (
+TRAINING, SERVING, PYTHON, EXCHANGE = (
     README[README.index(f"\n## {title}\n") :].partition("\n## ")[2].partition("\n## ")[0]
-    for title in ("Train your own style", "Serve it", "Use it from Python")
+    for title in ("Train your own style", "Serve it", "Use it from Python", "Import and export")
 )
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 TRAIN = "--iterations 1 --image-size 32 --batch-size 1 --num-workers 0 --samples 1 --device cpu --compile no"
@@ -151,6 +151,25 @@ def test_commands_of_serving_and_python(server, management):
     exec(compile(code("python", PYTHON), "README.md", "exec"), values)
     assert values["batch"].shape == (4, 3, 256, 256)
     assert Image.open("stylized.jpg").size == (64, 48)
+
+
+@pytest.mark.release
+@pytest.mark.usefixtures("networks")
+def test_commands_that_need_no_server(tmp_path, run, monkeypatch):
+    for room in ("exchange", "video"):
+        monkeypatch.syspath_prepend(ROOT / "tests" / room)
+    from other_projects import random_weights
+    from video_files import make_clip
+
+    torch.save(random_weights("pytorch-examples"), "mosaic.pth")
+    make_clip(tmp_path / "clip.mp4")
+    make_photos(Path("holiday"), 1)
+    for words in (*commands(PYTHON), *commands(EXCHANGE)):
+        if words[0] != "bulk":  # which needs a bucket
+            status, out, errors = run(*cheap(words))
+            assert status == 0, f"{shlex.join(words)}\n{out}{errors}"
+    made = ("stylized", "sheet.jpg", "stylized.mp4", "networks/mosaic.safetensors", "starry_night.onnx")
+    assert [each for each in made if not Path(each).exists()] == []
 
 
 @pytest.mark.release

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -20,10 +20,13 @@ LONGEST = 70  # bytes; data workers pass sockets there, whose paths may have 107
 def locked(path: Path, option: str) -> Iterator[None]:
     """Context manager: locks a file, which need not exist, by a lock file beside it.
 
+    Folders made for it go if they stay empty.
+
     Raises:
         TrainingError: Another process holds it, or its folder cannot be written; names the option that chose it.
     """
     lock = path.with_name(f".{path.name}.lock")
+    made = [folder for folder in lock.parents if not folder.exists()]
     try:
         file = take(lock)
     except BlockingIOError:
@@ -35,6 +38,9 @@ def locked(path: Path, option: str) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         file.close()
+        for folder in made:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
 
 
 @cache

@@ -139,6 +139,17 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
         return True
 
 
+def photos_for(settings: TrainingSettings) -> list[Path]:
+    """The photos to train on. Raises TrainingError if they are fewer than a batch."""
+    files = find_photos(settings.content_dir, settings.split)
+    if len(files) < settings.batch_size:
+        raise TrainingError(
+            f"{len(files)} photos of the {settings.split} split in {settings.content_dir} are fewer than a "
+            f"batch of {settings.batch_size}: add photos, or lower --batch-size"
+        )
+    return files
+
+
 class Training:
     """One run of a training, with its state and the progress of earlier runs.
 
@@ -151,14 +162,9 @@ class Training:
         self.settings = settings
         self.run = run
         self.device = device
-        self.files = find_photos(settings.content_dir, settings.split)
+        self.files = photos_for(settings)
         self.network = task.network.train()
         self.optimizers = build_optimizers(self.network, settings.optimizer, settings.lr)
-        if len(self.files) < settings.batch_size:
-            raise TrainingError(
-                f"{len(self.files)} photos of the {settings.split} split in {settings.content_dir} are fewer than a "
-                f"batch of {settings.batch_size}: add photos, or lower --batch-size"
-            )
         self.before = Progress(earlier=earlier_trainings(settings))
         self.passed_over: str | None = None  # why the newest checkpoint was skipped
         self.quick = quick_in_bfloat16(device)

@@ -130,6 +130,9 @@ class PaintingSettings(TrainingSettings):
         (1.0,), Several(Number(0)), "weight of the style reconstruction loss, one for all layers or one each", LOSSES
     )
     reg_weight: float = setting(1e5, Number(0), "weight of the total variation loss", LOSSES)
+    peak_weight: float = setting(
+        0.0, Number(0), "weight of the peak loss, against flat black regions; try 2e4 if there are any", LOSSES
+    )
     optimizer: str = setting(
         "muon", Choice(("muon", "adam")), "muon needs fewer iterations; adam is the paper's", OPTIMIZATION
     )
@@ -167,9 +170,16 @@ class StylesSettings(PaintingSettings):
         "weight of the style reconstruction loss, one for all layers or one each; 1 makes it 1e6 for untouched photos",
         LOSSES,
     )
+    trainable: str = setting(
+        "all",
+        Choice(("all", "styles")),
+        "styles: keep the convolutions of the initial weights, as to learn a second size of strokes",
+        NETWORK,
+    )
     style_factors: tuple[str, ...] = setting(
         (), Several(Text("NAME=NUMBER")), "more or less style for single paintings, such as great_wave=2", LOSSES
     )
+    peak_weight: float = setting(2e4, Number(0), "weight of the peak loss, against flat black regions", LOSSES)
     content_layers: tuple[str, ...] = setting(("relu3_3",), Several(Text("a layer")), "layers for content", LOSSES)
 
 

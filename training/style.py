@@ -17,6 +17,7 @@ from perceptual.inference.weights import save_network
 from .data import resized_crops
 from .loop import train
 from .objective import build_objective
+from .peaks import PeakLoss
 from .pictures import load_image
 from .settings import StyleSettings
 from .sheets import sheet
@@ -67,6 +68,7 @@ class StyleTransfer:
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
         self.network = network.to(device).to(memory_format=self.memory_format)
+        self.peaks = PeakLoss(self.network, settings.peak_weight)
         self.crops = resized_crops(settings.image_size)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]
 
@@ -74,7 +76,7 @@ class StyleTransfer:
         """Weighted losses by name for photos N×3×H×W in [0, 1], and the stylized photos."""
         stylized = self.network(photos.contiguous(memory_format=self.memory_format))
         seen, content = shifted_alike(POOLED, stylized, photos)
-        return self.objective(seen, self.objective.targets(content)), stylized
+        return {**self.objective(seen, self.objective.targets(content)), **self.peaks()}, stylized
 
     def sheet(self) -> Image.Image:
         """Each sample photo beside the painting and the stylized photo."""

@@ -23,6 +23,7 @@ from .data import RandomCrops, batches, find_photos, resized_crops
 from .loop import train
 from .objective import StyleObjective, build_objective
 from .paintings import Painting, digest, find_paintings
+from .peaks import PeakLoss
 from .settings import LearningSettings, StylesSettings
 from .sheets import sheet
 from .style import POOLED
@@ -76,6 +77,7 @@ class ManyStyles:
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = self.build(device)
         self.network = network.to(device).to(memory_format=self.memory_format)
+        self.peaks = PeakLoss(self.network, settings.peak_weight)
         self.reached: dict[str, float] = {}
 
     def find_paintings(self) -> list[Painting]:
@@ -84,14 +86,21 @@ class ManyStyles:
         return find_paintings(self.settings.style_dir)
 
     def build(self, device: torch.device) -> StyleNetwork:
-        """The network to train, with a style for every painting at each size."""
-        return build_network(
+        """The network to train, with a style for every painting at each size. Raises as :func:`.task.build_network`."""
+        settings = self.settings
+        assert isinstance(settings, StylesSettings)
+        network = build_network(
             StyleNetwork,
-            self.settings,
+            settings,
             styles=len(self.paintings),
-            sizes=len(self.settings.style_sizes),
-            in_channels=self.settings.in_channels,
+            sizes=len(settings.style_sizes),
+            in_channels=settings.in_channels,
         )
+        if settings.trainable == "styles":
+            if not settings.initial_weights:
+                raise InvalidOption("trainable: there are no --initial-weights whose convolutions to keep")
+            network.requires_grad_(False).styles.requires_grad_(True)
+        return network
 
     def factors_wanted(self) -> dict[str, float]:
         """The user's factors for single paintings."""
@@ -121,6 +130,7 @@ class ManyStyles:
             "content": objective.content_loss(features, targets),
             "style": (objective.style_loss.of_each(features, which) * self.factors[which]).mean(),
             "total_variation": objective.total_variation(seen),
+            **self.peaks(),
         }
         return losses, stylized
 

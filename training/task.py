@@ -18,7 +18,7 @@ from perceptual.inference.weights import load_network
 
 from . import parallel
 from .data import find_photos, image_files, spread
-from .loop import Run
+from .loop import Run, photos_for
 from .pictures import load_square
 from .settings import TrainingSettings
 
@@ -30,8 +30,11 @@ FRAME_SIZE = 256  # pixels; side of a sample
 def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run, torch.device]:
     """Seeds the random numbers; returns the run of that name and its device.
 
+    Here ends what cannot be trained, before the loss network is downloaded.
+
     Raises:
-        TrainingError: A new run would overwrite another's files.
+        TrainingError: A new run would overwrite another's files, which another process may be writing, or its files
+            cannot be written; or there are too few photos.
     """
     folder = settings.sample_path or Path("runs", name)
     model = settings.model_path or OWN / f"{name}.safetensors"
@@ -41,7 +44,10 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
     if run.model.exists() and not resume:
         raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move it away")
     torch.manual_seed(settings.seed)
-    return run, parallel.join(pick_device(settings.device), settings.batch_size)
+    device = parallel.join(pick_device(settings.device), settings.batch_size)
+    photos_for(settings)
+    with run.held():
+        return run, device
 
 
 def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:
@@ -65,18 +71,15 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
             )
         state = initial.state_dict()
         if isinstance(network, StyleNetwork):
-            state["styles"] = state["styles"].expand_as(network.styles)  # a single style initializes all styles
+            state["styles"] = state["styles"].expand_as(network.styles)  # one initializes all, styles and sizes alike
         network.load_state_dict(state)
     return network
 
 
 def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwork) -> bool:
-    """Whether a network can start from the weights of another: of the same configuration, or of a single style."""
-    held = {"styles": 1, "sizes": 1}
-    given = initial.config
-    if all(given.get(name) == number for name, number in held.items()):
-        given = given | {name: network.config[name] for name in held}
-    return (initial.task, given) == (network.task, network.config)
+    """Whether a network can start from the weights of another: of the same configuration, or of one style or size."""
+    of_one = {name: network.config[name] for name in ("styles", "sizes") if initial.config.get(name) == 1}
+    return (initial.task, {**initial.config, **of_one}) == (network.task, network.config)
 
 
 def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:

@@ -30,7 +30,7 @@ sheets. This takes hours on a CPU: limit it by --sizes, --photos and --iteration
 
 STYLES = """Measures the styles of one network, beside networks of one style if some are named.
 
-  perceptual evaluate styles --model models/styles.safetensors --style-dir paintings/ --content photos/ \\
+  perceptual evaluate styles --model styles --style-dir paintings/ --content photos/ \\
       --loss-weights vgg19.safetensors --sizes 256 512
   perceptual evaluate styles ... --styles starry_night udnie --against starry_night udnie
 

@@ -13,11 +13,13 @@ from .arguments import converter
 DESCRIPTION = """Converts a style network of another project to a weights file that gives the same pictures.
 
   perceptual import mosaic.pth --licence BSD-3-Clause
-  perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o models/mosaic.safetensors
+  perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o elsewhere/mosaic.safetensors
+  perceptual stylize photo.jpg --model mosaic -o stylized.jpg
 
-The file notes its source and the licence under which you may use it (perceptual inspect). Supported are the networks
-of pytorch/examples (fast_neural_style), gordicaleksa/pytorch-neural-style-transfer-johnson and
-yakhyo/fast-neural-style-transfer. A file that holds more than weights is refused: it could run code.
+It goes to networks/, where every command finds it by its name, unless --output names another file. The file notes its
+source and the licence under which you may use it (perceptual inspect). Supported are the networks of pytorch/examples
+(fast_neural_style), gordicaleksa/pytorch-neural-style-transfer-johnson and yakhyo/fast-neural-style-transfer. A file
+that holds more than weights is refused: it could run code.
 """
 
 
@@ -39,14 +41,20 @@ def add_to(subparsers: Any) -> None:
         help="the network's licence, such as BSD-3-Clause; if in doubt, ask its author",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="weights file; default: the name of FILE, with .safetensors"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="weights file; default: networks/NAME.safetensors",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> None:
     """Imports a network, unless the output exists."""
-    output = args.output or Path(f"{args.file.stem}.safetensors")
+    from ..inference.metadata import OWN
+
+    output = args.output or OWN / f"{args.file.stem}.safetensors"
     checked_name(output.stem, f"{output}: name another file by --output")
     if output.exists():
         raise InputError(f"{output} is there already: remove it, or name another file by --output")
@@ -57,4 +65,4 @@ def run(args: Namespace) -> None:
     network, provenance = import_network(args.file, args.layout, licence=args.licence)
     save_network(output, network, provenance | {"name": output.stem})
     print(f"{output} is imported from {provenance['imported']['repository']}. Try it: ", end="")
-    print(f"perceptual stylize PHOTO --model {output} -o stylized.jpg")
+    print(f"perceptual stylize PHOTO --model {output if args.output else output.stem} -o stylized.jpg")

@@ -58,34 +58,37 @@ def run(args: Namespace) -> int:
 
 
 def fitting(status: Any, printer: Any) -> Any:
-    """As many rows of the report as fit in the window, and the number of the others."""
+    """The report if it fits in the window; else as many brief rows as do, and the number of the others."""
     rows = len(status.models) + sum(len(model.workers) for model in status.models)
-    for shown in range(rows, -1, -1):
+    for shown, brief in ((rows, False), *((number, True) for number in range(rows, -1, -1))):
         left = f"… and {rows - shown} more rows, for a taller window" if shown < rows else ""
-        report = report_of(status, shown, left)
+        report = report_of(status, shown, left, brief=brief)
         if len(printer.render_lines(report)) < printer.height:
             break
     return report
 
 
-def report_of(status: Any, rows: int | None = None, left: str = "") -> Any:
+def report_of(status: Any, rows: int | None = None, left: str = "", *, brief: bool = False) -> Any:
     """The verdict and two tables, with problems first.
 
     Args:
         status: The status to report.
         rows: Number of rows of both tables together; by default all.
         left: Text for the end.
+        brief: Whether a model has one line: its failures as one number, and the slowest stage alone.
     """
     from rich.console import Group
 
     columns = ["model", "version", "workers ready", "waiting", "answered", "refused or failed", "p50 / p95 by stage"]
+    if brief:
+        columns[-2:] = ["failed", "p50 / p95 of the slowest"]
     parts = ["worker", "model", "version", "state", "device", "memory"]
     models = sorted(status.models, key=lambda each: (each.healthy, -each.waiting, -failures(each)))
     workers = [(model, each) for model in models for each in sorted(model.workers, key=lambda each: each.ready)]
     rows = len(models) + len(workers) if rows is None else rows
     return Group(
         verdict(status),
-        table(columns, map(model_row, models[:rows])),
+        table(columns, (model_row(each, brief) for each in models[:rows])),
         table(parts, (worker_row(*each) for each in workers[: max(0, rows - len(models))])),
         *([left] if left else []),
     )
@@ -106,10 +109,14 @@ def verdict(status: Any) -> str:
     return f"[green]healthy[/green] (/ping: {ping})"
 
 
-def model_row(model: Any) -> list[str]:
+def model_row(model: Any, brief: bool) -> list[str]:
     """A version's row of the first table."""
     failed = [f"{count} {outcome}" for outcome, count in sorted(model.replies.items()) if outcome != "ok"]
-    stages = [f"{name} {' / '.join(map(duration, quantiles))}" for name, quantiles in model.stages.items()]
+    shown = model.stages
+    if brief:
+        failed = [str(failures(model))]
+        shown = dict(sorted(shown.items(), key=lambda stage: stage[1][-1])[-1:])
+    stages = [f"{name} {' / '.join(map(duration, quantiles))}" for name, quantiles in shown.items()]
     ready = sum(worker.ready for worker in model.workers)
     answered = str(model.replies.get("ok", 0))
     waiting = str(model.waiting)

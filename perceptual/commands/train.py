@@ -25,7 +25,8 @@ Any folder of a few hundred varied photos will do; the paper used 80,000. The fo
 a checkpoint to resume from, the network as it is so far, sample sheets, a log, and events for TensorBoard.
 
 If the style is too weak, double --style-weights; if it swallows the photo, halve them. If strokes are too small,
-raise --style-size; if too large, lower it. If flat areas show a pattern, raise --reg-weight tenfold.
+raise --style-size; if too large, lower it. If flat areas show a pattern, raise --reg-weight tenfold. If dark areas
+become black, set --peak-weight 2e4.
 """
 
 STYLES = """Trains one network to paint photos in the style of any painting of a folder.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Stylizes or enlarges videos, and keeps sound, subtitles, chapters, metadata and times.
 
   perceptual video clip.mp4 --model starry_night -o stylized.mp4
-  perceptual video clip.mov --model models/styles.safetensors --style udnie -o clip.gif --max-size 480
+  perceptual video clip.mov --model styles --style udnie -o clip.gif --max-size 480
   perceptual video clip.mp4 --scale 4 -o large.mp4
   perceptual video *.mp4 --model starry_night -o stylized/
 

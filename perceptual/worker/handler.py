@@ -25,6 +25,7 @@ from ..inference import images
 from ..inference.codecs.limits import reduced_size
 from ..inference.codecs.process import Decoder
 from ..inference.images import READABLE, Limits, Picture
+from ..inference.large import is_large
 from ..inference.metadata import facts_of_styles
 from ..inference.predictor import LEAST_TILE, Predictor, load
 from ..settings import Integer, described, parse, settings_of
@@ -128,9 +129,13 @@ class ImageHandler(ABC):
         on_cpu = (each for each in self.networks_of(options) if each.device.type == "cpu")
         return [self.paces.setdefault(each, new_pace(each)) for each in on_cpu]
 
-    def runs_at_own_size(self, picture: Picture, options: Any) -> bool:
-        """Whether a network runs on all pixels of a picture, so that its time says how fast it is."""
+    def sized(self, options: Any) -> bool:
+        """Whether a request's picture is run at its own size, however large it is."""
         return True
+
+    def runs_at_own_size(self, picture: Picture, options: Any) -> bool:
+        """Whether a picture is not painted smaller, and enlarged."""
+        return self.sized(options) or not is_large(picture)
 
     def scale_of(self, options: Any) -> int:
         """How many times larger the result of a request will be. Raises InputError if there is no network for it."""
@@ -216,7 +221,7 @@ class ImageHandler(ABC):
 
     def limits_of(self, options: Any, scale: int, format: str) -> Limits:
         """The limits for a request's picture."""
-        worked = most_pixels(self.paces_of(options), self.max_seconds)
+        worked = most_pixels(self.paces_of(options), self.max_seconds, smaller=not self.sized(options))
         return Limits(self.max_pixels, scale, format, getattr(options, "max_size", None), worked)
 
     def run_all(self, requests: Sequence[Request], end: float) -> list[Picture | Reply]:
@@ -240,21 +245,24 @@ class ImageHandler(ABC):
         return self.run_timed(request.picture, request.options, self.watch([request], end))
 
     def run_timed(self, picture: Picture, options: Any, watch: Watch) -> Picture:
-        """Runs a batch of one, and measures the network's pace if only one network ran."""
+        """Runs a batch of one, and measures the network's pace if the request asks for one network alone."""
         begin = time.perf_counter()
         result = self.run([picture], [options], watch)[0]
         paces = self.paces_of(options)
-        if len(paces) == 1 and self.runs_at_own_size(picture, options):
-            paces[0].learn(worked_pixels(picture, options), time.perf_counter() - begin)
+        if len(paces) == 1:
+            seconds, smaller = time.perf_counter() - begin, not self.runs_at_own_size(picture, options)
+            paces[0].learn(worked_pixels(picture, options), seconds, smaller=smaller)
         return result
 
     def watch(self, requests: Sequence[Request], end: float) -> Watch:
         """A watch for requests that start now, with a deadline by their sizes, at the batch's end at the latest."""
-        times = (
-            allowed(self.paces_of(each.options), worked_pixels(each.picture, each.options), self.max_seconds)
-            for each in requests
-        )
-        return Watch(*(each.record for each in requests), deadline=min(time.perf_counter() + sum(times), end))
+        times = sum(self.seconds_for(each.picture, each.options) for each in requests)
+        return Watch(*(each.record for each in requests), deadline=min(time.perf_counter() + times, end))
+
+    def seconds_for(self, picture: Picture, options: Any) -> float:
+        """Seconds that work on a picture may take."""
+        smaller = not self.runs_at_own_size(picture, options)
+        return allowed(self.paces_of(options), worked_pixels(picture, options), self.max_seconds, smaller=smaller)
 
     def answer(self, request: Request, result: Picture | Reply) -> Reply:
         """The reply to a request that was run."""

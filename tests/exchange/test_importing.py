@@ -17,6 +17,8 @@ from perceptual.inference import engines
 from perceptual.inference.metadata import read_metadata
 from perceptual.inference.networks import StyleNetwork
 
+pytestmark = pytest.mark.slow  # compares whole pictures of three projects at many sizes
+
 SIZES = [(64, 48), (121, 126)]
 
 
@@ -98,6 +100,7 @@ def test_openvino_gives_the_same_picture(imported, monkeypatch):
     assert_engine_agrees("openvino", *imported, monkeypatch)
 
 
+@pytest.mark.release  # a compilation; make test compiles a network of our own
 def test_compiled_it_gives_the_same_picture(compiler, tmp_path, caplog, monkeypatch):
     weights = random_weights("yakhyo", 8, 1)
     torch.save(weights, tmp_path / "a.pth")

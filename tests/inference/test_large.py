@@ -33,6 +33,16 @@ def test_a_large_photo_is_painted_small_and_enlarged_to_its_size(small_limits, n
     assert torch.equal(result.rgb, fitted(enlarged, picture).rgb) and result.rgb.shape == picture.rgb.shape
 
 
+def test_a_tile_for_the_style_is_not_too_large_for_what_enlarges(small_limits, networks, photo, monkeypatch):
+    style, upscaler = networks
+    upscale, asked = upscaler.upscale_pictures, []
+    monkeypatch.setattr(upscaler, "upscale_pictures", lambda p, o, w: asked.append(o[0].tile) or upscale(p, o, w))
+    picture = images.decode(photo)
+    made = [stylize_large(style, upscaler, picture, StyleOptions(tile=tile)).rgb for tile in (None, 2048, 512)]
+    assert asked == [None, 1024, 512]
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+
+
 def test_the_photo_s_share_is_taken_at_its_own_size(small_limits, networks, photo):
     picture = images.decode(photo)
     result = stylize_large(*networks, picture, StyleOptions(strength=0.0))
@@ -61,6 +71,7 @@ def test_the_command_paints_large_photos_small_unless_told_not_to(
     shrunk = images.shrink(picture, 32)  # 32 × 24 are not large
     for arguments, expected in (
         ((), stylize_large(*networks, picture, StyleOptions())),
+        (("--tile", "2048"), stylize_large(*networks, picture, StyleOptions())),
         (("--own-size",), networks[0].stylize_pictures([picture], [StyleOptions()])[0]),
         (("--max-size", "32"), networks[0].stylize_pictures([shrunk], [StyleOptions()])[0]),
     ):

@@ -204,6 +204,21 @@ def test_every_control_changes_the_picture(visit):
     visit.check()
 
 
+def test_who_asks_for_no_size_is_told_that_large_photos_are_painted_smaller(visit):
+    told = visit.page.get_by_text("Photos over 4 megapixels are painted smaller")
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    visit.page.locator("#strip input[value='tiny']").check()
+    for size, shown in (("", True), ("1024", False)):
+        visit.page.select_option("#size", size)
+        assert told.is_visible() == shown
+    about = visit.page.evaluate("fetch('page/about').then((reply) => reply.json())")
+    smaller = {model["name"]: model["large_painted_smaller"] for model in about["models"]}
+    assert smaller == {"tiny": True, "many": True, "large": False}
+    visit.page.select_option("#size", "")
+    visit.page.locator("#strip input[value='none']").check()
+    assert not told.is_visible()
+
+
 def test_what_was_made_comes_back(visit):
     visit.choose("photo.png", encoded(noise(64, 48)))
     first = visit.result()

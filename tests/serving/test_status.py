@@ -213,8 +213,15 @@ def test_json_has_what_the_tables_have(run, server, counted):
 
 def test_a_small_window_shows_what_matters_most(monkeypatch):
     up, down = Worker(1, True, "CPU", 2**29), Worker(2, False, "CPU", None)
-    stages = {"infer": (0.2, math.inf)}
-    models = [ModelStatus(f"model_{i}", "1.0", 1, 0, [up], stages=stages) for i in range(30)]
+    stages = {
+        "wait": (0.04, 0.23),
+        "decode": (0.04, 0.96),
+        "infer": (0.2, math.inf),
+        "match": (3, 4),
+        "encode": (0.05, 0.7),
+    }
+    replies = {"ok": 12345, "InvalidImage": 3, "ImageTooLarge": 1}
+    models = [ModelStatus(f"model_{i}", "1.0", 1, 0, [up], replies=replies, stages=stages) for i in range(30)]
     models[20] = ModelStatus("broken", "1.0", 1, 3, [down])
     printer = Console(width=80, height=24, force_terminal=True, file=io.StringIO())
     printer.print(command.fitting(Status(models, "Healthy"), printer))
@@ -224,10 +231,15 @@ def test_a_small_window_shows_what_matters_most(monkeypatch):
     rows = [line.split()[0] for line in shown if line.startswith((" broken", " model_"))]
     assert rows[:2] == ["broken", "model_0"]
     assert "more rows, for a taller window" in shown[-1]
-    assert "> 10 s" in "".join(shown)
+    assert len(rows) >= 6 and "infer 200 ms" in "".join(shown)
     tall = Console(width=200, height=200, force_terminal=True, file=io.StringIO())
     tall.print(command.fitting(Status(models, "Healthy"), tall))
     assert "more rows" not in tall.file.getvalue() and "512 MiB" in tall.file.getvalue()
+    names = ("super_resolution_x4_feature", "starry_night", "mine")  # as many as a server usually has
+    few = Status([ModelStatus(name, "1.0", 1, 0, [up], replies=replies, stages=stages) for name in names], "Healthy")
+    printer = Console(width=80, height=24, force_terminal=True, file=io.StringIO())
+    printer.print(command.fitting(few, printer))
+    assert "more rows" not in printer.file.getvalue() and printer.file.getvalue().count("512 MiB") == 3
 
 
 def plain(line):

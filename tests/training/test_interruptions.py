@@ -37,7 +37,8 @@ def start(scratch):
         environment = os.environ | {"TMPDIR": str(scratch)}
         command = [sys.executable, "-c", PROGRAM, *arguments]
         processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
-        assert any("/100000 " in line for line in processes[-1].stderr)
+        logged = (line for line in processes[-1].stderr if "/100000 " in line)
+        assert next(logged) and next(logged)  # the checkpoint of the first iteration is there by the second
         return processes[-1]
 
     yield starting
@@ -98,17 +99,17 @@ with locked(Path({str(tmp_path / "file")!r}), "--name"):
     assert not (tmp_path / ".file.lock").exists()
 
 
-def test_weights_that_cannot_be_written_are_reported_before_the_training(settings, tmp_path):
+def test_weights_that_cannot_be_written_are_reported_before_the_loss_network_is_read(settings, tmp_path):
     (tmp_path / "file").touch()
-    run = settings(model_path=tmp_path / "file/weights.safetensors")
+    run = settings(model_path=tmp_path / "file/weights.safetensors", loss_weights=tmp_path / "missing")
     with pytest.raises(TrainingError, match=r"file/weights.safetensors cannot be written: .* another --model-path"):
         train_style(run)
     assert not run.sample_path.joinpath("train.log").exists()
 
 
-def test_fewer_photos_than_a_batch_are_reported_before_the_training(settings):
+def test_fewer_photos_than_a_batch_are_reported_before_the_loss_network_is_read(settings, tmp_path):
     with pytest.raises(TrainingError, match=r"20 photos of the train split in .* are fewer than a batch of 21"):
-        train_style(settings(batch_size=21))
+        train_style(settings(batch_size=21, loss_weights=tmp_path / "missing"))
 
 
 def damage(file):

@@ -77,6 +77,22 @@ def test_begins_with_a_network_of_one_style(many, weights):
     assert torch.equal(task.network.blocks[0].body[0].weight, initial.blocks[0].body[0].weight)
 
 
+def test_a_second_size_is_learned_by_the_styles_alone(many, tmp_path):
+    first = train_styles(many(style_sizes=64))
+    files = {"sample_path": tmp_path / "second", "model_path": tmp_path / "second.safetensors"}
+    second = train_styles(many(**files, style_sizes=(64, 96), initial_weights=first, trainable="styles"))
+    one, two = (load_network(each)[0].state_dict() for each in (first, second))
+    assert two.pop("styles").shape == (2, 2, one.pop("styles").shape[2])
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    styles = load_network(second)[0].styles
+    assert not torch.equal(styles[:, 0], styles[:, 1])
+
+
+def test_without_initial_weights_there_are_no_convolutions_to_keep(many):
+    with pytest.raises(InputError, match="trainable: there are no --initial-weights"):
+        train_styles(many(trainable="styles"))
+
+
 @pytest.mark.parametrize(
     ("name", "picture", "message"),
     [

@@ -8,6 +8,8 @@ from video_files import make_clip, pictures, shown, times_of
 import perceptual
 from perceptual.errors import InvalidOption, WeightsError
 
+pytestmark = pytest.mark.slow  # encodes and decodes clips
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):

@@ -13,6 +13,8 @@ from perceptual.errors import InvalidOption
 from perceptual.video.sinks import container as video_sink
 from perceptual.video.sinks import part_of
 
+pytestmark = pytest.mark.slow  # encodes and decodes clips
+
 
 @pytest.fixture(scope="module")
 def phone(tmp_path_factory):

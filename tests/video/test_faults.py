@@ -15,6 +15,8 @@ from video_files import make_clip, pictures, shown, sound_of, sound_packets, tim
 from perceptual.errors import InvalidVideo
 from perceptual.video.sinks import container
 
+pytestmark = pytest.mark.slow  # encodes and decodes clips
+
 
 def noisy(frames):
     """Frames that take many bytes."""

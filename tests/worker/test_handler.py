@@ -438,7 +438,7 @@ def test_warm_up_runs_the_sizes_of_the_configuration(archive, monkeypatch):
 
 
 @pytest.fixture
-def hurried(archive, monkeypatch):
+def hurried(archive, served, monkeypatch):  # which has the archive's folder on the path
     """A worker that started on a machine so busy that it took a hundred thousand times as long."""
     clock = time.perf_counter
     with monkeypatch.context() as slowed:
@@ -473,11 +473,15 @@ def test_requests_make_up_for_a_slow_start(hurried, monkeypatch):
     hurried.handler.limits_of(hurried.handler.options(), 1, "jpeg").check(8192, 8192)
 
 
-def test_a_tiny_file_of_a_large_canvas_is_refused_at_once(served, monkeypatch):
+@pytest.mark.parametrize(
+    ("headers", "seconds"), [((), 6.6e-6), ([("X-Max-Size", "16384")], 1e-6)], ids=["painted smaller", "own size"]
+)
+def test_a_tiny_file_of_a_large_canvas_is_refused_at_once(served, monkeypatch, headers, seconds):
     (learned,) = served.handler.paces.values()
-    monkeypatch.setattr(learned, "seconds", 3.3e-6)
+    monkeypatch.setattr(pace, "PAINTED_SMALLER", 0.5)
+    monkeypatch.setattr(learned, "seconds", seconds)
     monkeypatch.setattr(served.handler, "run", None)  # nothing must reach it
-    (response,) = served(raw(gif_of(8192)))
+    (response,) = served(raw(gif_of(8192), *headers))
     assert response.error == (413, "ImageTooLarge")
     assert "the limit is 36363636 pixels in all: send 6030×6030 at most" in response.detail
 
@@ -485,10 +489,24 @@ def test_a_tiny_file_of_a_large_canvas_is_refused_at_once(served, monkeypatch):
 def test_what_is_reduced_first_does_not_take_too_long(served, monkeypatch):
     (learned,) = served.handler.paces.values()
     monkeypatch.setattr(pace, "ORDINARY", 1000)
-    monkeypatch.setattr(learned, "seconds", 0.12)
+    monkeypatch.setattr(learned, "seconds", 1.0)
     refused, reduced = served(raw(encoded(noise(80, 25))), raw(encoded(noise(80, 25)), ("X-Max-Size", "40")))
     assert refused.error == (413, "ImageTooLarge")
     assert reduced.image.size == (40, 13)
+
+
+@pytest.mark.slow
+def test_a_photo_that_is_painted_smaller_may_have_more_pixels_than_at_its_own_size(served, monkeypatch):
+    (learned,) = served.handler.paces.values()
+    monkeypatch.setattr(large, "LARGE", 1000)
+    monkeypatch.setattr(large, "PAINTED", 400)
+    monkeypatch.setattr(pace, "ORDINARY", 2000)
+    monkeypatch.setattr(learned, "seconds", 0.02)
+    photo = encoded(noise(64, 48))
+    smaller, own = served(raw(photo), raw(photo, ("X-Max-Size", "16384")))
+    assert smaller.image.size == (64, 48)
+    assert own.error == (413, "ImageTooLarge")
+    assert learned.seconds < 0.02  # measured by the photo that was painted smaller
 
 
 @pytest.mark.parametrize("tile", ["128", "2048"])

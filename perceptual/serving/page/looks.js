@@ -12,6 +12,7 @@ export function looksOf(models) {
   const looks = models.flatMap((model) =>
     model.styles.map((style) => ({
       ...style, model: model.name, named: model.named, id: model.named ? `${model.name}/${style.name}` : model.name,
+      smaller: model.large_painted_smaller,
     })),
   );
   for (const look of looks) // the same painting twice: distinguish them
@@ -46,6 +47,9 @@ export function plan(settings, look, enlarger) {
     { model: enlarger.model, fields: { ...scaled(enlarger), ...format } },
   ];
 }
+
+/** Whether these requests paint a large photo smaller: if the first asks for no size. */
+export const paintsSmaller = ([first], look) => look?.smaller && !first.fields["max-size"] && !first.fields.scale;
 
 // Requests to a collection name the factor; a network has only one.
 const scaled = (enlarger) => (enlarger.named ? { scale: enlarger.scale } : {});

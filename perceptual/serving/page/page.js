@@ -2,7 +2,7 @@
 
 import { about, predict, Trouble } from "./api.js";
 import { get, make, picture, sleep } from "./dom.js";
-import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, partners, plan, read, write } from "./looks.js";
+import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, paintsSmaller, partners, plan, read, write } from "./looks.js";
 import { quiet, say, sayAndRetry } from "./notice.js";
 import { open } from "./photo.js";
 import { watch } from "./server.js";
@@ -67,7 +67,11 @@ function showSettings() {
   offer("enlarge", [["", "Off"], ...enlargers.map((each) => [each.id, each.title])]);
   offer("format", offers.formats.map((each) => [each, FORMATS[each] ?? each]));
   offer("size", SIZES.map((each) => [each, each ? `${each} px` : photo ? `${photo.width} × ${photo.height}` : "Whole"]));
-  const has = { style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length };
+  const steps = plan(settings, look, enlargerNow());
+  const has = {
+    style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length,
+    smaller: paintsSmaller(steps, look),
+  };
   for (const each of controls.querySelectorAll("[data-needs]")) each.hidden = !has[each.dataset.needs];
   for (const [name, value] of Object.entries(settings)) {
     const field = controls.elements[name];
@@ -78,7 +82,6 @@ function showSettings() {
   showValue("share", `${percent(1 - settings.share)} : ${percent(settings.share)}`);
   [get("one").textContent, get("other").textContent] = [look?.title, other?.title];
   strip.choose(settings.look);
-  const steps = plan(settings, look, enlargerNow());
   get("curl").textContent = curl(steps, photo?.name ?? "photo.jpg", resultName(), offers.token);
 }
 
@@ -131,12 +134,16 @@ const note = () => history.replaceState(null, "", write(settings, sample) + loca
 async function refresh(withPreview = true) {
   change += 1;
   whole.abort();
+  strip.stop();
   quiet();
   if (!photo) return;
   const known = made();
   busy(!known);
-  if (known) previewing?.abort();
-  if (known) return show(known);
+  if (known) {
+    previewing?.abort();
+    fillStrip();
+    return show(known);
+  }
   allow(null);
   if (previewing && withPreview) return; // it goes on with what is set by then, and asks for the whole
   try {
@@ -161,6 +168,7 @@ async function preview() {
       const { blob } = steps.length ? await predict(steps, photo.preview, previewing.signal) : { blob: photo.preview };
       const url = await decoded(blob);
       if (look === lookNow() && !made()) display(url);
+      if (asked === change) fillStrip();
     } catch (error) {
       if (asked === change) throw error;
     } finally {
@@ -186,7 +194,7 @@ async function complete() {
   };
   busy(false);
   keep(result);
-  strip.fillMissing(looks, photo);
+  fillStrip();
 }
 
 /** The address of a picture that the browser has at hand, so that nothing flickers. */
@@ -317,7 +325,7 @@ function usePhoto(opened) {
   get("start").hidden = true;
   get("work").hidden = get("another").hidden = false;
   strip.reveal(settings.look);
-  fillStrip();
+  strip.clear();
 }
 
 async function takeSample(name) {

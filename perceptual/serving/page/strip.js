@@ -37,17 +37,20 @@ export function reveal(id) {
   inputOf(id)?.parentElement.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-/** Asks for the photo in every look, in this order; what is of an earlier photo goes. */
-export function fill(looks, photo) {
+/** Empties the thumbnails, which are of another photo. */
+export function clear() {
+  stop();
   for (const each of get("strip").querySelectorAll(".thumb")) each.replaceChildren();
-  put("none", photo.thumb);
-  fillMissing(looks, photo);
 }
 
-/** Asks for what could not be had before. */
-export async function fillMissing(looks, photo) {
-  filling.abort();
+/** Asks for no more thumbnails: the server is needed for the picture itself. */
+export const stop = () => filling.abort();
+
+/** Asks for the photo in every look that has no thumbnail of it yet, in this order. */
+export async function fill(looks, photo) {
+  stop();
   filling = new AbortController();
+  put("none", photo.thumb);
   const { signal } = filling;
   const waiting = looks.filter((each) => inputOf(each.id) && !thumbOf(each.id).hasChildNodes());
   const work = async () => {
@@ -56,7 +59,7 @@ export async function fillMissing(looks, photo) {
       put(look.id, (await patiently(() => predict(steps, photo.thumb, signal), signal)).blob);
     }
   };
-  // Errors are shown with the picture itself; its next success fills in missing thumbnails.
+  // Errors are shown with the picture itself; after its next success the strip is filled again.
   await Promise.all(Array.from({ length: AT_ONCE }, work)).catch(() => {});
 }
 
@@ -75,5 +78,5 @@ const inputOf = (id) => get("strip").querySelector(`input[value="${CSS.escape(id
 const thumbOf = (id) => inputOf(id).nextElementSibling;
 
 function put(id, blob) {
-  if (inputOf(id)) thumbOf(id).replaceChildren(picture(blob));
+  if (inputOf(id) && !thumbOf(id).hasChildNodes()) thumbOf(id).replaceChildren(picture(blob));
 }

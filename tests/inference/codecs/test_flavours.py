@@ -14,6 +14,8 @@ from perceptual.errors import InputError, InvalidImage, UnsupportedFormat
 from perceptual.inference import images
 from perceptual.inference.codecs import deep_tiff, heif
 
+pytestmark = pytest.mark.slow  # reads hundreds of flavours
+
 LONG = 4
 
 

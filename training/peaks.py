@@ -1,0 +1,58 @@
+"""The peak loss: no place of a picture may decide the statistics of a norm alone."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perceptual.inference.networks.norms import InstanceNorm
+
+from .losses import wide
+
+REGIONS = 24  # in a row; with crops of 192 px, regions of 8 px
+LIMIT = 6.0  # energy of a region that costs nothing; the mean of all is 1
+
+
+class PeakLoss(nn.Module):
+    """Measures, in every instance norm of a network, by how much regions exceed the usual energy.
+
+    Instance norms tempt a network to make one small place so strong, in all channels at once, that it decides the
+    mean and the deviation, and thereby the gain of everything else. Karras et al. 2020 (https://arxiv.org/abs/1912.04958,
+    section 2) found such droplets in generated faces. In style transfer they become flat black regions, for which
+    Gram matrices of the whole picture hardly charge. Edges and specks, small or strong in few channels, cost nothing.
+
+    Args:
+        network: Its norms are measured whenever it runs in training mode.
+        weight: Factor of the loss; with 0 nothing is measured.
+    """
+
+    def __init__(self, network: nn.Module, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.measured: list[Tensor] = []
+        if weight > 0:
+            for norm in network.modules():
+                if isinstance(norm, InstanceNorm):
+                    norm.register_forward_pre_hook(self.measure)
+
+    def measure(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Called before a norm runs."""
+        if norm.training:
+            self.measured.append(excess(inputs[0]))
+
+    def forward(self) -> dict[str, Tensor]:
+        """The loss of the last pictures, summed over norms, as ``peaks``; nothing if nothing is measured."""
+        measured = self.measured.copy()
+        self.measured.clear()
+        return {"peaks": self.weight * torch.stack(measured).sum()} if measured else {}
+
+
+def excess(x: Tensor) -> Tensor:
+    """Mean square of the regions' energy above the limit, for inputs of a norm N×C×H×W.
+
+    The energy of a region is the mean square, over channels, of its mean after normalization.
+    """
+    x = wide(x)
+    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+    means = F.avg_pool2d(x, max(1, min(x.shape[-2:]) // REGIONS))
+    energy = ((means - mean) * (variance + InstanceNorm.eps).rsqrt()).square().mean(dim=1)
+    return (energy - LIMIT).relu().square().mean()
