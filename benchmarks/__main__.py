@@ -1,13 +1,13 @@
-"""How fast the networks, their training and their server are on this machine.
+"""Measures how fast networks, trainings and the server are on this machine.
 
   python -m benchmarks inference
   python -m benchmarks serving --concurrency 1 4
   python -m benchmarks training --peer examples/fast_neural_style
   python -m benchmarks NAME --help
 
-Each prints how far it is, then its tables, and writes them as NAME.md and NAME.json into the folder --output, with
-machine and versions. What is compared takes turns within one run. A figure with a range is the median, and in
-parentheses the least and the most. Networks whose weights do not matter have random ones; nothing is downloaded.
+Each prints its progress, then its tables, and writes them as NAME.md and NAME.json to the folder --output, with machine
+and versions. Alternatives are measured in turn, within one run. A figure with a range is the median, with minimum and
+maximum in parentheses. Networks whose weights do not matter have random weights; nothing is downloaded.
 """
 
 import shlex
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder before the work. Raises InvalidOption if it cannot be."""
+    """Creates the output folder. Raises InvalidOption if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

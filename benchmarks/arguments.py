@@ -7,7 +7,7 @@ from typing import NamedTuple
 from perceptual.commands.arguments import converter
 from perceptual.settings import Integer
 
-MULTIPLE = 8  # of sides, so that super-resolution x8 has a whole number of pixels to begin with
+MULTIPLE = 8  # sides are multiples of it, so that inputs of super-resolution x8 have whole numbers of pixels
 
 count = converter(Integer(1))
 

@@ -1,4 +1,4 @@
-"""How much arithmetic networks take, how many bytes they must move, and how much of both this machine can do."""
+"""Arithmetic and memory traffic that networks need, and the rates of both that this machine reaches."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,34 +21,34 @@ REPEATS = 5
 
 
 class Work(NamedTuple):
-    """What a convolution has to do: its operations, and the numbers it reads and writes."""
+    """The work of a convolution: its operations, and the numbers that it reads and writes."""
 
     flops: int
     numbers: int
 
 
 class Works(TorchDispatchMode):
-    """Notes the work of every convolution that is run within it."""
+    """Records the work of every convolution that runs within it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Work] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs an operation, and takes a note if it is a convolution."""
-        made = func(*args, **(kwargs or {}))
+        """Runs an operation, and records its work if it is a convolution."""
+        result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.convolution.default:
             x, weight, transposed = args[0], args[1], args[6]
-            flops = conv_flop_count(x.shape, weight.shape, made.shape, transposed=transposed)
-            self.found.append(Work(flops, x.numel() + weight.numel() + made.numel()))
-        return made
+            flops = conv_flop_count(x.shape, weight.shape, result.shape, transposed=transposed)
+            self.found.append(Work(flops, x.numel() + weight.numel() + result.numel()))
+        return result
 
 
 def works(network: nn.Module, shape: Sequence[int]) -> list[Work]:
     """The work of a network's convolutions for a batch of images, layer by layer as the network is defined.
 
-    An engine may get by with fewer operations: of a resize-convolution, that of its weights counts too, and pixels that
-    are cropped, together 1 % of the default style network's at 256².
+    An engine may need fewer operations: these include the convolution of a resize-convolution's weights and pixels that
+    are cropped, together 1 % for the default style network at 256².
     """
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), Works() as noted:
         network(torch.empty(*shape))  # a tensor of this size without content: nothing is computed
@@ -61,10 +61,11 @@ def count_flops(network: nn.Module, shape: Sequence[int]) -> int:
 
 
 def floor(work: Sequence[Work], limits: Mapping[str, float], precision: str) -> tuple[float, float]:
-    """The least seconds that convolutions can take, one after the other, and the share of these that moves bytes.
+    """Minimum seconds for convolutions, one after the other, and the share in which memory traffic is the limit.
 
-    Each either computes at the best rate or reads its input and its weights once and writes its output once, whatever
-    takes longer; all that stands between convolutions is taken to be joined with them, and no cache to keep anything.
+    Each convolution takes the longer of two times: computing at the best rate, or reading its input and weights once
+    and writing its output once. Other operations are assumed to be fused with convolutions, and caches are not
+    considered.
 
     Args:
         work: Of the convolutions.
@@ -80,7 +81,7 @@ def floor(work: Sequence[Work], limits: Mapping[str, float], precision: str) -> 
 
 @torch.no_grad()
 def ceilings(device: torch.device) -> dict[str, float]:
-    """The most GFLOP/s that large convolutions reach in PyTorch, by precision, and GB/s of a copy, read and written."""
+    """The highest GFLOP/s of large convolutions in PyTorch, by precision, and GB/s of a copy, read plus written."""
     return {name: max(rates(device, dtype)) for name, dtype in PRECISIONS.items()} | {COPYING: bandwidth(device)}
 
 

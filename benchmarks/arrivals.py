@@ -1,15 +1,15 @@
-"""How long requests wait for a worker that is busy for a share of the time: what an autoscaler's target rests on.
+"""Measures how long requests wait for a worker that is busy for a share of the time, for an autoscaler's target.
 
   python -m benchmarks arrivals
   python -m benchmarks arrivals --shares 0.5 0.7 0.9 --requests 400
 
-TorchServe serves an archive of the default style network with one worker. Requests come at random times (a Poisson
-process), as often as keeps the worker busy for each of the --shares of the time, judged by what it manages when it is
-never idle.
+TorchServe serves an archive of the default style network with one worker. Requests arrive at random times (a Poisson
+process), at rates that should keep the worker busy for each of the --shares of the time, computed from its maximum
+rate.
 
-`busy` is the share that came of it, by the metric that the autoscaler reads: seconds of work in a second. `wait` are
-seconds from when a request comes to the worker's beginning, in the mean, `of work` in parts of the time that the work
-on it takes, and `queue` what of it TorchServe's `ts_queue_latency_microseconds` says.
+`busy` is the measured share, by the metric that the autoscaler reads: seconds of work per second. `wait` is the mean
+time from the arrival of a request to the start of its work, in seconds, `of work` its ratio to the time of the work,
+and `queue` the part of it that TorchServe's `ts_queue_latency_microseconds` reports.
 """
 
 import random
@@ -30,10 +30,10 @@ from .arguments import count
 from .load import Client, generate
 from .photos import noise
 from .process import in_own_process
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .serving import MODEL, STAGES, read_times, times_after
 
-MOST = 64  # concurrent requests: as many as the server lets wait
+MOST = 64  # concurrent requests; as many may wait at the server
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         metavar="SHARE",
         default=[0.3, 0.5, 0.7, 0.8, 0.9],
-        help="of the time, in which the worker is to be busy (default: 0.3 0.5 0.7 0.8 0.9)",
+        help="shares of the time in which the worker should be busy (default: 0.3 0.5 0.7 0.8 0.9)",
     )
     parser.add_argument("--requests", type=count, default=200, metavar="N", help="for each (default: %(default)s)")
 
@@ -57,7 +57,7 @@ def run(args: Namespace) -> Tables:
         weights = Path(scratch, f"{MODEL}.safetensors")
         save_network(weights, StyleNetwork(), {})
         package(weights, scratch)
-        say("starting TorchServe")
+        show_progress("starting TorchServe")
         with Server(scratch, port=0) as server:
             in_own_process(generate, server.address, MODEL, photo, 2, 10, 60)  # warms up
             rows = [measure(server.address, MODEL, photo, share, args.requests) for share in args.shares]
@@ -67,8 +67,8 @@ def run(args: Namespace) -> Tables:
 def measure(address: RunningServer, model: str, photo: bytes, share: float, requests: int) -> Row:
     """The figures of one share."""
     full = in_own_process(generate, address, model, photo, 2, max(10, requests // 5), 60)
-    say(f"{share:g} of {full.rate:.2f} requests a second")
-    time.sleep(1)  # until the metrics of the last reply are there
+    show_progress(f"{share:g} of {full.rate:.2f} requests a second")
+    time.sleep(1)  # until the metrics include the last reply
     before = read_times(address, model)
     seconds = in_own_process(arrive, address, model, photo, share * full.rate, requests)
     after = times_after(address, model, before, requests)
@@ -85,14 +85,14 @@ def measure(address: RunningServer, model: str, photo: bytes, share: float, requ
 
 
 def arrive(address: RunningServer, model: str, photo: bytes, rate: float, requests: int) -> float:
-    """Sends a photo at random times; seconds until the last reply.
+    """Sends a photo at random times; returns the seconds until the last reply.
 
     Args:
         address: Where the server is.
-        model: The model that is asked.
+        model: Name of the model.
         photo: Encoded.
-        rate: Requests a second, in the mean.
-        requests: How many.
+        rate: Mean number of requests per second.
+        requests: Number of requests.
     """
     tokens = address.tokens("inference")
     headers = {"Content-Type": "application/octet-stream"}

@@ -1,13 +1,13 @@
-"""How many pictures a second `perceptual bulk` makes on this machine, beside one process of `perceptual stylize`.
+"""Measures pictures per second of `perceptual bulk`, compared with one process of `perceptual stylize`.
 
   python -m benchmarks bulk
   python -m benchmarks bulk --actors 1 2 4 --size 1024 --photos 60
 
 The default style network stylizes JPEG photos of noise, with one thread for each process or actor. Commands take turns.
-`photos/s` is counted from the first result to the last, by when the files were written; `of one process` is that by the
-rate of `perceptual stylize` in the same round. `first, s` are the seconds until the first result: Ray starts, and
-actors import PyTorch. `again` is how often the seconds of the whole command, start included, go into those of
-`perceptual stylize`.
+`photos/s` is the rate from the first result to the last, by the times of the files; `of one process` is its ratio to
+the rate of `perceptual stylize` in the same round. `first, s` is the time until the first result, in which Ray starts
+and actors import PyTorch. `again` is the time of `perceptual stylize` divided by that of the whole command, start
+included.
 """
 
 import os
@@ -26,14 +26,14 @@ from perceptual.inference.weights import save_network
 
 from .arguments import count
 from .photos import noise
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .timing import Spread
 
 PERCEPTUAL = [sys.executable, "-c", "import sys; from perceptual.commands import main; sys.exit(main())"]
 
 
 class Pace(NamedTuple):
-    """How fast a command was: photos per second, seconds until the first, and of all."""
+    """The speed of a command: photos per second, seconds until the first result, and seconds in total."""
 
     rate: float
     first: float
@@ -67,13 +67,13 @@ def run(args: Namespace) -> Tables:
         paces: dict[str, list[Pace]] = {name: [] for name in commands}
         for number in range(args.repeats):
             for name, command in commands.items():
-                say(f"{name}: round {number + 1} of {args.repeats}")
+                show_progress(f"{name}: round {number + 1} of {args.repeats}")
                 paces[name].append(measure(command, Path(scratch, f"{name} {number}")))
     return {f"{args.photos} JPEG photos of {args.size}²": [row(name, paces) for name in paces]}
 
 
 def measure(command: Sequence[str], output: Path) -> Pace:
-    """The pace of a command that is given the folder for its results last. Raises PerceptualError if it fails."""
+    """Runs a command with the output folder as last argument; returns its pace. Raises PerceptualError if it fails."""
     begin = time.time()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*PERCEPTUAL, *command, str(output)], env=environment, capture_output=True, text=True)
@@ -85,7 +85,7 @@ def measure(command: Sequence[str], output: Path) -> Pace:
 
 
 def row(name: str, paces: dict[str, list[Pace]]) -> Row:
-    """What a command's paces come to."""
+    """The table's row for a command."""
     own, plain = paces[name], paces["stylize"]
     return {
         "command": name,

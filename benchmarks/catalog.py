@@ -18,17 +18,17 @@ CATALOG: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def build(name: str) -> ImageTransformationNetwork:
-    """A network with random weights: what it takes does not depend on them."""
+    """A network with random weights, on which time and memory do not depend."""
     kind, config = CATALOG[name]
     network = kind(**config).eval()
-    # These begin with zeros in the last layer, which an engine might leave out.
+    # Their last layer is initialized with zeros, which an engine might optimize away.
     if isinstance(network, SuperResolutionNetwork):
         torch.nn.init.normal_(network.layers.get_parameter(f"{len(network.layers) - 1}.weight"), std=0.01)
     return network
 
 
 def task_of(name: str) -> str:
-    """What a network does."""
+    """The task of a network."""
     return CATALOG[name][0].task
 
 

@@ -1,10 +1,10 @@
-"""What several styles take, each as an archive of its own or all as one collection: memory and throughput.
+"""Measures memory and throughput of several styles, as separate archives and as one collection.
 
   python -m benchmarks collection
   python -m benchmarks collection --styles 4 --size 256 --concurrency 1
 
 TorchServe serves networks of the default preset as archives with a worker each, then as one collection with one worker.
-Clients ask for the styles in turn. `GiB` is what the workers alone hold, without what they share.
+Clients request the styles in turn. `GiB` is the memory of the workers, without what they share.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ from perceptual.serving.server import Server
 from .arguments import count
 from .photos import noise
 from .process import GIB
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .timing import Spread
 
 COLLECTION = "gallery"
@@ -49,9 +49,9 @@ def run(args: Namespace) -> Tables:
 
 
 def measure(styles: int, size: int, concurrency: int, repeats: int) -> Iterator[Row]:
-    """Serves the styles both ways, one after the other, and asks for them in turn.
+    """Serves the styles both ways, one after the other, and requests them in turn.
 
-    What a network takes does not depend on its weights, so they are random.
+    Time and memory do not depend on the weights, so these are random.
     """
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch, f"style_{number}.safetensors") for number in range(styles)]
@@ -66,7 +66,7 @@ def measure(styles: int, size: int, concurrency: int, repeats: int) -> Iterator[
             "a collection": (together, [(COLLECTION, {"style": file.stem}) for file in files]),
         }
         for name, (model_store, requests) in ways.items():
-            say(name)
+            show_progress(name)
             figures = serve(model_store, requests, noise(size), concurrency, repeats)
             yield {"served as": name, "photo": f"{size}²", "concurrency": concurrency} | figures
 
@@ -74,7 +74,7 @@ def measure(styles: int, size: int, concurrency: int, repeats: int) -> Iterator[
 def serve(
     model_store: Path, requests: list[tuple[str, dict[str, str]]], photo: bytes, concurrency: int, repeats: int
 ) -> Row:
-    """Figures of a server of these archives, given each of the requests ``repeats`` times, after once unmeasured."""
+    """Figures of a server of these archives, for ``repeats`` times each of the requests, after one unmeasured time."""
     begin = time.perf_counter()
     with Server(model_store, port=0) as server, ThreadPoolExecutor(concurrency) as pool:
         ready = time.perf_counter() - begin

@@ -1,10 +1,10 @@
-"""How large exported networks are, and how long they take, against ours.
+"""Measures size and speed of exported networks, compared with ours.
 
   python -m benchmarks exports
   python -m benchmarks exports --models starry_night super_resolution_x4_feature --sizes 256 512
 
-Every network is exported to every format, whole and in half precision, and run by the format's runtime on the CPU: from
-tensor to tensor, one image at a time, all in turns. `times as fast` compares with PyTorch as it is (`eager`). For
+Every network is exported to every format, in single and in half precision, and run by the format's runtime on the CPU:
+from tensor to tensor, one image at a time, all in turn. `times as fast` compares with plain PyTorch (`eager`). For
 super-resolution, the size is the result's.
 """
 
@@ -24,7 +24,7 @@ from perceptual.inference.metadata import find_weights
 from perceptual.inference.predictor import load
 
 from .arguments import Size, count, size
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .timing import Spread, alternate
 
 ENGINES = ("eager", "auto")
@@ -54,13 +54,13 @@ def measure(model: str, folder: Path, args: Namespace) -> Iterator[Row]:
     for format in args.formats:
         for half in (False, True):
             name = f"{format}, {'float16' if half else 'float32'}"
-            say(f"exporting {model} to {name}")
+            show_progress(f"exporting {model} to {name}")
             exported = export(model, format, folder / f"{name}{FORMATS[format]}", half=half)
             bytes_of[name] = sum(file.stat().st_size for file in exported.files)
             runs[name] = import_module(f"perceptual.exchange.{format}").load(exported.files[-1])
     scale = ours["ours, eager"].network.scale
     for each in args.sizes:
-        say(f"{model}, {each}")
+        show_progress(f"{model}, {each}")
         images = torch.rand(1, 3, each.height // scale, each.width // scale)
         inputs = {"images": images.numpy()}
         ways: dict[str, Callable[[], object]] = {name: partial(predictor, images) for name, predictor in ours.items()}

@@ -1,22 +1,22 @@
-"""How long the networks take for an image, how close to the machine's limits they come, and what memory they need.
+"""Measures time and memory of networks for an image, and compares them with the machine's limits.
 
   python -m benchmarks inference
   python -m benchmarks inference --networks style-default --sizes 512 1024 --engine eager openvino
   python -m benchmarks inference --networks style-default style-fast --peer examples/fast_neural_style
 
 Every network is run with every engine, from tensor to tensor. `GFLOP/s` is the arithmetic of the network's
-convolutions, as they are defined, over the median time; it stands against the best that large convolutions reach in
-PyTorch on this machine, in float32 and in bfloat16. Engines choose their precision: eager takes float32, the others
-bfloat16 where the machine is quick in it. On a GPU, float32 is what PyTorch makes of it: convolutions in TF32.
+convolutions, as they are defined, divided by the median time, and given in per cent of the best that large convolutions
+reach in PyTorch on this machine, in float32 and in bfloat16. Engines choose their precision: eager uses float32, the
+others bfloat16 where the machine is fast in it. On a GPU, PyTorch computes float32 convolutions in TF32.
 
-`floor` is the least time in that precision, were each convolution to compute at that best or, if this takes longer, to
-read and write what it must at the speed of a large copy, and all else to take none; `bytes` is how much of it moves
-bytes in place of computing. Caches may move them faster, so that small images can be quicker than that.
+`floor` is the minimum time in that precision: each convolution computes at that best rate or, if this takes longer,
+reads and writes its data at the speed of a large copy; all other operations take no time. `bytes` is the share of it in
+which memory traffic is the limit. Caches may be faster than a copy, so small images can take less time than the floor.
 
-`GiB` is the most memory of a process of its own that runs the batch once, and `GiB added` what came on top of the
-loaded network (on a GPU, both are of the GPU). For super-resolution, the size is the result's.
+`GiB` is the peak memory of a separate process that runs the batch once, and `GiB added` its increase over the loaded
+network (on a GPU, both are GPU memory). For super-resolution, the size is the result's.
 
---peer measures the network of pytorch/examples too, in its own way: float32, eager, on tensors of 0 to 255, without
+--peer also measures the network of pytorch/examples, in its own way: float32, eager, on tensors from 0 to 255, without
 gradients. `times as fast`, `of its GiB` and `of its GiB added` compare with it.
 """
 
@@ -40,8 +40,8 @@ from .arithmetic import COPYING, PRECISIONS, ceilings, floor, works
 from .catalog import CATALOG, build, scale_of, task_of
 from .peer import NAME as PEER
 from .peer import add_peer, peer_module
-from .process import held, in_own_process, peak
-from .report import Row, Tables, say
+from .process import in_own_process, in_use, peak
+from .report import Row, Tables, show_progress
 from .timing import Spread, alternate
 
 TITLES = {"style": "Style", "super-resolution": "Super-resolution"}
@@ -96,7 +96,7 @@ def run(args: Namespace) -> Tables:
     if args.peer:
         groups["style"].insert(0, Way(PEER, "eager", args.peer))
     prepared = {task: {way: prepare(way, device) for way in ways} for task, ways in groups.items() if ways}
-    say("large convolutions")
+    show_progress("large convolutions")
     limits = ceilings(device)
     units = dict.fromkeys(PRECISIONS, "GFLOP/s") | {COPYING: "GB/s"}
     tables = {"Ceilings": [{"at best": name, "rate": rate, "unit": units[name]} for name, rate in limits.items()]}
@@ -107,7 +107,7 @@ def run(args: Namespace) -> Tables:
 
 
 def prepare(way: Way, device: torch.device) -> Run:
-    """What turns tensors into tensors.
+    """The function from tensors to tensors.
 
     Raises:
         InvalidOption: The engine is not installed, or the peer's folder is not a checkout of it.
@@ -118,7 +118,7 @@ def prepare(way: Way, device: torch.device) -> Run:
 
 
 def photos(way: Way, size: Size, batch: int, device: torch.device) -> Tensor:
-    """A batch as the network takes it, of which the result has this size."""
+    """An input batch for which the network's result has this size."""
     reduced = 1 if way.peer else scale_of(way.network)
     noise = Image.effect_noise((size.width // reduced, size.height // reduced), 64).convert("RGB")
     batches = to_tensor(noise).repeat(batch, 1, 1, 1).to(device)
@@ -128,7 +128,7 @@ def photos(way: Way, size: Size, batch: int, device: torch.device) -> Tensor:
 def measure(
     runs: dict[Way, Run], size: Size, batch: int, repeats: int, device: torch.device, limits: Mapping[str, float]
 ) -> Iterator[Row]:
-    """A row for each way, of images of one size and number; the first is what others compare with, if it is the peer.
+    """A row for each way, of images of one size and number; if the first is the peer, others are compared with it.
 
     Args:
         runs: What to run, ready.
@@ -136,10 +136,10 @@ def measure(
         batch: Images in a batch.
         repeats: Runs that count.
         device: Where they run.
-        limits: What the machine can do.
+        limits: From :func:`.arithmetic.ceilings`.
     """
     ways = list(runs)
-    say(f"{batch} × {size}: {', '.join(f'{way.network} ({way.engine})' for way in ways)}")
+    show_progress(f"{batch} × {size}: {', '.join(f'{way.network} ({way.engine})' for way in ways)}")
     inputs = {way: photos(way, size, batch, device) for way in ways}
     seconds = alternate({way: partial(runs[way], inputs[way]) for way in ways}, repeats, device)
     memory = {way: in_own_process(memory_of, way, size, batch) for way in ways}
@@ -177,14 +177,14 @@ def network(way: Way) -> nn.Module:
 
 
 def precision(way: Way, device: torch.device) -> str:
-    """In which a way computes."""
+    """The precision in which a way computes."""
     return "bfloat16" if in_bfloat16(way.engine, device) else "float32"
 
 
 def memory_of(way: Way, size: Size, batch: int) -> tuple[float, float]:
-    """The most memory of this process for one run, in GiB, and what of it came on top of the loaded network."""
+    """Peak memory of this process for one run, in GiB, and its increase over the loaded network."""
     device = pick_device(None)
     run = prepare(way, device)
-    before = held(device)
+    before = in_use(device)
     run(photos(way, size, batch, device))
     return peak(device), peak(device) - before

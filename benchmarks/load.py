@@ -14,7 +14,7 @@ from perceptual.errors import ServerError
 
 @dataclass(frozen=True)
 class Load:
-    """What a server has borne: seconds in all, and from each request to its reply."""
+    """A measured load: seconds in total, and seconds from each request to its reply."""
 
     seconds: float
     latencies: list[float]
@@ -26,17 +26,17 @@ class Load:
 
 
 def generate(address: RunningServer, model: str, photo: bytes, concurrency: int, requests: int, longest: float) -> Load:
-    """Sends a photo again and again, each thread as soon as it has its last reply.
+    """Sends a photo repeatedly; each thread sends the next request when it has the reply.
 
-    Not by the client of this package: it takes some milliseconds of the processor for each request, which a server on
-    the same machine then lacks.
+    This does not use the client of this package, which takes some milliseconds of processor time for each request; a
+    server on the same machine would then have less.
 
     Args:
         address: Where the server is.
-        model: The model that is asked.
+        model: Name of the model.
         photo: Encoded.
-        concurrency: Threads.
-        requests: How many in all, at most.
+        concurrency: Number of threads.
+        requests: Maximum number of requests.
         longest: Seconds after which no more are sent.
 
     Raises:
@@ -54,7 +54,7 @@ def generate(address: RunningServer, model: str, photo: bytes, concurrency: int,
 
 
 class Client:
-    """Sends one request again and again, each thread through a connection of its own.
+    """Sends one request repeatedly, with one connection for each thread.
 
     Args:
         url: Of the server.

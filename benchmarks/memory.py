@@ -1,10 +1,10 @@
-"""How much memory and time a large picture takes, from its file to that of the result.
+"""Measures memory and time for a large picture, from its file to the file of the result.
 
   python -m benchmarks memory
   python -m benchmarks memory --model starry_night mine.safetensors --sizes 1024 2048 4096 8192
 
-A photo of noise is decoded, stylized or enlarged, and encoded, on the CPU, once, in a process of its own for each size.
-`GiB at most` is the most that process held, `GiB before` what it held before the photo came.
+A photo of noise is decoded, stylized or enlarged, and encoded, on the CPU, once, in a separate process for each size.
+`GiB at most` is the peak memory of the process, `GiB before` its memory before the photo is read.
 """
 
 import time
@@ -19,8 +19,8 @@ from perceptual.options import TILE, StyleOptions, UpscaleOptions
 
 from .arguments import count
 from .photos import noise
-from .process import held, in_own_process, peak
-from .report import Row, Tables, say
+from .process import in_own_process, in_use, peak
+from .report import Row, Tables, show_progress
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -46,19 +46,19 @@ def run(args: Namespace) -> Tables:
     """Measures every network at every size."""
     rows = []
     for model in args.model:
-        load(model, "cpu")  # fails here, before hours of measuring, if the network is missing
+        load(model, "cpu")  # fails now, not after hours, if a network is missing
         for size in args.sizes:
-            say(f"{model} at {size}²")
+            show_progress(f"{model} at {size}²")
             rows.append(in_own_process(measure, model, size, args.tile))
     return {"Large pictures": rows}
 
 
 def measure(model: str, size: int, tile: int | None) -> Row:
-    """Decodes, runs and encodes a photo; the peak is of the whole process, what it takes before included."""
+    """Decodes, runs and encodes a photo; the peak is that of the whole process since its start."""
     cpu = torch.device("cpu")
     predictor = load(model, "cpu")
     photo = noise(size)
-    before = held(cpu)
+    before = in_use(cpu)
     begin = time.perf_counter()
     picture = images.decode(photo, max_pixels=size * size)
     if predictor.network.task == "style":

@@ -1,15 +1,15 @@
-"""How much faster a network is than optimizing the picture itself until its losses are as low: the paper's headline.
+"""Measures how much faster a network is than optimizing the picture itself until its losses are as low.
 
   python -m benchmarks optimization --loss-weights vgg19.safetensors
   python -m benchmarks optimization --model mine.safetensors --style-image painting.jpg --sizes 256 --photos 4
 
-Each photo, cut to a square, is stylized by the network, before and after the same photo is optimized: L-BFGS changes
-it, as `perceptual optimize` does, by the losses that the network was trained with, until their sum is as low as that of
-the network's picture. Where --iterations do not suffice, `reached` says so, and the speed-up is what it is at least.
+Each photo, cut to a square, is stylized by the network, before and after the same photo is optimized by L-BFGS, as with
+`perceptual optimize`, with the losses of the network's training, until their sum is as low as for the network's
+picture. If --iterations are not enough, `reached` is no, and the speed-up is a lower bound.
 
 --loss-weights is the file of the loss network that the network was trained with, unless it was torchvision's. On two
-CPU cores, an iteration takes a third of a second at 256 and six to nine at 1024:
-choose --sizes, --photos and --iterations.
+CPU cores, an iteration takes a third of a second at 256 and six to nine seconds at 1024: choose --sizes, --photos and
+--iterations accordingly.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -29,7 +29,7 @@ from perceptual_training.style_evaluation import checked_objective, figures, los
 
 from .arguments import count
 from .photos import PHOTOS
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .timing import Spread, alternate, now
 
 
@@ -69,7 +69,7 @@ def run(args: Namespace) -> Tables:
     rows = []
     for size in args.sizes:
         for file in files[:: max(1, len(files) // args.photos)][: args.photos]:
-            say(f"{size}²: {file.name}")
+            show_progress(f"{size}²: {file.name}")
             photo = load_square(file, size).to(predictor.device)
             found = measure(objective, predictor, photo, args.iterations, args.repeats)
             rows.append({"image": f"{size}²", "photo": file.name, **found})
@@ -82,9 +82,9 @@ def measure(objective: StyleObjective, predictor: Predictor, photo: Tensor, iter
     Args:
         objective: The losses, on the same device.
         predictor: The network.
-        photo: What to stylize.
-        iterations: After which optimization is given up.
-        repeats: Runs of the network before the optimization, and as many after it.
+        photo: The photo.
+        iterations: Maximum number of iterations of the optimization.
+        repeats: Runs of the network before the optimization, and after it.
     """
     device = predictor.device
     network = partial(alternate, {"network": partial(predictor, photo)}, repeats, device)

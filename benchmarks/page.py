@@ -1,11 +1,11 @@
-"""How fast the page answers in a browser: a preview and the whole picture, of a new photo and of a moved slider.
+"""Measures how fast the page shows a preview and the whole picture, for a new photo and for a moved slider.
 
   python -m benchmarks page
   python -m benchmarks page --model starry_night_fast --repeats 20
 
 TorchServe serves a network, and Chromium, without a window and on the same cores, opens the page. `preview` and `whole`
-are seconds from the click on a sample photo of 640 × 427, or from the move of the slider, until the browser has them;
-the page waits 0.3 s of them for further moves before it asks for the whole.
+are seconds from the click on a sample photo of 640 × 427, or from the move of the slider, until the browser has them.
+They include 0.3 s in which the page waits for further moves before it requests the whole picture.
 """
 
 import shutil
@@ -20,7 +20,7 @@ from perceptual.inference.metadata import find_weights
 from perceptual.serving.server import Server
 
 from .arguments import count
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .timing import Spread
 
 ACTS = {
@@ -56,7 +56,7 @@ def run(args: Namespace) -> Tables:
 
 
 def measure(model: str, repeats: int) -> Iterator[Row]:
-    """A row for each thing that a user does, after once unmeasured. Raises ServerError if there is no chromium."""
+    """A row for each action of a user, after one unmeasured time. Raises ServerError if chromium is missing."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
@@ -70,7 +70,7 @@ def measure(model: str, repeats: int) -> Iterator[Row]:
             page.goto(server.address.page())
             page.wait_for_selector("#start:not([hidden])")
             for name, act in ACTS.items():
-                say(name)
+                show_progress(name)
                 times = [once(page, act, number / (repeats + 2)) for number in range(repeats + 1)][1:]
                 preview, whole = zip(*times, strict=True)
                 yield {"network": model, "of": name, "preview": Spread.of(preview), "whole": Spread.of(whole)}
@@ -80,5 +80,7 @@ def measure(model: str, repeats: int) -> Iterator[Row]:
 def once(page: Any, act: str, value: float) -> list[float]:
     """Seconds until the preview and until the whole picture."""
     times: list[float] = page.evaluate(MEASURE.replace("ACT", act.replace("VALUE", f"{value:.2f}")))
-    page.wait_for_function("() => document.querySelectorAll('.thumb:empty').length === 0")  # nothing else is under way
+    page.wait_for_function(
+        "() => document.querySelectorAll('.thumb:empty').length === 0"
+    )  # until no thumbnail is pending
     return times

@@ -21,11 +21,11 @@ def peer_module(checkout: Path, name: str) -> ModuleType:
     """One of its modules, whose names are too common for ``sys.path``.
 
     Raises:
-        InvalidOption: The folder is no checkout of it.
+        InvalidOption: The folder is not a checkout of it.
     """
     file = checkout / "neural_style" / f"{name}.py"
     if not file.is_file():
-        raise InvalidOption(f"--peer {checkout} is no checkout of {NAME}' fast_neural_style: there is no {file}")
+        raise InvalidOption(f"--peer {checkout} is not a checkout of {NAME}' fast_neural_style: there is no {file}")
     spec = spec_from_file_location(f"peer_{name}", file)
     assert spec and spec.loader  # of a .py file there always are
     module = module_from_spec(spec)

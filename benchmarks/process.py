@@ -1,4 +1,4 @@
-"""Work in a process of its own, and how much memory that took."""
+"""Runs functions in a separate process, and measures memory."""
 
 import re
 from collections.abc import Callable
@@ -20,12 +20,12 @@ GIB = 2**30
 
 
 def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A function's result, of a new process: nothing of what this one holds or has held is in its memory.
+    """Runs a function in a new process, whose memory has nothing of this process.
 
     Args:
-        function: Of a module, so that the process finds it.
-        args: What it is called with.
-        kwargs: As well.
+        function: A function of a module, so that the process can import it.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
 
     Raises:
         OutOfMemory: The process was killed.
@@ -34,10 +34,10 @@ def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         try:
             return pool.submit(function, *args, **kwargs).result()
         except BrokenProcessPool as error:
-            raise OutOfMemory("a process was killed, likely as memory ran out: choose smaller sizes") from error
+            raise OutOfMemory("a process was killed, probably for lack of memory: choose smaller sizes") from error
 
 
-def held(device: torch.device) -> float:
+def in_use(device: torch.device) -> float:
     """The memory, in GiB, that this process holds now: a GPU's, or the process's own."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device) / GIB
@@ -45,7 +45,7 @@ def held(device: torch.device) -> float:
 
 
 def peak(device: torch.device) -> float:
-    """The most memory, in GiB, that this process has held so far, as :func:`held`."""
+    """The peak memory of this process so far, in GiB; of a GPU or of the process, as :func:`in_use`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
     # getrusage would report the parent's peak if it was higher.

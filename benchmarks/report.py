@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: tables as Markdown and JSON, and the machine they were measured on."""
+"""Writes the report of a benchmark: tables as Markdown and JSON, and the machine."""
 
 import json
 import os
@@ -23,13 +23,13 @@ Tables = dict[str, list[Row]]  # by title; the rows of a table have the same col
 PACKAGES = ("torchserve-perceptual", "torch", "torchvision", "openvino", "onnxruntime", "torchserve", "pillow")
 
 
-def say(message: str) -> None:
+def show_progress(message: str) -> None:
     """Shows a benchmark's progress."""
     print(message, file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, str]:
-    """Processor or GPU, threads, how busy it is with other work, and versions."""
+    """Processor or GPU, threads, load average and versions."""
     return {
         "machine": machine_name(pick_device(None)),
         "load average before": f"{os.getloadavg()[0]:.1f}",
@@ -39,7 +39,7 @@ def machine() -> dict[str, str]:
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of those packages that are there."""
+    """The versions of those packages that are installed."""
     versions = {}
     for name in packages:
         try:
@@ -54,7 +54,7 @@ def write(folder: Path, name: str, command: str, facts: dict[str, str], tables: 
     text = markdown(name, command, facts, tables)
     content = {"benchmark": name, "command": command, "machine": facts, "tables": tables}
     write_atomically(folder / f"{name}.md", text.encode())
-    # Infinity, of a figure that has no limit, is no JSON; no table has one.
+    # JSON has no infinity; no table has one either.
     described = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=asdict)
     write_atomically(folder / f"{name}.json", described.encode())
     return text
@@ -70,7 +70,7 @@ def markdown(name: str, command: str, facts: dict[str, str], tables: Tables) -> 
 
 
 def shown(value: Any) -> str:
-    """A figure with as many digits as it deserves; of a spread, the median (least to most)."""
+    """A figure with three significant digits; a spread as ``median (minimum to maximum)``."""
     if isinstance(value, Spread):
         return f"{shown(value.median)} ({shown(value.least)} to {shown(value.most)})"
     if isinstance(value, float):

@@ -1,16 +1,15 @@
-"""How many pictures a second a server gives over HTTP, how long each takes, and where the time goes.
+"""Measures pictures per second of a server over HTTP, latencies, and the time of each stage.
 
   python -m benchmarks serving
   python -m benchmarks serving --concurrency 4 --requests 100 --repeats 5
 
-TorchServe serves an archive of the default style network, with the one worker an archive asks for, or --workers.
-Clients in a process of their own send a JPEG photo of noise, --concurrency of them at a time. In turn with them, this
-process decodes, stylizes and encodes the same photo as often, one after the other, on as many threads as one worker
-has; `of in process` is the server's part of its rate.
+TorchServe serves an archive of the default style network, with one worker or --workers. --concurrency clients, in a
+separate process, send a JPEG photo of noise. In turn with them, this process decodes, stylizes and encodes the same
+photo as many times, on as many threads as one worker has; `of in process` is the server's rate divided by this rate.
 
-`p50`, `p95` and `p99` are seconds from request to reply. `queued` are seconds of it, in the mean, in TorchServe's
-queue. `% decode`, `% infer` and `% encode` are shares of the rest, as the worker measures them; `% server` is what they
-leave: HTTP, TorchServe, the client.
+`p50`, `p95` and `p99` are seconds from request to reply. `queued` is the mean time in TorchServe's queue, in seconds.
+`% decode`, `% infer` and `% encode` are shares of the rest, as the worker measures them; `% server` is the remainder:
+HTTP, TorchServe and the client.
 """
 
 import tempfile
@@ -38,7 +37,7 @@ from .arguments import count
 from .load import Load, generate
 from .photos import noise
 from .process import in_own_process
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .timing import Spread
 
 MODEL = "style"
@@ -86,7 +85,7 @@ def run(args: Namespace) -> Tables:
         save_network(weights, StyleNetwork(), {})
         package(weights, scratch)
         predictor = load(weights)
-        say("starting TorchServe")
+        show_progress("starting TorchServe")
         with Server(scratch, port=0) as server, server.address.management() as management:
             management.scale(MODEL, args.workers)
             rows = [measure(server.address, MODEL, predictor, plan, each) for each in args.concurrency]
@@ -98,7 +97,7 @@ def measure(address: RunningServer, model: str, predictor: Predictor, plan: Plan
 
     Args:
         address: Where the server is.
-        model: The model that is asked.
+        model: Name of the model.
         predictor: Of the same network.
         plan: The load.
         concurrency: Number of concurrent requests.
@@ -109,7 +108,7 @@ def measure(address: RunningServer, model: str, predictor: Predictor, plan: Plan
     served, called = [], []
     before = read_times(address, model)
     for number in range(plan.repeats):
-        say(f"{concurrency} concurrent: round {number + 1} of {plan.repeats}")
+        show_progress(f"{concurrency} concurrent: round {number + 1} of {plan.repeats}")
         served.append(over_http(address, model, plan, concurrency))
         called.append(in_process(predictor, plan))
     latencies = [seconds for load in served for seconds in load.latencies]
@@ -142,7 +141,7 @@ def in_process(predictor: Predictor, plan: Plan) -> Load:
 
 
 def shares(spent: Mapping[str, float], mean: float) -> Row:
-    """What each stage takes of a request's mean time, in per cent, and what they all leave to the server."""
+    """The share of each stage in a request's mean time, in per cent, and the remaining share of the server."""
     parts = {f"% {stage}": 100 * spent[stage] / mean for stage in STAGES}
     return parts | {"% server": 100 - sum(parts.values())}
 
@@ -150,10 +149,10 @@ def shares(spent: Mapping[str, float], mean: float) -> Row:
 def times_after(
     address: RunningServer, model: str, before: Mapping[str, tuple[float, int]], replies: int
 ) -> dict[str, tuple[float, int]]:
-    """As :func:`read_times`, once it has counted that many more replies. Raises ServerError if it does not."""
+    """As :func:`read_times`, after it has counted that many more replies. Raises ServerError if it does not."""
     deadline = time.monotonic() + SETTLE
-    wanted = before.get("encode", (0.0, 0))[1] + replies
-    while (times := read_times(address, model)).get("encode", (0.0, 0))[1] < wanted:
+    expected = before.get("encode", (0.0, 0))[1] + replies
+    while (times := read_times(address, model)).get("encode", (0.0, 0))[1] < expected:
         if time.monotonic() > deadline:
             raise ServerError(f"the server's metrics do not count all replies of {model}; see {address.logs}")
         time.sleep(0.1)
@@ -161,7 +160,7 @@ def times_after(
 
 
 def read_times(address: RunningServer, model: str) -> dict[str, tuple[float, int]]:
-    """Seconds that requests have spent in each stage and in the queue, and how many did, since the server began."""
+    """Seconds of requests in each stage and in the queue, and their number, since the server's start."""
     with Client(address.metrics_url) as client:
         families = text_string_to_metric_families(client.send("GET", "/metrics").text)
     seconds, counts = {"queue": 0.0}, {"queue": 0}

@@ -1,4 +1,4 @@
-"""Times of several ways to do the same, taken in turn, and what to say of them."""
+"""Times alternatives in turn, and summarizes the times."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ Way = TypeVar("Way")
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of several measurements, the least and the most of them."""
+    """Median, minimum and maximum of several measurements."""
 
     median: float
     least: float
@@ -21,7 +21,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """The spread of these values, of which there is at least one."""
+        """The spread of values; at least one."""
         known = list(values)
         return cls(statistics.median(known), min(known), max(known))
 
@@ -34,13 +34,13 @@ class Spread:
 def alternate(ways: Mapping[Way, Callable[[], object]], repeats: int, device: torch.device) -> dict[Way, list[float]]:
     """Seconds that each way takes, round by round.
 
-    The ways take turns, so that a machine that slows down in between slows them all. The first round, in which memory
-    is allocated and algorithms are picked, does not count.
+    The ways take turns, so that a change of the machine's speed affects all of them. The first round, in which memory
+    is allocated and algorithms are chosen, does not count.
 
     Args:
         ways: What to time, by name.
         repeats: Rounds that count.
-        device: Its work is waited for.
+        device: The device, whose work is completed before a time is taken.
     """
     seconds: dict[Way, list[float]] = {name: [] for name in ways}
     for number in range(1 + repeats):
@@ -54,7 +54,7 @@ def alternate(ways: Mapping[Way, Callable[[], object]], repeats: int, device: to
 
 
 def now(device: torch.device) -> float:
-    """The time at which all work given to the device so far is done, in seconds."""
+    """Waits until the device has completed its work; returns the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

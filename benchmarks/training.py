@@ -1,15 +1,15 @@
-"""How long an iteration of a style training takes, by part.
+"""Measures the time of an iteration of a style training, by part.
 
   python -m benchmarks training
   python -m benchmarks training --peer examples/fast_neural_style --batch-size 4 --size 256
 
-Iterations as those of `perceptual train style --compile no --optimizer adam`, of the default network, in float32 and,
-where the machine is quick in it, bfloat16. They take turns on the same photos, which are read and cropped in the
-iteration.
+Iterations are those of `perceptual train style --compile no --optimizer adam` with the default network, in float32 and,
+if the machine is fast in it, in bfloat16. They are measured in turn, on the same photos, which are read and cropped in
+the iteration.
 
---peer measures the loop of pytorch/examples too: its network, its loss network, its functions, in its order, with the
-same layers of the same VGG-16. `times as fast` compares with the first row. The loss network has random weights. Ours
-leaves out 7 rows and columns of every picture, at random, against grids: of 256 × 256 pixels 5 %.
+--peer also measures the loop of pytorch/examples: its network, its loss network and its functions, in its order, with
+the same layers of the same VGG-16. `times as fast` compares with the first row. The loss network has random weights.
+Against grids, our iteration crops 7 rows and columns of every picture, 5 % of 256 × 256 pixels.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ from .arguments import count
 from .peer import NAME as PEER
 from .peer import add_peer, peer_module
 from .photos import PHOTOS
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .timing import Spread, now
 
 PAINTING = PHOTOS.parents[1] / "training" / "styles" / "starry_night.jpg"
@@ -94,7 +94,7 @@ Iteration = Callable[[Clock], None]
 def measure(peer: Path | None, size: int, batch_size: int, repeats: int) -> list[Row]:
     """Runs the ways in turn, iteration by iteration, on the same photos with the same loss network.
 
-    Its weights do not change how long it takes, so they are random, and nothing need be downloaded.
+    Time does not depend on its weights, so they are random, and nothing is downloaded.
     """
     device = pick_device(None)
     vgg = torchvision.models.vgg16()
@@ -110,7 +110,7 @@ def measure(peer: Path | None, size: int, batch_size: int, repeats: int) -> list
             ways["bfloat16"] = ours(weights, folder, size, batch_size, device, half=True)
         taken: dict[str, list[Clock]] = {name: [] for name in ways}
         for number in range(WARM_UP + repeats):
-            say(f"iteration {number + 1} of {WARM_UP + repeats}")
+            show_progress(f"iteration {number + 1} of {WARM_UP + repeats}")
             for name, iterate in ways.items():
                 clock = Clock(device)
                 iterate(clock)
@@ -132,7 +132,7 @@ def row(name: str, clocks: list[Clock], first: list[Clock], batch_size: int) -> 
 
 
 def many_photos(scratch: Path, count: int) -> Path:
-    """A folder with a folder of that many photos, each of the documentation's own again and again."""
+    """A folder with a subfolder of ``count`` links to the photos of the documentation."""
     photos = sorted(PHOTOS.glob("*.jpg"))
     folder = scratch / "photos" / "all"
     folder.mkdir(parents=True)
@@ -142,7 +142,7 @@ def many_photos(scratch: Path, count: int) -> Path:
 
 
 def ours(weights: Path, folder: Path, size: int, batch_size: int, device: torch.device, *, half: bool) -> Iteration:
-    """An iteration of ``perceptual train style``, with photos read when they are needed, as the peer does."""
+    """An iteration of ``perceptual train style``, which reads photos when it needs them, as the peer does."""
     settings = parse(
         StyleSettings,
         {
@@ -184,7 +184,7 @@ def ours(weights: Path, folder: Path, size: int, batch_size: int, device: torch.
 
 
 class Timed(nn.Module):
-    """A network whose forward pass is a part of its own."""
+    """A network whose forward pass is timed as a separate part."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class Timed(nn.Module):
         self.clock = Clock(torch.device("cpu"))
 
     def forward(self, photos: Tensor) -> Tensor:
-        """As the network."""
+        """Runs the network."""
         with self.clock.part("network"):
             return self.network(photos)
 
@@ -203,7 +203,7 @@ def peers(peer: Path, vgg: nn.Module, folder: Path, size: int, batch_size: int, 
     network = peer_module(peer, "transformer_net").TransformerNet().to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), LR)
     mse = nn.MSELoss()
-    with patch("torchvision.models.vgg16", lambda *_, **__: vgg):  # in place of one from the internet
+    with patch("torchvision.models.vgg16", lambda *_, **__: vgg):  # instead of downloading one
         loss_network = peer_module(peer, "vgg").Vgg16(requires_grad=False).to(device)
     to_pixels = transforms.Lambda(lambda x: x.mul(255))
     painting = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor(), to_pixels])
@@ -223,14 +223,14 @@ def peers(peer: Path, vgg: nn.Module, folder: Path, size: int, batch_size: int, 
             stylized = network(batch)
         with clock.part("losses"):
             found = loss_network(utils.normalize_batch(stylized))
-            wanted = loss_network(utils.normalize_batch(batch))
-            content = mse(found.relu2_2, wanted.relu2_2)
+            expected = loss_network(utils.normalize_batch(batch))
+            content = mse(found.relu2_2, expected.relu2_2)
             styles = [mse(utils.gram_matrix(each), gram) for each, gram in zip(found, grams, strict=True)]
             total = 1e5 * content + 1e10 * sum(styles)
         with clock.part("backward"):
             total.backward()
         with clock.part("optimizer"):
             optimizer.step()
-            total.item()  # it logs the losses of every iteration
+            total.item()  # the peer logs the losses of every iteration
 
     return iterate

@@ -1,11 +1,11 @@
-"""How fast videos are stylized, beside the network alone, and how much memory long ones take.
+"""Measures the speed of stylizing videos, compared with the network alone, and the memory for long ones.
 
   python -m benchmarks video
   python -m benchmarks video --model starry_night_fast --size 480x272 --frames 60 --lengths 10 600
 
 A clip that pans over a photo is decoded, stylized and encoded, frame by frame and steadied; `network` is the predictor
-alone, on frames that are decoded already. `times as fast` is relative to it, in the same round. Each length is that of
-a clip of 96 × 64 pixels, stylized frame by frame in a process of its own; `GiB at most` is the most that it held.
+alone, on decoded frames. `times as fast` is relative to it, in the same round. Clips of each length, of 96 × 64 pixels,
+are stylized frame by frame in a separate process; `GiB at most` is its peak memory.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ from perceptual.video.conversion import stylize_video
 from .arguments import Size, count, size
 from .photos import PHOTOS
 from .process import in_own_process, peak
-from .report import Row, Tables, say
+from .report import Row, Tables, show_progress
 from .timing import Spread, alternate
 
 LEVELS = ("off", "normal", "strong")
@@ -71,7 +71,7 @@ def speed(model: str, size: Size, frames: int, repeats: int) -> Iterator[Row]:
         def video(level: str) -> Callable[[], object]:
             return lambda: stylize_video(predictor, source, target, steady=level)
 
-        say(f"{frames} frames of {size}, {1 + repeats} rounds")
+        show_progress(f"{frames} frames of {size}, {1 + repeats} rounds")
         ways = {"network": network} | {f"steady {level}": video(level) for level in LEVELS}
         seconds = alternate(ways, repeats, predictor.device)
     for way, taken in seconds.items():
@@ -85,7 +85,7 @@ def speed(model: str, size: Size, frames: int, repeats: int) -> Iterator[Row]:
 
 def memory(model: str, seconds: int) -> Row:
     """Stylizes a clip of small frames; the peak is of the whole process."""
-    say(f"{seconds} s of {SMALL}")
+    show_progress(f"{seconds} s of {SMALL}")
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "clip.mp4")
         write_clip(source, SMALL, seconds * RATE)
@@ -101,7 +101,7 @@ def memory(model: str, seconds: int) -> Row:
 
 
 def pan(size: Size, frames: int) -> Iterator[np.ndarray]:
-    """Frames, H×W×3, of a camera that moves to the right by two pixels a frame, over a photo that comes again."""
+    """Frames, H×W×3, of a camera that moves to the right by two pixels a frame, over a repeated photo."""
     photo = np.asarray(Image.open(PHOTOS / "coffee.jpg").convert("RGB").resize((2 * size.width, size.height)))
     for number in range(frames):
         yield np.ascontiguousarray(np.roll(photo, -2 * number, axis=1)[:, : size.width])

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from perceptual.errors import InvalidOption, UnknownStyle, did_you_mean
+from perceptual.errors import InvalidOption, unknown_style
 from perceptual.inference.conversion import upscaler_of
 from perceptual.inference.images import Picture
 from perceptual.inference.large import stylize_each
@@ -24,12 +24,12 @@ T = TypeVar("T")
 class CollectionHandler(ImageHandler):
     """Stylizes each picture in its requested style, then enlarges it by its requested factor.
 
-    Large photos are painted at a size at which strokes are visible.
+    Large photos are stylized at a smaller size, at which strokes are visible.
 
     Attributes:
         styles: The network of each style, by the style's name; a network's only style has the name of its file.
         upscalers: The network of each factor.
-        upscaler: Gives the network that brings what is painted smaller to the photo's size.
+        upscaler: Returns the network that enlarges photos stylized at a smaller size.
     """
 
     options = CollectionOptions
@@ -38,7 +38,7 @@ class CollectionHandler(ImageHandler):
     upscaler: Callable[[], Predictor]
 
     def load(self, folder: Path, device: str, engine: str) -> None:
-        """Loads all networks; there is one for each factor (:func:`perceptual.archives.build.package_collection`)."""
+        """Loads all networks; at most one for each factor (:func:`perceptual.archives.build.package_collection`)."""
         self.networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
         self.styles, self.upscalers = {}, {}
         self.upscaler = upscaler_of(folder, device, engine)
@@ -56,12 +56,12 @@ class CollectionHandler(ImageHandler):
         yield from (CollectionOptions(scale=factor) for factor in self.upscalers)
 
     def scale_of(self, options: CollectionOptions) -> int:
-        """The factor asked for, or 1.
+        """The requested factor, or 1.
 
         Raises:
             UnknownStyle: The collection has no style of that name.
             InvalidOption: Neither a style nor a factor is given, no network has that factor, the styles of a mixture
-                are of several networks, or an option is for a step that was not asked for.
+                are of several networks, or an option applies to a step that was not requested.
         """
         styles = ", ".join(self.styles) or "none"
         factors = " or ".join(map(str, self.upscalers))
@@ -79,15 +79,13 @@ class CollectionHandler(ImageHandler):
         return options.scale or 1
 
     def network_of(self, mixture: Sequence[tuple[str, float]]) -> Predictor:
-        """The network that holds all styles of a mixture. Raises UnknownStyle, or InvalidOption if none does."""
+        """The network that has all styles of a mixture. Raises UnknownStyle, or InvalidOption if no network has all."""
         names = [name for name, _ in mixture]
         if unknown := [name for name in names if name not in self.styles]:
-            styles = ", ".join(self.styles) or "none"
-            hint = did_you_mean(unknown[0], self.styles)
-            raise UnknownStyle(f"there is no style {unknown[0][:80]!r} here; the styles are: {styles}{hint}")
+            raise unknown_style(unknown[0], self.styles)
         if len({self.styles[name] for name in names}) > 1:
             raise InvalidOption(
-                f"style: {', '.join(names)} are of several networks, and only styles of one can be mixed"
+                f"style: {', '.join(names)} are of several networks; only styles of one network can be mixed"
             )
         return self.styles[names[0]]
 
@@ -97,21 +95,21 @@ class CollectionHandler(ImageHandler):
         return ([self.network_of(options.style)] if options.style else []) + upscalers
 
     def sized(self, options: CollectionOptions) -> bool:
-        """If no style or a size is asked for; otherwise strokes would be lost."""
+        """True without a style, or if a size is requested; the strokes of other large photos would be too fine."""
         return options.style is None or options.max_size is not None or options.scale is not None
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Runs each network on a batch of all pictures that need it; styles first."""
         results = list(pictures)
-        # The limit of tiles is that of style networks; super-resolution needs smaller ones.
+        # Requests may ask for tiles as large as style networks can run; super-resolution needs smaller ones.
         enlarging = [with_tile_of(each, SuperResolutionNetwork.tile) for each in options]
 
         def run_each(
-            run: Callable[..., list[Picture]], indices: list[int], wishes: Sequence[CollectionOptions]
+            run: Callable[..., list[Picture]], indices: list[int], options: Sequence[CollectionOptions]
         ) -> None:
-            made = run([results[i] for i in indices], [wishes[i] for i in indices], watch)
-            for i, picture in zip(indices, made, strict=True):
-                results[i] = picture
+            outputs = run([results[i] for i in indices], [options[i] for i in indices], watch)
+            for i, output in zip(indices, outputs, strict=True):
+                results[i] = output
 
         networks = [self.network_of(each.style) if each.style else None for each in options]
         for network, indices in grouped(networks).items():
@@ -135,7 +133,7 @@ def with_tile_of(options: CollectionOptions, largest: int) -> CollectionOptions:
 
 
 def grouped(keys: Sequence[T | None]) -> dict[T, list[int]]:
-    """Indices by key; None is not a key."""
+    """Indices by key; indices with the key None are left out."""
     groups: dict[T, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         if key is not None:

@@ -13,22 +13,22 @@ from perceptual.worker.measure import Watch
 
 
 class StyleTransferHandler(ImageHandler):
-    """Stylizes every picture of a batch, each with its own options; large ones at a size at which strokes are visible.
+    """Stylizes every picture of a batch, each with its own options; large ones at a smaller size.
 
     Attributes:
-        upscaler: Gives the network that brings what is painted smaller to the photo's size.
+        upscaler: Returns the network that enlarges photos stylized at a smaller size.
     """
 
     options = StyleOptions
     upscaler: Callable[[], Predictor]
 
     def load(self, folder: Path, device: str, engine: str) -> None:
-        """Loads the style network; the other one is loaded for the first large photo."""
+        """Loads the style network; the super-resolution network is loaded for the first large photo."""
         super().load(folder, device, engine)
         self.upscaler = upscaler_of(folder, device, engine)
 
     def warm_up_options(self) -> list[StyleOptions]:
-        """The first style, as all styles run the same layers."""
+        """The first style: all styles run the same layers."""
         return [StyleOptions(style=((self.predictor.styles[0], 1.0),))]
 
     def scale_of(self, options: StyleOptions) -> int:
@@ -37,7 +37,7 @@ class StyleTransferHandler(ImageHandler):
         return 1
 
     def sized(self, options: StyleOptions) -> bool:
-        """If a size is asked for; otherwise strokes would be lost."""
+        """True if a size is requested; the strokes of other large photos would be too fine."""
         return options.max_size is not None
 
     def run(self, pictures: Sequence[Picture], options: Sequence[StyleOptions], watch: Watch) -> list[Picture]:

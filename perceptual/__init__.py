@@ -86,8 +86,8 @@ __all__ = [
     "upscale_video",
 ]
 
-# The modules in which the names are, but for those in errors.
-_HOMES = {
+# The modules of the names; all others are in errors.
+_MODULES = {
     "InferenceClient": "client.inference",
     "ManagementClient": "client.management",
     "Model": "client.model",
@@ -114,7 +114,7 @@ def __getattr__(name: str) -> Any:
     from .extras import needing_extras
 
     with needing_extras():
-        return getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
+        return getattr(import_module(f".{_MODULES.get(name, 'errors')}", __name__), name)
 
 
 def __dir__() -> list[str]:

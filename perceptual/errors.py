@@ -1,26 +1,26 @@
-"""All errors that are raised on purpose, as one tree.
+"""All errors that this package raises on purpose, as one tree.
 
-Each class carries the HTTP status with which the server answers it; the command line prints its message in one
-red line and exits with 1::
+Each class has the HTTP status of the server's reply. The command line prints the message as one red line and exits
+with status 1::
 
     PerceptualError                 500
     ├── InputError                  400
     │   ├── InvalidImage            400   not an image, or a truncated one
     │   ├── InvalidVideo            400   not a video, or a damaged one
-    │   ├── UnsupportedFormat       415   an image, but of a format we do not read
+    │   ├── UnsupportedFormat       415   an image or video of a format that is not supported
     │   ├── ImageTooLarge           413   more pixels or bytes than the limit
     │   ├── InvalidOption           422   a value out of its range, or an unknown name
-    │   ├── UnknownStyle            404   a style that a collection does not hold
-    │   └── NotAcceptable           406   the client accepts no format we write
+    │   ├── UnknownStyle            404   a style that the network or collection does not have
+    │   └── NotAcceptable           406   the client accepts no supported format
     ├── OutOfMemory                 507   a GPU without enough free memory
     ├── DeadlineExceeded            503   a picture that takes much longer than expected for its size
     ├── MissingExtra                500   an optional package that is not installed
     ├── WeightsError                500   a weights file that is missing, damaged or of another task
     ├── ExportError                 500   an exported network that does not give the same picture
-    ├── TrainingError               500   a training that cannot start or go on
-    └── ServerError                 503   TorchServe does not start, answer or do as asked
+    ├── TrainingError               500   a training that cannot start or continue
+    └── ServerError                 503   TorchServe does not start, does not answer, or refuses
         ├── AlreadyRegistered       409   the server has that version of the model
-        ├── ArchiveError            503   an archive that is missing, damaged or not one
+        ├── ArchiveError            503   an archive that is missing or damaged
         └── WorkersFailed           503   the workers of a model do not start
 """
 
@@ -37,8 +37,8 @@ class PerceptualError(Exception):
     """Base of all errors this package raises on purpose; the message says what to do.
 
     Attributes:
-        status: With which the server answers it.
-        retry_after: Seconds after which the server that answered with it asks to try again, if it does.
+        status: HTTP status of the server's reply.
+        retry_after: Seconds after which the client may try again, as the server's reply states; None if it does not.
     """
 
     status = 500
@@ -46,7 +46,7 @@ class PerceptualError(Exception):
 
     @property
     def name(self) -> str:
-        """The class's name, as it stands in the ``error`` field of a JSON reply."""
+        """The class's name, as in the ``error`` field of a JSON reply."""
         return type(self).__name__
 
 
@@ -56,25 +56,25 @@ def first_line(error: BaseException) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """An error's message on one line, at most 400 characters: torch lists every key of weights that does not fit."""
+    """An error's message on one line, at most 400 characters: torch lists all keys of weights that do not fit."""
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else text[:400] + " …"
 
 
 def did_you_mean(name: str, known: "Iterable[str]") -> str:
-    """``; did you mean NAME?``, for an error about an unknown name; nothing if no known one is similar."""
+    """``; did you mean NAME?``, for an error about an unknown name; empty if no known name is similar."""
     similar = get_close_matches(name[:80], list(known), n=1)  # requests may have names of any length
     return f"; did you mean {similar[0]}?" if similar else ""
 
 
 class InputError(PerceptualError):
-    """The request or file is wrong, not the program."""
+    """A request or file is wrong."""
 
     status = 400
 
 
 class InvalidImage(InputError):
-    """The bytes are not an image, or break off before its end."""
+    """A file is not an image, or is truncated."""
 
 
 class InvalidVideo(InputError):
@@ -82,13 +82,13 @@ class InvalidVideo(InputError):
 
 
 class UnsupportedFormat(InputError):
-    """An image or a video of a format that is not read here."""
+    """An image or a video of a format that is not supported."""
 
     status = 415
 
 
 class ImageTooLarge(InputError):
-    """A photo of more pixels than the limit, as its header says, or a result of more pixels or bytes."""
+    """A photo or a result exceeds the limit of pixels or bytes; a photo is judged by its header."""
 
     status = 413
 
@@ -100,13 +100,20 @@ class InvalidOption(InputError):
 
 
 class UnknownStyle(InputError):
-    """A collection holds no style of that name; the message lists those it holds."""
+    """There is no style of that name; the message lists those that exist."""
 
     status = 404
 
 
+def unknown_style(name: str, known: "Iterable[str]") -> UnknownStyle:
+    """An error for an unknown style, with the names of those that exist."""
+    styles = list(known)
+    hint = did_you_mean(name, styles)
+    return UnknownStyle(f"there is no style {name[:80]!r} here; the styles are: {', '.join(styles) or 'none'}{hint}")
+
+
 class NotAcceptable(InputError):
-    """The ``Accept`` header names no format that is written here."""
+    """The ``Accept`` header names no supported format."""
 
     status = 406
 
@@ -152,7 +159,7 @@ class AlreadyRegistered(ServerError):
 
 
 class ArchiveError(ServerError):
-    """An archive that is missing, damaged or not one."""
+    """An archive that is missing or damaged."""
 
 
 class WorkersFailed(ServerError):

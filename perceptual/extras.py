@@ -18,7 +18,7 @@ EXTRAS = {
 
 @contextmanager
 def needing_extras() -> Iterator[None]:
-    """Turns the error about a missing optional package into one that has the pip line.
+    """Raises an error with the pip line if an optional package is missing.
 
     Raises:
         MissingExtra: A module of an extra cannot be found.

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from .errors import InvalidOption
 
-S = TypeVar("S")  # a photo, however it is named
+S = TypeVar("S")  # a photo: a path or another object
 P = TypeVar("P", bound=PurePath)  # a result
 
 EXTENSIONS = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -22,23 +22,23 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def is_image(path: PurePath) -> bool:
-    """Whether a name is that of an image, and not of a file ``._NAME`` that macOS keeps beside one."""
+    """Whether a name is that of an image, and not of a file ``._NAME`` in which macOS stores attributes."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")
 
 
 def suffix_of(format: str | None) -> str:
-    """How the names of results in a format end, by default those of JPEG."""
+    """The suffix of results in a format, by default JPEG."""
     return {None: ".jpg", "jpeg": ".jpg"}.get(format, f".{format}")
 
 
 def named_apart(jobs: Sequence[tuple[S, P]], suffix: str) -> list[tuple[S, P]]:
-    """Results of another suffix; those of photos that differ in theirs alone keep it within their names."""
-    wanted = Counter(target.with_suffix(suffix) for _, target in jobs)
+    """Gives results another suffix: ``a.jpg`` for ``a.png``, or ``a.png.jpg`` if there is also ``a.tif``."""
+    counts = Counter(target.with_suffix(suffix) for _, target in jobs)
     return [
         (
             source,
             target.with_suffix(suffix)
-            if wanted[target.with_suffix(suffix)] == 1
+            if counts[target.with_suffix(suffix)] == 1
             else target.with_name(target.name + suffix),
         )
         for source, target in jobs
@@ -46,16 +46,16 @@ def named_apart(jobs: Sequence[tuple[S, P]], suffix: str) -> list[tuple[S, P]]:
 
 
 def check_apart(jobs: Iterable[tuple[object, PurePath]]) -> None:
-    """Raises InvalidOption if two photos have one result."""
+    """Raises InvalidOption if two photos have the same result."""
     taken: dict[PurePath, object] = {}
     for source, target in jobs:
         if target in taken:
-            raise InvalidOption(f"{taken[target]} and {source} would both go to {target}; convert them one by one")
+            raise InvalidOption(f"{taken[target]} and {source} would both become {target}; convert them one by one")
         taken[target] = source
 
 
 def write_atomically(path: str | Path, content: bytes, mode: int = 0o666) -> None:
-    """Writes a whole file or leaves the old one untouched, even if the machine stops. Creates the folder.
+    """Writes a file completely, or leaves the old one unchanged, even if the machine stops. Creates the folder.
 
     Args:
         path: The file.
@@ -90,7 +90,7 @@ def move_into_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Adds a path to errors that have none, such as that of a full disk."""
+    """Adds a path to OSErrors without one, such as that of a full disk."""
     try:
         yield
     except OSError as error:

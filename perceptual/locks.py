@@ -1,4 +1,4 @@
-"""Locks that end with the process that holds them, and folders of work that killed processes cannot leave for long."""
+"""File locks that end with their process, and temporary folders that are removed even after a process was killed."""
 
 import fcntl
 import os
@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-LOCK = "lock"  # the file in a folder of work that its process has locked
-in_use: set[Path] = set()  # folders of work of this process, which its own locks would not keep out
+LOCK = "lock"  # the file in a temporary folder that its process has locked
+in_use: set[Path] = set()  # temporary folders of this process: a process can take its own locks again
 
 
 def take(path: Path) -> TextIO:
-    """Opens and locks a file, made with its folder. The lock ends with the process, or when the file is closed.
+    """Creates, opens and locks a file. The lock ends with the process, or when the file is closed.
 
-    It is this process's alone: its children, which may outlive it for seconds when it is killed, do not share it.
+    Child processes do not share the lock: they may outlive this process for seconds when it is killed.
 
     Raises:
         BlockingIOError: Another process holds it.
@@ -32,11 +32,11 @@ def take(path: Path) -> TextIO:
         except BaseException:
             file.close()
             raise
-        file.close()  # the one that held it has removed it since
+        file.close()  # another process has removed the file since
 
 
 def remove_abandoned(parent: Path, prefix: str) -> None:
-    """Removes this user's folders of work in a folder whose processes were killed, known by a lock nobody holds."""
+    """Removes this user's temporary folders whose processes were killed: those whose lock is free."""
     for folder in parent.glob(f"{prefix}*"):
         lock = folder / LOCK
         if folder.resolve() not in in_use and lock.is_file() and lock.stat().st_uid == os.getuid():
@@ -45,8 +45,8 @@ def remove_abandoned(parent: Path, prefix: str) -> None:
 
 
 @contextmanager
-def folder_of_work(parent: Path, prefix: str) -> Iterator[Path]:
-    """Context manager: an empty folder below ``parent``, which is made; first removes those that were abandoned."""
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """An empty temporary folder below ``parent``, which is created; abandoned ones are removed first."""
     parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(parent, prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).resolve()

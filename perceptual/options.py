@@ -30,7 +30,7 @@ class Mixture:
 
 
 def split(text: str) -> list[str]:
-    """The parts of a mixture's text. Raises ValueError if one is empty, or two have one name."""
+    """The parts of a mixture's text. Raises ValueError if one is empty, or two have the same name."""
     parts = [part.strip() for part in text.split(",")]
     names = [share_of(part)[0] for part in parts]
     if not all(names) or len(set(names)) < len(names):
@@ -49,7 +49,7 @@ class PictureOptions:
     """Options of every result; :func:`perceptual.settings.parse` builds them from text."""
 
     format: str | None = setting(
-        None, Choice(FORMATS), "format of the result; default: what Accept or the result's name asks for, else jpeg"
+        None, Choice(FORMATS), "format of the result; default: from the Accept header or the result's name, else jpeg"
     )
     quality: int = setting(90, Integer(1, 100), "quality of jpeg and webp")
     tile: int | None = setting(
@@ -88,5 +88,5 @@ class CollectionOptions(StyleOptions, UpscaleOptions):
     """Options of an archive of several networks; without a style, it only enlarges."""
 
     scale: int | None = setting(
-        None, OneOf((4, 8)), "how many times larger a collection makes the result; default: not"
+        None, OneOf((4, 8)), "factor by which a collection enlarges the result; default: not enlarged"
     )

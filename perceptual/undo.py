@@ -1,4 +1,4 @@
-"""Transactions: several steps that are all done or all undone, whatever error or signal comes between them."""
+"""Transactions: several steps that are either all done or all undone, after any error or signal."""
 
 import signal
 import sys
@@ -14,8 +14,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def all_or_nothing() -> Iterator[ExitStack]:
     """A stack of callbacks that undo steps; they run, last in first out, if an exception or a signal ends the block.
 
-    Further signals wait while they run. Push each callback before its step begins; it must do no harm if the step was
-    not done.
+    Further signals are delayed while the callbacks run. Push each callback before its step begins; it must have no
+    effect if the step was not done.
     """
     undo = ExitStack()
     with signals_exit():

@@ -1,1 +1,1 @@
-"""Training and evaluation: losses, the loss network, data, the loop, and one module per task."""
+"""Trains and evaluates networks: losses, the loss network, data, the loop, and one module per task."""

@@ -53,16 +53,15 @@ class Recipe:
         """
         if not (self.run.model.exists() and self.run.begun):
             return self.run.model.exists()
-        wanted = parse(self.settings, self.values).iterations
         done: int = read_metadata(self.run.model)["provenance"]["iterations"]
-        return done >= wanted
+        return done >= parse(self.settings, self.values).iterations
 
     def train(self, minutes: float | None) -> Path | None:
-        """Begins or continues the training. Returns the weights, or None if it was stopped; raises as trainings do."""
+        """Begins or continues the training. Returns the weights, or None if it was stopped early."""
         run = self.run
         initial = run.model.with_name(f"{Path(self.values.get('initial-weights', '')).stem}.safetensors")
         own: dict[str, Any] = {"name": run.name, "model-path": run.model, "sample-path": run.folder}
-        if initial.is_file():  # prefer the network just trained to the one that ships
+        if initial.is_file():  # a network that was just trained replaces the one that ships
             own["initial-weights"] = initial
         if minutes is not None:
             own["minutes"] = minutes

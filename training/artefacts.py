@@ -11,9 +11,9 @@ from perceptual.inference.predictor import Predictor
 
 SIDE = 256  # pixels; of the images measured
 DIRECTIONS = ((1, 1), (0, 1), (1, 0), (2, 1), (1, -1), (1, 2))  # of gradients: steps down and right
-PERIODS = (2, 4)  # pixels; what the last and both upsamplings would leave
-FRAME = 16  # pixels; what counts as border
-SURROUNDINGS = 64  # pixels; more than the receptive field's radius, apart from the norms
+PERIODS = (2, 4)  # pixels; periods of grids that the last and both upsamplings can leave
+FRAME = 16  # pixels; width of the border
+SURROUNDINGS = 64  # pixels; more than the radius of the receptive field of the convolutions
 ROUNDING = 1 / 255**2 / 12  # variance of rounding to 8 bits; less than that is not visible
 
 
@@ -38,8 +38,8 @@ def gradient(down: int, right: int) -> Tensor:
 def grid(image: Tensor) -> float:
     """Relative energy of a grid in an image, 3×H×W in [0, 1] with sides that are multiples of 4.
 
-    Energy at the frequencies that upsampling by 2 and 4 can leave, 1/2 and 1/4 cycles per pixel in height, width or
-    both, relative to that of frequencies around; of all these, the highest. Around 1 there is no grid.
+    The energy at the frequencies of grids from upsampling by 2 and 4, which are 1/2 and 1/4 cycles per pixel in height,
+    width or both, relative to that of neighbouring frequencies; the largest of these. A value near 1 means no grid.
     """
     height, width = image.shape[1:]
     window = torch.hann_window(height, periodic=True)[:, None] * torch.hann_window(width, periodic=True)

@@ -23,10 +23,10 @@ class Progress(NamedTuple):
 
     Attributes:
         iteration: Iterations done.
-        seconds: Spent on them in all runs together.
-        machines: What they ran on, in order, each once.
-        rising_from: First iteration of the learning rate's warm-up: 0, or where a training was extended that was
-            meant to be shorter.
+        seconds: Their duration, over all runs.
+        machines: Names of the machines, in order, without repetitions.
+        rising_from: First iteration of the learning rate's warm-up: 0, or the one from which the training was extended
+            beyond its planned end.
         photos: Number of photos, which determines their order; None before the first run.
         earlier: Trainings that produced the initial weights, from their provenance, oldest first.
     """
@@ -64,7 +64,7 @@ def save_checkpoint(
         path: The checkpoint.
         progress: How far the training has come.
         settings: Its settings.
-        sources: SHA-256 of the input files, by what they are.
+        sources: SHA-256 of the input files, by description.
         network: The network being trained, on the device whose random state is saved.
         optimizers: Of the network.
     """
@@ -97,17 +97,17 @@ def load_checkpoint(
     All processes of a distributed training restore the state of rank 0, as they draw the same random numbers.
 
     Returns:
-        The progress; and, if the newest checkpoint was skipped, why.
+        The progress; and the reason if the newest checkpoint was skipped.
 
     Raises:
-        TrainingError: There is no checkpoint, none is sound, or it was made with other settings or for something else.
+        TrainingError: There is no checkpoint, none is sound, or it was made with other settings or files.
     """
     path, state, reason = newest_sound(path)
     refuse_other_settings(path, state["settings"], settings)
     for what, digest in state["sources"].items():
-        if digest and sources[what] and sources[what] != digest:  # no share of initial weights is no such file
+        if digest and sources[what] and sources[what] != digest:  # empty if no initial weights are mixed in
             raise TrainingError(
-                f"{path} was made with another file as {what}; name another --sample-path to begin anew"
+                f"{path} was made with another file as {what}; choose another --sample-path to begin a new run"
             )
     network.load_state_dict(state["network"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -117,12 +117,12 @@ def load_checkpoint(
     if device.type == "cuda" and isinstance(state["random_cuda"], Tensor):
         torch.cuda.set_rng_state(state["random_cuda"], device)
     progress = Progress(**{name: state[name] for name in Progress._fields})
-    as_meant = state["settings"]["iterations"] == settings.iterations
-    return (progress if as_meant else progress._replace(rising_from=progress.iteration)), reason
+    as_planned = state["settings"]["iterations"] == settings.iterations
+    return (progress if as_planned else progress._replace(rising_from=progress.iteration)), reason
 
 
 def newest_sound(path: Path) -> tuple[Path, dict[str, Any], str | None]:
-    """The newest sound checkpoint of a run: its file, its state, and why a newer one was skipped, if one was.
+    """The newest sound checkpoint of a run: its file, its state, and the reason if a newer one was skipped.
 
     Raises:
         TrainingError: There is none, or the newest is of another version.
@@ -136,7 +136,7 @@ def newest_sound(path: Path) -> tuple[Path, dict[str, Any], str | None]:
         except Unsound as error:
             reasons.append(str(error))
         else:
-            return file, state, f"{reasons[0]}; going on from {file}" if reasons else None
+            return file, state, f"{reasons[0]}; continuing from {file}" if reasons else None
     if reasons:
         raise TrainingError("; ".join(reasons))
     raise TrainingError(f"nothing to resume: there is no {path}; leave --resume out to begin")
@@ -154,10 +154,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch.load raises whatever unpickling does
+    except Exception as error:  # unpickling raises many kinds
         raise Unsound(f"{path} is damaged: {first_line(error)}") from error
     if not isinstance(state, dict) or {*Progress._fields, *KEYS} - state.keys():
-        raise TrainingError(f"{path} is no checkpoint of this version; name another --sample-path to begin anew")
+        raise TrainingError(
+            f"{path} is not a checkpoint of this version; choose another --sample-path to begin a new run"
+        )
     if not all(value.isfinite().all() for value in tensors_in([state["network"], state["optimizers"]])):
         raise Unsound(f"{path} has numbers that are not finite")
     return state
@@ -194,7 +196,7 @@ def restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
 def refuse_other_settings(path: Path, old: dict[str, Any], settings: TrainingSettings) -> None:
     """Raises TrainingError if a setting that affects the result has changed.
 
-    A setting missing from the checkpoint was added later; its value was its default.
+    A setting that is missing in the checkpoint was added later, and had its default value.
     """
     new = plain(settings)
     old = {each.name: plain_value(each.default) for each in settings_of(type(settings))} | old
@@ -205,6 +207,6 @@ def refuse_other_settings(path: Path, old: dict[str, Any], settings: TrainingSet
     ]
     if changed:
         raise TrainingError(
-            f"{path} was made with other settings: {'; '.join(changed)}. Resume with the old ones, or name another "
-            f"--sample-path to begin anew"
+            f"{path} was made with other settings: {'; '.join(changed)}. Resume with the old ones, or choose "
+            f"another --sample-path to begin a new run"
         )

@@ -1,8 +1,8 @@
-"""Compiling the training step.
+"""Compiles the training step.
 
-A step is some hundred small operations forward and as many backward. Compiled, neighbouring ones become one, which
-saves moving bytes. A fast GPU also waits for Python to start them all: there they are replayed as a CUDA graph, which
-needs the same shapes every time.
+A step consists of some hundred small operations forward and as many backward. The compiler fuses neighbouring ones,
+which reduces memory traffic. A fast GPU also waits for Python to start each operation: on GPUs they are replayed as a
+CUDA graph, which requires constant shapes.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def compiled(
 
     Args:
         losses: The step.
-        network: The network it computes gradients of.
+        network: The network whose gradients it computes.
         example: Photos N×3×H×W in [0, 1].
         precision: Autocast context of the step.
         note: Called with the reason if compilation fails.
@@ -41,7 +41,7 @@ def compiled(
     try:
         with torch.random.fork_rng():
             for _ in range(TRIALS):
-                network.zero_grad(set_to_none=True)  # as a training does: CUDA graphs own the gradients they make
+                network.zero_grad(set_to_none=True)  # as in a training: CUDA graphs own the gradients they compute
                 with precision():
                     terms, _ = quick(example)
                 torch.stack(list(terms.values())).sum().backward()

@@ -1,4 +1,4 @@
-"""Photographs for training: found in a folder, split by name, cropped at random but reproducibly."""
+"""Photos for training: finds them, splits them by name, and crops them at random but reproducibly."""
 
 import hashlib
 import signal
@@ -43,7 +43,7 @@ def find_photos(folder: Path, split: str, option: str = "--content-dir") -> list
 
 
 def image_files(folder: Path, option: str) -> list[Path]:
-    """All image files anywhere below a folder, sorted by path. Raises TrainingError, naming the option, without any."""
+    """All image files anywhere below a folder, sorted by path. Raises TrainingError if there are none."""
     if not folder.is_dir():
         raise TrainingError(f"there is no folder {folder}; name a folder of photos with {option}")
     if not (files := images_below(folder)):
@@ -67,7 +67,7 @@ def keeping(device: torch.device) -> Read:
 
 
 def fit_on(device: torch.device, files: Sequence[Path]) -> bool:
-    """Whether photos fit on a GPU, estimated from a sample; half of the free memory is left for the training."""
+    """Whether photos fit into half of a GPU's free memory, estimated from a sample; the rest is for the training."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
@@ -78,7 +78,7 @@ def mean_size(files: Sequence[Path]) -> float:
     """Mean size of a decoded photo in bytes, over those that can be opened."""
     sizes = []
     for file in files:
-        # Reads no more than the header; Pillow raises whatever its formats do. The training names unusable files.
+        # Reads only the header. Pillow raises many kinds of errors; the training reports unusable files.
         with suppress(Exception), Image.open(file) as image:
             sizes.append(3 * image.width * image.height)
     return sum(sizes) / max(1, len(sizes))
@@ -87,15 +87,15 @@ def mean_size(files: Sequence[Path]) -> float:
 class RandomCrops(Dataset[Sample]):
     """An endless sequence of random crops: epoch after epoch, each in a new order.
 
-    Sample ``i`` depends on ``seed`` and ``i`` alone, not on the workers or on what was drawn before. That makes
-    resuming exact: the position is the only state.
+    Sample ``i`` depends only on ``seed`` and ``i``, not on the workers or on earlier samples. So a training can be
+    resumed exactly: the position is the only state.
 
     Args:
         files: Image files.
-        crop: Makes a crop from a photo, both uint8 3×H×W, by the processor's random numbers; raises InputError if it
-            cannot.
+        crop: Returns a crop of a photo, both uint8 3×H×W, with the CPU's random numbers; raises InputError if the photo
+            cannot be cropped.
         seed: Any number.
-        read: Gives a photo; raises InputError or OSError if it cannot.
+        read: Returns a photo; raises InputError or OSError if it cannot be read.
     """
 
     def __init__(self, files: Sequence[Path], crop: Crop, seed: int, read: Read = read_photo) -> None:
@@ -119,7 +119,7 @@ class RandomCrops(Dataset[Sample]):
             except (InputError, OSError) as error:
                 bad.append(file)
                 reason = error
-        raise TrainingError(f"not one of the {len(bad)} image files can be used; the last is {bad[-1]}: {reason}")
+        raise TrainingError(f"none of the {len(bad)} image files can be used; the last is {bad[-1]}: {reason}")
 
 
 def resized_crops(size: int) -> Crop:
@@ -128,10 +128,10 @@ def resized_crops(size: int) -> Crop:
 
 
 def plain_crops(size: int) -> Crop:
-    """Random crops of ``size`` × ``size`` pixels as they are, in one of a square's eight orientations.
+    """Random crops of ``size`` × ``size`` pixels, not resized, in one of a square's eight orientations.
 
-    The augmentation of Lim et al. 2017 (https://arxiv.org/abs/1707.02921): how edges are enlarged does not depend on
-    the orientation.
+    This is the augmentation of Lim et al. 2017 (https://arxiv.org/abs/1707.02921); enlarging edges does not depend on
+    their orientation.
     """
     transform = v2.Compose([v2.RandomCrop(size), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
 
@@ -164,7 +164,7 @@ def batches(
 
     In a distributed training each process gets its part of every batch.
     """
-    if fit_on(device, dataset.files):  # then nothing is left to do for others
+    if fit_on(device, dataset.files):  # then workers have nothing to decode
         dataset, workers = RandomCrops(dataset.files, dataset.crop, dataset.seed, keeping(device)), 0
     share = batch_size // parallel.world_size()
     first = parallel.rank() * share
@@ -174,7 +174,7 @@ def batches(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda" and workers > 0,
-        generator=torch.Generator(),  # for its workers' seeds; the global one would no longer resume exactly
+        generator=torch.Generator(),  # for its workers' seeds; using the global one would make resuming inexact
     )
     with signals_left_to_this_process():
         loaded = iter(loader)
@@ -188,14 +188,14 @@ def batches(
 class ErrorsAsValues(Dataset[Sample | TrainingError]):
     """A dataset that returns its errors.
 
-    An exception raised in a worker would be shown with the worker's traceback, and keep the workers from ending.
+    An exception raised in a worker would be shown with the worker's traceback, and the workers would not end.
     """
 
     def __init__(self, dataset: RandomCrops) -> None:
         self.dataset = dataset
 
     def __getitem__(self, position: int) -> Sample | TrainingError:
-        """A sample, or why there is none."""
+        """A sample, or the error."""
         try:
             return self.dataset[position]
         except TrainingError as error:
@@ -215,9 +215,10 @@ def collate(samples: Sequence[Sample | TrainingError]) -> Sample | TrainingError
 
 @contextmanager
 def signals_left_to_this_process() -> Iterator[None]:
-    """Processes that start inside get neither SIGINT nor SIGTERM: this one saves a checkpoint first, then ends them.
+    """Blocks SIGINT and SIGTERM in processes that start inside: this process saves a checkpoint first, then ends them.
 
-    They are blocked from the first moment, as Ctrl-C reaches the whole process group, also what is still starting.
+    The signals must be blocked from the start, as Ctrl-C reaches the whole process group, also processes that are still
+    starting.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:

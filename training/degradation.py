@@ -1,4 +1,4 @@
-"""Low-resolution inputs made from photos, as in section 4.2 of Johnson et al. 2016."""
+"""Reduces photos to low-resolution inputs, as in section 4.2 of Johnson et al. 2016."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def degrade(targets: Tensor, scale: int, degradation: str) -> Tensor:
         targets: Float RGB in [0, 1], N×3×H×W; ``scale`` divides H and W, both at least 5.
         scale: How many times smaller the result is.
         degradation: ``paper`` blurs with a Gaussian of σ = 1.0 px before it reduces bicubically; ``bicubic``, usual
-            in later papers, reduces alone.
+            in later papers, only reduces.
 
     Returns:
         N×3×(H/scale)×(W/scale) in [0, 1], quantized to 256 levels as in an image file.

@@ -16,12 +16,14 @@ class EvaluationSettings:
     model: tuple[str, ...] = setting(
         MISSING, Several(Text("a network")), "weights files or names of networks; required"
     )
-    data: Path = setting(MISSING, FilePath("a folder"), "folder of images of high resolution; required")
+    data: Path = setting(MISSING, FilePath("a folder"), "folder of high-resolution images; required")
     degradation: str = setting(
-        "paper", Choice(DEGRADATIONS), "how inputs are made: paper blurs, then reduces bicubically"
+        "paper",
+        Choice(DEGRADATIONS),
+        "how inputs are computed: paper blurs, then reduces bicubically; bicubic only reduces",
     )
     loss_network: str = setting(
-        "vgg16", Choice(("vgg16", "vgg19", "none")), "network whose features are compared; none leaves them out"
+        "vgg16", Choice(("vgg16", "vgg19", "none")), "network whose features are compared; none skips this"
     )
     loss_weights: Path | None = setting(
         None, FilePath("a file"), "its weights, .safetensors or .pth; default: torchvision's, downloaded once"
@@ -37,7 +39,7 @@ class StyleEvaluationSettings:
 
     model: tuple[str, ...] = as_in(EvaluationSettings, "model")
     content: Path = setting(MISSING, FilePath("a folder"), "folder of photos; required")
-    split: str = setting("test", Choice(tuple(SPLITS)), "which of them; use all if none was trained on")
+    split: str = setting("test", Choice(tuple(SPLITS)), "part of them; use all if none was used in training")
     photos: int = setting(5, Integer(1), "number of photos, evenly spaced over the folder")
     sizes: tuple[int, ...] = setting((256, 512, 1024), Several(Integer(32)), "sides of the squares measured, in pixels")
     iterations: tuple[int, ...] = setting(
@@ -61,7 +63,9 @@ class ManyStylesEvaluationSettings:
 
     model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
     style_dir: Path = setting(MISSING, FilePath("a folder"), "folder of its paintings; required")
-    styles: tuple[str, ...] = setting((), Several(Text("a style")), "which of them; default: all that are there")
+    styles: tuple[str, ...] = setting(
+        (), Several(Text("a style")), "styles to measure; default: all whose painting is in the folder"
+    )
     against: tuple[str, ...] = setting((), Several(Text("a network")), "networks of one style to compare with")
     content: Path = as_in(StyleEvaluationSettings, "content")
     split: str = as_in(StyleEvaluationSettings, "split")
@@ -75,11 +79,11 @@ class ManyStylesEvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEvaluationSettings:
-    """Settings of an evaluation of steady videos."""
+    """Settings of an evaluation of the flicker of videos."""
 
     model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
     clips: tuple[Path, ...] = setting(MISSING, Several(FilePath("a video")), "videos; required")
-    frames: int = setting(30, Integer(2), "how many of each, from its beginning")
+    frames: int = setting(30, Integer(2), "number of frames of each, from its beginning")
     max_size: int = setting(256, Integer(32), "longest side to which they are reduced, in pixels")
     style_image: Path | None = as_in(StyleEvaluationSettings, "style_image")
     loss_weights: Path | None = as_in(StyleEvaluationSettings, "loss_weights")

@@ -1,4 +1,4 @@
-"""A painting learned on a finished trunk: the scales and shifts of its norms alone, in minutes."""
+"""Learns a painting on a trained trunk: only the scales and shifts of its norms, in minutes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +33,7 @@ LOSSES = (
     "style-sizes",
 )
 COMPARED = 2  # photos on which the trunk's styles are compared with the painting
-MIDDLE = slice(32, 224)  # of a sample photo; enough for that
+MIDDLE = slice(32, 224)  # the part of a sample photo that is used for it
 
 
 def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
@@ -43,23 +43,23 @@ def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
         WeightsError: There is no such file, or it is not a trunk.
         InvalidOption: A setting is invalid, or determined by the trunk.
     """
-    decided = [option_name(each) for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK]
-    if refused := [name for name in decided if name in values]:
-        raise InvalidOption(f"{refused[0]}: the trunk decides that; leave it out")
+    determined = [option_name(each) for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK]
+    if refused := [name for name in determined if name in values]:
+        raise InvalidOption(f"{refused[0]}: the trunk determines it; leave it out")
     trunk = find_weights(values["trunk"])
     losses = trunk_losses(read_trunk(trunk).metadata["provenance"], values)
     return parse(LearningSettings, {**losses, **values, "trunk": trunk})
 
 
 def trunk_losses(provenance: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The losses that a trunk was trained with, by option name; ``values`` are given over them.
+    """The losses of a trunk's training, by option name.
 
     Raises:
         InvalidOption: The weights of its loss network were a file, and none is given.
     """
     recipe = {name.replace("_", "-"): value for name, value in provenance.get("recipe", {}).items()}
     if "loss-weights" in recipe and "loss-weights" not in values:
-        raise InvalidOption(f"loss-weights: the trunk was trained with {recipe['loss-weights']}: say where that is")
+        raise InvalidOption(f"loss-weights: the trunk was trained with {recipe['loss-weights']}: give its path")
     return {name: recipe[name] for name in LOSSES if name in recipe}
 
 
@@ -71,10 +71,10 @@ def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | N
 
     Raises:
         TrainingError: As in :func:`.loop.train`, or the loss network cannot be loaded.
-        InputError: The painting cannot be used, or settings do not go together.
+        InputError: The painting cannot be used, or settings contradict each other.
         WeightsError: The trunk cannot be read.
     """
-    open_painting(settings.style_image, {})  # the likeliest mistake, before any work
+    open_painting(settings.style_image, {})  # checks the painting before any work
     run, device = prepare(settings, settings.name or settings.style_image.stem, resume=resume)
     task = Learning(settings, device)
     return run.model if train(task, settings, run, device, resume=resume) else None
@@ -95,8 +95,8 @@ class Learning(ManyStyles):
         file = self.settings.style_image
         return [open_painting(file, read_catalogue(file.parent / CATALOGUE).get(file.stem, {}))]
 
-    def factors_wanted(self) -> dict[str, float]:
-        """None: the painting is weighted like those of the trunk."""
+    def style_factors(self) -> dict[str, float]:
+        """None: the painting has the same weight as those of the trunk."""
         return {}
 
     def build(self, device: torch.device) -> StyleNetwork:
@@ -131,7 +131,7 @@ class Learning(ManyStyles):
         painting = self.paintings[0].square(FRAME_SIZE)
         outputs = [self.stylized(photo[None], 0) for photo in self.samples]
         self.reached = {"style": float(self.remaining(self.samples[:1], outputs[0], 0))}
-        return sheet([(painting, photo, *made) for photo, made in zip(self.samples, outputs, strict=True)])
+        return sheet([(painting, photo, *output) for photo, output in zip(self.samples, outputs, strict=True)])
 
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes the style file."""
@@ -139,9 +139,11 @@ class Learning(ManyStyles):
         save_style(path, numbers.numpy(), self.trunk, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:
-        """Where the style comes from, in words and numbers."""
+        """The provenance of the style."""
         (painting,) = self.paintings
-        facts = {name: value for name, value in painting.provenance().items() if name != "licence"}  # the picture's
+        facts = {
+            name: value for name, value in painting.provenance().items() if name != "licence"
+        }  # that is the painting's licence, not the style's
         return provenance(
             self.settings,
             **facts | {"name": self.settings.name or painting.name},

@@ -1,4 +1,4 @@
-"""Locks of running trainings, and temporary files that killed ones left behind."""
+"""Locks of running trainings, and removal of temporary files of killed ones."""
 
 import atexit
 import os
@@ -13,20 +13,20 @@ from perceptual.errors import TrainingError
 from perceptual.locks import LOCK, remove_abandoned, take
 
 SCRATCH = "perceptual-"
-LONGEST = 70  # bytes; data workers pass sockets there, whose paths may have 107
+LONGEST = 70  # bytes; data workers create sockets in the folder, whose paths may have 107 bytes
 
 
 @contextmanager
 def locked(path: Path, option: str) -> Iterator[None]:
     """Context manager: locks a file, which need not exist, by a lock file beside it.
 
-    Folders made for it go if they stay empty.
+    Folders that it creates are removed if they are empty at the end.
 
     Raises:
         TrainingError: Another process holds it, or its folder cannot be written; names the option that chose it.
     """
     lock = path.with_name(f".{path.name}.lock")
-    made = [folder for folder in lock.parents if not folder.exists()]
+    created = [folder for folder in lock.parents if not folder.exists()]
     try:
         file = take(lock)
     except BlockingIOError:
@@ -38,7 +38,7 @@ def locked(path: Path, option: str) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         file.close()
-        for folder in made:
+        for folder in created:
             with suppress(OSError):  # not empty
                 folder.rmdir()
 
@@ -47,7 +47,7 @@ def locked(path: Path, option: str) -> Iterator[None]:
 def use_scratch_folder() -> None:
     """Gives this process's temporary files a folder of their own until it ends; removes those of killed trainings.
 
-    Where the path of the temporary folder is long, its files stay there.
+    If the path of the system's temporary folder is long, that folder is used itself.
     """
     parent = Path(tempfile.gettempdir())
     remove_abandoned(parent, SCRATCH)

@@ -40,7 +40,7 @@ CONSTANT = 0.5 / 255  # a standard deviation below which a picture is of one col
 
 
 class Task(Protocol):
-    """The task-specific part of a training. Its tensors are on the device."""
+    """The task-specific part of a training. Its tensors are on the training's device."""
 
     crops: Crop
 
@@ -52,7 +52,7 @@ class Task(Protocol):
         """The weighted losses of a batch of photos by name, whose sum is the objective, and the network's output."""
 
     def sheet(self) -> Image.Image:
-        """A sample sheet of the network as it is now."""
+        """A sample sheet of the current network."""
 
     def figures(self) -> dict[str, float]:
         """Figures for the latest sheet, by name."""
@@ -114,13 +114,13 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
     """Trains a task's network and writes its weights to ``run.model``.
 
     Returns:
-        True when done; False if SIGINT, SIGTERM or the end of ``settings.minutes`` came first, after which a
-        checkpoint and the weights so far have been saved.
+        True if all iterations are done; False if SIGINT, SIGTERM or the end of ``settings.minutes`` stopped it early.
+        Then a checkpoint and the current weights have been saved.
 
     Raises:
-        TrainingError: The training cannot begin, as when there are fewer photos than a batch has or another process
-            writes to the same files; a loss is no longer finite, or the output is of one colour. The last good
-            checkpoint is kept.
+        TrainingError: The training cannot begin, for example because there are fewer photos than in a batch, or because
+            another process writes to the same files; or a loss is no longer finite, or the output is of one colour. The
+            last good checkpoint is kept.
         OSError: A file cannot be written, as on a full disk; names its path.
     """
     with run.held():
@@ -134,7 +134,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 if not training.iterate(record, stop):
                     return False
         elif parallel.any_of(run.model.exists()):  # of all processes alike, before the first writes it
-            raise TrainingError(f"{run.folder} is finished, with {start} iterations; to go on, raise --iterations")
+            raise TrainingError(f"{run.folder} is finished, with {start} iterations; to continue, raise --iterations")
         finish(run)
         return True
 
@@ -166,7 +166,7 @@ class Training:
         self.network = task.network.train()
         self.optimizers = build_optimizers(self.network, settings.optimizer, settings.lr)
         self.before = Progress(earlier=earlier_trainings(settings))
-        self.passed_over: str | None = None  # why the newest checkpoint was skipped
+        self.skip_reason: str | None = None  # why the newest checkpoint was skipped
         self.quick = quick_in_bfloat16(device)
         self.half = settings.precision == "bfloat16" or (settings.precision == "auto" and self.quick)
         self.precision = partial(bfloat16, device, enabled=self.half)
@@ -178,7 +178,7 @@ class Training:
 
     def resume(self) -> None:
         """Restores the state from the checkpoint."""
-        self.before, self.passed_over = load_checkpoint(
+        self.before, self.skip_reason = load_checkpoint(
             self.run.checkpoint, self.settings, self.sources, self.network, self.optimizers
         )
 
@@ -190,17 +190,17 @@ class Training:
         return Record(self.run.folder, self.before.iteration, settings.iterations, settings.batch_size)
 
     def begin(self, record: Record | None) -> None:
-        """Logs the data, device and precision, and compiles the step if that is wanted."""
+        """Logs the data, device and precision, and compiles the step if the settings ask for it."""
         if record is None:
             return
         kind = "bfloat16" if self.half else "float32"
-        if self.passed_over:
-            record.note(self.passed_over)
+        if self.skip_reason:
+            record.note(self.skip_reason)
         record.note(f"{len(self.files)} photos, {self.device}, {kind}; all files in {self.run.folder}")
         if self.before.photos not in (None, len(self.files)):
-            record.note(f"before, there were {self.before.photos} photos: they come in another order from here on")
+            record.note(f"there were {self.before.photos} photos before: from here on, their order is different")
         if self.half and not self.quick:
-            record.note("this processor has no instructions for bfloat16; --precision float32 would be quicker")
+            record.note("this processor has no instructions for bfloat16; --precision float32 would be faster")
         settings = self.settings
         if settings.compile == "no" or (settings.compile == "auto" and self.device.type != "cuda"):
             return
@@ -213,7 +213,7 @@ class Training:
         self.losses_of = compiled(self.losses_of, self.network, example, self.precision, record.note)
 
     def iterate(self, record: Record | None, stop: threading.Event) -> bool:
-        """Trains to the end, or until a signal or the end of its time; returns whether the end was reached."""
+        """Trains until all iterations are done, a signal arrives or the time is over; returns whether all are done."""
         settings = self.settings
         deadline = math.inf if settings.minutes is None else self.started + 60 * settings.minutes
         for done, (photos, unusable) in enumerate(self.batches(), self.before.iteration + 1):
@@ -223,7 +223,7 @@ class Training:
             end = done == settings.iterations
             last = stopped or end
             log, save = (last or done % step == 0 for step in (settings.log_step, settings.save_step))
-            sample = end or done % settings.sample_step == 0  # not after a stop: with many styles it takes minutes
+            sample = end or done % settings.sample_step == 0  # not after a stop, as it takes minutes with many styles
             if log or save or sample:
                 objective = parallel.mean(torch.stack(list(losses.values())).sum())
                 check_health(done, objective, photos, output, self.network, self.run)
@@ -239,20 +239,24 @@ class Training:
                 if save:
                     self.save(done, means)
                 if sample:
-                    with mixed_with(self.network, self.initial, settings.initial_share):
-                        record.pictures(done, self.task.sheet(), self.task.frame())
-                    record.figures(done, self.task.figures())
+                    self.write_samples(record, done)
                 if last:
                     record.unusable(self.unusable)
                 if stopped:
                     self.run.publish()
                     record.note(
-                        f"stopped after {done} of {settings.iterations} iterations; go on with --resume. The weights "
-                        f"so far are in {self.run.model}"
+                        f"stopped after {done} of {settings.iterations} iterations; continue with --resume. "
+                        f"The current weights are in {self.run.model}"
                     )
             if stopped:
                 return False
         return True
+
+    def write_samples(self, record: Record, done: int) -> None:
+        """Writes sample pictures and their figures, of the weights as they would be saved."""
+        with mixed_with(self.network, self.initial, self.settings.initial_share):
+            record.pictures(done, self.task.sheet(), self.task.frame())
+        record.figures(done, self.task.figures())
 
     def batches(self) -> Iterator[Sample]:
         """Photos and unusable files, batch after batch, up to the last iteration."""
@@ -281,7 +285,7 @@ class Training:
         return losses, output
 
     def lr(self, done: int) -> float:
-        """The learning rate of the step that makes ``done`` iterations."""
+        """The learning rate of iteration ``done``."""
         return self.settings.lr * lr_factor(done - 1, self.settings, self.before.rising_from)
 
     def save(self, done: int, losses: dict[str, float]) -> None:
@@ -320,7 +324,7 @@ def finish(run: Run) -> None:
 
 
 def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
-    """SHA-256 of the input files by what they are, to detect on resume that a path holds another file."""
+    """SHA-256 of the input files by description, to detect on resume that a file has changed."""
     facts = task.provenance()
     initial = find_weights(settings.initial_weights) if settings.initial_weights and settings.initial_share else None
     return {
@@ -348,8 +352,8 @@ def earlier_trainings(settings: TrainingSettings) -> tuple[dict[str, Any], ...]:
 def lr_factor(done: int, settings: TrainingSettings, rising_from: int = 0) -> float:
     """The learning rate after ``done`` iterations, relative to its peak.
 
-    The cosine schedule warms up for :data:`WARM_UP` iterations first. Without it, a training that is extended after its
-    end, where the rate was almost 0, would explode at the sudden high rate.
+    The cosine schedule warms up for :data:`WARM_UP` iterations first. Without a warm-up, a training that is extended
+    after its end, where the rate was almost 0, would diverge at the suddenly high rate.
     """
     if settings.lr_schedule == "constant":
         return 1.0
@@ -360,14 +364,16 @@ def check_health(done: int, objective: Tensor, photos: Tensor, output: Tensor, n
     """Raises TrainingError if the objective or a weight is not finite, or all outputs are of one colour."""
     if not torch.isfinite(objective) or not all(torch.isfinite(p).all() for p in network.parameters()):
         raise TrainingError(f"the losses are no longer finite at iteration {done}. {advice(run)}")
-    if not parallel.any_of(is_varied(output) or not is_varied(photos)):  # outputs for flat photos may be flat
+    if not parallel.any_of(
+        is_varied(output) or not is_varied(photos)
+    ):  # outputs for photos of one colour may be of one colour
         raise TrainingError(f"the network's output is of one colour at iteration {done}. {advice(run)}")
 
 
 def advice(run: Run) -> str:
     """What to do after a failed training."""
     try:
-        kept = f"The last good checkpoint is {newest_sound(run.checkpoint)[0]}, with which --resume goes on"
+        kept = f"The last good checkpoint is {newest_sound(run.checkpoint)[0]}, from which --resume continues"
     except TrainingError:
         kept = "There is no good checkpoint yet"
     return f"{kept}; try a lower --lr, lower weights of the losses, or --precision float32"

@@ -41,7 +41,7 @@ class LossNetwork(nn.Module):
     """Features of RGB images at named layers, such as ``relu2_2``.
 
     Args:
-        features: The convolutional part of a VGG, up to the deepest layer that will be asked for.
+        features: The convolutional part of a VGG, up to the deepest layer that will be requested.
         mean: Mean of the input normalization, for images in [0, 1], one value per channel.
         std: Standard deviation of the input normalization.
     """
@@ -58,16 +58,16 @@ class LossNetwork(nn.Module):
 
     def forward(self, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """Maps images in [0, 1], N×3×H×W, to the features of ``layers``, N×C×H′×W′ each; stops after the deepest."""
-        wanted = set(layers)
-        if missing := wanted - set(self.names):
+        requested = set(layers)
+        if missing := requested - set(self.names):
             raise ValueError(f"no layer {sorted(missing)[0]}; this loss network has {', '.join(self.names)}")
         found: dict[str, Tensor] = {}
         x = (images - self.mean) / self.std
         for name, layer in zip(self.names, self.features, strict=True):
             x = layer(x)
-            if name in wanted:
+            if name in requested:
                 found[name] = x
-                if len(found) == len(wanted):
+                if len(found) == len(requested):
                     break
         return found
 
@@ -98,20 +98,20 @@ def load_loss_network(
 
     Args:
         name: ``vgg16`` or ``vgg19``.
-        layers: Names of layers that will be asked for.
+        layers: Names of layers that will be requested.
         weights: A local ``.safetensors`` or ``.pth`` state dictionary with torchvision's keys; by default
             torchvision's own weights, downloaded once into torch's cache.
-        sha256: The local file's expected digest. A safetensors file may instead say in its metadata what it is
-            (``arch``, ``mean``, ``std``), and a file of torchvision's own is known by its digest.
+        sha256: The local file's expected digest. It is not needed if a safetensors file has ``arch``, ``mean`` and
+            ``std`` in its metadata, or if the digest is that of torchvision's file.
 
     Returns:
-        The network, and one line saying what its weights are, for the provenance.
+        The network, and a one-line description of its weights for the provenance.
 
     Raises:
-        TrainingError: The weights cannot be loaded, are not what they should be, or lack a layer.
+        TrainingError: The weights cannot be loaded, have another digest or architecture, or lack a layer.
     """
     architecture = ARCHITECTURES[name]
-    with torch.device("meta"):  # the weights come from the file; initialising VGG's classifier would take seconds
+    with torch.device("meta"):  # without initial weights, which would take seconds
         features = architecture.build(weights=None, init_weights=False).features
     names = layer_names(features)
     if missing := [layer for layer in layers if layer not in names]:
@@ -119,7 +119,7 @@ def load_loss_network(
     features = features[: max(names.index(layer) for layer in layers) + 1]
     for module in features:
         if isinstance(module, nn.ReLU):
-            module.inplace = False  # a following layer must not overwrite features that were handed out
+            module.inplace = False  # must not overwrite features that are returned
 
     if weights is None:
         state, origin = download_state(name), published(name)
@@ -127,11 +127,11 @@ def load_loss_network(
     else:
         state, (mean, std), digest = read_state(name, weights, sha256)
         origin = published(name) if is_published(name, digest) else f"{weights.name} (SHA-256 {digest})"
-    wanted = {key: f"features.{key}" for key in features.state_dict()}
-    if absent := [key for key in wanted.values() if key not in state]:
+    keys = {key: f"features.{key}" for key in features.state_dict()}
+    if absent := [key for key in keys.values() if key not in state]:
         raise TrainingError(f"{origin} lacks {absent[0]}, needed for {max(layers, key=names.index)} of {name}")
     try:
-        features.load_state_dict({key: state[full].float() for key, full in wanted.items()}, assign=True)
+        features.load_state_dict({key: state[full].float() for key, full in keys.items()}, assign=True)
     except RuntimeError as error:
         raise TrainingError(f"{origin} does not fit {name}: {str(error).splitlines()[-1].strip()}") from error
     return LossNetwork(features, mean, std), f"{name}, {origin}"
@@ -148,7 +148,7 @@ def published(name: str) -> str:
 
 
 def is_published(name: str, digest: str) -> bool:
-    """Whether a file of that SHA-256 holds torchvision's weights."""
+    """Whether a SHA-256 is that of torchvision's weights."""
     return digest.startswith(digest_in(ARCHITECTURES[name].url))
 
 
@@ -187,16 +187,16 @@ def read_state(name: str, path: Path, sha256: str | None) -> tuple[dict[str, Ten
         raise
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot read the loss network's weights: {error}") from error
-    except Exception as error:  # torch.load raises whatever unpickling does
-        raise TrainingError(f"{path} is no state dictionary: {first_line(error)}") from error
+    except Exception as error:  # unpickling raises many kinds
+        raise TrainingError(f"{path} is not a state dictionary: {first_line(error)}") from error
     return state, input_convention(name, path, metadata, digest, bool(sha256)), digest
 
 
-def input_convention(name: str, path: Path, metadata: Mapping[str, str], digest: str, vouched: bool) -> Convention:
+def input_convention(name: str, path: Path, metadata: Mapping[str, str], digest: str, verified: bool) -> Convention:
     """Mean and std for a local file, from its metadata or because it is known to be torchvision's."""
     if "arch" in metadata:
         if name not in metadata["arch"]:
-            raise TrainingError(f"{path} holds {metadata['arch']}, not {name}: choose with --loss-network")
+            raise TrainingError(f"{path} contains {metadata['arch']}, not {name}: change --loss-network")
         try:
             mean, std = (tuple(float(x) for x in metadata[key].strip("[]").split(",")) for key in ("mean", "std"))
             if len(mean) != 3 or len(std) != 3:
@@ -207,10 +207,10 @@ def input_convention(name: str, path: Path, metadata: Mapping[str, str], digest:
     architecture = ARCHITECTURES[name]
     if name == "vgg16" and digest.startswith(digest_in(VGG16_Weights.IMAGENET1K_V1.url)):
         return STANDARDIZED
-    if vouched or is_published(name, digest):
+    if verified or is_published(name, digest):
         return architecture.mean, architecture.std
     raise TrainingError(
-        f"{path} (SHA-256 {digest}) is not torchvision's {Path(architecture.url).name} and has no metadata saying "
-        f"what it is; if you trust it and it expects the same inputs, repeat the command with "
+        f"{path} (SHA-256 {digest}) is not torchvision's {Path(architecture.url).name} and has no metadata that "
+        f"describes it; if you trust it and it expects the same inputs, repeat the command with "
         f"--loss-weights-sha256 {digest}"
     )

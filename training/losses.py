@@ -1,6 +1,6 @@
 """Perceptual losses, as in section 3.2 of Johnson et al. 2016.
 
-All take features or images in batches and give the mean over the batch, as a scalar in float32.
+All take batches of features or images, and return the mean over the batch as a float32 scalar.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,12 @@ def gram_matrix(features: Tensor) -> Tensor:
         features: N×C×H×W.
 
     Returns:
-        N×C×C, divided by C·H·W, in float32 at least: sums over a whole image overflow or drown in half precision.
+        N×C×C, divided by C·H·W, in float32 at least: in half precision, sums over a whole image overflow or lose small
+        terms.
     """
     n, c, h, w = features.shape
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.permute(0, 2, 3, 1).reshape(n, h * w, c)  # with channels last a view
+        flat = features.permute(0, 2, 3, 1).reshape(n, h * w, c)  # a view if channels are last
         product: Tensor = SelfProduct.apply(flat)
         return product / (c * h * w)
 
@@ -59,7 +60,7 @@ class FeatureReconstructionLoss(nn.Module):
         self.weights = dict(weights)
 
     def forward(self, features: Features, targets: Features) -> Tensor:
-        """Compares two sets of features, each N×C×H×W; the targets are taken as constants."""
+        """Compares two sets of features, each N×C×H×W; the targets are constants."""
         terms = [
             weight * (wide(features[layer]) - wide(targets[layer]).detach()).square().mean()
             for layer, weight in self.weights.items()
@@ -70,9 +71,9 @@ class FeatureReconstructionLoss(nn.Module):
 class StyleReconstructionLoss(nn.Module):
     """Mean squared difference of Gram matrices, times a weight, summed over layers.
 
-    Equation 4 takes the squared Frobenius norm, the sum over all C² entries; the authors' own code
-    (https://github.com/jcjohnson/fast-neural-style) takes the mean, and so does this: a weight then means the same
-    for a layer of 64 channels and one of 512, and weights published for that code and its descendants carry over.
+    Equation 4 takes the squared Frobenius norm, the sum over all C² entries. The authors' own code
+    (https://github.com/jcjohnson/fast-neural-style) takes the mean, and so does this class: then a weight has the same
+    effect for layers of 64 and of 512 channels, and weights published for that code can be used here.
 
     Args:
         weights: Weight of each layer, by name.
@@ -91,8 +92,8 @@ class StyleReconstructionLoss(nn.Module):
 
         Args:
             features: Of the images, N×C×H×W by layer.
-            which: Each image's style image, N numbers below K; without it, K or N is 1, and the one is compared with
-                all of the others.
+            which: The index of each image's style image, N numbers below K. By default, K or N must be 1: one image or
+                style image is compared with all of the others.
         """
         losses = {}
         for layer in self.weights:
@@ -124,7 +125,7 @@ class PixelLoss(nn.Module):
         self.weight = weight
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Compares two sets of images in [0, 1], each N×C×H×W; the targets are taken as constants."""
+        """Compares two sets of images in [0, 1], each N×C×H×W; the targets are constants."""
         return self.weight * (255 * (wide(images) - wide(targets).detach())).square().mean()
 
 

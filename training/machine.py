@@ -31,8 +31,8 @@ def cpu_name() -> str:
 def bfloat16(device: torch.device, *, enabled: bool) -> Iterator[None]:
     """Runs eligible operations in bfloat16.
 
-    Products of float32 matrices may take bfloat16 factors with sums in float32: the only such products in a training
-    are Gram matrices, whose factors are bfloat16 numbers already, so that nothing is lost.
+    Also allows products of float32 matrices to use bfloat16 factors and float32 sums. In a training these are only the
+    Gram matrices, whose factors are bfloat16 numbers already, so no precision is lost.
     """
     if not enabled:
         yield

@@ -1,7 +1,7 @@
-"""Evaluation of the styles of one network, beside networks of one style, by one objective.
+"""Evaluates the styles of one network, and compares them with networks of one style, by one objective.
 
-The objective is that of the network's own training. It is measured on photos that were not trained on: for the
-untouched photo, for every style at each size of its painting, and for networks of one style after the same painting.
+The objective is that of the network's own training. It is measured on photos that were not used in training: for the
+unchanged photo, for every style at each size of its painting, and for networks of one style after the same painting.
 """
 
 import json
@@ -19,7 +19,7 @@ from torch import Tensor
 from perceptual.errors import InvalidOption, TrainingError
 from perceptual.files import write_atomically
 from perceptual.inference.metadata import find_distinct, find_weights
-from perceptual.inference.predictor import Predictor, load
+from perceptual.inference.predictor import Predictor, given, load
 from perceptual.inference.sheets import Tile, contact_sheet
 from perceptual.settings import parse
 
@@ -43,7 +43,7 @@ SEEN = FeatureReconstructionLoss({"relu4_2": 1.0})  # content, by a measure that
 
 @dataclass(frozen=True)
 class Look:
-    """A painting at one of the sizes at which it was learned, and the methods that stylize photos 1×3×H×W like it.
+    """A painting at one of the sizes at which it was learned, and methods that stylize photos 1×3×H×W after it.
 
     Attributes:
         painting: The painting.
@@ -62,12 +62,12 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
     """Measures the styles of one network on photos, by the losses of its training.
 
     Returns:
-        The report, Markdown; beside it lie the same figures as JSON, and a contact sheet for each size.
+        The report, Markdown; in its folder are the same figures as JSON, and a contact sheet for each size.
 
     Raises:
         WeightsError: A network is missing or for another task.
         InvalidOption: The network has no style of a given name.
-        TrainingError: No photos, no paintings, or not the loss network that the network was trained with.
+        TrainingError: No photos, no paintings, or the loss network is not that of the training.
         InputError: A photo or a painting cannot be read.
     """
     exact_float32()
@@ -116,13 +116,12 @@ def trained_objective(
     settings: ManyStylesEvaluationSettings, trunk: Predictor, paintings: Sequence[Painting], sizes: Sequence[int]
 ) -> StyleObjective:
     """The objective of the network's own training, for some of its paintings at each size."""
-    given = {"loss-weights": settings.loss_weights, "loss-weights-sha256": settings.loss_weights_sha256}
-    wanted = {name: value for name, value in given.items() if value is not None}
-    losses = trunk_losses(trunk.metadata["provenance"], wanted)
+    weights = given(loss_weights=settings.loss_weights, loss_weights_sha256=settings.loss_weights_sha256)
+    losses = trunk_losses(trunk.metadata["provenance"], weights)
     losses.pop("style-sizes")
     targets = (painting.load(size) for painting in paintings for size in sizes)
-    stated = parse(OptimizationSettings, {**losses, **wanted, "style-image": paintings[0].path})
-    objective, origin = build_objective(stated, targets, trunk.device)
+    options = parse(OptimizationSettings, {**losses, **weights, "style-image": paintings[0].path})
+    objective, origin = build_objective(options, targets, trunk.device)
     check_loss_network(settings.model, trunk, origin)
     return objective
 
@@ -130,7 +129,7 @@ def trained_objective(
 def looks_of(
     settings: ManyStylesEvaluationSettings, trunk: Predictor, paintings: Sequence[Painting], sizes: Sequence[int]
 ) -> Iterator[Look]:
-    """Every painting at every size, with the methods that stylize like it."""
+    """Every painting at every size, with the methods that stylize after it."""
     singles = {name: load(file, settings.device, "eager") for name, file in find_distinct(settings.against).items()}
     for number, painting in enumerate(paintings):
         same = {

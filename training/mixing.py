@@ -1,4 +1,4 @@
-"""The weights that a training writes: as trained, or interpolated with the initial weights."""
+"""Interpolates the weights that a training writes with the initial weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,15 +16,15 @@ def initial_weights(settings: TrainingSettings) -> Mapping[str, Tensor]:
     """The initial weights, if a share of them is kept. Raises WeightsError."""
     if not settings.initial_weights or not settings.initial_share:
         return {}
-    with torch.random.fork_rng(devices=[]):  # a network draws random weights before it is given others
+    with torch.random.fork_rng(devices=[]):  # building a network draws random weights
         return load_network(find_weights(settings.initial_weights))[0].state_dict()
 
 
 @contextmanager
 def mixed_with(network: nn.Module, initial: Mapping[str, Tensor], share: float) -> Iterator[None]:
-    """Context manager: sets the network to the weights to be written, interpolated with the initial weights, if any.
+    """Sets the network, for the length of a block, to its weights interpolated with the initial weights, if any.
 
-    Networks interpolated between two of one origin are as good as these: section 3.4 of Wang et al. 2018
+    Interpolating two networks of a common origin gives a network of similar quality: section 3.4 of Wang et al. 2018
     (https://arxiv.org/abs/1809.00219).
     """
     if not initial:

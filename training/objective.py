@@ -15,9 +15,9 @@ class StyleObjective:
 
     Args:
         loss_network: On the device, with channels last.
-        content_loss: Compares an image with its photo.
-        style_loss: Compares it with the painting.
-        total_variation: Regularizes it.
+        content_loss: Compares images with their photos.
+        style_loss: Compares images with the painting.
+        total_variation: Regularizes images.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Optimizers: Adam as in the paper, or Muon, which needs fewer iterations for style.
 
-Adam scales the step of every weight by itself. Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)
-treats the weights of a layer as a matrix, and orthogonalizes its step: the step is equally long in all directions that
-the last gradients span, so that no few directions dominate.
+Adam scales the step of each weight separately. Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)
+treats the weights of a layer as a matrix, and orthogonalizes its step: the step then has the same length in all
+directions that the last gradients span, instead of being dominated by a few.
 """
 
 import math
@@ -14,15 +14,15 @@ from torch.optim import Adam, Optimizer
 
 STYLE_RATE = 5  # rate of the table of styles, relative to the learning rate: each step trains only a few styles
 MOMENTUM = 0.95
-NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # of the iteration, as its author found them
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # coefficients of the iteration, from the author of Muon
 
 
 class ConvolutionMuon(Optimizer):
     """Muon for the kernels of convolutions, as matrices with a row for each of the first dimension.
 
-    As :class:`torch.optim.Muon`, which takes matrices alone, and multiplies them in bfloat16: on a processor without
-    instructions for it that took a quarter of a training. Steps are as long as Adam's usually are at the same learning
-    rate: 0.2 of it, as root mean square of a kernel.
+    Like :class:`torch.optim.Muon`, which accepts only matrices and multiplies them in bfloat16; on a processor without
+    instructions for bfloat16, that took a quarter of the training time. The root mean square of a kernel's step is 0.2
+    times the learning rate, as usual with Adam.
 
     Args:
         kernels: Weights of convolutions, C′×C×k×k, or of transposed ones, C×C′×k×k, in any memory format.
@@ -34,7 +34,7 @@ class ConvolutionMuon(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Takes one step, of the kernels' gradients."""
+        """Updates the kernels by one step."""
         for group in self.param_groups:
             for kernel in group["params"]:
                 if kernel.grad is not None:

@@ -24,7 +24,7 @@ else:
 
 CATALOGUE = "paintings.toml"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-LEAST_SIDE = 64  # pixels; in less, no layer sees a stroke
+LEAST_SIDE = 64  # pixels; strokes of smaller images are too small for all layers
 CONSTANT = 2  # levels of 255; a standard deviation below which a painting is of one colour
 
 
@@ -62,8 +62,8 @@ def find_paintings(folder: Path) -> list[Painting]:
 
     Raises:
         TrainingError: No such folder, or no images in it.
-        InputError: A painting cannot be read, is smaller than 64 pixels or of one colour; two have one name; or the
-            catalogue is damaged or names a painting that does not exist.
+        InputError: A painting cannot be read, is smaller than 64 pixels or of one colour; two have the same name; or
+            the catalogue is damaged or names a painting that does not exist.
     """
     files = [file for file in image_files(folder, "--style-dir") if file.parent == folder]
     if not files:
@@ -77,20 +77,20 @@ def find_paintings(folder: Path) -> list[Painting]:
             )
         paintings[file.stem] = open_painting(file, catalogue.pop(file.stem, {}))
     if catalogue:
-        raise InvalidOption(f"{folder / CATALOGUE} names {', '.join(catalogue)}, and there is no such painting")
+        raise InvalidOption(f"{folder / CATALOGUE} describes {', '.join(catalogue)}, but there is no such painting")
     return [paintings[name] for name in sorted(paintings)]
 
 
 def open_painting(file: Path, facts: dict[str, Any]) -> Painting:
     """A painting, after validation. Raises InputError."""
     if not NAME.fullmatch(file.stem):
-        raise InvalidOption(f"{file}: a style's name has letters, digits, _, - and . alone: rename the file")
+        raise InvalidOption(f"{file}: a style's name may have only letters, digits, _, - and .: rename the file")
     pixels = images.load(file).opaque()
     height, width = pixels.shape[1:]
     if min(height, width) < LEAST_SIDE:
         raise InvalidImage(f"{file}: {width}×{height} pixels are too few; a painting needs {LEAST_SIDE} a side")
     if torch.std(pixels.float(), dim=(1, 2)).max() < CONSTANT:
-        raise InvalidImage(f"{file} is of one colour: there is no style in it")
+        raise InvalidImage(f"{file} is of one colour, and has no style")
     return Painting(file.stem, file, facts, hashlib.sha256(images.read(file)).hexdigest())
 
 

@@ -1,6 +1,6 @@
-"""One training on several GPUs or machines: processes started by ``torchrun``, each with a part of every batch.
+"""Trains one network on several GPUs or machines: ``torchrun`` starts processes, each with a part of every batch.
 
-All processes draw the same random numbers and hold the same weights; the result is that of one process up to rounding.
+All processes draw the same random numbers and have the same weights; the result is that of one process up to rounding.
 Only rank 0 writes files. Every function here also works in a training of one process.
 """
 
@@ -70,7 +70,7 @@ def synchronized(network: nn.Module, losses: Losses) -> Losses:
     """The losses, with gradients averaged over all processes in the backward pass.
 
     Raises:
-        InvalidOption: The network normalizes over all photos of a batch, of which each process sees its own alone.
+        InvalidOption: The network normalizes over all photos of a batch, and each process has only a part of them.
     """
     if world_size() == 1:
         return losses

@@ -1,4 +1,4 @@
-"""The peak loss: no place of a picture may decide the statistics of a norm alone."""
+"""The peak loss, against small regions that dominate the statistics of a norm."""
 
 import torch
 import torch.nn.functional as F
@@ -8,20 +8,21 @@ from perceptual.inference.networks.norms import InstanceNorm
 
 from .losses import wide
 
-REGIONS = 24  # in a row; with crops of 192 px, regions of 8 px
-LIMIT = 6.0  # energy of a region that costs nothing; the mean of all is 1
+REGIONS = 24  # in a row; regions of 8 px in crops of 192 px
+LIMIT = 6.0  # energy up to which a region has no loss; the mean over regions is 1
 
 
 class PeakLoss(nn.Module):
-    """Measures, in every instance norm of a network, by how much regions exceed the usual energy.
+    """Measures, in every instance norm of a network, by how much the energy of regions exceeds a limit.
 
-    Instance norms tempt a network to make one small place so strong, in all channels at once, that it decides the
-    mean and the deviation, and thereby the gain of everything else. Karras et al. 2020 (https://arxiv.org/abs/1912.04958,
-    section 2) found such droplets in generated faces. In style transfer they become flat black regions, for which
-    Gram matrices of the whole picture hardly charge. Edges and specks, small or strong in few channels, cost nothing.
+    With instance norms, a network can learn to make one small region so strong, in all channels, that it determines
+    mean and deviation, and thereby the gain of the rest of the picture. Karras et al. 2020 (https://arxiv.org/abs/1912.04958,
+    section 2) found such droplets in generated faces. In style transfer they become flat black regions, which
+    hardly affect the Gram matrices of the whole picture. Edges and specks are small or strong in few channels only, and
+    have no loss.
 
     Args:
-        network: Its norms are measured whenever it runs in training mode.
+        network: Its norms are measured when it runs in training mode.
         weight: Factor of the loss; with 0 nothing is measured.
     """
 

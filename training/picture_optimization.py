@@ -1,7 +1,7 @@
 """Style transfer by optimizing the picture itself, as Gatys et al. 2016.
 
-It needs no training, takes hundreds of passes through the loss network for one picture, and is what the paper measures
-its networks against (section 4.1 and figure 5): "we minimize Equation 5 using projected L-BFGS by clipping the image y
+It needs no training, but hundreds of passes through the loss network for one picture. The paper compares its networks
+with it (section 4.1 and figure 5): "we minimize Equation 5 using projected L-BFGS by clipping the image y
 to the range [0, 255] at each iteration".
 """
 
@@ -22,7 +22,7 @@ from .pictures import load_image
 from .settings import OptimizationSettings
 
 SMALLEST = 16  # pixels; side of an image whose features the loss network's deeper layers can still compute
-HISTORY = 10  # pairs that L-BFGS remembers, each as large as two pictures; 100 lead to losses 0.5 % lower
+HISTORY = 10  # pairs that L-BFGS keeps, each as large as two pictures; with 100, losses are 0.5 % lower
 
 
 class Step(NamedTuple):
@@ -45,8 +45,8 @@ def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, it
     the same progress.
 
     Args:
-        losses: Gives the weighted losses of a picture by name, such as a :class:`.objective.StyleObjective` with the
-            targets filled in.
+        losses: Returns the weighted losses of a picture by name, for example of a :class:`.objective.StyleObjective`
+            and its targets.
         start: The initial picture, 1×3×H×W in [0, 1]: the photo, or noise.
         iterations: Number of iterations.
 
@@ -57,7 +57,7 @@ def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, it
         TrainingError: A loss or a gradient is no longer finite.
     """
     image = start.detach().clone().requires_grad_()
-    # One iteration a call, which keeps its curvature for the next one; tolerances would end it early.
+    # One iteration per call; the optimizer keeps its curvature estimate. Tolerances would end it early.
     optimizer = torch.optim.LBFGS([image], max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0)
     terms: Mapping[str, Tensor] = {}
 
@@ -79,18 +79,17 @@ def optimize(losses: Callable[[Tensor], Mapping[str, Tensor]], start: Tensor, it
         yield Step(iteration, before, {name: float(value.detach()) for name, value in terms.items()})
         with torch.no_grad():
             image.clamp_(0, 1)
-            # L-BFGS must estimate curvature from the step after clipping. With plain clipping, losses sometimes rise,
-            # and end higher.
+            # L-BFGS must estimate curvature from the step after clipping; else losses sometimes rise, and end higher.
             state = optimizer.state[image]
-            if "t" in state:  # a gradient of zero has moved nothing
+            if "t" in state:  # missing after a gradient of zero
                 state["d"] = ((image - before) / state["t"]).flatten()
 
 
-def beginning(start: str, photo: Tensor, seed: int = 0) -> Tensor:
+def initial_picture(start: str, photo: Tensor, seed: int = 0) -> Tensor:
     """The initial picture of an optimization, 1×3×H×W in [0, 1].
 
     Args:
-        start: ``photo``: with itself; ``noise``: with white noise of its size, as https://github.com/jcjohnson/neural-style.
+        start: ``photo`` is the photo itself; ``noise`` is white noise, as in https://github.com/jcjohnson/neural-style.
         photo: On any device.
         seed: Of the noise, which is the same on every device.
     """
@@ -124,7 +123,7 @@ class Optimization:
     def steps(self) -> Iterator[Step]:
         """All steps, as from :func:`optimize`."""
         photo = self.photo.rgb[None].to(self.device).float() / 255
-        start = beginning(self.settings.start, photo, self.settings.seed)
+        start = initial_picture(self.settings.start, photo, self.settings.seed)
         targets = self.objective.targets(photo)
         return optimize(lambda image: self.objective(image, targets), start, self.settings.iterations)
 

@@ -1,4 +1,4 @@
-"""Images as tensors of the size a loss compares them at."""
+"""Loads images as tensors of the size at which losses compare them."""
 
 from pathlib import Path
 
@@ -20,5 +20,5 @@ def load_image(path: Path, size: int) -> Tensor:
 def load_square(path: Path, size: int) -> Tensor:
     """The middle of an image, on white, 1×3×``size``×``size`` in [0, 1]. Raises as :func:`load_image`."""
     photo = images.load(path).opaque()
-    middle = center_crop(photo, [min(photo.shape[1:])])  # first, as a thin image would grow beyond all memory
+    middle = center_crop(photo, [min(photo.shape[1:])])  # cropped first: a thin image, resized, could exceed the memory
     return resize(middle[None], [size], antialias=True).float() / 255

@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from perceptual.files import naming
 
-SILENCE = 60.0  # seconds without a line, in a log file
+INTERVAL = 60.0  # seconds between two lines in a log file
 
 
 class Record:
@@ -31,14 +31,16 @@ class Record:
         self.iterations = iterations
         self.batch_size = batch_size
         self.marked = start, time.monotonic()
-        self.said = time.monotonic()  # when something was last noted
+        self.last_note = time.monotonic()
         self.console = Console(stderr=True)
         columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.bar = self.progress.add_task("", completed=start, total=iterations)
         (folder / "evolution").mkdir(parents=True, exist_ok=True)
         self.file = (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace")
-        self.board = SummaryWriter(folder, purge_step=start + 1)  # what a run logged after its last checkpoint
+        self.board = SummaryWriter(
+            folder, purge_step=start + 1
+        )  # drops what an earlier run logged after its last checkpoint
 
     def __enter__(self) -> "Record":
         self.progress.start()
@@ -51,16 +53,16 @@ class Record:
 
     def note(self, line: str) -> None:
         """Writes a line on the screen and in the log."""
-        self.said = time.monotonic()
+        self.last_note = time.monotonic()
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         with naming(self.file.name):
             self.file.write(line + "\n")
             self.file.flush()
 
     def advance(self) -> None:
-        """Counts one iteration; where no bar shows it, a line does, if a minute has passed since the last one."""
+        """Counts one iteration; without a terminal, writes a line if none was written for a minute."""
         self.progress.advance(self.bar)
-        if not self.console.is_terminal and time.monotonic() - self.said > SILENCE:
+        if not self.console.is_terminal and time.monotonic() - self.last_note > INTERVAL:
             self.note(f"{self.progress.tasks[0].completed:.0f}/{self.iterations}")
 
     def losses(self, done: int, losses: Mapping[str, float], lr: float) -> None:
@@ -90,7 +92,7 @@ class Record:
     def unusable(self, files: Iterable[Path]) -> None:
         """Counts and names the files that were skipped."""
         if names := sorted(str(file) for file in files):
-            self.note(f"{len(names)} image files were skipped, damaged or too small for a crop: {', '.join(names)}")
+            self.note(f"{len(names)} image files were skipped: damaged, or too small for a crop: {', '.join(names)}")
 
 
 def duration(seconds: float) -> str:

@@ -37,7 +37,7 @@ class TrainingSettings:
     """Settings of every training."""
 
     content_dir: Path = setting(MISSING, FilePath("a folder"), "folder of photos, flat or nested; required", DATA)
-    split: str = setting("train", Choice(("train", "validation", "test")), "share of the photos to train on", DATA)
+    split: str = setting("train", Choice(("train", "validation", "test")), "part of the photos to train on", DATA)
     batch_size: int = setting(4, Integer(1), "photos per iteration", DATA)
     image_size: int = setting(256, Integer(32), "side of the training crops, in pixels", DATA)
     num_workers: int = setting(2, Integer(0), "processes that decode and crop photos", DATA)
@@ -50,7 +50,7 @@ class TrainingSettings:
     initial_weights: Path | None = setting(
         None,
         FilePath("a weights file"),
-        "begin with this network, a file or a name, of the same layers: quicker than from scratch",
+        "start from this network, a file or a name, of the same architecture: faster than from scratch",
         NETWORK,
     )
     initial_share: float = setting(
@@ -78,22 +78,22 @@ class TrainingSettings:
         OPTIMIZATION,
     )
     optimizer: str = setting(
-        "adam", Choice(("muon", "adam")), "adam is the paper's; muon is no better here", OPTIMIZATION
+        "adam", Choice(("muon", "adam")), "adam is the paper's; muon is not better here", OPTIMIZATION
     )
-    lr: float = setting(1e-3, Number(0), "learning rate of either", OPTIMIZATION)
+    lr: float = setting(1e-3, Number(0), "learning rate", OPTIMIZATION)
     lr_schedule: str = setting(
         "constant", Choice(("constant", "cosine")), "cosine: 50 iterations of warm-up, then falling to 0", OPTIMIZATION
     )
     precision: str = setting(
         "auto",
         Choice(("auto", "float32", "bfloat16")),
-        "of features and activations; auto: bfloat16 where it is quick, on GPUs and CPUs with AVX-512 BF16 or AMX",
+        "of features and activations; auto: bfloat16 where it is fast, on GPUs and CPUs with AVX-512 BF16 or AMX",
         OPTIMIZATION,
     )
     compile: str = setting(
         "auto",
         Choice(("auto", "yes", "no")),
-        "compile the step: takes a minute and needs a C++ compiler; a CPU is then a sixth faster; auto: only on a GPU",
+        "compile the step: takes a minute and needs a C++ compiler; a sixth faster on a CPU; auto: only on a GPU",
         OPTIMIZATION,
     )
     device: str | None = setting(None, Text("a device"), "cpu, cuda, cuda:1, …; default: a GPU if any", OPTIMIZATION)
@@ -102,7 +102,7 @@ class TrainingSettings:
     name: str | None = setting(
         None,
         Text("a name"),
-        "name of the network; default: the painting's, or such as super_resolution_x4_feature",
+        "name of the network; default: the painting's, or a name such as super_resolution_x4_feature",
         OUTPUT,
     )
     model_path: Path | None = setting(
@@ -144,7 +144,7 @@ class StyleSettings(PaintingSettings):
 
     style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
     style_size: int = setting(
-        384, Integer(32), "the painting's shorter side in training, in pixels; larger gives larger strokes", DATA
+        384, Integer(32), "the painting's shorter side in training, in pixels; larger sizes give larger strokes", DATA
     )
     content_image: Path | None = setting(
         None, FilePath("an image file"), "photo whose evolution the animation shows; default: one of the samples", DATA
@@ -167,13 +167,13 @@ class StylesSettings(PaintingSettings):
     style_weights: tuple[float, ...] = setting(
         (5.0,),
         Several(Number(0)),
-        "weight of the style reconstruction loss, one for all layers or one each; 1 makes it 1e6 for untouched photos",
+        "weight of the style reconstruction loss, one for all layers or one each; 1: it is 1e6 for unchanged photos",
         LOSSES,
     )
     trainable: str = setting(
         "all",
         Choice(("all", "styles")),
-        "styles: keep the convolutions of the initial weights, as to learn a second size of strokes",
+        "styles: keep the convolutions of the initial weights, for example to learn a second size of strokes",
         NETWORK,
     )
     style_factors: tuple[str, ...] = setting(
@@ -190,7 +190,7 @@ class LearningSettings(PaintingSettings):
     trunk: Path = setting(
         MISSING,
         FilePath("a network"),
-        "learn the style on this network of many styles, a file or a name, whose convolutions stay: minutes",
+        "learn the style in minutes on this network of many styles, a file or a name; its convolutions are not changed",
         NETWORK,
     )
     style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
@@ -202,7 +202,7 @@ class LearningSettings(PaintingSettings):
     batch_size: int = setting(2, Integer(1), "photos per iteration", DATA)
     image_size: int = setting(224, Integer(32), "side of the training crops, in pixels", DATA)
     iterations: int = setting(150, Integer(1), "iterations in all", OPTIMIZATION)
-    optimizer: str = setting("adam", Choice(("muon", "adam")), "there is no layer for muon here", OPTIMIZATION)
+    optimizer: str = setting("adam", Choice(("muon", "adam")), "muon has no effect here", OPTIMIZATION)
     lr: float = setting(2e-2, Number(0), "learning rate", OPTIMIZATION)
     lr_schedule: str = setting("cosine", Choice(("constant", "cosine")), "see style", OPTIMIZATION)
     log_step: int = setting(10, Integer(1), "iterations between two lines of the log", OUTPUT)
@@ -216,7 +216,10 @@ class SuperResolutionSettings(TrainingSettings):
 
     image_size: int = setting(288, Integer(32), "side of the targets, in pixels; photos are cropped, not resized", DATA)
     degradation: str = setting(
-        "paper", Choice(DEGRADATIONS), "how inputs are made: paper blurs, then reduces bicubically", DATA
+        "paper",
+        Choice(DEGRADATIONS),
+        "how inputs are computed: paper blurs, then reduces bicubically; bicubic only reduces",
+        DATA,
     )
     upscale_factor: int = setting(4, OneOf((4, 8)), "how many times larger the output is", NETWORK)
     loss: str = setting(
@@ -228,7 +231,7 @@ class SuperResolutionSettings(TrainingSettings):
         "weight of the pixel loss; with --loss both, about 100 makes it as large as the feature loss",
         LOSSES,
     )
-    reg_weight: float = setting(0.0, Number(0), "weight of the total variation loss; a little: 1e4", LOSSES)
+    reg_weight: float = setting(0.0, Number(0), "weight of the total variation loss; 1e4 has a small effect", LOSSES)
     iterations: int = setting(200_000, Integer(1), "iterations in all", OPTIMIZATION)
 
 
@@ -255,10 +258,10 @@ class OptimizationSettings:
     style_weights: tuple[float, ...] = as_in(StyleSettings, "style_weights")
     reg_weight: float = as_in(StyleSettings, "reg_weight")
 
-    start: str = setting("photo", Choice(("photo", "noise")), "where to begin", OPTIMIZATION)
+    start: str = setting("photo", Choice(("photo", "noise")), "the initial picture", OPTIMIZATION)
     iterations: int = setting(500, Integer(1), "iterations of L-BFGS", OPTIMIZATION)
     device: str | None = as_in(StyleSettings, "device")
-    seed: int = setting(0, Integer(0), "of the noise", OPTIMIZATION)
+    seed: int = setting(0, Integer(0), "seed of the noise", OPTIMIZATION)
 
 
 PATHS = {
@@ -285,10 +288,10 @@ FREE_ON_RESUME = PATHS.keys() | {
 
 
 def find_recipe(name_or_path: Path) -> Path:
-    """The file of a recipe: the one at a path, or the one of a name that ships, such as ``the_scream``.
+    """The file of a recipe: at a path, or one that ships with a name such as ``the_scream``.
 
     Raises:
-        InvalidOption: Neither.
+        InvalidOption: There is neither.
     """
     if name_or_path.is_file():
         return name_or_path
@@ -297,7 +300,7 @@ def find_recipe(name_or_path: Path) -> Path:
         return file
     hint = did_you_mean(str(name_or_path), shipped)
     raise InvalidOption(
-        f"recipe {name_or_path}: no such file, and none of that name ships ({', '.join(shipped)}){hint}"
+        f"recipe {name_or_path}: no such file, and no recipe of that name ships ({', '.join(shipped)}){hint}"
     )
 
 
@@ -334,7 +337,7 @@ def weights_by_layer(layers: tuple[str, ...], weights: tuple[float, ...], option
         InvalidOption: Neither one weight nor one for each layer, or a layer is named twice.
     """
     if len(set(layers)) < len(layers):
-        raise InvalidOption(f"{option}: of {' '.join(layers)}, one is named twice")
+        raise InvalidOption(f"{option}: one of {' '.join(layers)} is named twice")
     if len(weights) not in (1, len(layers)):
         raise InvalidOption(
             f"{option}: expected 1 or {len(layers)} numbers, for {' '.join(layers)}; got {len(weights)}"
@@ -348,7 +351,7 @@ def plain(settings: "DataclassInstance") -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """A setting's value as JSON has it."""
+    """A setting's value as a JSON value."""
     if isinstance(value, tuple):
         return [plain_value(each) for each in value]
     return str(value) if isinstance(value, Path) else value

@@ -26,9 +26,9 @@ from .task import (
     build_network,
     prepare,
     provenance,
+    randomly_cropped,
     run_finished,
     sample_photos,
-    shifted_alike,
 )
 
 POOLED = 8  # pixels; the period of the loss network's third pooling, the last before relu4_3
@@ -42,7 +42,7 @@ def train_style(settings: StyleSettings, *, resume: bool = False) -> Path | None
 
     Raises:
         TrainingError: As in :func:`.loop.train`, or the loss network cannot be loaded.
-        InputError: The style image cannot be read, or settings do not go together.
+        InputError: The style image cannot be read, or settings contradict each other.
         WeightsError: The initial weights cannot be read.
     """
     run, device = prepare(settings, settings.name or settings.style_image.stem, resume=resume)
@@ -64,7 +64,7 @@ class StyleTransfer:
         self.samples = sample_photos(settings, settings.content_image).to(device)
         painting = load_image(settings.style_image, settings.style_size).to(device)
         self.objective, self.origin = build_objective(settings, [painting], device)
-        # Measured: on a CPU, the loss network is faster with channels last, and the transformation network is not.
+        # On a CPU, by measurement, the loss network is faster with channels last, the transformation network is not.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
         self.network = network.to(device).to(memory_format=self.memory_format)
@@ -75,7 +75,7 @@ class StyleTransfer:
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses by name for photos N×3×H×W in [0, 1], and the stylized photos."""
         stylized = self.network(photos.contiguous(memory_format=self.memory_format))
-        seen, content = shifted_alike(POOLED, stylized, photos)
+        seen, content = randomly_cropped(POOLED, stylized, photos)
         return {**self.objective(seen, self.objective.targets(content)), **self.peaks()}, stylized
 
     def sheet(self) -> Image.Image:
@@ -84,7 +84,7 @@ class StyleTransfer:
         return sheet([(photo, self.painting, out) for photo, out in zip(self.samples, outputs, strict=True)])
 
     def figures(self) -> dict[str, float]:
-        """None besides the losses."""
+        """No figures besides the losses."""
         return {}
 
     def frame(self) -> Image.Image:

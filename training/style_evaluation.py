@@ -1,7 +1,7 @@
-"""Evaluation of style networks against optimization of the picture itself.
+"""Compares style networks with optimization of the picture itself.
 
-The losses of a network's own training are measured on photos that were not trained on: for the network's output, for
-the untouched photo, and for pictures optimized by the same losses, from the photo or from noise. The result is the
+The losses of a network's own training are measured on photos that were not used in training: for the network's output,
+for the unchanged photo, and for pictures optimized by the same losses, from the photo or from noise. The result is the
 number of iterations after which the optimization reaches the network's total loss; in figure 5 of Johnson et al. 2016
 it is 50 to 100. Johnson's own program (https://github.com/jcjohnson/neural-style) starts from noise, which needs many
 more iterations than the photo.
@@ -36,7 +36,7 @@ from .loss_network import identity
 from .losses import Features
 from .machine import exact_float32
 from .objective import StyleObjective, build_objective
-from .picture_optimization import beginning, optimize
+from .picture_optimization import initial_picture, optimize
 from .pictures import load_image, load_square
 from .report import Row, averages, encoded, table
 from .settings import OptimizationSettings, plain
@@ -55,7 +55,7 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
     Raises:
         WeightsError: A network is missing or for another task.
         InvalidOption: Networks of one painting were trained with different losses.
-        TrainingError: No photos, no loss network, or not those the network was trained with.
+        TrainingError: No photos, no loss network, or the loss network or painting is not that of the training.
         InputError: A photo or the style image cannot be read.
     """
     exact_float32()
@@ -102,12 +102,12 @@ def losses_of(
     provenance = predictor.metadata["provenance"]
     recipe = provenance.get("recipe", {})
     if "style_image" not in provenance or not recipe:
-        raise TrainingError(f"{name}: its metadata does not say how it was trained, so its losses are unknown")
+        raise TrainingError(f"{name}: its metadata has no recipe, so its losses are unknown")
     painting = settings.style_image or STYLES / provenance["style_image"]
     if not painting.is_file():
         raise TrainingError(f"there is no {painting}; name the painting of {name} with --style-image")
     if hashlib.sha256(painting.read_bytes()).hexdigest() != provenance.get("style_image_sha256"):
-        raise TrainingError(f"{painting} is not the file that {name} was trained on; name that one with --style-image")
+        raise TrainingError(f"{painting} is not the painting that {name} was trained on; name that with --style-image")
     if "SHA-256" in provenance["loss_network"] and not settings.loss_weights:
         raise TrainingError(f"{name} was trained with {provenance['loss_network']}; name that file with --loss-weights")
     names = (
@@ -127,13 +127,15 @@ def losses_of(
 
 
 def refuse_other_losses(groups: Mapping[OptimizationSettings, Mapping[str, Predictor]]) -> None:
-    """Raises InvalidOption if networks of one painting had different losses in training, which have no common mean."""
+    """Raises InvalidOption if networks of one painting had different losses in training."""
     first: dict[str, str] = {}  # by painting, a network of it
     for losses, networks in groups.items():
         name = next(iter(networks))
         other = first.setdefault(losses.style_image.stem, name)
         if other != name:
-            raise InvalidOption(f"model: {other} and {name} were trained with different losses: evaluate them apart")
+            raise InvalidOption(
+                f"model: {other} and {name} were trained with different losses: evaluate them separately"
+            )
 
 
 def checked_objective(losses: OptimizationSettings, networks: Mapping[str, Predictor]) -> StyleObjective:
@@ -166,7 +168,7 @@ def compare(
     targets = objective.targets(photo)
     totals: list[float] = []
     pictures = {"photo": photo, **{name: network(photo) for name, network in networks.items()}}
-    for step in optimize(lambda image: objective(image, targets), beginning(start, photo), max(iterations)):
+    for step in optimize(lambda image: objective(image, targets), initial_picture(start, photo), max(iterations)):
         totals.append(step.total)
         if step.iteration in iterations:
             pictures[f"optimization, {step.iteration}"] = step.image
@@ -179,7 +181,7 @@ def compare(
 
 @torch.no_grad()
 def figures(objective: StyleObjective, image: Tensor, targets: Features) -> dict[str, float]:
-    """Weighted losses of an image 1×3×H×W in [0, 1], those of style for each layer too."""
+    """Weighted losses of an image 1×3×H×W in [0, 1], and the style loss of each layer."""
     features = objective.features(image)
     weights = objective.style_loss.weights
     by_layer = {
@@ -235,8 +237,8 @@ def markdown(
             "",
             f"Means over {count} photos, cut to squares, of the weighted losses of each network's own training: of its "
             f"output, of the photo itself, and of pictures optimized by L-BFGS from {settings.start}. `worth "
-            "iterations`: after how many of these the optimized picture's total is as low as the network's; the "
-            "median, and the least and most of one photo.",
+            "iterations`: the iterations after which the optimized picture's total is as low as the network's: "
+            "the median over photos, and the range.",
             "",
             *table(summary, shown),
             "",

@@ -1,4 +1,4 @@
-"""Many styles in one network: a trunk, and for each style the scale and shift of every norm.
+"""Trains many styles in one network: a trunk, and for each style the scale and shift of every norm.
 
 Conditional instance normalization (Dumoulin et al. 2017, https://arxiv.org/abs/1610.07629), with the losses of Johnson
 et al. 2016. Every crop of a batch is assigned a random style, at one of the sizes at which each painting is learned.
@@ -27,9 +27,9 @@ from .peaks import PeakLoss
 from .settings import LearningSettings, StylesSettings
 from .sheets import sheet
 from .style import POOLED
-from .task import FRAME_SIZE, build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
+from .task import FRAME_SIZE, build_network, prepare, provenance, randomly_cropped, run_finished, sample_photos
 
-OWN = 1e6  # style loss of untouched photos, for every painting, with a style weight of 1
+OWN = 1e6  # style loss of unchanged photos, for every painting, with a style weight of 1
 MEASURED = 32  # crops with which this loss is measured
 PAIRS = 4  # paintings in a row of the sample sheet, each beside a photo in its style at each size
 
@@ -42,7 +42,7 @@ def train_styles(settings: StylesSettings, *, resume: bool = False) -> Path | No
 
     Raises:
         TrainingError: As in :func:`.loop.train`, or the loss network cannot be loaded.
-        InputError: A painting cannot be used, or settings do not go together.
+        InputError: A painting cannot be used, or settings contradict each other.
         WeightsError: The initial weights cannot be read.
     """
     run, device = prepare(settings, settings.name or "styles", resume=resume)
@@ -53,8 +53,8 @@ def train_styles(settings: StylesSettings, *, resume: bool = False) -> Path | No
 class ManyStyles:
     """Network and losses of a training of many styles, on a device.
 
-    A painting for which photos have a high style loss would outweigh the others. So each painting's weight is the
-    inverse of that loss.
+    A painting for which photos have a high style loss would dominate the others. So each painting's style loss is
+    divided by the loss of unchanged photos.
 
     Args:
         settings: The settings.
@@ -66,7 +66,7 @@ class ManyStyles:
     def __init__(self, settings: StylesSettings | LearningSettings, device: torch.device) -> None:
         self.settings = settings
         if len(settings.style_sizes) > 2 or sorted(settings.style_sizes) != list(settings.style_sizes):
-            raise InvalidOption("style-sizes: expected one, or two of which the second is larger")
+            raise InvalidOption("style-sizes: expected one size, or two of which the second is larger")
         self.paintings = self.find_paintings()
         self.samples = sample_photos(settings).to(device)
         self.crops = resized_crops(settings.image_size)
@@ -98,11 +98,11 @@ class ManyStyles:
         )
         if settings.trainable == "styles":
             if not settings.initial_weights:
-                raise InvalidOption("trainable: there are no --initial-weights whose convolutions to keep")
+                raise InvalidOption("trainable: styles alone need --initial-weights")
             network.requires_grad_(False).styles.requires_grad_(True)
         return network
 
-    def factors_wanted(self) -> dict[str, float]:
+    def style_factors(self) -> dict[str, float]:
         """The user's factors for single paintings."""
         assert isinstance(self.settings, StylesSettings)
         return factors_by_name(self.settings.style_factors, self.paintings)
@@ -113,8 +113,8 @@ class ManyStyles:
         crops = RandomCrops(find_photos(settings.content_dir, settings.split), self.crops, settings.seed)
         own = own_losses(self.objective, batches(crops, 4, 0, MEASURED // 4, 0, device))
         factors = OWN / own
-        wanted = self.factors_wanted()
-        each = [wanted.get(painting.name, 1.0) for painting in self.paintings for _ in settings.style_sizes]
+        user_factors = self.style_factors()
+        each = [user_factors.get(painting.name, 1.0) for painting in self.paintings for _ in settings.style_sizes]
         return factors * factors.new_tensor(each)
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -123,7 +123,7 @@ class ManyStyles:
         count, first = len(photos), parallel.rank() * len(photos)
         which = torch.randint(len(rows), (count * parallel.world_size(),), device=rows.device)[first : first + count]
         stylized = self.network(photos.contiguous(memory_format=self.memory_format), rows[which])
-        seen, content = shifted_alike(POOLED, stylized, photos)
+        seen, content = randomly_cropped(POOLED, stylized, photos)
         objective = self.objective
         targets, features = objective.targets(content), objective.features(seen)
         losses = {
@@ -161,7 +161,7 @@ class ManyStyles:
         return (of_each(self.objective.features(outputs), which) / own).mean()
 
     def figures(self) -> dict[str, float]:
-        """Style loss on the sheet relative to the untouched photo's, for each style."""
+        """Style loss on the sheet relative to the unchanged photo's, for each style."""
         return self.reached
 
     def frame(self) -> Image.Image:
@@ -186,7 +186,7 @@ class ManyStyles:
 
 @torch.no_grad()
 def own_losses(objective: StyleObjective, photos: Any) -> Tensor:
-    """Mean style loss of untouched photos for each of K paintings, all layer weights 1: K numbers.
+    """Mean style loss of unchanged photos for each of K paintings, all layer weights 1: K numbers.
 
     Args:
         objective: Of the paintings.

@@ -22,7 +22,7 @@ from .loss_network import load_loss_network
 from .losses import FeatureReconstructionLoss, PixelLoss, TotalVariationLoss
 from .settings import SuperResolutionSettings, weights_by_layer
 from .sheets import sheet
-from .task import build_network, prepare, provenance, run_finished, sample_photos, shifted_alike
+from .task import build_network, prepare, provenance, randomly_cropped, run_finished, sample_photos
 
 LOSSES = {"feature": "feature loss", "pixel": "pixel loss", "both": "feature and pixel loss"}
 POOLED = 4  # pixels; period of the loss network's second pooling; the default layer comes after the first
@@ -36,7 +36,7 @@ def train_super_resolution(settings: SuperResolutionSettings, *, resume: bool = 
 
     Raises:
         TrainingError: As in :func:`.loop.train`.
-        InvalidOption: Settings that do not go together.
+        InvalidOption: Settings contradict each other.
         WeightsError: The initial weights cannot be read.
     """
     run, device = prepare(settings, name_of(settings), resume=resume)
@@ -84,9 +84,9 @@ class SuperResolution:
         outputs = self.network(inputs)
         losses = {}
         if self.settings.loss != "pixel":
-            seen, wanted = shifted_alike(POOLED, outputs, targets)
+            seen, targets_seen = randomly_cropped(POOLED, outputs, targets)
             with torch.no_grad():
-                features = self.loss_network(wanted, self.feature_loss.weights)
+                features = self.loss_network(targets_seen, self.feature_loss.weights)
             losses["feature"] = self.feature_loss(self.loss_network(seen, self.feature_loss.weights), features)
         if self.settings.loss != "feature":
             losses["pixel"] = self.pixel_loss(outputs, targets)
@@ -108,7 +108,7 @@ class SuperResolution:
         return sheet(list(zip(*columns, strict=True)))
 
     def figures(self) -> dict[str, float]:
-        """None besides the losses."""
+        """No figures besides the losses."""
         return {}
 
     def frame(self) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Evaluation of super-resolution against bicubic, on images of known high resolution.
+"""Compares super-resolution networks with bicubic enlargement, on high-resolution images.
 
 PSNR and SSIM are measured as in the literature on super-resolution: on images of 8 bits, without a border as wide as
 the factor, on the Y of ITU-R BT.601 (16 to 235), as MATLAB's ``rgb2ycbcr`` gives it, and on RGB; SSIM with the Gaussian
@@ -50,12 +50,12 @@ VARIANTS = {  # how each network's output is measured
 }
 SMALLEST = 11  # pixels; the side of SSIM's window
 SMALLEST_FOR_LPIPS = 31  # pixels; the smallest side that AlexNet's layers accept
-EXACT = 100.0  # dB that count for a result without any error, so that means stay finite
+EXACT = 100.0  # dB, for a result without error, so that means stay finite
 CROP, ZOOM = 64, 3  # side of the contact sheet's crops in pixels, and how many times they are enlarged
 
 
 def evaluate(settings: EvaluationSettings) -> Path:
-    """Measures networks and bicubic on every image of a folder.
+    """Measures networks and bicubic enlargement on every image of a folder.
 
     Returns:
         The report as Markdown. In its folder are the same figures as JSON, and a contact sheet for each factor.
@@ -149,30 +149,30 @@ def measure(
 ) -> dict[str, float]:
     """All figures for one result against its target, both uint8 3×H×W, without ``border`` pixels at every side."""
     result, target = (each[:, border:-border, border:-border] for each in (result, target))
-    rgb, wanted = (each.permute(1, 2, 0).numpy() for each in (result, target))
-    y, wanted_y = (rgb2ycbcr(each)[..., 0] for each in (rgb, wanted))
+    rgb, expected = (each.permute(1, 2, 0).numpy() for each in (result, target))
+    y, expected_y = (rgb2ycbcr(each)[..., 0] for each in (rgb, expected))
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     figures = {
-        "PSNR Y": psnr(wanted_y, y),
-        "SSIM Y": structural_similarity(wanted_y, y, **window),
-        "PSNR RGB": psnr(wanted, rgb),
-        "SSIM RGB": structural_similarity(wanted, rgb, channel_axis=2, **window),
+        "PSNR Y": psnr(expected_y, y),
+        "SSIM Y": structural_similarity(expected_y, y, **window),
+        "PSNR RGB": psnr(expected, rgb),
+        "SSIM RGB": structural_similarity(expected, rgb, channel_axis=2, **window),
     }
     pair = [each[None].float() / 255 for each in (result, target)]
     with torch.inference_mode():
         if perceptual_metric:
             figures["LPIPS"] = perceptual_metric(*pair)
         if loss_network:
-            features, expected = (loss_network(each, LAYERS) for each in pair)
-            figures |= {layer: F.mse_loss(features[layer], expected[layer]) for layer in LAYERS}
+            features, references = (loss_network(each, LAYERS) for each in pair)
+            figures |= {layer: F.mse_loss(features[layer], references[layer]) for layer in LAYERS}
     return {name: float(value) for name, value in figures.items()}
 
 
-def psnr(wanted: np.ndarray, found: np.ndarray) -> float:
+def psnr(expected: np.ndarray, found: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of values up to 255."""
-    if np.array_equal(wanted, found):
+    if np.array_equal(expected, found):
         return EXACT
-    return min(EXACT, peak_signal_noise_ratio(wanted, found, data_range=255))
+    return min(EXACT, peak_signal_noise_ratio(expected, found, data_range=255))
 
 
 def markdown(means: Sequence[Row], rows: Sequence[Row], count: int, origin: str) -> str:
@@ -182,9 +182,9 @@ def markdown(means: Sequence[Row], rows: Sequence[Row], count: int, origin: str)
             "# Super-resolution, measured",
             "",
             f"{count} images of 8 bits. Inputs are reductions of them: `paper` blurs with a Gaussian of σ = 1.0 px and "
-            "reduces bicubically, `bicubic` reduces alone. A border as wide as the factor is left out. PSNR is in dB; "
+            "reduces bicubically, `bicubic` only reduces. A border as wide as the factor is excluded. PSNR is in dB; "
             f"features, at relu2_2 and relu3_3, are mean squared distances (loss network: {origin}). `matched`: "
-            "histogram matching to the input; `matched low`: of low frequencies alone.",
+            "histogram matching to the input; `matched low`: histogram matching of low frequencies.",
             "",
             *table(means, shown),
             "",
@@ -215,6 +215,6 @@ def detail(image: Tensor, target: Tensor) -> Tensor:
 
 
 def enlarged(crop: Tensor) -> Image.Image:
-    """A crop, uint8 3×S×S, with visible pixels."""
+    """A crop, uint8 3×S×S, enlarged so that its pixels are visible."""
     image = Image.fromarray(np.ascontiguousarray(crop.permute(1, 2, 0).numpy()))
     return image.resize((CROP * ZOOM, CROP * ZOOM), Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""Shared by the tasks: the files of a run, the initial network, sample photos, and provenance."""
+"""Common parts of the tasks: the files of a run, the initial network, sample photos, and provenance."""
 
 import platform
 from contextlib import suppress
@@ -30,7 +30,7 @@ FRAME_SIZE = 256  # pixels; side of a sample
 def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run, torch.device]:
     """Seeds the random numbers; returns the run of that name and its device.
 
-    Here ends what cannot be trained, before the loss network is downloaded.
+    Errors are raised here, before the loss network is downloaded.
 
     Raises:
         TrainingError: A new run would overwrite another's files, which another process may be writing, or its files
@@ -40,9 +40,11 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
     model = settings.model_path or OWN / f"{name}.safetensors"
     run = Run(name, folder, model)
     if run.begun and not resume:
-        raise TrainingError(f"{run.folder} holds a run already: go on with --resume, or name another --sample-path")
+        raise TrainingError(
+            f"{run.folder} has a run already: continue it with --resume, or choose another --sample-path"
+        )
     if run.model.exists() and not resume:
-        raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move it away")
+        raise TrainingError(f"{run.model} exists already: choose another --name or --model-path, or move the file")
     torch.manual_seed(settings.seed)
     device = parallel.join(pick_device(settings.device), settings.batch_size)
     photos_for(settings)
@@ -51,27 +53,27 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
 
 
 def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:
-    """The preset's network, with those changes that are not None; with random weights or ``initial_weights``.
+    """The preset's network, changed by arguments that are not None; with random weights or ``initial_weights``.
 
     Raises:
         WeightsError: The file cannot be read.
         InvalidOption: It holds a network of other layers; or ``initial_share`` is set without ``initial_weights``.
     """
     if settings.initial_share and not settings.initial_weights:
-        raise InvalidOption("initial-share: there are no --initial-weights to take a share of")
-    wanted = {"init_features": settings.init_features, "num_residuals": settings.num_residuals, **changes}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    network = cls(**{**cls.presets[settings.preset], **given})
+        raise InvalidOption("initial-share: needs --initial-weights")
+    changes = {"init_features": settings.init_features, "num_residuals": settings.num_residuals, **changes}
+    chosen = {name: value for name, value in changes.items() if value is not None}
+    network = cls(**{**cls.presets[settings.preset], **chosen})
     if settings.initial_weights:
         initial, _ = load_network(find_weights(settings.initial_weights))
         if not fits(initial, network):
             raise InvalidOption(
-                f"initial-weights: {settings.initial_weights} holds another network ({initial.task} {initial.config}); "
+                f"initial-weights: {settings.initial_weights} is another network ({initial.task} {initial.config}); "
                 f"this training's is {network.task} {network.config}"
             )
         state = initial.state_dict()
         if isinstance(network, StyleNetwork):
-            state["styles"] = state["styles"].expand_as(network.styles)  # one initializes all, styles and sizes alike
+            state["styles"] = state["styles"].expand_as(network.styles)  # a single style or size initializes all
         network.load_state_dict(state)
     return network
 
@@ -82,11 +84,11 @@ def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwor
     return (initial.task, {**initial.config, **of_one}) == (network.task, network.config)
 
 
-def shifted_alike(period: int, *images: Tensor) -> list[Tensor]:
-    """Crops several images N×3×H×W alike, at a random offset, by ``period`` − 1 rows and columns in all.
+def randomly_cropped(period: int, *images: Tensor) -> list[Tensor]:
+    """Crops several images N×3×H×W at the same random offset, by ``period`` − 1 rows and columns in total.
 
     The loss network pools pixels 2×2 several times. If it always pooled the same pixels, a network could learn a grid
-    with that period, which would cost no loss and look like detail.
+    with that period, which does not raise the loss but looks like detail.
     """
     first = torch.randint(period, (2,), device=images[0].device)
     # The numbers stay on the device and the sizes constant, for compiled steps.
@@ -131,7 +133,7 @@ def provenance(settings: TrainingSettings, **facts: Any) -> dict[str, Any]:
 
 
 def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tensor:
-    """The photos of the sample sheets, N×3×256×256 in [0, 1]; if possible, none that is trained on.
+    """The photos of the sample sheets, N×3×256×256 in [0, 1]; if possible, none that is used in training.
 
     Args:
         settings: Settings, with the folder and the number of photos.
@@ -139,7 +141,7 @@ def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tens
     """
     others = [split for split in ("validation", "test", "train") if split != settings.split]
     files: list[Path] = []
-    image_files(settings.content_dir, "--content-dir")  # raises, with what to do, for a folder without any
+    image_files(settings.content_dir, "--content-dir")  # raises an error if the folder has none
     for split in (*others, settings.split):
         with suppress(TrainingError):
             files = files or find_photos(settings.content_dir, split)
@@ -150,7 +152,7 @@ def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tens
         if len(photos) < settings.samples:
             try:
                 photos.append(load_square(file, FRAME_SIZE))
-            except InputError as error:  # the training itself counts and names the unreadable files
+            except InputError as error:  # the training itself reports the unreadable files
                 reason = error
     if not photos:
         raise TrainingError(

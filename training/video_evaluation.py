@@ -1,4 +1,4 @@
-"""Evaluation of steady videos: how steady they are, and the cost in style and time."""
+"""Measures the flicker of stylized videos, and the cost of reducing it in style and time."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from perceptual.inference.predictor import Predictor, load
 from perceptual.inference.sheets import contact_sheet
 from perceptual.options import StyleOptions
 from perceptual.video.clips import Frame, open_clip
-from perceptual.video.flow import Motion, MotionFinder, moved
+from perceptual.video.flow import Motion, MotionFinder, warped
 from perceptual.video.steady import LEVELS, Steady
 
 from .evaluation_settings import VideoEvaluationSettings
@@ -43,7 +43,7 @@ def evaluate_video(settings: VideoEvaluationSettings) -> Path:
         InvalidOption: A clip has fewer than two frames.
         InputError: A clip cannot be read.
         WeightsError: The network is missing or for another task.
-        TrainingError: No loss network, or not the one that the network was trained with.
+        TrainingError: No loss network, or not the one of the training.
     """
     predictor = load(settings.model, settings.device, "eager")
     predictor.require("style")
@@ -58,36 +58,36 @@ def evaluate_video(settings: VideoEvaluationSettings) -> Path:
             {
                 "image": path.name,
                 "steady": name,
-                "warping error": warping_error(frames, made),
-                **fidelity(objective, frames, made, pictures["off"]),
+                "warping error": warping_error(frames, styled),
+                **fidelity(objective, frames, styled, pictures["off"]),
                 "ms a frame": results[name].seconds / len(frames) * 1000,
             }
-            for name, made in pictures.items()
+            for name, styled in pictures.items()
         ]
-        strips = [[("", each.to_pil()) for each in spread_out(given)] for given in (frames, *pictures.values())]
+        strips = [[("", each.to_pil()) for each in spread_out(row)] for row in (frames, *pictures.values())]
         write_report(settings, report, rows)
         contact_sheet(strips).save(settings.output / f"strip_{path.stem}.png")
     return report
 
 
 class Timed:
-    """A predictor, steady or not, with a measurement of its time."""
+    """A predictor, with or without steadying, and the time that it takes."""
 
     def __init__(self, predictor: Predictor, level: str | None = None) -> None:
         self.predictor = predictor
-        self.make = Steady(self.stylize, LEVELS[level]) if level else self.stylize
+        self.transform = Steady(self.stylize, LEVELS[level]) if level else self.stylize
         self.seconds = 0.0
 
-    def stylize(self, given: Sequence[Picture]) -> list[Picture]:
+    def stylize(self, frames: Sequence[Picture]) -> list[Picture]:
         """Stylizes frames independently of each other."""
-        return self.predictor.stylize_pictures(given, [StyleOptions()] * len(given))
+        return self.predictor.stylize_pictures(frames, [StyleOptions()] * len(frames))
 
     def run(self, frames: Sequence[Picture]) -> list[Picture]:
         """Stylizes all frames, one after another, and measures the time."""
         start = time.perf_counter()
-        made = [picture for frame in frames for picture in self.make([frame])]
+        styled = [picture for frame in frames for picture in self.transform([frame])]
         self.seconds = time.perf_counter() - start
-        return made
+        return styled
 
 
 def frames_of(path: Path, settings: VideoEvaluationSettings) -> list[Picture]:
@@ -96,14 +96,14 @@ def frames_of(path: Path, settings: VideoEvaluationSettings) -> list[Picture]:
         frames = (images.shrink(each.picture, settings.max_size) for each in clip if isinstance(each, Frame))
         taken = list(islice(frames, settings.frames))
     if len(taken) < 2:
-        raise InvalidOption(f"{path}: has a single frame, which cannot be unsteady")
+        raise InvalidOption(f"{path}: has a single frame, so its flicker cannot be measured")
     return taken
 
 
 def warping_error(frames: Sequence[Picture], pictures: Sequence[Picture]) -> float:
-    """Mean squared difference of each picture, in [0, 1], and the one before, moved by the frames' flow.
+    """Mean squared difference of each picture, in [0, 1], and the one before, warped by the frames' flow.
 
-    Only where the flow there and back agrees, and not over cuts.
+    Only pixels at which forward and backward flow agree are measured, and no cuts.
     """
     find_motion = MotionFinder()
     motions = [find_motion(frame.rgb) for frame in frames][1:]
@@ -119,19 +119,19 @@ def difference(before: Tensor, now: Tensor, motion: Motion) -> float:
     """Mean squared difference of two pictures, uint8 3×H×W, as levels in [0, 1]."""
     motion = motion.resized(*now.shape[1:])
     first, second = (each.permute(1, 2, 0).float().numpy() / 255 for each in (before, now))
-    squares = ((second - moved(first, motion.flow, cv2.INTER_CUBIC)) ** 2).mean(2)
+    squares = ((second - warped(first, motion.flow, cv2.INTER_CUBIC)) ** 2).mean(2)
     return float((squares * motion.seen).sum() / motion.seen.sum())
 
 
 def fidelity(
-    objective: StyleObjective, frames: Sequence[Picture], made: Sequence[Picture], alone: Sequence[Picture]
+    objective: StyleObjective, frames: Sequence[Picture], styled: Sequence[Picture], alone: Sequence[Picture]
 ) -> Row:
-    """Means over a few frames: the losses, and the distance of features to those of pictures made frame by frame.
+    """Means over a few frames: the losses, and the distance of features to those of pictures stylized frame by frame.
 
-    Not of the first quarter, which steadying has hardly changed.
+    Frames of the first quarter are not used, as steadying hardly changes them.
     """
     rows = []
-    later = (spread_out(given[len(given) // 4 :]) for given in (frames, made, alone))
+    later = (spread_out(each[len(each) // 4 :]) for each in (frames, styled, alone))
     for frame, picture, single in zip(*later, strict=True):
         losses = figures(objective, floats(picture), objective.targets(floats(frame)))
         with torch.no_grad():

@@ -1,1 +1,1 @@
-"""Archives: building and reading ``.mar`` files."""
+"""Builds and reads archives, ``.mar`` files."""

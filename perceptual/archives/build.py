@@ -1,6 +1,6 @@
 """Builds archives: weights packaged with a handler as ``NAME.mar``, which any TorchServe serves.
 
-An archive carries the modules of this package that run at inference. So it registers on a TorchServe that has only
+An archive contains the modules of this package that are used at inference. So it runs on a TorchServe that has only
 torch, numpy, Pillow and safetensors, and archives of different versions of this package work side by side.
 """
 
@@ -39,7 +39,7 @@ from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, files_of_networks, r
 ROOMS = ("inference", "worker")
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
-REACHING = 4  # the factor by which large photos, painted smaller, are enlarged
+LARGE_FACTOR = 4  # by which photos that were stylized at a smaller size are enlarged
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can hold
 
 
@@ -93,13 +93,13 @@ def package_collection(
 
     Args:
         name: Name of the model.
-        weights: Style networks and learned styles of different names, and at most one network of super-resolution for
-            each factor. A learned style is added to its trunk, if that is among them.
+        weights: Style networks and learned styles of different names, and at most one super-resolution network for each
+            factor. A learned style is added to its trunk, if that is among them.
         model_store: As for :func:`package`.
 
     Raises:
-        WeightsError: As :func:`package`; or two networks have one name or factor; or a learned style has the name of a
-            style of its trunk.
+        WeightsError: As :func:`package`; or two networks have the same name or factor; or a learned style and a style
+            of its trunk have the same name.
         InputError: Its name cannot be served.
         ServerError: As :func:`package`.
     """
@@ -108,11 +108,13 @@ def package_collection(
     # Requests choose a network by its factor or its name.
     keys = [each["config"].get("scale") or name for name, each in networks.items()]
     if len(networks) < len(files) or len(set(keys)) < len(keys):
-        raise WeightsError("a collection holds one network for each name, and for each factor of super-resolution")
+        raise WeightsError(
+            "a collection can have only one network for each name, and for each factor of super-resolution"
+        )
     name = checked_name(name, "--collection")
     description = f"Collection of {', '.join(networks)}"
-    enlarging = [file for file in files if networks[file.stem]["config"].get("scale") == REACHING]
-    contents = gather(together(files) | for_large(*enlarging), COLLECTION, None)
+    enlarging = [file for file in files if networks[file.stem]["config"].get("scale") == LARGE_FACTOR]
+    contents = gather(with_learned_styles(files) | for_large(*enlarging), COLLECTION, None)
     return build(Path(model_store), name, "1.0", description, COLLECTION, contents)
 
 
@@ -128,7 +130,7 @@ def repackage(
 
     Args:
         archive: From :func:`package` or :func:`package_collection`.
-        folder: Folder of the new archive; another than that of the old.
+        folder: Folder of the new archive; not that of the old archive.
         version: Replaces the version.
         device_ids: Replaces the GPUs, as for :func:`package`.
         style: File of a learned style, to be added to its trunk in the archive.
@@ -145,7 +147,7 @@ def repackage(
     with zipfile.ZipFile(archive) as file:
         names = [name for name in file.namelist() if name != MANIFEST]
         if bad := [name for name in names if name.startswith("/") or ".." in Path(name).parts]:
-            raise InputError(f"{archive} holds a file that would be written elsewhere: {bad[0]}")
+            raise InputError(f"{archive} has a file that would be written outside of it: {bad[0]}")
         contents = {name: file.read(name) for name in names}
     if style is not None:
         for name in networks_of_trunk(archive, trunk_of(style)):
@@ -163,12 +165,12 @@ def trunk_of(style: str | Path) -> str:
 
 
 def networks_of_trunk(archive: str | Path, trunk: str) -> list[str]:
-    """File names of the networks in an archive that are the trunk with a digest; none if it cannot be read."""
+    """File names of the networks in an archive whose trunk has a digest; empty if it cannot be read."""
     return [name for name, network in networks_of(archive).items() if network.is_trunk and network.trunk == trunk]
 
 
 def networks_of(archive: str | Path) -> dict[str, Weights]:
-    """The networks in an archive, by file name; none if it is missing or of other software."""
+    """The networks in an archive, by file name; empty if it is missing or of other software."""
     try:
         with zipfile.ZipFile(archive) as file:
             names = files_of_networks(file)
@@ -186,14 +188,14 @@ def check_addable(archive: str | Path, style: str) -> None:
 
 
 def find_source(file: str, model_store: Path) -> Path:
-    """The weights file or archive of a path, or of a name: of an archive in the model store, or of a network.
+    """The weights file or archive at a path, or of a name: an archive in the model store, or a network.
 
     Raises:
         InputError: There is no such file or name.
     """
     path = Path(file)
     if file.startswith(("http:", "https:")):
-        raise InputError(f"{file} is no file of this machine: download it first")
+        raise InputError(f"{file} is not on this machine: download it first")
     if path.suffix == ".safetensors":
         return path
     named = path.name == file
@@ -232,7 +234,7 @@ def is_style(file: str | Path) -> bool:
 
 
 def content_of(file: Path) -> bytes:
-    """The weights file for an archive: with a learned style's trunk, or a shipped network's painting."""
+    """The content of a weights file, with a learned style's trunk or the painting of a network that ships."""
     if painting := painting_of(file):
         network = read_weights(file)
         network.metadata["provenance"] |= painting
@@ -241,15 +243,15 @@ def content_of(file: Path) -> bytes:
 
 
 def for_large(file: Path | None = None) -> dict[str, bytes]:
-    """The network that enlarges large photos, which are painted smaller: by default the one that ships."""
+    """The network that enlarges large photos, which are stylized at a smaller size; by default the one that ships."""
     file = file or find_weights(UPSCALER)
     return {f"{LARGE}/{file.stem}": file.read_bytes()}
 
 
-def together(files: Sequence[Path]) -> dict[str, bytes]:
-    """The weights files for a collection, by name; learned styles are joined with their trunks among the files.
+def with_learned_styles(files: Sequence[Path]) -> dict[str, bytes]:
+    """The contents of the weights files of a collection, by name; learned styles are added to their trunks.
 
-    A style whose trunk is not among the files becomes a network of its own.
+    A style whose trunk is not among the files becomes a separate network.
     """
     styles = {file: read_style(file).trunk for file in files if is_learned(read_metadata(file))}
     if not styles:
@@ -265,7 +267,7 @@ def together(files: Sequence[Path]) -> dict[str, bytes]:
 
 
 def gather(weights: Mapping[str, bytes], handler: str, device_ids: Sequence[int] | None) -> dict[str, bytes]:
-    """Everything an archive holds besides the manifest, by path in the archive, where ``weights`` have no ending."""
+    """All files of an archive except the manifest, by path; the keys of ``weights`` have no ending."""
     package = Path(__file__).parents[1]
     modules = sorted([*package.glob("*.py"), *(file for room in ROOMS for file in (package / room).rglob("*.py"))])
     handlers = package_files("perceptual_handlers")
@@ -300,7 +302,10 @@ def run_archiver(folder: Path, name: str, version: str, handler: str, contents: 
     """Writes the contents to an empty folder and runs torch-model-archiver there."""
     own, extra, temporary = folder / "own", folder / "extra", folder / "tmp"
     temporary.mkdir()
-    named = f"{handler}.py", f"{handler}.yaml"  # the archiver copies all else that is in the folder of extra files
+    named = (
+        f"{handler}.py",
+        f"{handler}.yaml",
+    )  # passed separately: the archiver copies all files of --extra-files
     for path, content in contents.items():
         file = (own if path in named else extra) / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -318,9 +323,9 @@ def run_archiver(folder: Path, name: str, version: str, handler: str, contents: 
 
 
 def reproducible(draft: Path, additions: dict[str, str]) -> bytes:
-    """An archive with additions to the manifest, and without what differs from run to run.
+    """An archive with additions to the manifest, and the same bytes in every run.
 
-    The differences are the order of entries, their times and permissions, and the manifest's time of creation.
+    Order, times and permissions of entries and the manifest's time of creation are set to constants.
     """
     with zipfile.ZipFile(draft) as file:
         entries = {name: file.read(name) for name in sorted(file.namelist())}

@@ -1,4 +1,4 @@
-"""The contents of an archive: its styles with their paintings, its scales and limits. Reads no weights."""
+"""Reads what an archive offers: its styles with their paintings, its scales and limits. Does not read weights."""
 
 import json
 import zipfile
@@ -37,14 +37,14 @@ class Style:
 
 @dataclass(frozen=True)
 class Contents:
-    """What requests to an archive may ask for.
+    """The styles, scales and limits of an archive.
 
     Attributes:
         named: Whether a request must name a style.
         styles: The styles, in the order of the archive.
         scales: Factors of enlargement.
         max_pixels: Limit for a photo, or for the result if the photo is enlarged.
-        large_painted_smaller: Whether large photos are painted smaller, so that strokes show, then enlarged.
+        large_painted_smaller: Whether large photos are stylized at a smaller size, so that strokes are visible.
     """
 
     named: bool
@@ -75,7 +75,7 @@ def read_contents(archive: str | Path) -> Contents:
         named = manifest.is_collection or len(styles) > 1
         return Contents(named, styles, tuple(sorted(scales)), int(limits["max_pixels"]), large and bool(styles))
     except (*DAMAGE, yaml.YAMLError) as error:
-        raise ArchiveError(f"{archive} is not as this package builds them: {error}") from error
+        raise ArchiveError(f"{archive} is damaged: {error}") from error
 
 
 def read_networks(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, Any]]]:

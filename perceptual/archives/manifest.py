@@ -66,7 +66,7 @@ class Archive:
 
 
 def find_archives(
-    model_store: Path, names: Sequence[str] | None, pass_over: Callable[[str], None] | None = None
+    model_store: Path, names: Sequence[str] | None, on_skip: Callable[[str], None] | None = None
 ) -> list[Archive]:
     """The archives of a model store.
 
@@ -75,7 +75,7 @@ def find_archives(
     Args:
         model_store: The folder.
         names: File names without ``.mar``; None for all files.
-        pass_over: Called with a message about each archive that is missing, damaged, or has a name that is not valid
+        on_skip: Called with a message about each archive that is missing, damaged, or has a name that is not valid
             for TorchServe; that archive is left out. By default, it is an error.
 
     Raises:
@@ -91,13 +91,13 @@ def find_archives(
         try:
             archives.append(read_archive(model_store / f"{checked_name(name, 'the name of an archive')}.mar"))
         except (InputError, ArchiveError) as error:
-            if pass_over is None:
+            if on_skip is None:
                 raise
-            pass_over(str(error))
+            on_skip(str(error))
     archives.sort(key=lambda each: (each.name, each.version))
     for one, other in pairwise(archives):
         if one.model == other.model:
-            raise ArchiveError(f"{one.file} and {other.file} both hold {one.model}; remove one of them")
+            raise ArchiveError(f"{one.file} and {other.file} both have {one.model}; remove one of them")
     newest_first = sorted(archives, key=lambda each: version_key(each.version), reverse=True)
     return sorted(newest_first, key=lambda each: each.name)
 
@@ -145,4 +145,4 @@ def read_manifest(archive: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ArchiveError(f"there is no archive {archive}; build it with: perceptual package") from None
     except DAMAGE as error:
-        raise ArchiveError(f"{archive} is not a model archive, or a damaged one: {error}") from error
+        raise ArchiveError(f"{archive} is not a model archive, or is damaged: {error}") from error

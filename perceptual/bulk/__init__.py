@@ -1,14 +1,14 @@
-"""Folders and buckets of any size, on Ray Data: every photo is one row of a report, whatever becomes of it.
+"""Converts folders and buckets of any size with Ray Data; a report has one row for each photo, done or failed.
 
 ==============  ======================================================================
-``places``      addresses: this machine's folders, and what pyarrow's file systems reach
-``planning``    which photos go to which results, and which are done already
-``job``         what is wanted of the photos, the same on every machine
-``converter``   what an actor does: read, convert, write, and report
-``cluster``     Ray: started here, or found
-``report``      the rows as a parquet file and as a summary
+``places``      folders and files, local or in one of pyarrow's file systems
+``planning``    which photos to convert, and the names of their results
+``job``         the network and the options, the same for all actors
+``converter``   an actor: reads, converts, writes and reports photos
+``cluster``     starts Ray or connects to it, and runs the actors
+``report``      the rows as a parquet file, and their counts
 ==============  ======================================================================
 
-Only names and rows pass through Ray. Photos are read, and results written, by the actors themselves, so that memory
-does not grow with their number, and what a lost machine had under way is made again from the photo.
+Only names and rows pass through Ray. Actors read photos and write results themselves, so memory does not grow with
+their number. If a machine is lost, Ray repeats its unfinished blocks on another.
 """

@@ -1,4 +1,4 @@
-"""Ray: started on this machine, or found at an address; and the photos on its way to the actors and back as rows."""
+"""Starts Ray on this machine or connects to a cluster, and runs the actors."""
 
 import logging
 import math
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from ..errors import InvalidOption, PerceptualError, in_one_line
 from .planning import Task
 
-MEMORY = 5 << 29  # bytes of an actor: a photo of 8192² takes 2.4 GiB with all libraries
+MEMORY = 5 << 29  # bytes for an actor: a photo of 8192² takes 2.4 GiB with all libraries
 STORE = 200 << 20  # bytes of Ray's object store on this machine: names and rows pass through it, no pictures
 PATIENCE = 10.0  # seconds for a cluster to answer
-BLOCK = 16  # photos that an actor is given at a time; of a lost machine as many are made again
+BLOCK = 16  # photos in a block, the unit that is passed to an actor, and repeated if a machine is lost
 
 
 class Share(NamedTuple):
-    """What each actor has of its machine: processors, GPUs."""
+    """The processors and GPUs of one actor."""
 
     cpus: int
     gpus: float
@@ -36,14 +36,14 @@ class Share(NamedTuple):
 
 @contextmanager
 def connected(address: str | None, cpus: int | None) -> Iterator[None]:
-    """Ray, for the length of a block, in which nothing is printed to standard output.
+    """Connects to Ray for the length of a ``with`` block, in which nothing is printed to standard output.
 
     Args:
-        address: Of a cluster, or ``auto`` for the one that this machine belongs to; by default one is started here.
-        cpus: How many processors the one that is started may use; by default all.
+        address: Of a cluster, or ``auto`` for the one that this machine belongs to; by default Ray is started here.
+        cpus: Number of processors for a Ray that is started here; by default all.
 
     Raises:
-        PerceptualError: There is no cluster there, or one of other versions.
+        PerceptualError: There is no cluster at the address, or its versions are incompatible.
     """
     if address:
         check_listening(address)
@@ -63,16 +63,16 @@ def connected(address: str | None, cpus: int | None) -> Iterator[None]:
                 quiet()
                 yield
             finally:
-                ray.shutdown()  # until then it may print
+                ray.shutdown()  # Ray may print up to here
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_listening(address: str) -> None:
-    """Raises PerceptualError if nothing listens at an address, to which Ray would try to connect for minutes."""
+    """Raises PerceptualError if nothing listens at an address: Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():  # auto: Ray knows where to look
+    if not port.isdigit():  # auto: Ray finds the address
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
@@ -82,7 +82,7 @@ def check_listening(address: str) -> None:
 
 @contextmanager
 def no_greetings() -> Iterator[None]:
-    """Hides what Ray prints while it starts; errors it raises."""
+    """Suppresses what Ray prints while it starts."""
     terminal = os.dup(2)
     try:
         with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
@@ -95,7 +95,7 @@ def no_greetings() -> Iterator[None]:
 
 @contextmanager
 def cluster_errors(address: str | None) -> Iterator[None]:
-    """Turns errors of a Ray that does not start into a sentence. Raises PerceptualError."""
+    """Raises PerceptualError, with a message of one line, for errors of Ray while it starts."""
     try:
         yield
     except ConnectionError as error:
@@ -106,7 +106,7 @@ def cluster_errors(address: str | None) -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Leaves it to us to show progress, and errors once."""
+    """Disables Ray's own progress bars and messages."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -131,28 +131,28 @@ def has_gpus() -> bool:
 
 
 def count_actors(wanted: int | None, share: Share) -> int:
-    """How many actors there will be: as many as wanted, or as fit.
+    """The number of actors: as requested, or as many as fit.
 
     Raises:
-        InvalidOption: So many do not fit.
+        InvalidOption: They do not fit.
     """
     fitting = sum(share.fits(node["Resources"]) for node in alive())
     if fitting < (wanted or 1):
         gpus = f", {share.gpus:g} GPUs" if share.gpus else ""
         need = f"{share.cpus} processors{gpus} and {MEMORY / 2**30:g} GiB of memory"
-        raise InvalidOption(f"{wanted or 1} actors of {need} do not fit on the machines at hand: {fitting} do")
+        raise InvalidOption(f"{wanted or 1} actors of {need} do not fit on the machines of the cluster: {fitting} do")
     return wanted or fitting
 
 
 def rows(tasks: Sequence[Task], converter: type, arguments: dict[str, Any], actors: int, share: Share) -> Iterator[Any]:
-    """Tables of what became of photos, as :data:`.converter.ROWS`, as soon as they are done.
+    """Converts photos; yields tables of their outcomes, as :data:`.converter.ROWS`, as soon as they are done.
 
     Args:
         tasks: The photos.
         converter: The class of the actors.
-        arguments: For its constructor; ``places`` are those that the tasks' photos name.
-        actors: How many.
-        share: What each has.
+        arguments: For its constructor; ``places`` has the place of every photo.
+        actors: Number of actors.
+        share: Processors and GPUs of each.
 
     Raises:
         PerceptualError: The actors do not start.
@@ -160,7 +160,7 @@ def rows(tasks: Sequence[Task], converter: type, arguments: dict[str, Any], acto
     import ray.data
     from ray.exceptions import RayError
 
-    size = max(1, min(BLOCK, len(tasks) // (4 * actors)))  # so small that all actors end at about the same time
+    size = max(1, min(BLOCK, len(tasks) // (4 * actors)))  # small blocks, so that all actors end at about the same time
     items = as_items(tasks, arguments["places"])
     data = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / size)).map_batches(
         converter,
@@ -179,7 +179,7 @@ def rows(tasks: Sequence[Task], converter: type, arguments: dict[str, Any], acto
 
 
 def as_items(tasks: Sequence[Task], places: Sequence[Any]) -> list[dict[str, Any]]:
-    """Tasks as an actor is given them: the place by its index."""
+    """Tasks as an actor receives them, with the index of the place."""
     index = {id(place): number for number, place in enumerate(places)}
     return [
         {"place": index[id(task.photo.place)], "photo": task.photo.path, "result": str(task.result)} for task in tasks

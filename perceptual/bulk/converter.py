@@ -1,4 +1,4 @@
-"""What an actor does: reads photos, converts them, writes the results, and reports the outcome of each."""
+"""The actor: reads photos, converts them, writes the results, and reports the outcome of each."""
 
 import errno
 import time
@@ -15,8 +15,8 @@ from ..inference.codecs.process import Decoder
 from .job import Job
 from .places import Place, reason
 
-MADE, KEPT, FAILED, STOPPED = "made", "kept", "failed", "stopped"  # what became of a photo
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what no other photo will get around
+MADE, KEPT, FAILED, STOPPED = "made", "kept", "failed", "stopped"  # outcomes of a photo
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that all further photos would have too
 ROWS = pa.schema(
     [
         ("photo", pa.string()),
@@ -30,10 +30,10 @@ ROWS = pa.schema(
 
 
 class Converter:
-    """Converts photos, a block of them at a time; photos are read one ahead.
+    """Converts photos, one block in each call; the next photo is read while one is converted.
 
     Args:
-        job: What is wanted.
+        job: The network and the options.
         places: The file systems of the photos.
         output: The folder of the results.
         format: Of the results.
@@ -42,36 +42,36 @@ class Converter:
     def __init__(self, job: Job, places: Sequence[Place], output: Place, format: str) -> None:
         torch.set_num_threads(job.threads)
         self.places, self.output, self.format = places, output, format
-        self.decoder = Decoder()  # a file that crashes a library costs its row, not the actor
+        self.decoder = Decoder()  # in a process of its own: if a file crashes a library, only this photo fails
         self.convert = job.conversion(self.decoder.decode)
         self.reader = ThreadPoolExecutor(1)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """A row for each photo, as :data:`ROWS`.
+        """Converts a block; returns a row for each photo, as :data:`ROWS`.
 
         Args:
-            block: Columns ``place``, an index, ``photo``, a path there, and ``result``, a path below the output.
+            block: Columns ``place``, an index; ``photo``, a path in that place; ``result``, a path below the output.
         """
         tasks = block.to_pylist()
         contents = ahead(self.reader, [(self.places[each["place"]], each["photo"]) for each in tasks])
         return pa.Table.from_pylist([self.row(*pair) for pair in zip(tasks, contents, strict=True)], schema=ROWS)
 
     def row(self, task: dict[str, Any], content: "Future[bytes]") -> dict[str, Any]:
-        """Converts one photo."""
+        """Converts one photo; returns its row."""
         begin = time.monotonic()
         row = {"photo": self.places[task["place"]].shown(task["photo"]), "result": task["result"], "size": 0}
         row |= self.outcome(content, self.output.below(PurePosixPath(task["result"])))
         return row | {"seconds": time.monotonic() - begin}
 
     def outcome(self, content: "Future[bytes]", result: str) -> dict[str, Any]:
-        """What became of a photo: status, and size or error."""
+        """Converts and writes one photo; returns its status, and size or error."""
         try:
             picture = self.convert(content.result(), self.format)
         except (InputError, OutOfMemory, DeadlineExceeded) as error:
             return {"status": FAILED, "error": str(error)}
         except OSError as error:
             return {"status": FAILED, "error": f"cannot read it: {reason(error)}"}
-        except Exception as error:  # whatever it is, the other photos are no worse for it
+        except Exception as error:  # of any kind: the other photos are converted all the same
             return {"status": FAILED, "error": f"{type(error).__name__}: {in_one_line(error)}"}
         try:
             self.output.write(result, picture)

@@ -1,4 +1,4 @@
-"""What is wanted of the photos: the same on every machine, and noted beside the results."""
+"""The network and the options of a job, which are the same for all actors and are stored beside the results."""
 
 import hashlib
 import json
@@ -19,22 +19,22 @@ from .places import Place, errors_about
 if TYPE_CHECKING:
     from ..inference.conversion import Conversion, Decode
 
-NOTES = "bulk.json"  # beside the results: how they were made
+NOTES = "bulk.json"  # beside the results: the network and the options
 REPORT = "bulk.parquet"  # beside the results: a row for each photo
 
 
 @dataclass(frozen=True)
 class Job:
-    """A network and what it shall do; travels to the actors.
+    """A network and its options; sent to the actors.
 
     Attributes:
-        weights: Contents by name: of the network's file first, of a learned style's trunk, and of further styles.
+        weights: Contents of files by name: first the network's, then a learned style's trunk, and further styles.
         options: For all photos.
         device: As in :func:`perceptual.inference.predictor.load`.
         engine: As there.
-        threads: How many an actor computes with on a CPU.
-        own_size: Whether large photos are painted at their own size too.
-        learned: Names of files of styles that are added to those of the network.
+        threads: Number of threads of an actor on a CPU.
+        own_size: Whether large photos are stylized at their own size too.
+        learned: Names of the files of styles that are added to the network.
     """
 
     weights: dict[str, bytes]
@@ -46,7 +46,7 @@ class Job:
     learned: tuple[str, ...] = ()
 
     def conversion(self, decode: "Decode | None" = None) -> "Conversion":
-        """What turns a photo into a result. Raises as :class:`perceptual.inference.conversion.Conversion`."""
+        """The function that converts a photo. Raises as :class:`perceptual.inference.conversion.Conversion`."""
         from ..inference.codecs import decoding
         from ..inference.conversion import Conversion, upscaler_on
         from ..inference.predictor import load
@@ -61,7 +61,7 @@ class Job:
             return Conversion(predictor, self.options, upscaler, decode or decoding.decode)
 
     def notes(self, inputs: Sequence[Place]) -> bytes:
-        """All that decides how results look; a result is only as good as new if it was made so."""
+        """Everything on which results depend, as JSON; results of a job with other notes are converted again."""
         notes = {
             "version": __version__,
             "photos": sorted(each.address if not each.is_local else each.path for each in inputs),
@@ -77,7 +77,7 @@ class Job:
 
 
 def check(model: str, options: StyleOptions | UpscaleOptions, engine: str, learned: Sequence[Path] = ()) -> str:
-    """Raises what all actors would, but for a device that only they have; returns the word for what is done."""
+    """Raises the errors that the actors would raise, except for a missing device; returns "stylized" or "enlarged"."""
     from ..inference.conversion import Conversion
     from ..inference.engines import check_name
     from ..inference.predictor import load
@@ -90,23 +90,23 @@ def read_files(model: str, learned: Sequence[Path] = ()) -> dict[str, bytes]:
     """The contents, by name, of a network's files, its own first, and of styles learned on it.
 
     Raises:
-        WeightsError: There is no such network, or its trunk is not there.
-        InvalidOption: Two files have one name.
+        WeightsError: There is no such network, or its trunk is missing.
+        InvalidOption: Two files have the same name.
         InputError: A file cannot be read.
     """
     own = find_weights(model)
     files = [own, *([find_trunk(own)] if is_learned(read_metadata(own)) else ()), *learned]
     if twice := [name for name, times in Counter(file.name for file in files).items() if times > 1]:
-        raise InvalidOption(f"learned: two files are called {twice[0]}")
+        raise InvalidOption(f"learned: two files have the name {twice[0]}")
     with errors_about(model):
         return {file.name: file.read_bytes() for file in files}
 
 
 def note_options(output: Place, notes: bytes) -> int:
-    """Notes how results are made; returns since when they are made so, in nanoseconds since 1970.
+    """Writes the notes unless they are the same already; returns the time of that file, in nanoseconds since 1970.
 
     Raises:
-        InputError: Nothing can be written there.
+        InputError: The output cannot be written.
     """
     path = output.below(NOTES)
     with errors_about(output.address):

@@ -1,4 +1,4 @@
-"""Folders and files at any address: on this machine, or in what pyarrow's file systems reach."""
+"""Folders and files at any address: on this machine, or in one of pyarrow's file systems."""
 
 import os
 import re
@@ -15,8 +15,8 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 from ..errors import InputError, first_line
 from ..files import write_atomically
 
-WHOLE_AT_ONCE = ("s3", "gcs", "abfs")  # object stores: a file is there when its last byte is
-TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # names that files have until they are whole
+ATOMIC = ("s3", "gcs", "abfs")  # object stores: a file appears only when it is complete
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # names of files until they are complete
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Place:
     """A folder or file.
 
     Attributes:
-        address: As it was given, without a key that stood in it.
-        filesystem: Where it is.
-        path: Its path there.
+        address: As the user wrote it, without a key in it.
+        filesystem: pyarrow's file system.
+        path: The path in it.
     """
 
     address: str
@@ -38,7 +38,7 @@ class Place:
         """The place at a path of this machine, or at an address such as ``s3://bucket/folder``.
 
         Raises:
-            InputError: No file system has such addresses, or it does not answer.
+            InputError: There is no file system for the address, or it does not answer.
         """
         if "://" not in address:
             return cls(address, LocalFileSystem(), str(Path(address).expanduser().absolute()))
@@ -50,7 +50,7 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine, which others may have at the same path."""
+        """Whether the file system is that of this machine; other machines may have the same paths."""
         return isinstance(self.filesystem, LocalFileSystem)
 
     def below(self, name: str | PurePosixPath) -> str:
@@ -58,11 +58,11 @@ class Place:
         return f"{self.path}/{name}"
 
     def shown(self, path: str) -> str:
-        """A path of this file system as its user knows it."""
+        """A path of this file system as an address."""
         return path if self.is_local else f"{self.filesystem.type_name}://{path.lstrip('/')}"
 
     def files(self) -> list[FileInfo]:
-        """This file, or all files in this folder and below, sorted by path; nothing, if it is not there."""
+        """This file, or all files in this folder and below, sorted by path; empty if it does not exist."""
         with errors_about(self.address):
             found = self.filesystem.get_file_info(self.path)
             if found.type == FileType.File:
@@ -73,7 +73,7 @@ class Place:
         return sorted((each for each in below if each.type == FileType.File), key=lambda each: each.path.split("/"))
 
     def check_there(self) -> None:
-        """Raises InputError if there is nothing."""
+        """Raises InputError if the file or folder does not exist."""
         with errors_about(self.address):
             if self.filesystem.get_file_info(self.path).type == FileType.NotFound:
                 raise FileNotFoundError
@@ -89,7 +89,7 @@ class Place:
             return bytes(file.read())
 
     def write(self, path: str, content: bytes) -> None:
-        """Writes a whole file, or leaves the old one untouched. Raises OSError."""
+        """Writes a file atomically. Raises OSError."""
         if self.is_local:
             write_atomically(path, content)
         else:
@@ -98,8 +98,8 @@ class Place:
 
     @contextmanager
     def writing(self, path: str) -> Iterator[Any]:
-        """A stream for a file that is there when it is whole. Raises OSError."""
-        if self.filesystem.type_name in WHOLE_AT_ONCE:
+        """A stream for a file, which appears only when it is complete. Raises OSError."""
+        if self.filesystem.type_name in ATOMIC:
             with self.filesystem.open_output_stream(path) as file:
                 yield file
             return
@@ -121,19 +121,19 @@ def file_system(scheme: str, host: str, query: str) -> tuple[FileSystem, str]:
 
 @contextmanager
 def errors_about(address: str) -> Iterator[None]:
-    """Turns errors of file systems into a sentence that begins with the address. Raises InputError."""
+    """Raises InputError, with the address in its message, for errors of file systems."""
     try:
         yield
     except FileNotFoundError as error:
         raise InputError(f"{address}: there is no such file, folder or bucket") from error
-    except (OSError, ValueError, NotImplementedError) as error:  # the last is pyarrow's for what a system cannot do
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow raises the last for unsupported operations
         raise InputError(f"{address}: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:
-    """The message of a file system's error; of AWS, its code and text without the request's number."""
+    """The message of a file system's error; for AWS, its code and text without the request's number."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    said = first_line(error)
-    aws = re.search(r"AWS Error (\w+)[^:]*: (.*?)(?: \(Request ID.*)?$", said)
-    return f"{aws[1].lower().replace('_', ' ')}: {aws[2]}" if aws else said
+    message = first_line(error)
+    aws = re.search(r"AWS Error (\w+)[^:]*: (.*?)(?: \(Request ID.*)?$", message)
+    return f"{aws[1].lower().replace('_', ' ')}: {aws[2]}" if aws else message

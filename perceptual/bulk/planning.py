@@ -1,4 +1,4 @@
-"""Which photos go to which results, and which of them are done already."""
+"""Finds the photos, names their results, and sets apart those that are done already."""
 
 import os
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from ..files import EXTENSIONS, check_apart, is_image, named_apart, suffix_of
 from .job import NOTES, REPORT
 from .places import TEMPORARY, Place, errors_about
 
-LIST = ".txt"  # how the name of a file ends that lists photos
+LIST = ".txt"  # ending of a file that lists photos
 
 
 class Photo(NamedTuple):
     """A photo.
 
     Attributes:
-        place: Where it was found: it gives the file system.
-        path: Of the file there.
-        changed: When, in nanoseconds since 1970; None if it is not there.
+        place: Where it was found; has the file system.
+        path: Its path in the file system.
+        changed: Time of its last change, in nanoseconds since 1970; None if it does not exist.
     """
 
     place: Place
@@ -41,23 +41,23 @@ class Task(NamedTuple):
 
 @dataclass
 class Plan:
-    """What there is to do.
+    """The photos of a job, by what there is to do.
 
     Attributes:
-        missing: Photos whose result is missing, or older than they, or than the options.
-        kept: The others.
-        passed_over: Files in the folders that are no images by their names.
-        unfinished: Paths, in the output, of what an earlier job was writing when it was killed.
+        missing: Photos whose result is missing, or older than the photo or the options.
+        kept: The other photos.
+        others: Files in the folders whose names are not those of images.
+        unfinished: Paths of temporary files in the output, left by a job that was killed.
     """
 
     missing: list[Task] = field(default_factory=list)
     kept: list[Task] = field(default_factory=list)
-    passed_over: list[PurePosixPath] = field(default_factory=list)
+    others: list[PurePosixPath] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
 
 def find_tasks(inputs: Sequence[Place], output: Place, format: str | None) -> tuple[list[Task], list[PurePosixPath]]:
-    """All photos with their results, and the files passed over.
+    """All photos with their results, and the other files.
 
     Results have the names that ``perceptual stylize`` gives them.
 
@@ -66,11 +66,11 @@ def find_tasks(inputs: Sequence[Place], output: Place, format: str | None) -> tu
         InvalidOption: There is no photo, or a result would overwrite a photo or another result.
     """
     found: list[tuple[Photo, PurePosixPath]] = []
-    passed_over: list[PurePosixPath] = []
+    others: list[PurePosixPath] = []
     for each in inputs:
-        photos, others = photos_at(each)
+        photos, rest = photos_at(each)
         found += photos
-        passed_over += others
+        others += rest
     if not found:
         raise InvalidOption(f"no images in {inputs[0].address}; looked for {' '.join(EXTENSIONS)}")
     jobs = named_apart(found, suffix_of(format))
@@ -78,23 +78,23 @@ def find_tasks(inputs: Sequence[Place], output: Place, format: str | None) -> tu
     paths = {identity(photo.place, photo.path) for photo, _ in jobs}
     if overwriting := [result for _, result in jobs if identity(output, output.below(result)) in paths]:
         raise InvalidOption(f"{output.below(overwriting[0])} would overwrite a photo; choose another output")
-    return [Task(*job) for job in jobs], passed_over
+    return [Task(*job) for job in jobs], others
 
 
 def identity(place: Place, path: str) -> tuple[str, str]:
-    """What is the same for two paths of one file."""
+    """A value that is the same for all paths of one file."""
     folder, _, name = path.rpartition("/")
     return place.filesystem.type_name, f"{real_folder(folder) if place.is_local else folder}/{name}"
 
 
 @cache
 def real_folder(folder: str) -> str:
-    """A folder's path without links; asked once, as there are many files in each."""
+    """A folder's path without links; cached, as a folder has many files."""
     return os.path.realpath(folder)
 
 
 def photos_at(place: Place) -> tuple[list[tuple[Photo, PurePosixPath]], list[PurePosixPath]]:
-    """The photos at an address with the names they keep, and the other files there."""
+    """The photos at an address with the names of their results, without ending, and the other files there."""
     files = place.files()
     if [file.path for file in files] == [place.path]:
         if place.path.endswith(LIST):
@@ -113,9 +113,9 @@ def photos_at(place: Place) -> tuple[list[tuple[Photo, PurePosixPath]], list[Pur
 
 
 def listed(place: Place) -> list[tuple[Photo, PurePosixPath]]:
-    """The photos that a file lists, an address or a path from its own folder in each line.
+    """The photos that a file lists: in each line an address, or a path relative to the file's folder.
 
-    They keep the names that they have below the folder that holds all of them.
+    Their names are their paths below the folder that contains all of them.
     """
     with errors_about(place.address):
         lines = place.read(place.path).decode().splitlines()
@@ -130,25 +130,27 @@ def listed(place: Place) -> list[tuple[Photo, PurePosixPath]]:
 
 
 def photos_of(home: Place, paths: list[str]) -> list[Photo]:
-    """Photos at some paths of a file system, whether they are there or not."""
+    """Photos at paths of a file system, which need not exist."""
     with errors_about(home.address):
         return [Photo(home, info.path, info.mtime_ns) for info in home.filesystem.get_file_info(paths)]
 
 
-def divide(tasks: list[Task], passed_over: list[PurePosixPath], output: Place, since: int) -> Plan:
-    """Sets apart what is done already: results newer than their photo, and than the options.
+def divide(tasks: list[Task], others: list[PurePosixPath], output: Place, since: int) -> Plan:
+    """Sets apart the photos that are done: those whose result is newer than the photo and the options.
 
     Args:
         tasks: All of them.
-        passed_over: As in :class:`Plan`.
+        others: As in :class:`Plan`.
         output: Where results are.
-        since: When the options became what they are, in nanoseconds since 1970.
+        since: When the options were last changed, in nanoseconds since 1970.
     """
     there = {file.path: file.mtime_ns for file in output.files()}
-    plan = Plan(passed_over=passed_over)
+    plan = Plan(others=others)
     for task in tasks:
-        made = there.get(output.below(task.result))
-        done = made is not None and task.photo.changed is not None and made > task.photo.changed and made >= since
+        written = there.get(output.below(task.result))
+        done = (
+            written is not None and task.photo.changed is not None and written > task.photo.changed and written >= since
+        )
         (plan.kept if done else plan.missing).append(task)
     ours = {output.below(each) for each in (REPORT, NOTES, *(str(task.result) for task in tasks))}
     plan.unfinished = [path for path in there if finished_name(path) in ours]
@@ -156,7 +158,7 @@ def divide(tasks: list[Task], passed_over: list[PurePosixPath], output: Place, s
 
 
 def finished_name(path: str) -> str | None:
-    """The path that a file has when it is whole; None if this is not a name from before."""
+    """The path that a temporary file gets when it is complete; None for other files."""
     folder, _, name = path.rpartition("/")
     unfinished = TEMPORARY.fullmatch(name)
     return f"{folder}/{unfinished['name']}" if unfinished else None

@@ -1,4 +1,4 @@
-"""What became of every photo: a parquet file with a row for each, and their sum."""
+"""The report: a parquet file with a row for each photo, and counts by status."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,11 +13,11 @@ from .job import REPORT
 from .places import Place, errors_about
 from .planning import Task
 
-AT_ONCE = 10_000  # rows that are written together
+ROWS_PER_GROUP = 10_000  # rows that are written together
 
 
 class Report:
-    """Writes rows as they come; the file is there when it is closed."""
+    """Writes rows as they arrive."""
 
     def __init__(self, stream: Any) -> None:
         self.writer = pq.ParquetWriter(stream, ROWS)
@@ -28,7 +28,7 @@ class Report:
         """Adds rows as :data:`.converter.ROWS`."""
         self.counts.update(rows["status"].to_pylist())
         self.pending.append(rows)
-        if sum(map(len, self.pending)) >= AT_ONCE:
+        if sum(map(len, self.pending)) >= ROWS_PER_GROUP:
             self.flush()
 
     def add_tasks(self, tasks: Iterable[Task], status: str, error: str | None = None) -> None:
@@ -46,7 +46,7 @@ class Report:
 
 @contextmanager
 def reporting(output: Place, kept: Iterable[Task]) -> Iterator[Report]:
-    """A report beside the results, which is written even if the job is broken off."""
+    """A report beside the results, which is complete even if the job is stopped."""
     stopped: BaseException | None = None
     with errors_about(output.address), output.writing(output.below(REPORT)) as stream:
         report = Report(stream)
@@ -62,6 +62,6 @@ def reporting(output: Place, kept: Iterable[Task]) -> Iterator[Report]:
 
 
 def lost(tasks: Iterable[Task], reported: set[str], report: Report) -> None:
-    """Adds the photos that no actor reported: those in a block that killed its actors, and those beside them."""
+    """Adds the photos that no actor reported, as their block ended the actor's process repeatedly."""
     missing = [task for task in tasks if str(task.result) not in reported]
     report.add_tasks(missing, FAILED, "the processes that converted it, or photos beside it, died: see Ray's logs")

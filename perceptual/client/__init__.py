@@ -1,1 +1,1 @@
-"""Clients of a running TorchServe, and the discovery of those on this machine. Imports no torch."""
+"""Clients of a running TorchServe, and discovery of servers on this machine. Does not import torch."""

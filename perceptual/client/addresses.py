@@ -1,4 +1,4 @@
-"""Addresses of servers, and discovery: a server announces itself in a file, by which clients find it."""
+"""Addresses of servers, and discovery: a server writes its addresses to a file, which clients read."""
 
 import json
 import os
@@ -47,7 +47,7 @@ class ServerAddress:
         """The address of the server's page, with a key for one browser.
 
         Raises:
-            ServerError: It has no page, or has it at a socket, which no browser can open.
+            ServerError: The server has no page, or its page is at a socket, which browsers cannot open.
         """
         if self.inference_url.startswith("unix:"):
             raise ServerError(f"the page is at the socket {self.inference_url}, for browsers behind a proxy")
@@ -80,7 +80,7 @@ class RunningServer(ServerAddress):
     snapshots: str = ""
 
     def announce(self, port: int) -> Path:
-        """Writes the file by which :func:`find_server` finds the server; only this user can read it."""
+        """Writes the file that :func:`find_server` reads; only this user can read it."""
         folder = state_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = folder / f"{port}.json"
@@ -103,9 +103,9 @@ def find_server(port: int | None = None) -> RunningServer:
 
 
 def server_running_at(inference_url: str) -> RunningServer | None:
-    """This user's running server at an inference address, so that its tokens are known; None if there is none."""
-    wanted = inference_url.rstrip("/").replace("//localhost:", "//127.0.0.1:")
-    return next((server for server in running_servers("*.json") if server.inference_url == wanted), None)
+    """This user's running server at an inference address, with its key file; None if there is none."""
+    address = inference_url.rstrip("/").replace("//localhost:", "//127.0.0.1:")
+    return next((server for server in running_servers("*.json") if server.inference_url == address), None)
 
 
 def running_servers(files: str) -> Iterator[RunningServer]:

@@ -106,7 +106,7 @@ class Client:
 
 
 def is_refused(error: requests.RequestException) -> bool:
-    """Whether no connection was made; requests has one class for that and for a connection that broke."""
+    """Whether no connection was made; requests raises the same class if a connection broke."""
     cause = error.args[0] if error.args else None  # urllib3's
     return isinstance(error, requests.ConnectTimeout) or isinstance(getattr(cause, "reason", None), NewConnectionError)
 
@@ -125,7 +125,7 @@ def error_of(response: Response) -> PerceptualError:
             "or, if it runs on this machine, leave --url out (in Python use find_server())"
         )
     if response.status_code == 413:
-        return InputError("the photo has more bytes than the server takes (max_request_size in its config.properties)")
+        return InputError("the photo is larger than the server accepts (max_request_size in its config.properties)")
     message = str(reply.get("message") or f"HTTP {response.status_code} {response.reason}")
     advised = f"{message}; {advice}" if (advice := ADVICE.get(response.status_code)) else message
     if failed := FAILED.search(message):
@@ -134,7 +134,7 @@ def error_of(response: Response) -> PerceptualError:
 
 
 def retry_after(response: Response) -> int | None:
-    """Seconds after which to try again, where a server that is busy says so."""
+    """Seconds after which to try again, if a busy server states them."""
     text = response.headers.get("Retry-After", "") if response.status_code in (429, 503) else ""
     return int(text) if text.isdecimal() else None
 

@@ -14,8 +14,8 @@ from requests.auth import AuthBase
 from ..errors import InputError
 from .connection import Client
 
-NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F", "I", "PA", "RGBX")  # modes of PIL
-IN_NO_FILE = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA"}  # modes of PIL, and those as which they are sent
+NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F", "I", "PA", "RGBX")  # PIL modes that are sent as TIFF
+IN_NO_FILE = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA"}  # PIL modes, and the modes to which they are converted
 WORKING = 610.0  # seconds; more than responseTimeout in the archives' yaml
 
 
@@ -41,12 +41,12 @@ class InferenceClient(Client):
         """Stylizes one photo: a path, an encoded image, or a PIL image.
 
         Args:
-            photo: Sent as it is; a PIL image as PNG, or as TIFF where PNG lacks its mode.
+            photo: Files are sent unchanged; a PIL image as PNG, or as TIFF if PNG does not have its mode.
             model: A registered model's name, or ``name/version``.
-            options: As in :class:`perceptual.options.StyleOptions`; None leaves one at its default.
+            options: As in :class:`perceptual.options.StyleOptions`; None means the default.
 
         Returns:
-            The encoded picture, as the server sent it: JPEG, unless ``format`` says otherwise.
+            The encoded picture, as the server sent it: JPEG by default, see ``format``.
 
         Raises:
             InputError: The server refuses the photo or an option (see :mod:`perceptual.errors`).
@@ -55,25 +55,25 @@ class InferenceClient(Client):
         return self.predict(photo, model, options)
 
     def upscale(self, photo: str | Path | bytes | Image.Image, model: str, **options: Any) -> bytes:
-        """Enlarges one photo by a network of super-resolution.
+        """Enlarges one photo with a super-resolution network.
 
         Args:
             photo: As in :meth:`stylize`.
             model: As in :meth:`stylize`.
-            options: As in :class:`perceptual.options.UpscaleOptions`; None leaves one at its default.
+            options: As in :class:`perceptual.options.UpscaleOptions`; None means the default.
 
         Returns:
             The encoded picture, as in :meth:`stylize`.
 
         Raises:
-            InputError: As in :meth:`stylize`; ImageTooLarge where the result would be over the server's limit.
+            InputError: As in :meth:`stylize`; ImageTooLarge if the result would exceed the server's limit.
             ServerError: As in :meth:`stylize`.
         """
         return self.predict(photo, model, options)
 
     def predict(self, photo: str | Path | bytes | Image.Image, model: str, options: dict[str, Any]) -> bytes:
         """Sends a photo to a model of either task; the arguments are those of :meth:`stylize`."""
-        begin = {"X-Request-Start": f"t={time.time():.3f}"}  # the worker measures the wait from it
+        begin = {"X-Request-Start": f"t={time.time():.3f}"}  # the worker measures the waiting time from it
         headers = {"Content-Type": "application/octet-stream"} | begin | option_headers(options)
         path = f"/predictions/{quote(model)}"
         return self.send("POST", path, data=encoded(photo), headers=headers).content
@@ -115,6 +115,6 @@ def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
 def orientation_of(photo: Image.Image) -> Image.Exif:
     """An EXIF block with the photo's orientation alone: Pillow fails to write some unusual tags."""
     exif = Image.Exif()
-    with suppress(Exception):  # whatever Pillow raises for a damaged block
+    with suppress(Exception):  # Pillow raises many kinds for a damaged block
         exif[ExifTags.Base.Orientation] = photo.getexif()[ExifTags.Base.Orientation]
     return exif

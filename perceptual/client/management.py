@@ -19,9 +19,9 @@ from .model import Model
 
 LOADING = 660.0  # seconds; more than startupTimeout in the archives' yaml
 APPEARANCE = 2.0  # seconds within which a model may still appear after its registration was interrupted
-SETTLE = 10.0  # seconds from TorchServe's reply that workers are loaded until they are ready; usually milliseconds
+SETTLE = 10.0  # seconds to wait for workers to be ready after TorchServe's reply; usually it takes milliseconds
 
-# TorchServe's message, the only place where it reports what it read from the manifest.
+# TorchServe's message: the only reply with the name and version from the manifest.
 REGISTERED = re.compile(r'Model "(.+?)" Version: (\S+) registered')
 
 
@@ -102,9 +102,9 @@ class ManagementClient(Client):
 
         Args:
             archive: File name in the model store.
-            workers: How many; by default what the archive says.
-            batch_size: Most requests in one batch; by default what the archive says.
-            max_batch_delay: Milliseconds a batch waits to be full; by default what the archive says.
+            workers: Number of workers; by default the archive's.
+            batch_size: Maximum number of requests in a batch; by default the archive's.
+            max_batch_delay: Milliseconds that a batch waits for more requests; by default the archive's.
 
         Returns:
             The model's name and version, from the archive's manifest.
@@ -152,7 +152,7 @@ class ManagementClient(Client):
     ) -> None:
         """Sets the number of workers of a model's version, by default the default version, and waits for them.
 
-        :func:`perceptual.serving.scaling.scale` also checks that memory holds them.
+        :func:`perceptual.serving.scaling.scale` also checks that there is enough memory.
 
         Raises:
             WorkersFailed: A worker fails to start; the number of workers is then as before.
@@ -160,7 +160,7 @@ class ManagementClient(Client):
         """
         before = self.describe(name, version).wanted
         with all_or_nothing() as undo, self.reporting_progress(name, workers, version, progress):
-            # TorchServe would try again and again to start workers that fail.
+            # Otherwise TorchServe would keep trying to start workers that fail.
             undo.callback(self.restore_workers, name, before, version)
             self.set_workers(name, workers, version)
             self.wait_until_ready(name, version)
@@ -197,7 +197,7 @@ class ManagementClient(Client):
             reporter.join()
 
     def wait_until_ready(self, name: str, version: str | None = None) -> None:
-        """Waits until all workers are ready: TorchServe's reply comes a moment earlier.
+        """Waits until all workers are ready, which is a moment after TorchServe's reply.
 
         Raises:
             ServerError: No such model, or they are not ready within :data:`SETTLE` seconds.
@@ -223,8 +223,8 @@ class ManagementClient(Client):
             ServerError: No such model or version, or it is the default of several.
         """
         # Without a version TorchServe would remove the default alone, or refuse.
-        doomed = [version] if version else [each.version for each in reversed(self.versions(name))]
-        for each in doomed:
+        versions = [version] if version else [each.version for each in reversed(self.versions(name))]
+        for each in versions:
             self.send("DELETE", model_path(name, each))
 
 
@@ -234,7 +234,7 @@ def model_path(name: str, version: str | None = None) -> str:
 
 
 def registered_in(status: str) -> ModelVersion:
-    """Name and version from TorchServe's reply to a registration. Raises ServerError if they are not there."""
+    """Name and version from TorchServe's reply to a registration. Raises ServerError if the reply has none."""
     if not (found := REGISTERED.search(status)):
         raise ServerError(f"unexpected reply to a registration: {status}")
     return ModelVersion(*found.groups())

@@ -22,7 +22,7 @@ class Tokens(AuthBase):
     Args:
         key_file: The ``key_file.json`` in TorchServe's working directory.
         kind: Which API the token is for.
-        management_url: Address that renews tokens, such as ``http://127.0.0.1:8081``.
+        management_url: Address of the API that renews tokens, such as ``http://127.0.0.1:8081``.
     """
 
     def __init__(self, key_file: str | Path, kind: Literal["inference", "management"], management_url: str) -> None:
@@ -79,7 +79,7 @@ class Tokens(AuthBase):
     def read(self) -> dict[str, Any]:
         """The content of the key file. Raises ServerError if it is missing or not a key file."""
         for _ in range(20):
-            with suppress(ValueError, TypeError, KeyError):  # TorchServe is just rewriting it, in place
+            with suppress(ValueError, TypeError, KeyError):  # TorchServe is rewriting it, not atomically
                 keys = self.read_once()
                 if all((keys["API"]["key"], keys[self.kind]["key"], keys[self.kind]["expiration time"])):
                     return keys

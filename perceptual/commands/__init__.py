@@ -40,7 +40,7 @@ DESCRIPTION = """Style transfer and super-resolution with perceptual losses, ser
 
 
 def build_parser(first: str | None = None) -> Parser:
-    """The parser of the command line; if ``first`` is a command, of that one alone, which takes less time to build."""
+    """The parser of the command line; if ``first`` is a command, only of that command, which is faster to build."""
     parser = Parser(prog="perceptual", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"torchserve-perceptual {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

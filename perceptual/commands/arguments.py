@@ -14,7 +14,7 @@ from ..settings import Choice, Kind, OneOf, Several, Switch, option_name, settin
 
 
 class Parser(ArgumentParser):
-    """Keeps line breaks in descriptions, and reports errors in one line.
+    """A parser that keeps line breaks in descriptions, and reports errors in one line.
 
     Unknown options and commands are reported before missing ones, and by the parser of the command they belong to.
     """
@@ -27,11 +27,11 @@ class Parser(ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None
     ) -> tuple[Namespace, list[str]]:
-        """Parses arguments; unknown ones are errors here, as each command's parser sees only its own part."""
-        given = sys.argv[1:] if args is None else args
-        parsed, left = super().parse_known_args([*self.checked(given)], namespace)
+        """Parses arguments; unknown ones are errors, also in a command's parser, which gets only its own arguments."""
+        arguments = sys.argv[1:] if args is None else args
+        parsed, left = super().parse_known_args([*self.checked(arguments)], namespace)
         if left:
-            self.error(f"{left[0]} is one argument too many")
+            self.error(f"{left[0]} is an unexpected argument")
         return parsed, left
 
     def checked(self, args: Iterable[str]) -> Iterator[str]:
@@ -75,7 +75,7 @@ def report(message: str) -> None:
 def working() -> Iterator[Callable[[str], None]]:
     """A spinner for the length of a block, and a function that shows a message beside it.
 
-    Messages are shown as they are: rich would read brackets in a file's name as markup.
+    Messages are escaped: rich would read brackets in a file's name as markup.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -147,7 +147,7 @@ def metavar(kind: Kind) -> str:
 
 
 def readable(default: Any) -> str:
-    """A default as one would type it."""
+    """A default as it would be typed."""
     if isinstance(default, tuple):
         return " ".join(map(readable, default))
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,4 +1,4 @@
-"""``perceptual bulk``: folders and buckets of any size, on all cores, GPUs and machines of a Ray cluster."""
+"""``perceptual bulk``: converts folders and buckets of any size, on one machine or a Ray cluster."""
 
 import time
 from argparse import ArgumentParser, Namespace
@@ -11,7 +11,7 @@ from ..errors import InvalidOption, PerceptualError
 from ..options import CollectionOptions, StyleOptions, UpscaleOptions
 from ..settings import Integer, Number, option_name, parse, settings_of
 from .arguments import add_settings, converter, given, report
-from .photos import add_learned, add_machine, passed_over
+from .photos import add_learned, add_machine, ignored
 from .stylize import add_own_size
 from .upscale import default_network
 
@@ -28,15 +28,16 @@ DESCRIPTION = """Converts folders or buckets of photos of any size with Ray Data
   perceptual bulk list.txt gs://bucket/out --model styles.safetensors --style udnie --address ray://head:10001
 
 An input is a folder, an image, or a .txt file that lists images, here or at an address such as s3://…, gs://… or
-hdfs://…. Results have the names and bytes that `perceptual stylize` and `perceptual upscale` give them. Beside them,
-bulk.parquet has a row for each photo, and bulk.json says how they were made.
+hdfs://…. Results have the same names and bytes as those of `perceptual stylize` and `perceptual upscale`. Beside them,
+bulk.parquet has a row for each photo, and bulk.json the network and the options.
 
-The same command again does what is missing: results that are newer than their photo, and were made in the same way, are
-kept. A photo that cannot be converted is reported and skipped; the exit status is then 1.
+If the command is repeated, only missing results are computed: those that are newer than their photo, and were made with
+the same network and options, are kept. A photo that cannot be converted is reported and skipped; the exit status is
+then 1.
 """
 
-PERIOD = 600.0  # seconds over which photos/s are a mean: rows come by the block
-SILENCE = 60.0  # seconds without a line, where there is no terminal
+PERIOD = 600.0  # seconds over which photos/s are averaged: rows arrive in blocks
+INTERVAL = 60.0  # seconds between two lines of progress without a terminal
 MOST_SHOWN = 20  # failures that are shown one by one; the report has all
 
 
@@ -59,7 +60,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def add_cluster(parser: ArgumentParser) -> None:
-    """Adds the arguments that say where and how wide it runs."""
+    """Adds the arguments that choose the cluster and the number of actors."""
     group = parser.add_argument_group("Cluster")
     group.add_argument("--address", help="a Ray cluster: auto, HOST:PORT or ray://HOST:10001; default: this machine")
     group.add_argument(
@@ -76,7 +77,7 @@ def add_cluster(parser: ArgumentParser) -> None:
         "--gpus",
         type=converter(Number(0)),
         metavar="SHARE",
-        help="GPUs of each, such as 0.5; default: 1 where there are any",
+        help="GPUs of each, such as 0.5; default: 1 if there are any",
     )
 
 
@@ -98,7 +99,7 @@ def run(args: Namespace) -> int:
         counts = convert(plan, job, output, args)
     total = f"{counts['made']} of {len(tasks)} photos {done}"
     kept = f", {counts['kept']} were done before" if counts["kept"] else ""
-    print(f"{total}{kept}, in {output.address}{passed_over(plan.passed_over)}")
+    print(f"{total}{kept}, in {output.address}{ignored(plan.others)}")
     return 1 if counts["failed"] else 0
 
 
@@ -111,33 +112,33 @@ def read_job(args: Namespace) -> tuple["Job", str]:
     from ..bulk.job import Job, check, read_files
     from ..inference.metadata import find_weights, read_metadata
 
-    wanted = given(args, CollectionOptions)
-    scale = wanted.pop("scale", None)
+    values = given(args, CollectionOptions)
+    scale = values.pop("scale", None)
     if not args.model and not scale:
-        raise InvalidOption("model: say which network, or --scale to enlarge")
+        raise InvalidOption("model is missing: give a network, or --scale to enlarge")
     model = args.model or default_network(scale)
     metadata = read_metadata(find_weights(model))
     enlarges = metadata["task"] == "super-resolution"
     if scale and (not enlarges or scale != metadata["config"].get("scale")):
         raise InvalidOption(f"scale: {model} does not enlarge {scale} times")
-    check_task(wanted, UpscaleOptions if enlarges else StyleOptions, model)
-    options = parse(UpscaleOptions, wanted) if enlarges else parse(StyleOptions, wanted)
+    check_task(values, UpscaleOptions if enlarges else StyleOptions, model)
+    options = parse(UpscaleOptions, values) if enlarges else parse(StyleOptions, values)
     done = check(model, options, args.engine, args.learned)
     learned = tuple(file.name for file in args.learned)
     weights = read_files(model, args.learned)
     return Job(weights, options, args.device, args.engine, args.cpus, args.own_size, learned), done
 
 
-def check_task(wanted: Iterable[str], cls: type, model: str) -> None:
+def check_task(values: Iterable[str], cls: type, model: str) -> None:
     """Raises InvalidOption for an option that the task of a network does not have."""
     known = {option_name(each) for each in settings_of(cls)}
-    if strange := [name for name in wanted if name not in known]:
+    if strange := [name for name in values if name not in known]:
         task = "super-resolution" if cls is UpscaleOptions else "style"
         raise InvalidOption(f"{strange[0]}: not an option of {task}, which {model} is for")
 
 
 def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[str, int]:
-    """Converts what there is to convert, and reports all; how many photos had which outcome."""
+    """Converts the missing photos, and writes the report. Returns the number of photos by outcome."""
     from ..bulk import cluster
     from ..bulk.converter import Converter
     from ..bulk.report import lost, reporting
@@ -148,30 +149,30 @@ def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[
     places = list({id(task.photo.place): task.photo.place for task in plan.missing}.values())
     arguments = {"job": job, "places": places, "output": output, "format": job.options.format or "jpeg"}
     reported: set[str] = set()
-    with reporting(output, plan.kept) as written, progress(len(plan.missing)) as advance:
+    with reporting(output, plan.kept) as summary, progress(len(plan.missing)) as advance:
         try:
             for rows in cluster.rows(plan.missing, Converter, arguments, actors, share) if plan.missing else ():
                 reported.update(rows["result"].to_pylist())
-                show_failures(rows.to_pylist(), written)
-                written.add(rows)
+                show_failures(rows.to_pylist(), summary)
+                summary.add(rows)
                 advance(len(rows))
-            lost(plan.missing, reported, written)
+            lost(plan.missing, reported, summary)
         except (KeyboardInterrupt, SystemExit):
             done = f"{len(reported)} of {len(plan.missing)} photos were done"
-            report(f"stopped: {done}; the same command goes on from there")
+            report(f"stopped: {done}; repeat the command to continue")
             raise
-    return written.counts
+    return summary.counts
 
 
-def show_failures(rows: Sequence[dict[str, Any]], written: "Report") -> None:
+def show_failures(rows: Sequence[dict[str, Any]], summary: "Report") -> None:
     """Reports photos that failed, the first of them one by one.
 
     Raises:
         PerceptualError: The output is full.
     """
-    for number, row in enumerate((row for row in rows if row["error"]), written.counts["failed"]):
+    for number, row in enumerate((row for row in rows if row["error"]), summary.counts["failed"]):
         if row["status"] == "stopped":
-            raise PerceptualError(f"{row['error']}: stopped; make room, and the same command goes on from there")
+            raise PerceptualError(f"{row['error']}: stopped; free some space, then repeat the command")
         if number < MOST_SHOWN:
             report(f"{row['photo']}: {row['error']}")
         elif number == MOST_SHOWN:
@@ -180,9 +181,9 @@ def show_failures(rows: Sequence[dict[str, Any]], written: "Report") -> None:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """What is done, photos per second and the time left, and a function that advances it.
+    """Shows the number of photos done, photos per second and the time left; yields the function that advances it.
 
-    On a terminal that is a line that stays; elsewhere, one every minute.
+    On a terminal, one line is updated; without a terminal, a line is printed every minute.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -195,13 +196,13 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
     ) as shown:
         bar = shown.add_task("", total=total, rate=0.0)
         (task,) = shown.tasks
-        said = time.monotonic()
+        last_line = time.monotonic()
 
         def advance(count: int) -> None:
-            nonlocal said
+            nonlocal last_line
             shown.update(bar, advance=count, rate=task.speed or 0.0)
-            if task.speed and not console.is_terminal and time.monotonic() - said > SILENCE:
-                said = time.monotonic()
+            if task.speed and not console.is_terminal and time.monotonic() - last_line > INTERVAL:
+                last_line = time.monotonic()
                 left = timedelta(seconds=task.time_remaining or 0)
                 report(f"{task.completed:.0f} of {total} photos, {task.speed:.1f} photos/s, {left} left")
 

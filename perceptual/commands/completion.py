@@ -1,4 +1,4 @@
-"""``perceptual completion``: a script with which a shell completes this command line."""
+"""``perceptual completion``: prints a script for completion in a shell."""
 
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from typing import Any

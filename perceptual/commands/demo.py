@@ -1,4 +1,4 @@
-"""``perceptual demo``: one photo in every style that ships, and enlarged, over HTTP."""
+"""``perceptual demo``: requests one photo in every style that ships, and enlarged, over HTTP."""
 
 import time
 from argparse import Namespace
@@ -10,9 +10,9 @@ from ..errors import InvalidOption
 from .arguments import working
 
 DESCRIPTION = """Packages the networks that ship as one archive, starts TorchServe with one worker for it, requests a
-photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Networks of
-super-resolution get the photo reduced, so that the sheet shows the reduced photo, its enlargement and the original at
-the same size.
+photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Super-resolution
+networks get the reduced photo, so that the sheet shows the reduced photo, its enlargement and the original at the same
+size.
 
   perceptual demo photo.jpg
 """
@@ -39,7 +39,7 @@ def run(args: Namespace) -> None:
     from ..serving.server import Server
 
     photo = images.read(args.photo)
-    picture = images.decode(photo)  # a bad photo fails here, before a server is started for it
+    picture = images.decode(photo)  # a bad photo fails here, before the server is started
     chosen = networks_of(shipped_weights())
     sheet = args.output / "contact_sheet.jpg"
     if args.photo.resolve() in {each.resolve() for each in (sheet, *(args.output / f"{name}.jpg" for name in chosen))}:
@@ -66,7 +66,7 @@ def run(args: Namespace) -> None:
     commands = {
         f"perceptual stylize {args.photo} --model {next(iter(chosen))} -o out.jpg": "without a server",
         f"perceptual serve --model-store {args.output}": "keep a server running",
-        "perceptual train style --help": "a style of your own",
+        "perceptual train style --help": "train a style of your own",
     }
     print("\nNext, with the environment active:")
     for command, what in commands.items():
@@ -74,7 +74,7 @@ def run(args: Namespace) -> None:
 
 
 def networks_of(shipped: Mapping[str, Path]) -> dict[str, Path]:
-    """The networks that a collection can hold, by name: all styles, and one of super-resolution for each factor."""
+    """Networks for one collection, by name: all style networks, and one super-resolution network for each factor."""
     by_scale: dict[int, tuple[str, Path]] = {}
     for name, weights in shipped.items():
         by_scale.setdefault(scale_of(weights), (name, weights))

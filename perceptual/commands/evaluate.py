@@ -7,47 +7,48 @@ from typing import Any
 from ..settings import parse
 from .arguments import add_settings, given
 
-SUPER_RESOLUTION = """Measures networks of super-resolution, and bicubic, on images of high resolution.
+SUPER_RESOLUTION = """Measures super-resolution networks, and bicubic enlargement, on images of high resolution.
 
   perceptual evaluate super-resolution --model super_resolution_x4_feature mine.safetensors --data Set5/
 
 Each image is reduced by --degradation, enlarged again and compared with itself: PSNR and SSIM on Y and RGB, and the
 distance of the loss network's features; with and without histogram matching. The folder --output gets a table as
-Markdown and as JSON, and a contact sheet of crops. LPIPS too, where torchvision's AlexNet is in torch's cache.
+Markdown and as JSON, and a contact sheet of crops. LPIPS is measured if torchvision's AlexNet is in torch's cache.
 """
 
-STYLE = """Measures style networks against optimization of the picture itself, on photos not trained on.
+STYLE = """Compares style networks with optimization of the picture itself, on photos that were not used in training.
 
   perceptual evaluate style --model starry_night --content photos/ --loss-weights vgg19.safetensors
   perceptual evaluate style --model mine.safetensors --style-image painting.jpg --content holiday/ --split all
 
-Reports content loss, style loss by layer and total variation, weighted as in the training, of each network's output,
-of the photo, and of optimizations that start from it or from noise; after how many iterations these match the network;
-and artefacts: grids in flat areas, and borders. The folder --output gets tables as Markdown and as JSON, and contact
-sheets. This takes hours on a CPU: limit it by --sizes, --photos and --iterations. For the networks that ship,
+Reports content loss, style loss by layer and total variation, weighted as in the training: of each network's output, of
+the photo, and of optimizations that start from the photo or from noise. Also after how many iterations these match the
+network, and artefacts: grids in flat areas, and borders. The folder --output gets tables as Markdown and as JSON, and
+contact sheets. This takes hours on a CPU: limit it by --sizes, --photos and --iterations. For the networks that ship,
 --loss-weights must name the VGG-19 of their training.
 """
 
-STYLES = """Measures the styles of one network, beside networks of one style if some are named.
+STYLES = """Measures the styles of one network, and compares them with networks of one style, if some are named.
 
   perceptual evaluate styles --model styles --style-dir paintings/ --content photos/ \\
       --loss-weights vgg19.safetensors --sizes 256 512
   perceptual evaluate styles ... --styles starry_night udnie --against starry_night udnie
 
-Every painting counts the same, as in the training: the style loss of untouched photos is 1e6 times --style-weights.
-Reports content loss, style loss, its share of the photo's own, total variation and grids, for every size that the
-paintings were learned at. The folder --output gets tables as Markdown and as JSON, and contact sheets.
+Every painting has the same weight, as in the training: the style loss of unchanged photos is 1e6 times --style-weights.
+Reports content loss, style loss, its ratio to the photo's own, total variation and grids, for every size at which the
+paintings were learned. The folder --output gets tables as Markdown and as JSON, and contact sheets.
 """
 
 
-VIDEO = """Measures how steady videos are, and what steadying costs.
+VIDEO = """Measures the flicker of stylized videos, and the cost of reducing it.
 
   perceptual evaluate video --model starry_night --clips clip.mp4 other.mp4 --loss-weights vgg19.safetensors
 
-For every level of --steady: the warping error (mean squared difference of a picture, in [0, 1], and the one before,
-moved by the flow of the input, where the way there and back agrees), and beside it, as blurring alone lowers the first,
-the network's own losses of content and style, the distance to the features of the picture that is made frame by frame,
-and the time of a frame. The folder --output gets tables as Markdown and as JSON, and a strip of frames for each clip.
+Reports, for every level of --steady, the warping error: the mean squared difference between a picture, in [0, 1], and
+the one before, warped by the optical flow of the input, where forward and backward flow agree. Blurring lowers it too,
+so the report also has the network's content and style losses, the distance to the features of the picture that is
+stylized frame by frame, and the time per frame. The folder --output gets tables as Markdown and as JSON, and a strip of
+frames for each clip.
 """
 
 
@@ -74,13 +75,13 @@ def add_to(subparsers: Any) -> None:
     parser = tasks.add_parser("styles", help="losses of a network of many styles", description=STYLES)
     add_settings(parser, ManyStylesEvaluationSettings)
     parser.set_defaults(run=evaluate_styles)
-    parser = tasks.add_parser("video", help="how steady videos are, and at what cost", description=VIDEO)
+    parser = tasks.add_parser("video", help="flicker of videos, and the cost of reducing it", description=VIDEO)
     add_settings(parser, VideoEvaluationSettings)
     parser.set_defaults(run=evaluate_video)
 
 
 def evaluate_super_resolution(args: Namespace) -> None:
-    """Measures networks of super-resolution."""
+    """Measures super-resolution networks."""
     from perceptual_training.evaluation_settings import EvaluationSettings
     from perceptual_training.super_resolution_evaluation import evaluate
 
@@ -105,7 +106,7 @@ def evaluate_styles(args: Namespace) -> None:
 
 
 def evaluate_video(args: Namespace) -> None:
-    """Measures how steady videos are."""
+    """Measures the flicker of videos."""
     from perceptual_training.evaluation_settings import VideoEvaluationSettings
     from perceptual_training.video_evaluation import evaluate_video
 

@@ -1,4 +1,4 @@
-"""``perceptual export``: networks for other runtimes."""
+"""``perceptual export``: exports networks for other runtimes."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -17,7 +17,7 @@ DESCRIPTION = """Writes a network for another runtime, and checks that it gives 
   perceptual export super_resolution_x4_feature --format torchscript -o x4.pt
 
 Input and output are RGB in [0, 1], of any number of images, height and width. --style bakes a style or mixture in.
-Without it, a network of several styles has a second input, the style's numbers, and FILE.styles.json holds them for
+Without it, a network of several styles has a second input, the style's parameters, which FILE.styles.json lists for
 each style. A file whose pictures differ from ours by more than 1/255 is not written. docs/export.md shows how to use
 the files.
 """
@@ -27,7 +27,7 @@ def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("export", help="write a network for another runtime", description=DESCRIPTION)
     parser.add_argument("model", metavar="MODEL", help="a weights file, or the name of a network that ships")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="for which runtime")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="format of the file")
     endings = ", ".join(f"{ending} for {name}" for name, ending in FORMATS.items())
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=endings)
     for each in settings_of(StyleOptions):
@@ -38,14 +38,14 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Exports a network and prints how far its pictures are from ours."""
+    """Exports a network, and prints the difference between its pictures and ours."""
     options = parse(StyleOptions, {name: getattr(args, name) for name in BAKED if hasattr(args, name)})
 
     from ..exchange.exporting import export
 
-    with working() as say:
-        say(f"exporting {args.model}")
+    with working() as progress:
+        progress(f"exporting {args.model}")
         exported = export(args.model, args.format, args.output, options, half=args.float16)
     for file in exported.files:
         print(f"{file}  {file.stat().st_size / 2**20:.2f} MiB")
-    print(f"differs from ours by {exported.mean:.2g} levels of 255 in the mean, by {exported.largest:.2g} at most")
+    print(f"difference to our pictures in levels of 255: mean {exported.mean:.2g}, largest {exported.largest:.2g}")

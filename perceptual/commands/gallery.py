@@ -1,4 +1,4 @@
-"""``perceptual gallery``: photos in every style, on one sheet."""
+"""``perceptual gallery``: shows photos in every style, on one sheet."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""``perceptual import``: networks of other projects."""
+"""``perceptual import``: imports networks of other projects."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -16,23 +16,23 @@ DESCRIPTION = """Converts a style network of another project to a weights file t
   perceptual import mosaic.pth --from pytorch-examples --licence BSD-3-Clause -o elsewhere/mosaic.safetensors
   perceptual stylize photo.jpg --model mosaic -o stylized.jpg
 
-It goes to networks/, where every command finds it by its name, unless --output names another file. The file notes its
-source and the licence under which you may use it (perceptual inspect). Supported are the networks of pytorch/examples
+By default the file is written to networks/, where all commands find it by its name. It records its source and the
+licence under which you may use it (see perceptual inspect). Supported are the networks of pytorch/examples
 (fast_neural_style), gordicaleksa/pytorch-neural-style-transfer-johnson and yakhyo/fast-neural-style-transfer. A file
-that holds more than weights is refused: it could run code.
+that contains more than weights is refused, as it could run code.
 """
 
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("import", help="convert a network of another project", description=DESCRIPTION)
-    parser.add_argument("file", type=Path, metavar="FILE", help="what the project saved: .pth, .model, …")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a weights file of the project: .pth, .model, …")
     parser.add_argument(
         "--from",
         dest="layout",
         choices=LAYOUTS,
         metavar="PROJECT",
-        help=f"{', '.join(LAYOUTS)}; default: found by the names of the weights",
+        help=f"{', '.join(LAYOUTS)}; default: recognized by the names of the weights",
     )
     parser.add_argument(
         "--licence",
@@ -55,9 +55,9 @@ def run(args: Namespace) -> None:
     from ..inference.metadata import OWN
 
     output = args.output or OWN / f"{args.file.stem}.safetensors"
-    checked_name(output.stem, f"{output}: name another file by --output")
+    checked_name(output.stem, f"{output}: choose another --output")
     if output.exists():
-        raise InputError(f"{output} is there already: remove it, or name another file by --output")
+        raise InputError(f"{output} already exists: remove it, or choose another --output")
 
     from ..exchange.importing import import_network
     from ..inference.weights import save_network

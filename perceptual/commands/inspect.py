@@ -11,7 +11,7 @@ def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser(
         "inspect",
-        help="print where a network's weights come from",
+        help="print the metadata of weights",
         description="Prints a weights file's task, architecture and provenance.",
     )
     parser.add_argument("model", metavar="FILE", help="a weights file, or a network's name")

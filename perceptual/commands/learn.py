@@ -1,4 +1,4 @@
-"""``perceptual learn``: from a painting to a served style, in minutes."""
+"""``perceptual learn``: learns a painting as a style and serves it, in minutes."""
 
 import time
 from argparse import Namespace
@@ -35,16 +35,16 @@ def add_to(subparsers: Any) -> None:
     usage = "perceptual learn PAINTING --content-dir PHOTOS [settings]"
     parser = subparsers.add_parser("learn", help=summary, description=DESCRIPTION, usage=usage)
     parser.add_argument("style_image", type=Path, metavar="PAINTING", help="image file of the painting")
-    parser.add_argument("--photo", type=Path, help="what the first picture shows; default: a photo of --content-dir")
+    parser.add_argument("--photo", type=Path, help="photo for the first picture; default: one of --content-dir")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the first picture; default: NAME.jpg")
     parser.add_argument("--port", type=int, help="the server's inference port; default: the one started last")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     add_settings(parser, LearningSettings, without=("style_image",))
     parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
-    """Learns the style, registers it and requests a picture. A style that the server cannot add is refused first."""
+    """Learns the style, registers it and requests a picture. Checks before that the server can add the style."""
     from perceptual_training.learning import learn_style, learning_settings
     from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import LearningSettings
@@ -67,7 +67,7 @@ def run(args: Namespace) -> int:
         print(f"  perceptual models register {style}")
         return 0
     serve(server, style, photo, output)
-    print(f"{output} is a first picture, {time.monotonic() - started:.0f} s after the start")
+    print(f"{output} is the first picture, {time.monotonic() - started:.0f} s after the start")
     return 0
 
 
@@ -80,7 +80,7 @@ def sample(settings: "LearningSettings") -> Path:
 
 
 def running(port: int | None) -> "RunningServer | None":
-    """The server on a port, or the one started last. Raises ServerError if a port is named and none is there."""
+    """The server on a port, or the one started last. Raises ServerError if a port is given and has no server."""
     from ..client.addresses import find_server
 
     try:
@@ -100,7 +100,7 @@ def check(server: "RunningServer", trunk: Path, name: str, photo: Path, output: 
     check_place(server, read_trunk(trunk).trunk, name)
     images.decode(images.read(photo))
     if output.exists():
-        raise InvalidOption(f"{output} is there already: name another --output")
+        raise InvalidOption(f"{output} already exists: choose another --output")
 
 
 def serve(server: "RunningServer", style: Path, photo: Path, output: Path) -> None:

@@ -48,10 +48,10 @@ def add_to(subparsers: Any) -> None:
     register.add_argument(
         "file",
         metavar="MODEL",
-        help="weights, an archive, or a name: of an archive in the store, or of a network",
+        help="weights, an archive, or the name of an archive in the model store or of a network",
     )
     register.add_argument("--version", help="default: the archive's, or the one in the weights' provenance, else 1.0")
-    register.add_argument("--workers", type=converter(Integer(1)), metavar="N", help="default: what the archive says")
+    register.add_argument("--workers", type=converter(Integer(1)), metavar="N", help="default: the archive's")
     register.add_argument(
         "--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: all"
     )
@@ -63,14 +63,14 @@ def add_to(subparsers: Any) -> None:
         type=converter(WorkerCount()),
         metavar="N",
         required=True,
-        help="how many; 0 pauses the model, auto takes as many as memory and cores hold",
+        help="number of workers; 0 pauses the model, auto starts as many as memory and cores allow",
     )
     scale.add_argument("--version", help="default: the default version")
     scale.add_argument(
         "--gpus", type=gpu_list, metavar="0,1", help="GPUs that the workers use in turn; default: as before"
     )
 
-    default = add_action(actions, "set-default", "choose the version that answers by default", set_default)
+    default = add_action(actions, "set-default", "choose the version for requests that name none", set_default)
     default.add_argument("name", metavar="NAME", help="of the model")
     default.add_argument("version", metavar="VERSION", help="one that is registered")
 

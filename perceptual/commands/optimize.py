@@ -40,14 +40,14 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Optimizes and writes the picture; returns 130 if a signal came before the end."""
+    """Optimizes and writes the picture; returns 130 if a signal stopped it."""
     from perceptual_training.settings import OptimizationSettings
 
     settings = parse(OptimizationSettings, given(args, OptimizationSettings))
     if args.photo.is_dir():
         raise InvalidOption(f"{args.photo} is a folder; name one photo")
     if STANDARD in (args.photo, args.output):
-        raise InvalidOption("- is not for this command: name a photo and a file for the result")
+        raise InvalidOption("- does not work here: name a photo, and a file for the result")
     (job,) = plan([args.photo], args.output, None)
     if job.target.resolve() == settings.style_image.resolve():
         raise InvalidOption(f"{job.target} would overwrite the painting; choose another --output")
@@ -71,8 +71,8 @@ def run(args: Namespace) -> int:
                 picture = optimization.picture(best)
                 job.write(images.encode(picture, job.format))
     print(
-        f"{job.target}, after {step.iteration} of {settings.iterations} iterations, the best of which is "
-        f"number {best.iteration}, with a loss of {best.total:.4g}"
+        f"{job.target}, after {step.iteration} of {settings.iterations} iterations; the picture is from "
+        f"iteration {best.iteration}, with a loss of {best.total:.4g}"
     )
     return 130 if step.iteration < settings.iterations else 0
 

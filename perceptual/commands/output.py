@@ -1,4 +1,4 @@
-"""Printing as a table or as JSON."""
+"""Prints tables and JSON."""
 
 import json
 import math
@@ -37,14 +37,14 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    result = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        made.add_row(*map(escape, row))
-    return made
+        result.add_row(*map(escape, row))
+    return result
 
 
 def console() -> Any:
-    """The console for tables; in a pipe it is wide enough that nothing is cut off."""
+    """The console for tables; in a pipe it is so wide that nothing is cut off."""
     from rich.console import Console
 
     printer = Console(highlight=False)

@@ -4,15 +4,15 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-DESCRIPTION = """Packages networks as TorchServe archives (.mar). Archives that are current are left as they are.
+DESCRIPTION = """Packages networks as TorchServe archives (.mar). Archives that are up to date are not changed.
 
   perceptual package                       all networks that ship
   perceptual package starry_night mine --model-store model_store
   perceptual package --collection styles starry_night mine super_resolution_x4_feature
 
-An archive is self-contained: a TorchServe that has torch, numpy, Pillow, safetensors and PyYAML serves it. A collection
-is one archive of several networks, which share its workers: requests name a style (X-Style: mine), a factor of
-super-resolution (X-Scale: 4), or both. Archives of one network each take a worker of half a gigabyte each.
+An archive is self-contained: TorchServe needs only torch, numpy, Pillow, safetensors and PyYAML to serve it. A
+collection is one archive of several networks, which share its workers: requests name a style (X-Style: mine), a factor
+of super-resolution (X-Scale: 4), or both. Separate archives need a worker of half a gigabyte each.
 """
 
 

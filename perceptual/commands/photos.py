@@ -1,4 +1,4 @@
-"""Shared by the commands that convert photos: their arguments, the names of the results, and the loop."""
+"""Common parts of the commands that convert photos: arguments, names of results, and the loop over photos."""
 
 import os
 import sys
@@ -44,7 +44,7 @@ class Job(NamedTuple):
 
 
 def add_photos(parser: ArgumentParser) -> None:
-    """Adds the arguments that name photos and where the results go."""
+    """Adds the arguments that name photos and the output."""
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files, folders of them, or -")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="a file, or -, for one photo, else a folder"
@@ -60,18 +60,18 @@ def add_learned(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a style learned on this network, which --style can then mix with its own; may be repeated",
+        help="a style learned on this network, which --style can then name or mix; may be repeated",
     )
 
 
 def add_machine(parser: ArgumentParser) -> None:
-    """Adds the arguments that say where and how networks run."""
+    """Adds the arguments that choose device and engine."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: a GPU if any")
     parser.add_argument(
         "--engine",
         default="auto",
         metavar="{auto,eager,compile,openvino}",
-        help="how the network is run; default: the fastest that is safe, %(default)s",
+        help="how the network is run (default: %(default)s)",
     )
 
 
@@ -82,7 +82,7 @@ def convert(
     output: Path,
     others: list[Path],
 ) -> int:
-    """Converts every photo; a bad one is reported and skipped. The last line accounts for every file.
+    """Converts every photo; a bad one is reported and skipped. Prints a summary at the end.
 
     Args:
         jobs: The photos.
@@ -92,7 +92,7 @@ def convert(
         others: Files in the folders of photos that are not converted.
 
     Returns:
-        1 if one failed, else 0.
+        1 if a photo failed, else 0.
     """
     from rich.console import Console
     from rich.progress import track
@@ -108,17 +108,17 @@ def convert(
             failures += 1
             report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
     where = f", in {output}" if failures < len(jobs) else ""
-    summary = f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}{passed_over(others)}"
+    summary = f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}{ignored(others)}"
     print(summary, file=sys.stderr if output == STANDARD else sys.stdout)
     return 1 if failures else 0
 
 
-def passed_over(others: Sequence[PurePath]) -> str:
-    """The end of the last line, about files that are not images: how many, and some names."""
+def ignored(others: Sequence[PurePath]) -> str:
+    """The end of the summary, about files that are not images: their number, and some names."""
     if not others:
         return ""
     names = ", ".join(file.name for file in others[:3]) + (", …" if len(others) > 3 else "")
-    return f"; passed over {len(others)} other {'file' if len(others) == 1 else 'files'}: {names}"
+    return f"; ignored {len(others)} other {'file' if len(others) == 1 else 'files'}: {names}"
 
 
 def others_below(photos: Iterable[Path]) -> list[Path]:
@@ -133,13 +133,13 @@ def others_below(photos: Iterable[Path]) -> list[Path]:
 
 
 def plan(photos: list[Path], output: Path, format: str | None) -> list[Job]:
-    """Pairs every photo with the file its result goes to.
+    """Pairs every photo with the file of its result.
 
     Raises:
         InvalidOption: The output does not fit the photos, or a result would overwrite a photo or another result.
     """
     if STANDARD in (*photos, output) and (len(photos) > 1 or photos[0].is_dir() or output.is_dir()):
-        raise InvalidOption("- stands for one photo or its result: name no others, and no folder")
+        raise InvalidOption("- is for one photo or its result: name no other photo, and no folder")
     if output == STANDARD:
         return [Job(photos[0], output, format or "jpeg")]
     if len(photos) == 1 and not photos[0].is_dir() and output.suffix and not output.is_dir():
@@ -165,7 +165,7 @@ def plan(photos: list[Path], output: Path, format: str | None) -> list[Job]:
 
 
 def check_writable(folders: Iterable[Path]) -> None:
-    """Raises InvalidOption if one of the folders cannot be written to, before hours of work are lost."""
+    """Raises InvalidOption if a folder cannot be written to, before any work is done."""
     for folder in folders:
         nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):

@@ -10,7 +10,7 @@ from ..errors import InvalidOption, PerceptualError
 from .arguments import report
 
 KEY = "PERCEPTUAL_KEY"
-PATIENCE = 300.0  # seconds for which a photo is sent again to a server that is busy
+PATIENCE = 300.0  # seconds for which a photo is sent again to a busy server
 
 Send = Callable[[bytes, str], bytes]
 
@@ -29,7 +29,7 @@ def add_remote(parser: Any) -> None:
 def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Send:
     """A function that maps a photo's content and a format to the result's content, by a request to a server.
 
-    A server that is busy is asked again when it says.
+    If the server is busy, the photo is sent again after the time in its reply.
 
     Args:
         args: The command line, with the options of :func:`add_remote`.
@@ -37,13 +37,13 @@ def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Send:
         options: By option name.
 
     Raises:
-        InvalidOption: An option is given that says how to run a network here.
+        InvalidOption: An option for networks in this process is given.
     """
     from ..client.addresses import server_running_at
     from ..client.inference import InferenceClient
 
     if args.device or args.engine != "auto":
-        raise InvalidOption("--device and --engine are for networks that run here, not with --url")
+        raise InvalidOption("--device and --engine do not work with --url")
     running = server_running_at(args.url)
     key = args.key or os.environ.get(KEY)
     client = running.inference() if running and not key else InferenceClient(args.url, key)
@@ -52,7 +52,7 @@ def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Send:
 
 
 def patient(send: Send) -> Send:
-    """Sends a photo again after an error that says when to try again, for :data:`PATIENCE` at most."""
+    """Sends a photo again after errors with a time to retry after, for at most :data:`PATIENCE` seconds."""
 
     def send_again(photo: bytes, format: str) -> bytes:
         end = time.monotonic() + PATIENCE

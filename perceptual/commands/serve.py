@@ -1,4 +1,4 @@
-"""``perceptual serve``: a TorchServe that serves the archives until it is stopped."""
+"""``perceptual serve``: runs TorchServe with archives until it is stopped."""
 
 import logging
 import sys
@@ -12,9 +12,9 @@ from .package import add_model_store
 
 DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
 
-  perceptual serve                         ./model_store: what was registered when it last ended, and new archives
+  perceptual serve                         ./model_store: the models of the last run, and new archives
   perceptual serve starry_night --port 9000
-  perceptual serve --supervise             for production: restarts what dies
+  perceptual serve --supervise             for production: restarts TorchServe and workers
 
 Requests need a token: `perceptual token` prints one. The address of the page, which this command prints, works for one
 browser; `perceptual token page` prints another. Ctrl-C stops the server.
@@ -30,7 +30,7 @@ def add_to(subparsers: Any) -> None:
         "--port",
         type=int,
         default=8080,
-        help="port of the inference API; management and metrics take the next two; 0: free ones, and no state is kept "
+        help="port of the inference API; management and metrics take the next two; 0: free ports, and no state is kept "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -47,7 +47,7 @@ def add_to(subparsers: Any) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="settings of TorchServe over those of the config.properties that ships, such as job_queue_size=8",
+        help="settings that override those of the shipped config.properties, such as job_queue_size=8",
     )
     parser.add_argument(
         "--supervise",
@@ -60,7 +60,7 @@ def add_to(subparsers: Any) -> None:
         type=float,
         default=25,
         metavar="SECONDS",
-        help="how long, at the end, requests under way may take; systemd, docker or Kubernetes must allow 15 s more "
+        help="time for running requests when the server stops; systemd, docker or Kubernetes must allow 15 s more "
         "(default: %(default)s)",
     )
     parser.add_argument("--no-page", action="store_true", help="serve no page for browsers")
@@ -81,8 +81,8 @@ def run(args: Namespace) -> None:
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     overrides = read_settings(args.config) if args.config else {}
-    for sentence in without_effect(overrides):
-        report(f"{args.config}: {sentence}")
+    for message in without_effect(overrides):
+        report(f"{args.config}: {message}")
     with working() as progress:
         server = Server(
             args.model_store,
@@ -95,7 +95,7 @@ def run(args: Namespace) -> None:
             page_status=args.page_status,
             drain=args.drain,
             progress=progress,
-            pass_over=logging.getLogger(__name__).error if args.supervise else None,
+            on_skip=logging.getLogger(__name__).error if args.supervise else None,
         )
         server.start()
     with server:
@@ -144,7 +144,7 @@ def header_of(management: Any, name: str) -> str:
     """The header that names the first style of a collection, or its first factor."""
     try:
         offered = management.capabilities(name)
-    except ServerError:  # it is paused, or fails
+    except ServerError:  # the model is paused, or fails
         return ' -H "X-Style: STYLE"'
     style = next((each["name"] for each in offered["styles"]), None)
     return f' -H "X-Style: {style}"' if style else f' -H "X-Scale: {offered["scales"][0]}"'

@@ -25,7 +25,7 @@ def server_of(args: Namespace) -> Any:
     from ..client.addresses import find_server, server_at
 
     if args.url and args.port is not None:
-        raise InputError("--url and --port name a server each: leave one out")
+        raise InputError("--url and --port both name a server: give only one")
     if args.key_file and not args.url:
-        raise InputError("--key-file is for --url; the tokens of a server on this machine are found without it")
+        raise InputError("--key-file needs --url; for a server on this machine it is found automatically")
     return server_at(args.url, args.key_file) if args.url else find_server(args.port)

@@ -13,7 +13,7 @@ DESCRIPTION = """Shows what the server that `perceptual serve` started is doing,
 
   perceptual status
   perceptual status --watch                                again every two seconds, until Ctrl-C
-  perceptual status --json                                 all of it, times in seconds, null for more than 10 s
+  perceptual status --json                                 as JSON, times in seconds, null for more than 10 s
   perceptual status --url http://10.0.0.7:8081 --key-file key_file.json
 
 With --url, /ping is requested at the port below and metrics at the port above, which are TorchServe's defaults. The
@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
                     print(as_json(status), flush=True)
                 else:
                     live.update(fitting(status, printer)) if live else printer.print(report_of(status))
-            except ServerError as error:  # it may come back
+            except ServerError as error:  # it may be restarting
                 (live.update if live else printer.print)(f"[red]{escape(str(error))}[/red]")
             time.sleep(INTERVAL)
 

@@ -1,4 +1,4 @@
-"""``perceptual stylize``: photos through a network, here or at a server."""
+"""``perceptual stylize``: stylizes photos, in this process or at a server."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -20,10 +20,9 @@ DESCRIPTION = """Stylizes photos, without a server or with one.
   perceptual stylize photo.jpg --model starry_night --url http://127.0.0.1:8080 -o stylized.jpg
   cat photo.jpg | perceptual stylize - --model starry_night -o - > stylized.jpg
 
-Strokes have a size in pixels, so that a large photo would be recoloured rather than painted. One of more than 4
-megapixels is therefore painted at 1.5 or more, and enlarged to its own size by super-resolution; --own-size leaves
-this out, for fine strokes. A server does the same for a collection that holds super_resolution_x4_feature. --max-size
-reduces the photo first: the result is that small, and its strokes that much coarser.
+Strokes have a fixed size in pixels, too small to be seen on a large photo. So a photo of more than 4 megapixels is
+stylized at 1.5 megapixels or more, then enlarged to its own size by super-resolution. --own-size turns this off, for
+fine strokes. --max-size reduces the photo first: the result has this size, and coarser strokes.
 
 A file that cannot be read is reported and skipped; the exit status is then 1.
 """
@@ -42,9 +41,9 @@ def add_to(subparsers: Any) -> None:
 
 
 def add_own_size(parser: ArgumentParser) -> None:
-    """Adds the argument that has large photos painted as they are."""
+    """Adds the argument for stylizing large photos at their own size."""
     parser.add_argument(
-        "--own-size", action="store_true", help="paint large photos at their own size too, which takes longer"
+        "--own-size", action="store_true", help="stylize large photos at their own size too, which takes longer"
     )
 
 
@@ -52,15 +51,17 @@ def run(args: Namespace) -> int:
     """Stylizes every photo; returns 1 if one failed."""
     options = parse(StyleOptions, given(args, StyleOptions))
     if args.url and args.own_size:
-        raise InvalidOption("--own-size is for networks that run here; with --url, name the size: --max-size")
+        raise InvalidOption("--own-size does not work with --url; use --max-size to choose the size")
     if args.url and args.learned:
-        raise InvalidOption("--learned is for networks that run here; at a server: perceptual models register FILE")
+        raise InvalidOption(
+            "--learned does not work with --url; to add a style to a server: perceptual models register FILE"
+        )
     jobs = plan(args.photos, args.output, options.format)
-    make = sender(args, args.model, given(args, StyleOptions)) if args.url else maker(args, options)
-    return convert(jobs, make, "stylized", args.output, others_below(args.photos))
+    convert_one = sender(args, args.model, given(args, StyleOptions)) if args.url else local_conversion(args, options)
+    return convert(jobs, convert_one, "stylized", args.output, others_below(args.photos))
 
 
-def maker(args: Namespace, options: StyleOptions) -> Callable[[bytes, str], bytes]:
+def local_conversion(args: Namespace, options: StyleOptions) -> Callable[[bytes, str], bytes]:
     """A function that maps a photo's content and a format to the result's content, by a network in this process."""
     from ..inference.conversion import Conversion, upscaler_on
     from ..inference.predictor import load

@@ -1,4 +1,4 @@
-"""``perceptual token``: a valid token of the running server."""
+"""``perceptual token``: prints a valid token of the running server."""
 
 from argparse import Namespace
 from typing import Any
@@ -11,7 +11,7 @@ DESCRIPTION = """Prints a token of the server that `perceptual serve` started, r
   curl -H "Authorization: Bearer $(perceptual token)" -T photo.jpg http://127.0.0.1:8080/predictions/starry_night
   perceptual token page                                    an address of the server's page, for one browser
 
-With --url and --key-file, one of a server that was started otherwise.
+With --url and --key-file, a token of a server that was started in another way.
 """
 
 
@@ -19,7 +19,7 @@ def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("token", help="print a valid token of the running server", description=DESCRIPTION)
     kinds = ("inference", "management", "page")
-    parser.add_argument("kind", nargs="?", choices=kinds, default="inference", help="for what")
+    parser.add_argument("kind", nargs="?", choices=kinds, default="inference", help="what the token is for")
     add_server(parser)
     parser.set_defaults(run=run)
 

@@ -10,26 +10,26 @@ from .arguments import add_setting, add_settings, given
 
 T = TypeVar("T")
 
-STYLE = """Trains a network to paint photos in the style of one painting.
+STYLE = """Trains a network that stylizes photos after one painting.
 
   perceptual train style --style-image painting.jpg --content-dir photos/
   perceptual train style --recipe starry_night --content-dir photos/ --name mine
   perceptual train style --trunk styles.safetensors --style-image painting.jpg --content-dir photos/
   perceptual train style ... --resume
 
-With --trunk the painting is learned in minutes, on a network of many styles, and the result is a style file. The
-losses are then those of the trunk, unless you give others, and iterations, rate and sizes of batch and crops have
-defaults of their own: 150, 2e-2, 2 and 224.
+With --trunk the painting is learned in minutes, on a network of many styles, and the result is a style file. By
+default, the losses are then those of the trunk, and iterations, learning rate, batch size and crop size are 150, 2e-2,
+2 and 224.
 
-Any folder of a few hundred varied photos will do; the paper used 80,000. The folder of the run (--sample-path) gets
-a checkpoint to resume from, the network as it is so far, sample sheets, a log, and events for TensorBoard.
+A few hundred varied photos are enough; the paper used 80,000. The folder of the run (--sample-path) gets a checkpoint
+to resume from, the current network, sample sheets, a log, and events for TensorBoard.
 
-If the style is too weak, double --style-weights; if it swallows the photo, halve them. If strokes are too small,
-raise --style-size; if too large, lower it. If flat areas show a pattern, raise --reg-weight tenfold. If dark areas
-become black, set --peak-weight 2e4.
+If the style is too weak, double --style-weights; if the photo can no longer be recognized, halve them. If strokes are
+too small, raise --style-size; if too large, lower it. If flat areas show a pattern, raise --reg-weight tenfold. If dark
+areas become black, set --peak-weight 2e4.
 """
 
-STYLES = """Trains one network to paint photos in the style of any painting of a folder.
+STYLES = """Trains one network that stylizes photos after any painting of a folder.
 
   perceptual train styles --style-dir paintings/ --content-dir photos/
   perceptual train styles --recipe styles --style-dir paintings/ --content-dir photos/
@@ -41,8 +41,8 @@ A painting's file name is its style's name. The folder may hold a paintings.toml
   title = "The Starry Night"
   artist = "Vincent van Gogh"
 
-Every painting is learned at two sizes (--style-sizes), for fine and coarse strokes. If a style is too weak, give it
-more with --style-factors NAME=2; if it swallows the photo, less.
+Every painting is learned at two sizes (--style-sizes), for fine and coarse strokes. If a style is too weak, raise
+its weight with --style-factors NAME=2; if the photo can no longer be recognized, lower it.
 """
 
 SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
@@ -52,7 +52,7 @@ SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
       --name mine
   perceptual train super-resolution ... --resume
 
-The targets are crops of the photos (--image-size), the inputs are made of them by --degradation. --loss pixel gives
+The targets are crops of the photos (--image-size), the inputs these crops reduced by --degradation. --loss pixel gives
 the highest PSNR and needs no loss network; --loss feature, the paper's, gives sharper pictures.
 """
 
@@ -85,7 +85,7 @@ def add_task(tasks: Any, name: str, summary: str, description: str, settings: ty
         metavar="RECIPE",
         help="TOML file with any of the settings below, or the name of one that ships",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     add_settings(parser, settings)
     return parser
 
@@ -113,7 +113,7 @@ def train_styles(args: Namespace) -> int:
 
 
 def train_super_resolution(args: Namespace) -> int:
-    """Trains a super-resolution network likewise."""
+    """Trains a super-resolution network, with settings as for :func:`train_style`."""
     from perceptual_training.settings import SuperResolutionSettings
     from perceptual_training.super_resolution import train_super_resolution
 

@@ -17,9 +17,9 @@ weights yet, one after the other.
   perceptual train all --content-dir photos/
   perceptual train all --content-dir photos/ --recipes mine/ --minutes 240
 
-Interrupted or out of time, it continues where it stopped when it is called again. A recipe that fails is reported, and
-the next one begins. The settings below apply to every recipe. Exit status: 0 if all networks are there, except those
-whose painting is missing; 1 if some failed; 130 if not finished.
+If it was interrupted or ran out of time, the same command continues where it stopped. A recipe that fails is reported,
+and the next one begins. The settings below apply to every recipe. Exit status: 0 if all networks are trained, except
+those whose painting is missing; 1 if some failed; 130 if not finished.
 """
 
 
@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
 
 
 class Watch:
-    """The time left for all recipes together, in minutes; None is without limit."""
+    """The time left for all recipes together, in minutes; None means no limit."""
 
     def __init__(self, minutes: float | None) -> None:
         self.minutes = minutes
@@ -75,17 +75,17 @@ class Watch:
 def train(recipe: "Recipe", watch: Watch) -> bool:
     """Trains one recipe if its network is missing, and prints the outcome. Returns False if it is not finished."""
     if painting := recipe.missing_painting:
-        print(f"{recipe.name}: left out, as there is no {painting}; the recipe says where to get it")
+        print(f"{recipe.name}: skipped, as {painting} is missing; the recipe says where to get it")
         return True
     if recipe.is_finished():
         print(f"{recipe.name}: already trained")
         return True
     if watch.running and watch.left() == 0:
-        print(f"{recipe.name}: no time left; call again to go on")
+        print(f"{recipe.name}: no time left; call again to continue")
         return False
     print(f"{recipe.name}: training", flush=True)
     watch.running = True
     finished = recipe.train(watch.left()) is not None
     if not finished:
-        print(f"{recipe.name}: not finished; call again to go on")
+        print(f"{recipe.name}: not finished; call again to continue")
     return finished

@@ -1,4 +1,4 @@
-"""``perceptual upscale``: larger photos, made here or at a server."""
+"""``perceptual upscale``: enlarges photos, in this process or at a server."""
 
 from argparse import Namespace
 from collections.abc import Callable
@@ -43,10 +43,10 @@ def run(args: Namespace) -> int:
     name = args.model or default_network(args.scale)
     if args.url:
         factor = {"scale": args.scale} if args.model and args.scale else {}  # of a collection
-        make, done = sender(args, name, given(args, UpscaleOptions) | factor), "enlarged"
+        convert_one, done = sender(args, name, given(args, UpscaleOptions) | factor), "enlarged"
     else:
-        make, done = maker(args, name, options)
-    return convert(jobs, make, done, args.output, others_below(args.photos))
+        convert_one, done = local_conversion(args, name, options)
+    return convert(jobs, convert_one, done, args.output, others_below(args.photos))
 
 
 def default_network(scale: int | None) -> str:
@@ -54,7 +54,7 @@ def default_network(scale: int | None) -> str:
     return f"super_resolution_x{scale or 4}_feature"
 
 
-def maker(args: Namespace, name: str, options: UpscaleOptions) -> tuple[Callable[[bytes, str], bytes], str]:
+def local_conversion(args: Namespace, name: str, options: UpscaleOptions) -> tuple[Callable[[bytes, str], bytes], str]:
     """A function that maps a photo's content and a format to the result's content, and a participle for the summary."""
     from ..inference.conversion import Conversion
     from ..inference.predictor import load

@@ -1,4 +1,4 @@
-"""``perceptual video``: clips through networks, without a server."""
+"""``perceptual video``: converts videos, without a server."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ In: all videos that FFmpeg reads, animated GIF, PNG and WebP, or a folder of ima
 .m4v, .mov, .mkv, .webm, .gif, .png, .apng, .webp; of one clip without an ending, a folder of images. Several clips go
 to a folder under their own names.
 
-Ctrl-C completes what is done, which can be played; --resume goes on from there.
+Ctrl-C closes the partial result, which can be played; --resume continues from there.
 """
 
 
@@ -42,16 +42,16 @@ def add_to(subparsers: Any) -> None:
         help="a weights file, or the name of a network that ships; with --scale alone: super_resolution_xSCALE_feature",
     )
     add_learned(parser)
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier run was stopped")
+    parser.add_argument("--resume", action="store_true", help="continue where an earlier run was stopped")
     add_machine(parser)
     add_settings(parser, VideoOptions)
     parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
-    """Converts every clip; returns 1 if one failed or is not whole, 130 if it was stopped."""
-    wishes = given(args, VideoOptions)
-    options = parse(VideoOptions, wishes)
+    """Converts every clip; returns 1 if one failed or is incomplete, 130 if the run was stopped."""
+    values = given(args, VideoOptions)
+    options = parse(VideoOptions, values)
     jobs = plan(args.clips, args.output)
 
     import perceptual.video.conversion as conversion
@@ -62,31 +62,31 @@ def run(args: Namespace) -> int:
         for source, target in jobs:
             try:
                 with progress_bar(source) as progress:
-                    common = {"resume": args.resume, "progress": progress, "stop": stop, **python_names(wishes)}
+                    common = {"resume": args.resume, "progress": progress, "stop": stop, **python_names(values)}
                     if stylizer:
-                        made = conversion.stylize_video(stylizer, source, target, enlarger=enlarger, **common)
+                        outcome = conversion.stylize_video(stylizer, source, target, enlarger=enlarger, **common)
                     else:
                         assert enlarger
-                        made = conversion.upscale_video(enlarger, source, target, **common)
+                        outcome = conversion.upscale_video(enlarger, source, target, **common)
             except (InputError, OutOfMemory, OSError) as error:
                 failed = True
                 report(str(error) if str(source) in str(error) else f"{source}: {error}")
                 continue
-            failed = failed or bool(made.faults)
-            print_outcome(made)
-            if made.stopped:
+            failed = failed or bool(outcome.faults)
+            print_outcome(outcome)
+            if outcome.stopped:
                 return 130
     return 1 if failed else 0
 
 
 def load_networks(model: str | None, scale: int | None, args: Namespace) -> "tuple[Predictor | None, Predictor | None]":
-    """The network of style, and that of super-resolution, or None where it is not asked for."""
+    """The style network and the super-resolution network; None for one that is not needed."""
     from ..inference.predictor import load
 
     if not model and not scale:
-        raise InvalidOption("model is missing: a network of style; or --scale, to enlarge")
+        raise InvalidOption("model is missing: give a style network, or --scale to enlarge")
     if args.learned and not model:
-        raise InvalidOption("model is missing: the network that --learned styles are added to")
+        raise InvalidOption("model is missing: give the network to which --learned styles are added")
     first = load(model, args.device, args.engine, styles=args.learned) if model else None
     if first and first.network.task == "super-resolution":
         if scale not in (None, first.network.scale):
@@ -99,7 +99,7 @@ def plan(clips: list[Path], output: Path) -> list[tuple[Path, Path]]:
     """Pairs every clip with its result.
 
     Raises:
-        InvalidOption: Several clips and a file as output, or two of one name.
+        InvalidOption: The output of several clips is a file, or two clips have the same name.
     """
     if len(clips) == 1:
         check_writable([output.parent])
@@ -108,32 +108,32 @@ def plan(clips: list[Path], output: Path) -> list[tuple[Path, Path]]:
         raise InvalidOption(f"{output}: several clips need a folder as --output")
     jobs = [(clip, output / named(clip)) for clip in clips]
     if len({target for _, target in jobs}) < len(jobs):
-        raise InvalidOption("two of the clips have one name; convert them one by one")
+        raise InvalidOption("two of the clips have the same name; convert them one by one")
     check_writable([output])
     return jobs
 
 
 def named(clip: Path) -> str:
-    """The name of a clip's result: its own if it can be written so, else .mp4."""
+    """The name of a clip's result: the clip's own if its format can be written, else with the ending .mp4."""
     from ..video.sinks import ENDINGS
 
     return clip.name if clip.suffix.lower() in ENDINGS else f"{clip.name if clip.is_dir() else clip.stem}.mp4"
 
 
-def print_outcome(made: "VideoReport") -> None:
+def print_outcome(outcome: "VideoReport") -> None:
     """Prints the outcome of a clip: faults to standard error, and a line to standard output."""
-    for fault in made.faults:
+    for fault in outcome.faults:
         report(fault)
-    without = f"; without {', '.join(made.passed_over)}" if made.passed_over else ""
-    if made.stopped:
-        print(f"stopped after {made.frames} frames, in {made.path}; --resume goes on{without}")
+    without = f"; without {', '.join(outcome.omitted)}" if outcome.omitted else ""
+    if outcome.stopped:
+        print(f"stopped after {outcome.frames} frames, in {outcome.path}; --resume continues{without}")
     else:
-        print(f"{made.frames} frames, in {made.path}{without}")
+        print(f"{outcome.frames} frames, in {outcome.path}{without}")
 
 
-def python_names(wishes: dict[str, Any]) -> dict[str, Any]:
-    """Options by the names of Python arguments."""
-    return {name.replace("-", "_"): value for name, value in wishes.items()}
+def python_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Options by the names of their Python arguments."""
+    return {name.replace("-", "_"): value for name, value in values.items()}
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Networks from other projects and for other runtimes: import and export. Not part of an archive."""
+"""Imports networks from other projects, and exports ours for other runtimes. Not part of an archive."""

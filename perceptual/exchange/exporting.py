@@ -17,26 +17,26 @@ from ..errors import ExportError, InputError, InvalidOption
 from ..files import write_atomically
 from ..inference.networks import StyleNetwork
 from ..inference.predictor import Predictor, load
-from ..locks import folder_of_work
+from ..locks import temporary_folder
 from ..options import StyleOptions
 from .formats import FORMATS
 from .portable import portable
 
 TOLERANCE = 1.0  # levels of 255
-# Of the pictures that the check compares: number, height and width. Odd and tiny ones too, as padding is inside.
+# Number, height and width of the pictures that are compared; odd and tiny sizes too, as padding depends on them.
 CHECKED = (1, 96, 128), (2, 61, 83), (1, 5, 7)
-WORK = ".perceptual-export-"  # folders of work begin with it
-TABLE = ".styles.json"  # in place of the file's ending
+WORK = ".perceptual-export-"  # prefix of temporary folders
+TABLE = ".styles.json"  # ending of the table of styles
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far its pictures are from ours, in levels of 255.
+    """The files written, and the differences between their pictures and ours, in levels of 255.
 
     Attributes:
-        files: All of them, that asked for last.
-        largest: Difference of a channel of a pixel.
-        mean: Of all differences.
+        files: All files; the requested one is the last.
+        largest: The largest difference of a value.
+        mean: The mean absolute difference.
     """
 
     files: tuple[Path, ...]
@@ -47,10 +47,11 @@ class Exported:
 def export(
     model: str | Path, format: str, output: str | Path, options: StyleOptions | None = None, *, half: bool = False
 ) -> Exported:
-    """Writes a network as another runtime takes it, unless its pictures differ by more than 1/255.
+    """Exports a network for another runtime, and checks that its pictures differ from ours by at most 1/255.
 
-    RGB in [0, 1] comes in and goes out, of any number, height and width. A style or mixture is baked in; of a network
-    of several styles of which none is named, the style is a second input, and a table of them lies beside the file.
+    Input and output are RGB in [0, 1], in batches of any number, height and width. A style or mixture is baked in; if a
+    network has several styles and none is named, the style is a second input, and a table of styles is written beside
+    the file.
 
     Args:
         model: A weights file, or the name of a network that ships.
@@ -61,7 +62,7 @@ def export(
 
     Raises:
         WeightsError: As :func:`perceptual.inference.predictor.load`.
-        InputError: There is no such style, or ``output`` cannot be named so.
+        InputError: There is no such style, or the name of ``output`` does not fit the format.
         ExportError: The pictures differ.
     """
     output, options = Path(output), options or StyleOptions()
@@ -70,25 +71,25 @@ def export(
     several = len(predictor.styles) > 1 and options == StyleOptions()
     baked = None if several else baked_style(predictor, options)
     table = style_table(predictor) if several else {}
-    with folder_of_work(output.parent, WORK) as folder:
-        made = folder / output.name
+    with temporary_folder(output.parent, WORK) as folder:
+        written = folder / output.name
         if table:
-            beside(made).write_text(json.dumps(table, ensure_ascii=False))
+            beside(written).write_text(json.dumps(table, ensure_ascii=False))
         runtime: ModuleType = import_module(f".{format}", __package__)
         example = next(examples(predictor, table))
         facts = describe(predictor, Path(model).stem, options, baked, half=half)
-        runtime.write(portable(predictor.network, baked, half=half), example, facts, made, half)
-        largest, mean = compare(predictor, baked, made, runtime)
-        if not largest <= TOLERANCE:  # nor NaN
+        runtime.write(portable(predictor.network, baked, half=half), example, facts, written, half)
+        largest, mean = compare(predictor, baked, written, runtime)
+        if not largest <= TOLERANCE:  # true for NaN too
             raise ExportError(f"not written to {output}: its pictures differ from ours by {largest:.3g} levels of 255")
-        files = [*(each for each in folder.iterdir() if each != made), made]
+        files = [*(each for each in folder.iterdir() if each != written), written]
         for file in files:
             write_atomically(output.with_name(file.name), file.read_bytes())
     return Exported(tuple(output.with_name(file.name) for file in files), largest, mean)
 
 
 def refuse_name(format: str, output: Path) -> None:
-    """Raises InputError for a format that is not known, or a file that cannot be called so."""
+    """Raises InputError for an unknown format, or a name that does not fit it."""
     if format not in FORMATS:
         raise InvalidOption(f"format: expected {', '.join(FORMATS)}, got {format!r}")
     if output.is_dir():
@@ -98,7 +99,7 @@ def refuse_name(format: str, output: Path) -> None:
 
 
 def baked_style(predictor: Predictor, options: StyleOptions) -> Tensor | None:
-    """The style to be baked in, 1×P; None where there are no norms. Raises InputError if there is no such style."""
+    """The style to be baked in, 1×P; None for a network without norms. Raises InputError if there is no such style."""
     if predictor.styles or options.style is None:
         numbers = predictor.conditions([options])
         return numbers if numbers.numel() else None
@@ -106,22 +107,22 @@ def baked_style(predictor: Predictor, options: StyleOptions) -> Tensor | None:
 
 
 def style_table(predictor: Predictor) -> dict[str, list[list[float]]]:
-    """By style, its numbers for each size of the strokes, S×P."""
-    # Five digits distinguish all numbers of half precision, in which weights files store them.
+    """The parameters of each style, S×P: a row for each size of strokes."""
+    # Five digits are exact for half precision, in which weights files store styles.
     styles = cast("StyleNetwork", predictor.network).styles.tolist()
     rows = [[[float(f"{each:.5g}") for each in size] for size in style] for style in styles]
     return dict(zip(predictor.styles, rows, strict=True))
 
 
 def beside(output: Path) -> Path:
-    """Where the table of styles of an exported file is."""
+    """The path of the table of styles of an exported file."""
     return output.with_suffix(TABLE)
 
 
 def describe(
     predictor: Predictor, name: str, options: StyleOptions, baked: Tensor | None, *, half: bool
 ) -> dict[str, str]:
-    """What stands in the file: where the network comes from and what was made of it."""
+    """The metadata of the file: the network's provenance, and what was baked in."""
     provenance = predictor.metadata["provenance"]
     chosen = {"style": dict(options.style or ()), "stroke": options.stroke} if baked is not None else {}
     return {
@@ -139,7 +140,7 @@ def describe(
 
 
 def examples(predictor: Predictor, table: Mapping[str, Sequence[Sequence[float]]]) -> Iterator[dict[str, Tensor]]:
-    """Inputs for the exported network: pictures with gradients and noise and, if it takes them, the table's styles."""
+    """Inputs for the exported network: pictures with gradients and noise and, if the network has the input, styles."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.tensor([size for style in table.values() for size in style])
     for number, height, width in CHECKED:

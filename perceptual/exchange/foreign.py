@@ -1,4 +1,4 @@
-"""Reads the weights of other projects: tensors by name, and nothing that could run code."""
+"""Reads weights files of other projects, without running code in them."""
 
 import re
 import warnings
@@ -14,18 +14,18 @@ from ..errors import WeightsError, first_line
 # Statistics that norms of PyTorch before 0.4 saved and no longer use.
 OBSOLETE = re.compile(r"(.*\.)?in\d+\.(running_mean|running_var|num_batches_tracked)")
 TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # at the end of its checkpoints
-PICKLES = b"PK\x03\x04", b"\x80"  # at the beginning of what torch.save writes, today and before 1.6
+PICKLES = b"PK\x03\x04", b"\x80"  # at the beginning of files of torch.save, of PyTorch since 1.6 and before
 
 NOT_TORCH = {
-    "torch7": "is of Torch 7, whose networks pad and scale in other ways; only networks of PyTorch can be imported",
+    "torch7": "is of Torch 7, whose networks pad and scale differently; only networks of PyTorch can be imported",
     "tensorflow": (
-        "is a checkpoint of TensorFlow, as of lengstrom/fast-style-transfer, whose network pads with zeros; ours "
-        "reflects, so that the picture would be another near its borders"
+        "is a checkpoint of TensorFlow, as of lengstrom/fast-style-transfer. Its network pads with zeros and ours by "
+        "reflection, so pictures would differ near their borders"
     ),
 }
 RRMINA = (
-    "is of rrmina/fast-neural-style-pytorch, whose files of networks with and without a tanh at the end look the same, "
-    "and which works on BGR with transposed convolutions: no import could be sure of the same picture"
+    "is of rrmina/fast-neural-style-pytorch. Its files do not show whether the network ends in a tanh, so an import "
+    "could give other pictures"
 )
 
 
@@ -33,7 +33,7 @@ def read_tensors(file: str | Path) -> dict[str, Tensor]:
     """The tensors in a file of ``torch.save``, on the CPU in float32, without obsolete ones.
 
     Args:
-        file: Of a ``state_dict``, or of a dictionary that has one under this name.
+        file: A ``state_dict``, or a dictionary that has one under this key.
 
     Raises:
         WeightsError: The file is missing, of another kind, damaged, or holds more than plain data.
@@ -66,7 +66,7 @@ def refuse_others(file: Path) -> None:
 
 
 def load_plain_data(file: str | Path) -> Any:
-    """What ``torch.save`` wrote, if it is tensors, numbers, texts and collections of them. Raises WeightsError."""
+    """The content of a file of ``torch.save``. Raises WeightsError if it is more than plain data, or damaged."""
     from pickle import UnpicklingError
 
     try:
@@ -79,13 +79,13 @@ def load_plain_data(file: str | Path) -> Any:
                 f"{file} holds more than weights, and could run code when loaded: save the network's state_dict() alone"
             ) from error
         raise WeightsError(f"{file} is damaged: {first_line(error)}") from error
-    except Exception as error:  # PyTorch reads a damaged file with all kinds of errors
-        raise WeightsError(f"{file} is damaged, or no file of torch.save: {first_line(error)}") from error
+    except Exception as error:  # PyTorch raises many kinds of errors for damaged files
+        raise WeightsError(f"{file} is damaged, or not a file of torch.save: {first_line(error)}") from error
 
 
 def is_weight(value: object) -> bool:
-    """Whether a value is a tensor of real numbers, all of them there and as they are."""
-    if not isinstance(value, Tensor) or value.is_meta:  # which has a shape alone
+    """Whether a value is a dense, real tensor with data."""
+    if not isinstance(value, Tensor) or value.is_meta:
         return False
-    packed = value.layout != torch.strided or value.is_quantized or value.is_nested
-    return not packed and not value.is_complex()
+    dense = value.layout == torch.strided and not value.is_quantized and not value.is_nested
+    return dense and not value.is_complex()

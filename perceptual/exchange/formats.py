@@ -1,4 +1,4 @@
-"""The formats of exported networks, each a module of that name in this room."""
+"""The formats of exported networks; each has a module of its name in this package."""
 
-# By format, how its file must end.
+# The file's ending by format.
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}

@@ -1,7 +1,7 @@
 """The names and scales of weights in other projects' style networks of the same architecture.
 
-All of them have a bias before each norm, which the norm cancels, repeat pixels to enlarge, and end without a tanh. They
-differ in names, in the scale of input and output, and in how often a residual block adds its input.
+All of them have biases before norms, which the norms cancel, upsample by repeating pixels, and end without a tanh. They
+differ in names, in the scale of input and output, and in how many times a residual block adds its input.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Layout:
-    """A project's.
+    """The layout of one project.
 
     Attributes:
-        repository: Where the project is.
+        repository: Of the project on GitHub.
         endings: Its names of the last three convolutions.
-        mean: By channel: the network takes and makes (RGB in [0, 1] − mean) / std.
+        mean: Of each channel: the network's input and output are (RGB in [0, 1] − mean) / std.
         std: See ``mean``.
-        identities: How often a residual block adds its input to the output of its layers.
+        identities: How many times a residual block adds its input to the output of its layers.
     """
 
     repository: str

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .run import Run
 
-OPSET = 18  # what onnxruntime and its web version, TensorRT and OpenVINO all read
+OPSET = 18  # supported by onnxruntime and its web version, TensorRT and OpenVINO
 
 
 def write(network: nn.Module, example: Mapping[str, Tensor], facts: Mapping[str, str], path: Path, half: bool) -> None:
@@ -26,11 +26,11 @@ def write(network: nn.Module, example: Mapping[str, Tensor], facts: Mapping[str,
         half: Whether to store the weights of convolutions in half precision.
     """
     import onnx
-    import onnxscript  # noqa: F401 - the exporter needs it, and would not say how to install it
+    import onnxscript  # noqa: F401 - the exporter needs it; if it is missing, our own error says how to install it
 
     model = exported(network, example)
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        part.ClearField("metadata_props")  # where in our source it comes from, with paths of this machine
+        part.ClearField("metadata_props")  # stack traces, with paths of this machine
     if half:
         halve(model)
     onnx.helper.set_model_props(model, dict(facts))
@@ -39,14 +39,14 @@ def write(network: nn.Module, example: Mapping[str, Tensor], facts: Mapping[str,
 
 
 def exported(network: nn.Module, example: Mapping[str, Tensor]) -> Any:
-    """The model that PyTorch makes, for any number of images of any size."""
+    """The exporter's model, for any number of images of any size."""
     from torch.export import Dim
 
     batch = Dim("batch")
     sizes = {"images": {0: batch, 2: Dim("height"), 3: Dim("width")}, "style": {0: batch}}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what it deprecates in itself
+        warnings.simplefilter("ignore")  # PyTorch's warnings of its own deprecated functions
         program = torch.onnx.export(
             network,
             tuple(example.values()),
@@ -62,12 +62,12 @@ def exported(network: nn.Module, example: Mapping[str, Tensor]) -> Any:
 
 
 def halve(model: Any) -> None:
-    """Stores the kernels of convolutions in half precision; a Cast makes float32 of each when the model is loaded."""
+    """Stores the kernels of convolutions in half precision; a Cast makes them float32 when the model is loaded."""
     import onnx
 
     casts = []
     for weight in model.graph.initializer:
-        if len(weight.dims) == 4 and weight.data_type == onnx.TensorProto.FLOAT:  # large ones are halves already
+        if len(weight.dims) == 4 and weight.data_type == onnx.TensorProto.FLOAT:  # large kernels are halves already
             name, values = weight.name, onnx.numpy_helper.to_array(weight)
             weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
@@ -77,7 +77,7 @@ def halve(model: Any) -> None:
 
 
 def load(path: Path) -> Run:
-    """What runs the file, on the CPU."""
+    """A function that runs the file on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

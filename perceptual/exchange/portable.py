@@ -1,4 +1,4 @@
-"""Networks in a form for other runtimes: complete, of plain layers, for images of any size.
+"""Networks for export, of plain layers, for images of any size.
 
 They compute the same as the networks of :mod:`perceptual.inference.networks`. Padding and cropping are included,
 kernels are constants, and a style that is baked in is part of the norm layers.
@@ -17,26 +17,26 @@ from ..inference.networks.layers import ResizeConvolution
 from ..inference.networks.norms import InstanceNorm
 from ..inference.resampling import resize_bicubic
 
-HALVED = nn.Conv2d, nn.ConvTranspose2d  # layers whose weights can be kept in half precision
+HALVED = nn.Conv2d, nn.ConvTranspose2d  # layers whose weights can be stored in half precision
 
 
 def portable(network: ImageTransformationNetwork, style: Tensor | None = None, *, half: bool = False) -> "Portable":
     """A network of plain layers, from RGB in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W), for any height and width.
 
     Args:
-        network: In evaluation mode, on the CPU; it stays as it is.
+        network: In evaluation mode, on the CPU; it is not changed.
         style: To be baked in, 1×P. Without it, a network with norms takes styles, N×P, as second input.
-        half: Whether the weights are kept in half precision; they are computed with in float32 all the same.
+        half: Whether the weights are stored in half precision; computation is in float32 in any case.
     """
-    made: Portable
+    result: Portable
     if isinstance(network, SuperResolutionNetwork):
-        made = Upscaler(network)
+        result = Upscaler(network)
     else:
         network = cast("StyleNetwork", network)
         needs_style = network.style_numbers > 0 and style is None
-        made = StylizerOfMany(network, None) if needs_style else StylizerOfOne(network, style)
-    made = made.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    return with_halves(made) if half else made
+        result = StylizerOfMany(network, None) if needs_style else StylizerOfOne(network, style)
+    result = result.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    return with_halves(result) if half else result
 
 
 class Portable(nn.Module):
@@ -121,13 +121,13 @@ class Upscaler(Portable):
 
     def mirrored(self, side: int) -> Tensor:
         """For each pixel along a mirrored side, the index of its pixel in the image."""
-        places = torch.arange(-2, side + 2)  # as far as bicubic enlarging looks
+        places = torch.arange(-2, side + 2)  # the radius of the bicubic kernel
         places = torch.maximum(places, -1 - places)
         return torch.minimum(places, 2 * side - 1 - places).clamp(min=0)
 
 
 def bicubic(scale: int) -> nn.ConvTranspose2d:
-    """What :func:`resize_bicubic` does to mirrored images when it enlarges: a transposed convolution by its kernel."""
+    """The transposed convolution that enlarges mirrored images as :func:`resize_bicubic` does."""
     impulse = torch.zeros(1, 1, 9, 9)
     impulse[..., 4, 4] = 1
     kernel = resize_bicubic(impulse, scale)[..., 5 * scale // 2 : 13 * scale // 2, 5 * scale // 2 : 13 * scale // 2]
@@ -137,7 +137,7 @@ def bicubic(scale: int) -> nn.ConvTranspose2d:
 
 
 def plain(layers: nn.Module, style: Tensor | None) -> nn.Module:
-    """A copy of layers whose resize-convolutions are transposed ones, and whose norms may have a style in them."""
+    """A copy of layers with transposed convolutions for resize-convolutions, and with a style baked in if given."""
     copied = copy.deepcopy(layers)
     for parent in list(copied.modules()):
         for name, layer in parent.named_children():
@@ -149,7 +149,7 @@ def plain(layers: nn.Module, style: Tensor | None) -> nn.Module:
 
 
 class PlainNorm(InstanceNorm):
-    """An instance norm of which the style can differ from image to image."""
+    """An instance norm with a style for each image."""
 
     def __init__(self, norm: InstanceNorm) -> None:
         super().__init__(norm.features)
@@ -162,7 +162,7 @@ class PlainNorm(InstanceNorm):
 
 
 def baked(norm: InstanceNorm, style: Tensor) -> nn.InstanceNorm2d:
-    """A norm with a style, 1×P, in it."""
+    """A norm with a style, 1×P, baked in."""
     layer = nn.InstanceNorm2d(norm.features, eps=norm.eps, affine=True)
     scale, shift = norm.parameters_of(style)
     layer.load_state_dict({"weight": scale[0], "bias": shift[0]})
@@ -170,25 +170,25 @@ def baked(norm: InstanceNorm, style: Tensor) -> nn.InstanceNorm2d:
 
 
 def transposed(layer: ResizeConvolution) -> nn.ConvTranspose2d:
-    """A resize-convolution as the transposed convolution that it is."""
+    """The transposed convolution that is equal to a resize-convolution."""
     kernels, bias = layer.spread_kernels(), layer.bias
     inputs, outputs, side, _ = kernels.shape
-    made = nn.ConvTranspose2d(inputs, outputs, side, 2, layer.padding_of_spread, bias=bias is not None)
-    made.load_state_dict({"weight": kernels} | ({} if bias is None else {"bias": bias}))
-    return made
+    result = nn.ConvTranspose2d(inputs, outputs, side, 2, layer.padding_of_spread, bias=bias is not None)
+    result.load_state_dict({"weight": kernels} | ({} if bias is None else {"bias": bias}))
+    return result
 
 
-class Widened(nn.Module):
-    """What is kept in half precision, as float32."""
+class ToFloat32(nn.Module):
+    """Converts weights that are stored in half precision to float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Widens a tensor."""
+        """Converts a tensor to float32."""
         return x.float()
 
 
 def with_halves(network: Portable) -> Portable:
-    """Keeps the weights of its layers' convolutions in half precision."""
+    """Stores the weights of its layers' convolutions in half precision."""
     for layer in [each for each in network.layers.modules() if isinstance(each, HALVED)]:
         layer.weight = nn.Parameter(layer.weight.half(), requires_grad=False)
-        parametrize.register_parametrization(layer, "weight", Widened(), unsafe=True)
+        parametrize.register_parametrization(layer, "weight", ToFloat32(), unsafe=True)
     return network

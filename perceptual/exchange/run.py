@@ -1,4 +1,4 @@
-"""What runs an exported file."""
+"""The type of functions that run an exported file."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

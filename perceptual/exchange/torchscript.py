@@ -21,7 +21,7 @@ def write(network: Portable, example: Mapping[str, Tensor], facts: Mapping[str, 
     whole = copy.deepcopy(network)
     images, *styles = example.values()
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and tracing warns of what it makes constant
+        warnings.simplefilter("ignore")  # of deprecation, and of values that tracing makes constant
         whole.layers = torch.jit.trace(whole.layers, (whole.padded(images), *styles), check_trace=False)
         content = io.BytesIO()  # PyTorch ends the process when it cannot write a file
         torch.jit.save(torch.jit.script(whole), content, _extra_files={FACTS: json.dumps(dict(facts))})
@@ -29,14 +29,14 @@ def write(network: Portable, example: Mapping[str, Tensor], facts: Mapping[str, 
 
 
 def load(path: Path) -> Run:
-    """What runs the file, on the CPU."""
+    """A function that runs the file on the CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = torch.jit.load(str(path), map_location="cpu")
 
     def run(inputs: Mapping[str, Array]) -> Array:
         with torch.inference_mode():
-            made: Tensor = network(*map(torch.from_numpy, inputs.values()))
-        return made.numpy()
+            result: Tensor = network(*map(torch.from_numpy, inputs.values()))
+        return result.numpy()
 
     return run

@@ -1,8 +1,8 @@
-"""Style transfer of images too large for one pass: band by band, with the exact result.
+"""Style transfer of images that are too large for one pass: band by band, with the exact result.
 
 Instance norm takes its statistics over the whole image, so no part can be run independently. For each norm layer in
-turn, the network is run up to it, band by band, to measure the mean and variance of its input; then the layer is
-fixed to them. The residual blocks' features, a sixteenth of the image's size, are kept for the whole image in half
+turn, the network is run up to it, band by band, to measure the mean and variance of its input; these are then used as
+constants. The residual blocks' features, a sixteenth of the image's size, are kept for the whole image in half
 precision: 16 bytes per pixel of the image for the default network. Everything else is recomputed for each layer, about
 two and a half times the work of one pass.
 
@@ -24,7 +24,7 @@ from .networks.norms import InstanceNorm, with_norms
 from .networks.padding import padded_size
 from .parts import Part, to_float
 
-REDUCTION = 4  # factor by which the kept features are smaller than the image; bands begin at multiples of it
+REDUCTION = 4  # side of the image divided by side of the kept features; bands begin at multiples of it
 LEAST_ROWS = 16  # minimum height of a band, in pixels of the image
 # Receptive fields, in rows: of the encoder 4 + 1 + 2 rows of the image; of a block two rows of features; of the decoder
 # one and a half rows of features and the last convolution's four of the image. Rounded up to where bands can begin.
@@ -53,7 +53,7 @@ def run_in_bands(
         bfloat16: Whether autocast runs eligible operations in bfloat16; the statistics stay in float32.
 
     Yields:
-        Every band, from top to bottom; the first comes late, as the statistics of the whole image are measured before.
+        Every band, from top to bottom; the first after the statistics of the whole image have been measured.
     """
     frozen = with_norms(network, FixedNorm).eval().requires_grad_(False)
     height, width = padded_size(image.shape[-2:], network.multiple, network.minimum_size)
@@ -62,9 +62,6 @@ def run_in_bands(
     def read_image(top: int, bottom: int) -> Tensor:
         normalized: Tensor = frozen.normalize(read_rows(image, top, bottom, width, device))
         return normalized
-
-    def read_features(top: int, bottom: int) -> Tensor:
-        return features[..., top:bottom, :].float()
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
     encoder = Section(frozen.encoder, style, read_image, height, rows, ENCODER_MARGIN, autocast, proceed)
@@ -75,21 +72,24 @@ def run_in_bands(
         device=device,
         memory_format=torch.channels_last,
     )
-    for top, made in encoder.outputs():
-        place = top // REDUCTION
-        features[..., place : place + made.shape[2], :] = made
-    few = features.shape[2], rows // REDUCTION
+
+    def read_features(top: int, bottom: int) -> Tensor:
+        return features[..., top:bottom, :].float()
+
+    for top, outputs in encoder.outputs():
+        write_rows(features, top // REDUCTION, outputs)
+    feature_rows = features.shape[2], rows // REDUCTION  # of the whole image, and of a band
     for block in frozen.blocks:
-        section = Section(block, style, read_features, *few, BLOCK_MARGIN, autocast, proceed)
+        section = Section(block, style, read_features, *feature_rows, BLOCK_MARGIN, autocast, proceed)
         section.fix_statistics()
         replace_rows(features, section.outputs())
-    decoder = Section(frozen.decoder, style, read_features, *few, DECODER_MARGIN, autocast, proceed)
+    decoder = Section(frozen.decoder, style, read_features, *feature_rows, DECODER_MARGIN, autocast, proceed)
     decoder.fix_statistics()
-    for top, made in decoder.outputs():
+    for top, outputs in decoder.outputs():
         first = REDUCTION * top
-        band = slice(first, min(first + made.shape[2], image.shape[2]))
+        band = slice(first, min(first + outputs.shape[2], image.shape[2]))
         original = to_float(image[..., band, :], device)
-        styled = frozen.complete(made)[..., : original.shape[2], : original.shape[3]]
+        styled = frozen.complete(outputs)[..., : original.shape[2], : original.shape[3]]
         yield Part((slice(None), slice(None), band, slice(None)), original, styled)
 
 
@@ -115,7 +115,7 @@ class Section:
         read: Returns rows ``top`` to ``bottom`` of their input, ``bottom`` excluded: 1×C×h×W.
         height: Rows of the input.
         rows: Rows of a band.
-        margin: Rows that are added above and below, so that the band is exact.
+        margin: Rows that are added above and below, so that the band's output is exact.
         autocast: Context in which the layers run.
         proceed: Called before each band.
     """
@@ -137,8 +137,8 @@ class Section:
         """Sets each norm layer, in turn, to the statistics of its input over the whole image."""
         for norm in (each for each in self.layers.modules() if isinstance(each, FixedNorm)):
             moments = Moments()
-            for _, given in self.run(partial(self.input_of, norm)):
-                moments.add(given)
+            for _, inputs in self.run(partial(self.input_of, norm)):
+                moments.add(inputs)
             norm.mean, norm.variance = (each.float().to(self.style.device) for each in (moments.mean, moments.variance))
 
     def input_of(self, norm: FixedNorm, x: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class Section:
         try:
             self.layers(x, self.style)
         except Reached as reached:
-            return reached.given
+            return reached.x
         finally:
             hook.remove()
         raise ValueError("the norm is not among the layers")
@@ -162,12 +162,12 @@ class Section:
             self.proceed()
             bottom = min(top + self.rows, self.height)
             above, below = min(self.margin, top), min(self.margin, self.height - bottom)
-            given = self.read(top - above, bottom + below)
+            inputs = self.read(top - above, bottom + below)
             with self.autocast:
-                made = function(given)
+                outputs = function(inputs)
             height = bottom + below - top + above
-            first, last = (made.shape[2] * place // height for place in (above, height - below))
-            yield top, made[..., first:last, :]
+            first, last = (outputs.shape[2] * place // height for place in (above, height - below))
+            yield top, outputs[..., first:last, :]
 
 
 class Moments:
@@ -193,15 +193,15 @@ class Moments:
 
 
 class Reached(Exception):
-    """Stops a forward pass at a layer, and carries its input out."""
+    """Stops a forward pass at a layer; ``x`` is the layer's input."""
 
-    def __init__(self, given: Tensor) -> None:
+    def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.given = given
+        self.x = x
 
 
 def replace_rows(features: Tensor, outputs: Iterator[tuple[int, Tensor]]) -> None:
-    """Overwrites features with new bands; each is written late, as the next band's margin needs the old rows."""
+    """Overwrites features with new bands; each after the next is computed, whose margin needs the old rows."""
     waiting: tuple[int, Tensor] | None = None
     for output in outputs:
         if waiting:
@@ -211,9 +211,9 @@ def replace_rows(features: Tensor, outputs: Iterator[tuple[int, Tensor]]) -> Non
         write_rows(features, *waiting)
 
 
-def write_rows(features: Tensor, top: int, made: Tensor) -> None:
+def write_rows(features: Tensor, top: int, outputs: Tensor) -> None:
     """Overwrites the rows from ``top``."""
-    features[..., top : top + made.shape[2], :] = made
+    features[..., top : top + outputs.shape[2], :] = outputs
 
 
 def read_rows(image: Tensor, top: int, bottom: int, width: int, device: torch.device) -> Tensor:

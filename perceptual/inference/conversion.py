@@ -1,4 +1,4 @@
-"""From the bytes of a photo to those of a result: what commands and bulk jobs do with each one."""
+"""Converts the bytes of a photo to those of a result, for commands and bulk jobs."""
 
 from collections.abc import Callable
 from functools import cache
@@ -17,18 +17,18 @@ Decode = Callable[[bytes, Limits], Pixels]
 
 
 class Conversion:
-    """Makes, of a photo's content, the content of a result.
+    """Converts a photo's content to the content of a result.
 
     Args:
         predictor: The network.
-        options: What is wanted of it, for all photos: those of its task.
-        upscaler: Gives the network that enlarges large photos, which are painted smaller, once there is one; without
-            it, they are painted at their own size.
+        options: For all photos; those of the network's task.
+        upscaler: Returns the network that enlarges large photos, which are stylized at a smaller size; without it,
+            they are stylized at their own size.
         decode: Decodes photos; by default, in this process.
 
     Raises:
         WeightsError: The network is for another task.
-        InputError: It has no such style, or not in that size of strokes; so that this is one error, not one per photo.
+        InputError: It has no such style or size of strokes: one error here, not one for each photo.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Conversion:
         return images.encode(picture, format, self.options.quality)
 
     def stylize(self, picture: Picture, options: StyleOptions) -> Picture:
-        """A picture in a style."""
+        """Stylizes a picture."""
         if self.upscaler and is_large(picture):
             return stylize_large(self.predictor, self.upscaler(), picture, options)
         (styled,) = self.predictor.stylize_pictures([picture], [options])
@@ -70,17 +70,17 @@ class Conversion:
 
     @property
     def done(self) -> str:
-        """The word for what was done to a photo."""
+        """The participle for reports: ``stylized``, or ``enlarged 4 times``."""
         scale = self.predictor.network.scale
         return f"enlarged {scale} times" if isinstance(self.options, UpscaleOptions) else "stylized"
 
 
 def upscaler_of(archive: Path, device: str | None, engine: str) -> Callable[[], Predictor]:
-    """As :func:`upscaler_on`, of an unpacked archive."""
+    """As :func:`upscaler_on`, with the network of an unpacked archive."""
     (file,) = (archive / LARGE).glob("*.safetensors")
     return cache(lambda: load(file, device, engine))
 
 
 def upscaler_on(device: str | None, engine: str) -> Callable[[], Predictor]:
-    """Gives the network that enlarges what is painted smaller; it is loaded when it is first needed."""
+    """A function that returns the network for large photos; it is loaded at the first call."""
     return cache(lambda: load(UPSCALER, device, engine))

@@ -1,4 +1,4 @@
-"""Weights of style networks as earlier versions wrote them: one style, its numbers in the norm layers."""
+"""Reads style networks of earlier versions, which had one style, stored in the norm layers."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,8 @@ from .networks import ImageTransformationNetwork, StyleNetwork
 from .networks.norms import InstanceNorm
 
 
-def in_todays_layout(network: ImageTransformationNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors renamed to the names that a network has today; those of files of today's layout are not changed."""
+def in_present_layout(network: ImageTransformationNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with the names of the present layout; tensors that have them already are not changed."""
     if not isinstance(network, StyleNetwork) or "styles" in tensors:
         return dict(tensors)
     blocks = len(network.blocks)

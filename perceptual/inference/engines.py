@@ -27,7 +27,7 @@ from .networks.norms import InstanceNorm, with_norms
 Layers = Callable[..., Tensor]  # of images N×3×H×W and, of a network with styles, styles N×P
 
 ENGINES = ("auto", "eager", "compile", "openvino")
-COMPILE_SECONDS = 90  # for each network, after which PyTorch's compiler is given up; see startupTimeout in the yamls
+COMPILE_SECONDS = 90  # for each network; then plain PyTorch is used. startupTimeout in the yamls depends on it
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ def build(engine: str, network: ImageTransformationNetwork, device: torch.device
         if not find_spec("openvino"):
             raise InvalidOption("engine: openvino is not installed: pip install openvino")
         return openvino(network)
-    if engine == "compile" and (made := compiled(network, device)):
-        return made
+    if engine == "compile" and (layers := compiled(network, device)):
+        return layers
     if engine == "auto" and device.type == "cpu" and find_spec("openvino"):
         try:
             return openvino(network)
@@ -101,7 +101,7 @@ class Eager:
 
 
 class Checked:
-    """Runs an engine of lower range than float32, and float32 again if the result is not finite.
+    """Runs an engine of lower precision than float32; if its result is not finite, runs the layers in float32.
 
     Args:
         engine: The engine, which runs image by image.
@@ -114,20 +114,20 @@ class Checked:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Runs a batch: images N×C×H×W and, of a network with styles, N×P."""
-        made = [self.run(*each) for each in zip(*(given.split(1) for given in inputs), strict=True)]
-        return made[0] if len(made) == 1 else torch.cat(made)
+        results = [self.run(*each) for each in zip(*(tensor.split(1) for tensor in inputs), strict=True)]
+        return results[0] if len(results) == 1 else torch.cat(results)
 
     def run(self, x: Tensor, *style: Tensor) -> Tensor:
         """Runs an image, 1×C×H×W."""
-        made = self.engine(x, *style).float()
-        return made if made.sum().isfinite() else Eager(self.layers, x.device)(x, *style)
+        result = self.engine(x, *style).float()
+        return result if result.sum().isfinite() else Eager(self.layers, x.device)(x, *style)
 
 
 def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layers | None:
     """A network's layers compiled by PyTorch for all sizes; None, with a warning, if that fails or takes too long."""
     layers, half = network.transform, quick_in_bfloat16(device)
     engine = Eager(torch.compile(layers, dynamic=True), device, bfloat16=half)
-    as_it_is = Eager(layers, device, bfloat16=half)
+    plain = Eager(layers, device, bfloat16=half)
     example = [each.to(device) for each in network.example]
     failures: list[str] = []
 
@@ -149,7 +149,7 @@ def compiled(network: ImageTransformationNetwork, device: torch.device) -> Layer
 
     def choose(x: Tensor, *style: Tensor) -> Tensor:
         # For small images PyTorch chooses other convolutions on a CPU, and would compile again, which takes a minute.
-        return (as_it_is if x.numel() < example[0].numel() else engine)(x, *style)
+        return (plain if x.numel() < example[0].numel() else engine)(x, *style)
 
     return Checked(choose, layers)
 
@@ -163,7 +163,7 @@ def openvino(network: ImageTransformationNetwork) -> Layers:
     plain = with_norms(layers, OneImageNorm).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated, and warns about values that become constants
-        # Traced here, as OpenVINO would let PyTorch check the trace, which takes three times as long as all the rest.
+        # Traced here: OpenVINO would have PyTorch check the trace, which takes three times as long as all the rest.
         traced = torch.jit.trace(plain, example, check_trace=False)
         model = convert_model(
             traced, example_input=example, input=[[1, 3, -1, -1], *([*each.shape] for each in example[1:])]
@@ -211,7 +211,7 @@ class OneImageNorm(InstanceNorm):
         """Maps 1×C×H×W to the same shape, by a style 1×P."""
         scale, shift = self.parameters_of(style)
         # OpenVINO computes in the layout of most inputs of an operation. Convolutions by 1 give scale and shift the
-        # layout of x. Otherwise x would be copied to their layout and back, and all layers take half as long again.
+        # layout of x. Otherwise x would be copied to their layout and back, which makes the network 1.5 times slower.
         scale, shift = (F.conv2d(each[..., None, None], self.one, groups=self.features) for each in (scale, shift))
         return F.instance_norm(x, eps=self.eps) * scale + shift
 

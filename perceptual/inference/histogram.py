@@ -16,12 +16,12 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
     Args:
         images: Float in [0, 1] or bytes, N×C×H×W.
         references: The same, N×C×H′×W′ of any size, on the same device.
-        low_frequencies: Match the images reduced to the references' size, and add the enlarged difference. So colours
-            shift as a whole, and detail, which a small reference does not have, is kept.
+        low_frequencies: Match the images reduced to the references' size, and add the enlarged difference. This shifts
+            colours and keeps detail, which a small reference does not have.
 
     Returns:
-        N×C×H×W of the images' type. At multiples of 1/255 it is what ``skimage.exposure.match_histograms`` gives;
-        values between them are interpolated, and bytes rounded.
+        N×C×H×W of the images' type. Multiples of 1/255 become what ``skimage.exposure.match_histograms`` gives; values
+        between them are interpolated, and bytes are rounded.
     """
     if low_frequencies:
         white = 255 if images.dtype == torch.uint8 else 1
@@ -73,10 +73,12 @@ def lookup_table(source: Tensor, target: Tensor) -> Tensor:
         N×C×256, interpolated linearly between the levels that the target has.
     """
     first = target.where(target > 0, 2.0).amin(2, keepdim=True)  # the quantile of the target's darkest level
-    wanted = source.maximum(first)
-    upper = torch.searchsorted(target, wanted)  # levels that the target lacks are never found: quantiles stand still
+    quantile = source.maximum(first)
+    upper = torch.searchsorted(
+        target, quantile
+    )  # skips levels that no pixel of the target has: their quantile is that of the level before
     reached = target.gather(2, upper)
     before = target.gather(2, (upper - 1).clamp_min(0)).where(upper > 0, 0)
     lower = torch.searchsorted(target, before).where(before > 0, upper)
-    fraction = ((wanted - before) / (reached - before)).where(before > 0, 1)
+    fraction = ((quantile - before) / (reached - before)).where(before > 0, 1)
     return torch.lerp(lower.double(), upper.double(), fraction)

@@ -140,7 +140,7 @@ def from_pil(image: Image.Image) -> Picture:
     """Converts a PIL image of any mode to a picture: upright, sRGB, 8 bits, alpha apart.
 
     Raises:
-        InvalidImage: It is empty, or its file turns out to be truncated or damaged.
+        InvalidImage: It is empty, or its file is truncated or damaged.
     """
     bands = png.load(image) if isinstance(image, PngImagePlugin.PngImageFile) else load_bands(image)
     refuse_empty(*image.size)
@@ -152,7 +152,7 @@ def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation of a loaded image, 1 to 8; 1 if its EXIF block is damaged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # whatever Pillow raises: a damaged EXIF block is no reason to refuse the picture
+    except Exception:  # Pillow raises many kinds; a damaged EXIF block is no reason to refuse the picture
         return 1
 
 
@@ -170,7 +170,7 @@ def encode(picture: Picture, format: str = "jpeg", quality: int = 90) -> bytes:
     image = (Picture(picture.opaque()) if format == "jpeg" else picture).to_pil()
     if max(image.size) > (limit := MAX_SIDES.get(format, max(image.size))):
         size = f"{image.width}×{image.height}"
-        raise ImageTooLarge(f"{format} holds at most {limit} pixels a side, not {size}; ask for png")
+        raise ImageTooLarge(f"{format} allows at most {limit} pixels a side, not {size}; choose png")
     # Level 1 and method 2 cost a few per cent of size and are several times faster than the defaults.
     effort = {"jpeg": {}, "png": {"compress_level": 1}, "webp": {"method": 2}}[format]
     kept: dict[str, Any] = {"dpi": picture.metadata.dpi} if picture.metadata.dpi else {}
@@ -190,7 +190,7 @@ def dates_block(metadata: Metadata) -> Image.Exif:
 
 
 def shrink(picture: Picture, max_size: int | None) -> Picture:
-    """Reduces a picture to a longest side of ``max_size`` pixels, antialiased; a smaller one is returned as it is."""
+    """Reduces a picture to a longest side of ``max_size`` pixels, antialiased; a smaller one is returned unchanged."""
     if max_size is None or max(picture.rgb.shape[1:]) <= max_size:
         return picture
     image = picture.to_pil()
@@ -206,7 +206,7 @@ def spread_colors(image: Image.Image) -> Image.Image:
     rgb, shown = image.convert("RGB"), image.getchannel("A").point(SHOWN)
     if not shown.histogram()[0] or max(image.size) == 1:
         return rgb
-    image.putalpha(shown)  # faint pixels count in full, as 8 bits times a small alpha would lose their colour
+    image.putalpha(shown)  # so that faint pixels get full weight: times a small alpha, 8 bits would lose their colour
     wide = spread_colors(image.convert("RGBa").reduce(2).convert("RGBA"))
     return Image.composite(rgb, wide.resize(image.size, Image.Resampling.BILINEAR), shown)
 

@@ -1,7 +1,7 @@
 """Stylizes large photos at a size at which strokes are visible, then enlarges the result to the photo's size.
 
-Strokes have a size in pixels, that of the training. On a photo of many megapixels they are so small that the result
-looks like the photo, recoloured, with fine noise. Also, above four megapixels a network runs in bands, which takes
+Strokes have a fixed size in pixels, from the training. On a photo of many megapixels they are so small that the result
+looks like the photo in other colours, with fine noise. Also, above four megapixels a network runs in bands, which takes
 several times as long per pixel; stylizing a smaller photo and enlarging it by super-resolution takes less time.
 """
 
@@ -20,7 +20,7 @@ from .finishing import steer_one
 from .images import Picture
 from .predictor import UNOBSERVED, Observer, Predictor
 
-LARGE = 2048**2  # pixels; more are painted smaller
+LARGE = 2048**2  # pixels; larger photos are stylized at a smaller size
 PAINTED = 1_500_000  # pixels of the photo that is stylized; more if the upscaler would not reach the photo's size
 ROWS = 512  # rows of a picture that are converted to floats in one step
 
@@ -53,7 +53,7 @@ def stylize_large(
         InputError: As :meth:`.predictor.Predictor.stylize_pictures`.
     """
     small = images.shrink(photo, painted_side(photo, upscaler.network.scale))
-    plain = replace(options, strength=1.0, keep_colors=False, max_size=None)  # these need the full photo: steered()
+    plain = replace(options, strength=1.0, keep_colors=False, max_size=None)  # applied below, at the photo's own size
     (painted,) = predictor.stylize_pictures([small], [plain], observer)
     enlarging = UpscaleOptions(tile=options.tile and min(options.tile, upscaler.network.tile))
     (large,) = upscaler.upscale_pictures([replace(painted, alpha=None)], [enlarging], observer)
@@ -68,13 +68,13 @@ def stylize_each(
     options: Sequence[StyleOptions],
     observer: Observer = UNOBSERVED,
 ) -> list[Picture]:
-    """Stylizes photos, some at their own size, the others as :func:`stylize_large`.
+    """Stylizes photos, some at their own size, the others by :func:`stylize_large`.
 
     Args:
         predictor: A style network.
-        upscaler: Gives a super-resolution network, if a photo needs it.
-        own_size: Whether a photo with its options is painted at its own size.
-        photos: Of any size.
+        upscaler: Returns a super-resolution network; called if a photo needs it.
+        own_size: Whether a photo with its options is stylized at its own size.
+        photos: Photos of any size.
         options: For each photo.
         observer: As for :meth:`.predictor.Predictor.stylize_pictures`.
 
@@ -83,15 +83,15 @@ def stylize_each(
     """
     own = list(map(own_size, photos, options))
     usual = [*compress(photos, own)]
-    made = iter(predictor.stylize_pictures(usual, [*compress(options, own)], observer) if usual else ())
+    results = iter(predictor.stylize_pictures(usual, [*compress(options, own)], observer) if usual else ())
     return [
-        next(made) if at_own_size else stylize_large(predictor, upscaler(), photo, wanted, observer)
-        for photo, wanted, at_own_size in zip(photos, options, own, strict=True)
+        next(results) if at_own_size else stylize_large(predictor, upscaler(), photo, each, observer)
+        for photo, each, at_own_size in zip(photos, options, own, strict=True)
     ]
 
 
 def painted_side(photo: Picture, scale: int) -> int:
-    """The longest side, in pixels, at which a photo is painted."""
+    """The longest side, in pixels, at which a large photo is stylized."""
     pixels = math.prod(photo.rgb.shape[1:])
     return math.ceil(max(photo.rgb.shape[1:]) * math.sqrt(max(PAINTED / pixels, 1 / scale**2)))
 

@@ -22,8 +22,8 @@ LEARNED = "learned-style"
 TASKS = ("style", "super-resolution", LEARNED)
 FACTS = ("name", "title", "artist", "year", "licence")  # of a style
 OWN = Path("networks")  # the folder of the user's networks, to which trainings write
-UPSCALER = "super_resolution_x4_feature"  # enlarges large photos, which are painted smaller
-LARGE = "large"  # the folder of an archive with that network
+UPSCALER = "super_resolution_x4_feature"  # enlarges large photos, which are stylized at a smaller size
+LARGE = "large"  # the folder in an archive that has this network
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file at a path, or of a name in :func:`named_weights`.
+    """The weights file at a path, or with a name of :func:`named_weights`.
 
     Raises:
         WeightsError: There is no such file or name; the message lists the names.
@@ -74,7 +74,7 @@ def find_distinct(models: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def named_weights() -> dict[str, Path]:
-    """Names and files of all networks; of the same name, the user's own goes before one that ships."""
+    """Names and files of all networks; the user's own replaces one that ships with the same name."""
     return shipped_weights() | own_weights()
 
 
@@ -130,7 +130,7 @@ def open_weights(path: str | Path, framework: str = "np") -> Any:
     except FileNotFoundError as error:
         raise WeightsError(f"there is no weights file {path}") from error
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a safetensors file, or a damaged one: {in_one_line(error)}") from error
+        raise WeightsError(f"{path} is not a safetensors file, or is damaged: {in_one_line(error)}") from error
 
 
 def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def parse_metadata(path: str | Path, metadata: Mapping[str, str] | None) -> dict
         found = metadata.get("format", "none")
         raise WeightsError(f"{path} was not written by this program (format {FORMAT} expected, {found} found)")
     if (task := metadata.get("task")) not in TASKS:
-        raise WeightsError(f"{path} is for the task {task}; this version knows {', '.join(TASKS)}")
+        raise WeightsError(f"{path} is for the task {task}; this version supports {', '.join(TASKS)}")
     try:
         known = {name: dict(json.loads(metadata[name])) for name in ("config", "provenance")}
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Parts of large images, and how networks run on them."""
+"""Parts of large images."""
 
 from collections.abc import Callable
 from typing import NamedTuple

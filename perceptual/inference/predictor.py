@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InvalidOption, OutOfMemory, UnknownStyle, WeightsError, did_you_mean, first_line
+from ..errors import InvalidOption, OutOfMemory, WeightsError, first_line, unknown_style
 from ..options import PictureOptions, StyleOptions, UpscaleOptions
 from ..settings import parse
 from . import engines, images
@@ -60,8 +60,7 @@ def load(
         name_or_path: A weights file, or the name of a network in ``networks/`` or of one that ships, such as
             ``starry_night``. For a learned style, its trunk must be in the same folder or among these.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
-        engine: How the network is run, as for :func:`perceptual.inference.engines.build`; ``auto`` is the fastest
-            that is safe.
+        engine: How the network is run, as for :func:`perceptual.inference.engines.build`.
         styles: Files of styles learned on this network, which are added to those it has.
 
     Raises:
@@ -265,11 +264,11 @@ class Predictor:
             raise WeightsError(f"these weights are for {self.network.task}, not for {task}")
 
     def conditions(self, options: Sequence[StyleOptions]) -> Tensor:
-        """The style that each of N requests asks for, N×P on the device.
+        """The style parameters for each of N requests, N×P on the device.
 
         Raises:
             UnknownStyle: The network has no style of that name.
-            InvalidOption: It has several and none is named, or one size of strokes and another is asked for.
+            InvalidOption: It has several styles and none is named, or it has one size of strokes and ``stroke`` is set.
         """
         if not isinstance(self.network, StyleNetwork):
             return torch.zeros(len(options), 0, device=self.device)
@@ -277,17 +276,14 @@ class Predictor:
         return torch.cat(styles) if styles else self.network.styles[0, :0]
 
     def style_of(self, network: StyleNetwork, options: StyleOptions) -> Tensor:
-        """The style of one request, 1×P."""
+        """The style parameters for one request, 1×P."""
         if options.stroke and network.config["sizes"] == 1:
             raise InvalidOption("stroke: this network has strokes of one size")
         if options.style is None and len(self.styles) > 1:
-            raise InvalidOption(f"style: say which; the styles are: {', '.join(self.styles)}")
+            raise InvalidOption(f"style is missing; the styles are: {', '.join(self.styles)}")
         shares = dict(options.style or dict.fromkeys(self.styles, 1.0))
         if unknown := [name for name in shares if name not in self.styles]:
-            hint = did_you_mean(unknown[0], self.styles)
-            raise UnknownStyle(
-                f"there is no style {unknown[0][:80]!r} here; the styles are: {', '.join(self.styles)}{hint}"
-            )
+            raise unknown_style(unknown[0], self.styles)
         return network.style([shares.get(name, 0.0) for name in self.styles], options.stroke)
 
     def batches(
@@ -356,7 +352,7 @@ class Predictor:
         if network.reach is not None:
             yield from run_in_tiles(function, images, side // scale, network.reach, scale, self.device)
         elif isinstance(network, StyleNetwork) and styles is not None and count * height * width > side**2:
-            # Bands are smaller than tiles, as the features of the whole image are kept besides.
+            # Bands are smaller than tiles, as the features of the whole image are kept too.
             for i in (slice(i, i + 1) for i in range(count)):
                 bands = run_in_bands(
                     network,
@@ -406,7 +402,7 @@ def open_picture(photo: str | Path | bytes | Image.Image, scale: int = 1) -> Pic
 
 
 def pick_device(device: str | None) -> torch.device:
-    """The device named, or the best there is. Raises InvalidOption if torch cannot use it."""
+    """The named device; by default the first GPU, or the CPU. Raises InvalidOption if torch cannot use it."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,4 +1,4 @@
-"""Bicubic resampling as in MATLAB's ``imresize``, on which super-resolution papers measure."""
+"""Bicubic resampling as in MATLAB's ``imresize``, the convention of papers on super-resolution."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ def resize_bicubic(images: Tensor, factor: float) -> Tensor:
     """Enlarges or reduces images; when reducing, the kernel is widened against aliasing.
 
     PyTorch's antialiased bicubic has MATLAB's kernel (Keys 1981, a = −0.5) but cuts it off at the border, where MATLAB
-    mirrors the image with its edge; so that is done here first.
+    mirrors the image including its edge. So the image is mirrored here first.
 
     Args:
         images: Float, N×C×H×W of any H and W of at least 1.

@@ -12,7 +12,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], gap: int = 6) -> Image.Image:
     """Lays out pictures in rows on white, each under its name; a row without names takes no space for them.
 
     Columns are as wide as their widest picture, rows as high as their highest. A name that is too long for its
-    picture loses its beginning.
+    picture is cut at its beginning.
     """
     columns = max(map(len, rows))
     widths = [max(row[i][1].width for row in rows if i < len(row)) for i in range(columns)]

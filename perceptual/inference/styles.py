@@ -1,4 +1,4 @@
-"""Learned styles: their files, and networks made of a trunk and such styles. Imports no torch.
+"""Learned styles: reads and writes their files, and adds them to trunks. Does not import torch.
 
 A trunk is a style network without its table of styles. It is identified by a digest of its tensors, which does not
 change when styles are added or removed. A style file holds one row of the table, S×P in half precision for S sizes of
@@ -69,7 +69,7 @@ def decode_weights(what: str, content: bytes) -> Weights:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (SafetensorError, ValueError) as error:
-        raise WeightsError(f"{what} is not a safetensors file, or a damaged one: {in_one_line(error)}") from error
+        raise WeightsError(f"{what} is not a safetensors file, or is damaged: {in_one_line(error)}") from error
     return Weights(parse_metadata(what, header.get("__metadata__")), tensors)
 
 
@@ -109,10 +109,10 @@ def read_style(path: str | Path) -> Weights:
 
     style = read_weights(path)
     if not is_learned(style.metadata):
-        raise WeightsError(f"{path} is no file of a learned style, but a network for {style.metadata['task']}")
+        raise WeightsError(f"{path} is not a learned style but a network for {style.metadata['task']}")
     row = style.tensors.get(ROW)
     if len(style.tensors) != 1 or row is None or row.ndim != 2 or row.dtype != np.float16:
-        raise WeightsError(f"{path} does not hold the numbers of a style")
+        raise WeightsError(f"{path} does not hold the parameters of a style")
     if not np.isfinite(row).all():
         raise WeightsError(f"{path} is damaged: not all numbers of the style are finite")
     return style
@@ -123,7 +123,7 @@ def read_trunk(path: str | Path) -> Weights:
     trunk = read_weights(path)
     if not trunk.is_trunk:
         raise WeightsError(
-            f"{path} has no table of styles, so none can be learned on it or added: make a trunk with "
+            f"{path} has no table of styles, so styles cannot be learned on it or added: train a trunk with "
             "perceptual train styles"
         )
     return trunk
@@ -133,7 +133,7 @@ def with_styles(what: str | Path, trunk: Weights, styles: Iterable[str | Path]) 
     """A trunk with styles added to those that it has; each is named after its file.
 
     Args:
-        what: The trunk's file, after which a single style of the trunk is named.
+        what: The trunk's file; if the trunk has one style without a name, it is named after the file.
         trunk: Its content.
         styles: Style files.
 
@@ -150,7 +150,7 @@ def with_styles(what: str | Path, trunk: Weights, styles: Iterable[str | Path]) 
         rows.append(fitting_row(file, what, trunk))
         if file.stem in {each["name"] for each in known}:
             raise WeightsError(f"{what} has a style {file.stem} already: rename {file}")
-        known.append(facts_of(file))
+        known.append(provenance_of(file))
     table = np.concatenate(rows)
     return Weights(
         {
@@ -168,25 +168,25 @@ def alone(file: Path) -> Weights:
     trunk = read_trunk(path)
     row = fitting_row(file, path, trunk)
     config = trunk.metadata["config"] | {"styles": 1}
-    return Weights({"task": "style", "config": config, "provenance": facts_of(file)}, trunk.tensors | {TABLE: row})
+    return Weights({"task": "style", "config": config, "provenance": provenance_of(file)}, trunk.tensors | {TABLE: row})
 
 
 def fitting_row(file: Path, what: str | Path, trunk: Weights) -> "np.ndarray[Any, Any]":
-    """The numbers of a style file, 1×S×P. Raises WeightsError if they do not fit the trunk."""
+    """The parameters of a style file, 1×S×P. Raises WeightsError if they do not fit the trunk."""
     style = read_style(file)
     if style.trunk != trunk.trunk:
         raise WeightsError(
-            f"{file} was learned on another trunk than {what}: that has the digest {style.trunk[:12]}…, "
-            f"this one {trunk.trunk[:12]}…"
+            f"{file} was learned on another trunk than {what}: its trunk has the digest {style.trunk[:12]}…, "
+            f"and {what} {trunk.trunk[:12]}…"
         )
     row, expected = style.tensors[ROW], trunk.tensors[TABLE].shape[1:]
     if row.shape != expected:
-        raise WeightsError(f"{file} holds {shape(row.shape)} numbers, and styles of {what} have {shape(expected)}")
+        raise WeightsError(f"{file} has {shape(row.shape)} parameters, and styles of {what} have {shape(expected)}")
     return row[None].astype(trunk.tensors[TABLE].dtype)
 
 
-def facts_of(file: Path) -> dict[str, Any]:
-    """The facts about a learned style, named after its file. Raises InputError if the name cannot be served."""
+def provenance_of(file: Path) -> dict[str, Any]:
+    """The provenance of a learned style, with its file's name. Raises InputError if the name cannot be served."""
     checked_name(file.stem, f"{file}: rename the file")
     return {**read_metadata(file)["provenance"], "name": file.stem}
 
@@ -201,7 +201,7 @@ def find_trunk(style: str | Path) -> Path:
                 return file
     raise WeightsError(
         f"the trunk of {style}, with the digest {digest[:12]}…, is neither beside it, nor in networks/, nor one that "
-        "ships: put it there"
+        "ships: copy it to one of these"
     )
 
 
@@ -221,4 +221,4 @@ def assemble(path: str | Path, styles: Sequence[str | Path] = ()) -> Weights:
 
 def shape(sides: Sequence[int]) -> str:
     """A shape as text: ``2×3200``."""
-    return "×".join(map(str, sides))
+    return "×".join(map(str, sides)) or "a scalar"

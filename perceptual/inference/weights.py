@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from ..errors import WeightsError, in_one_line
 from ..files import write_atomically
-from .earlier import in_todays_layout
+from .earlier import in_present_layout
 from .metadata import FORMAT
 from .networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
 from .styles import assemble
@@ -60,7 +60,7 @@ def load_network(
     tensors = {key: torch.tensor(value) for key, value in arrays.items()}
     try:
         network = NETWORKS[metadata["task"]](**metadata["config"])
-        tensors = in_todays_layout(network, tensors)
+        tensors = in_present_layout(network, tensors)
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in tensors.items()})
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         raise WeightsError(f"{path} does not fit its own network: {in_one_line(error)}") from error

@@ -1,1 +1,1 @@
-"""Running a TorchServe: starting, supervising, scaling, registering. Imports no torch."""
+"""Runs TorchServe: starts and supervises it, scales and registers models. Does not import torch."""

@@ -12,7 +12,7 @@ CONFIG = Path(__file__).with_name("config.properties")
 METRICS = Path(__file__).with_name("metrics.yaml")
 LOGGING = Path(__file__).with_name("log4j2.xml")
 APIS = ("inference", "management", "metrics")
-FOREVER = 100 * 365 * 24 * 60  # minutes that TorchServe's own tokens last: they are between it and the front
+FOREVER = 100 * 365 * 24 * 60  # minutes until TorchServe's own tokens expire; only the front uses them
 
 # The settings that TorchServe 0.12 reads: the names in its ConfigManager.
 KNOWN = frozenset(
@@ -48,10 +48,10 @@ def read_settings(file: Path) -> dict[str, str]:
 
 
 def without_effect(settings: Mapping[str, str]) -> Iterator[str]:
-    """A sentence for each setting that TorchServe does not know, or that this server sets itself."""
+    """A message for each setting that TorchServe does not have, or that this server sets itself."""
     for name in settings:
         if name not in KNOWN:
-            yield f"TorchServe knows no setting {name}{did_you_mean(name, KNOWN)}"
+            yield f"TorchServe has no setting {name}{did_you_mean(name, KNOWN)}"
         elif name in OWN:
             yield f"{name} has no effect: perceptual serve sets it itself (see --port, --sockets, --no-tokens)"
 

@@ -20,12 +20,12 @@ def add_style(
     version: str | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> ModelVersion:
-    """Adds a style to the served model that holds its trunk, as a new version, which replaces the old once it is warm.
+    """Adds a style to the served model that has its trunk, as a new version, which replaces the old when it is warm.
 
     Args:
         server: As from :func:`perceptual.find_server`.
         style: The style file; requests name the style by the file's name.
-        version: Of the model; by default the one after that which is served.
+        version: Of the model; by default the one after the served version.
         progress: Called with a short description of each step.
 
     Returns:
@@ -33,7 +33,7 @@ def add_style(
 
     Raises:
         WeightsError: The file is damaged.
-        InputError: No served model, or more than one, holds its trunk; or that model has a style of this name.
+        InputError: No served model, or more than one, has its trunk; or the model has a style of this name.
         ServerError: The new version cannot be loaded; then nothing has changed.
     """
     with server.management() as management, all_or_nothing() as undo:
@@ -47,7 +47,7 @@ def add_style(
 
 
 def check_place(server: RunningServer, trunk: str, name: str) -> None:
-    """Raises InputError where :func:`add_style` would, for a style yet to be learned; ``trunk`` is a digest."""
+    """Raises the InputErrors of :func:`add_style` for a style that is yet to be learned; ``trunk`` is a digest."""
     with server.management() as management:
         addable(server, management, trunk, name)
 
@@ -56,7 +56,7 @@ def addable(server: RunningServer, management: ManagementClient, trunk: str, nam
     """The served model, in its default version, that a style of this name can be added to.
 
     Raises:
-        InputError: No served model, or more than one, holds the trunk; or that model has a style of this name.
+        InputError: No served model, or more than one, has the trunk; or the model has a style of this name.
     """
     model_store = Path(server.model_store)
     models = [management.describe(name) for name in management.models()]
@@ -64,9 +64,9 @@ def addable(server: RunningServer, management: ManagementClient, trunk: str, nam
     if len(holders) != 1:
         names = ", ".join(each.name for each in holders)
         raise InputError(
-            f"{names} each hold the trunk of {name}: serve it in one model"
+            f"{names} all have the trunk of {name}: serve the trunk in one model only"
             if holders
-            else f"no model that is served holds the trunk of {name}: register that first"
+            else f"no served model has the trunk of {name}: register the trunk first"
         )
     check_addable(model_store / holders[0].archive, name)
     return holders[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..archives.manifest import Archive
 
-CONSOLE = "console.log"  # what TorchServe prints, which is little; its own log files have the rest, and are rotated
+CONSOLE = "console.log"  # TorchServe's standard output, which is short; its log files have the rest
 
 
 class Logs:
@@ -19,11 +19,11 @@ class Logs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kept = False  # whether a message has named the folder, so that it must stay
+        self.kept = False  # whether a message has named the folder, which must then not be removed
 
     @property
     def console(self) -> Path:
-        """The file for what TorchServe prints."""
+        """The file for TorchServe's standard output."""
         return self.folder / CONSOLE
 
     def where(self) -> str:
@@ -37,23 +37,23 @@ class Logs:
         return file.read_text(errors="replace") if file.exists() else ""
 
     def load_failure(self, archive: Archive) -> str | None:
-        """Why a model's worker died, which TorchServe restarts again and again; None if none died."""
+        """Why a model's worker died, which TorchServe keeps restarting; None if none died."""
         worker = rf" W-\d+-{re.escape(archive.name)}_{re.escape(archive.version)}"
         if not re.search(rf"{worker} .* -> WORKER_(STOPPED|ERROR)", self.read("ts_log.log")):
             return None
         time.sleep(0.5)  # the worker's last output reaches its log a little later
-        said = re.findall(rf"{worker}-std(?:out|err) MODEL_LOG - (.*)", self.read("model_log.log"))
-        raised = exceptions(said)
+        output = re.findall(rf"{worker}-std(?:out|err) MODEL_LOG - (.*)", self.read("model_log.log"))
+        raised = exceptions(output)
         if not raised:
             return "its worker died without an exception"
-        # If a handler fails to import, TorchServe looks for a handler of its own by that name, which fails as well.
+        # If the import of a handler fails, TorchServe looks for one of its own with that name, which fails too.
         return raised[0] if "ts.torch_handler." in raised[-1] else raised[-1]
 
     def exit_reason(self, had_started: bool) -> str:
-        """Why TorchServe ended, from what it printed.
+        """Why TorchServe ended, from its standard output.
 
         Args:
-            had_started: Whether it had served requests: then errors before its last line were those of requests.
+            had_started: Whether it had served requests: then errors before the last line are errors of requests.
         """
         lines = [line.strip() for line in self.read(CONSOLE).splitlines() if line.strip() and line[:4] != "\tat "]
         if had_started:
@@ -61,7 +61,7 @@ class Logs:
         errors = [line for line in lines if re.match(r"[\w.]+(Exception|Error)\b|Invalid configuration", line)]
         # If it was killed, the first line it printed is also the last.
         last = [line for line in lines[-1:] if line != "Model server started."]
-        return f"{(errors or last or ['it did not say why'])[0]}; {self.where()}"
+        return f"{(errors or last or ['it printed no reason'])[0]}; {self.where()}"
 
 
 def exceptions(lines: Sequence[str]) -> list[str]:

@@ -46,10 +46,12 @@ class Local:
     def register(
         self, file: str, version: str | None, workers: int | None, gpus: Sequence[int] | None, progress: Progress
     ) -> ModelVersion:
-        """Registers a network or an archive; a learned style is added to the model that holds its trunk."""
+        """Registers a network or an archive; a learned style is added to the model that has its trunk."""
         if Path(file).suffix == ".safetensors" and is_style(file):
             if workers or gpus:
-                raise InputError("a style is added to a model with its workers: leave --workers and --gpus out")
+                raise InputError(
+                    "a style is added to a running model, which keeps its workers: leave out --workers and --gpus"
+                )
             return add_style(self.server, Path(file), version, progress)
         return register(self.server, file, version=version, workers=workers, gpus=gpus, progress=progress)
 
@@ -89,7 +91,7 @@ class Remote:
         if gpus:
             raise InputError("--gpus needs access to the model store: run it on the server's machine, without --url")
         if workers is None:
-            raise InputError("with --url, the memory of the server's machine is not known: say how many workers")
+            raise InputError("with --url, the memory of the server's machine is not known: give the number of workers")
         with self.server.management() as management:
             management.scale(name, workers, version, progress)
         return name, workers

@@ -19,17 +19,17 @@ def place(
     version: str | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[ModelVersion, int]:
-    """Spreads the workers of a model's version over the GPUs named, in turn.
+    """Distributes the workers of a model's version over named GPUs, in turn.
 
-    TorchServe reads a model's GPUs from its archive alone, and only when it registers it. So the archive is packaged
-    again with the GPUs, as a version of its own such as ``1.0-gpus-0-1``. Once its workers are warm, it becomes the
+    TorchServe reads a model's GPUs only from its archive, and only at registration. So the archive is packaged again
+    with the GPUs, as a new version such as ``1.0-gpus-0-1``. Once its workers are warm, it becomes the
     default if the old version was. The old version answers its requests and is then unregistered.
 
     Args:
         server: As from :func:`perceptual.find_server`.
         name: Of the model.
-        gpus: Their numbers.
-        workers: How many; None for as many as fit, as for :func:`perceptual.serving.scaling.scale`.
+        gpus: Numbers of the GPUs.
+        workers: Number of workers; None for as many as fit, as for :func:`perceptual.serving.scaling.scale`.
         version: By default the model's default version.
         progress: Called with a short description of each step.
 

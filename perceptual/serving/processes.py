@@ -29,7 +29,7 @@ def end_group(leader: "subprocess.Popen[bytes]") -> None:
     try:
         signal_group(leader.pid, signal.SIGTERM)
         wait_for_end(leader.pid)
-    finally:  # even if a second Ctrl-C breaks off the wait
+    finally:  # even if a second Ctrl-C interrupts the wait
         signal_group(leader.pid, signal.SIGKILL)
         wait_for_end(leader.pid)
         leader.wait()
@@ -49,7 +49,7 @@ def wait_for_end(group: int) -> None:
 
 
 def group_members(group: int) -> list[int]:
-    """Process ids of a group. Zombies do not count: orphaned ones stay for ever where PID 1 is not an init."""
+    """Process ids of a group. Zombies do not count: if PID 1 is not an init, nothing reaps orphaned ones."""
     members = []
     for process in psutil.process_iter(["status"]):
         with suppress(ProcessLookupError):

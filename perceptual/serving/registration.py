@@ -23,8 +23,8 @@ from .scaling import scale
 from .status import read_status
 
 QUIET = 1.0  # seconds that a model must be idle: no metric counts a request on its way from the queue to the handler
-LOST = 5.0  # seconds without processor time after which open requests are given up: their worker has died
-RESTING = 0.1  # seconds of processor time that workers may use meanwhile
+LOST = 5.0  # if workers use no processor time for so many seconds, open requests are lost: their worker has died
+RESTING = 0.1  # seconds of processor time that count as none
 
 
 def register(
@@ -39,15 +39,15 @@ def register(
     """Packages a model, copies it to the server's model store, loads it, and warms it up with one request.
 
     The first version of a model becomes its default; a further one answers at ``name/version`` until
-    :meth:`perceptual.ManagementClient.set_default`. If any step fails, nothing of it is left, so it can be repeated.
+    :meth:`perceptual.ManagementClient.set_default`. If any step fails, all are undone, so the call can be repeated.
 
     Args:
         server: As from :func:`perceptual.find_server`.
-        file: Weights (``.safetensors``) or an archive (``.mar``); or a name: of an archive in the model store, or of
+        file: Weights (``.safetensors``) or an archive (``.mar``); or the name of an archive in the model store, or of
             a network.
-        version: Instead of the one in the weights' provenance or the archive.
-        workers: How many; by default what the archive says.
-        gpus: GPUs over which the workers are spread in turn; by default all of them, or those of the archive.
+        version: Replaces the one in the weights' provenance or the archive.
+        workers: Number of workers; by default the archive's.
+        gpus: GPUs over which the workers are distributed in turn; by default all of them, or those of the archive.
         progress: Called with a short description of each step.
 
     Returns:
@@ -55,12 +55,12 @@ def register(
 
     Raises:
         WeightsError: The weights file is missing or damaged.
-        InputError: It is neither weights nor an archive, cannot be served under its name, or its version or GPUs
-            should change and it is an archive of other software.
+        InputError: It is neither weights nor an archive, its name cannot be served, or it is an archive of other
+            software whose version or GPUs cannot be changed.
         ArchiveError: The archive is missing or damaged.
         AlreadyRegistered: The server has that version.
         WorkersFailed: The model fails to load.
-        ServerError: It does not answer.
+        ServerError: The server does not answer.
     """
     with server.management() as management, all_or_nothing() as undo:
         return add(undo, server, management, Source(Path(file), version, gpus), workers, progress)
@@ -68,7 +68,7 @@ def register(
 
 @dataclass(frozen=True)
 class Source:
-    """What to register: a file, the version and the GPUs instead of its own, and a style file to be added to it."""
+    """What to register: a file; a version and GPUs that replace its own; and a style file to be added to it."""
 
     file: Path
     version: str | None = None
@@ -100,7 +100,7 @@ def add(
         check_gpus(management, archive.model, source.gpus)
     if workers is not None:
         scale(server, archive.name, workers, archive.version, progress)
-    if archive.is_ours and not archive.is_collection:  # a collection has run every network as it loaded
+    if archive.is_ours and not archive.is_collection:  # a collection runs every network while it loads
         progress(f"warming up {archive.model}")
         warm_up(server, archive.model)
     return archive.model
@@ -148,7 +148,7 @@ def make_default(management: ManagementClient, model: ModelVersion) -> None:
 def wait_until_idle(server: RunningServer, model: Model) -> None:
     """Waits until a version that gets no new requests has answered those it has.
 
-    Requests whose worker has died are never answered; they are given up after :data:`LOST` seconds.
+    Requests whose worker has died are never answered; they are ignored after :data:`LOST` seconds.
     """
     deadline = time.monotonic() + model.response_timeout
     idle_since = resting_since = time.monotonic()
@@ -182,12 +182,12 @@ def as_archive(source: Source, model_store: Path, folder: Path) -> Archive:
         return read_archive(package(file, folder, version=source.version, device_ids=source.gpus).path)
     if source.version is None and source.gpus is None and source.style is None:
         return read_archive(file)
-    made = repackage(file, folder, version=source.version, device_ids=source.gpus, style=source.style)
-    return read_archive(made.path)
+    packaged = repackage(file, folder, version=source.version, device_ids=source.gpus, style=source.style)
+    return read_archive(packaged.path)
 
 
 def check_is_new(management: ManagementClient, archive: Archive) -> None:
-    """Raises AlreadyRegistered if a server has this version of the model, before anything is touched."""
+    """Raises AlreadyRegistered if a server has this version of the model, before anything is changed."""
     if any(each.id == archive.model for each in management.every_version()):
         raise AlreadyRegistered(
             f"{archive.model} is already registered; give the new one another --version, or unregister it first"
@@ -208,7 +208,7 @@ def into_store(archive: Archive, model_store: Path, undo: ExitStack) -> Path:
     places = [model_store / f"{archive.name}.mar", model_store / f"{archive.name}-{archive.version}.mar"]
     target = next((each for each in places if not each.exists() or read_archive(each).model == archive.model), None)
     if target is None:
-        raise ArchiveError(f"{places[-1]} holds another model: rename it, or choose another --version")
+        raise ArchiveError(f"{places[-1]} is of another model: rename it, or choose another --version")
     previous = target.read_bytes() if target.exists() else None  # not registered, but the user may still need it
     undo.callback(put_back, target, previous)
     try:
@@ -235,7 +235,7 @@ def load(management: ManagementClient, archive: Path, logs: str) -> None:
 
 
 def check_gpus(management: ManagementClient, model: ModelVersion, gpus: Sequence[int]) -> None:
-    """Raises ServerError if the server lacks one of the GPUs: TorchServe then ignores the whole list, silently."""
+    """Raises ServerError if the server lacks one of the GPUs: TorchServe would silently ignore the whole list."""
     if management.describe(*model).gpus != tuple(gpus):
         raise ServerError(f"the server does not have all of the GPUs {', '.join(map(str, gpus))}")
 
@@ -245,7 +245,7 @@ def warm_up(server: RunningServer, model: ModelVersion) -> None:
     with server.inference() as inference:
         try:
             inference.predict(Image.new("RGB", (64, 64), "grey"), model.path, {})
-        except InvalidOption:  # a network of several styles needs a name; it has warmed itself up while loading
+        except InvalidOption:  # a network of several styles needs a style's name; it was warmed up when it was loaded
             pass
         except PerceptualError as error:
             raise ServerError(f"{model} loads but does not answer: {error}") from error

@@ -24,7 +24,7 @@ ENDED = "a worker ended just now; perceptual status shows more"
 
 
 class Room(NamedTuple):
-    """Room in one memory: workers that ``fit`` in all; bytes that one ``needs``, and that are ``free``."""
+    """Room in main memory or a GPU's: how many workers ``fit``, bytes that one ``needs``, and ``free`` bytes."""
 
     fit: int
     needs: int
@@ -47,12 +47,12 @@ def scale(
     Args:
         server: As from :func:`perceptual.find_server`.
         name: Of the model.
-        workers: How many; None for as many as memory allows, at most one for each core of the processor.
+        workers: Number of workers; None for as many as memory allows, at most one for each core of the processor.
         version: By default the model's default version.
         progress: Called with a short description of each step.
 
     Returns:
-        The number of workers there are now.
+        The new number of workers.
 
     Raises:
         WorkersFailed: A worker fails to start; then nothing has changed.
@@ -71,22 +71,22 @@ def scale(
     return count
 
 
-def choose(server: RunningServer, model: Model, wanted: int | None) -> int:
-    """The number wanted, or by default the largest that fits. Raises ServerError if the number wanted does not fit."""
+def choose(server: RunningServer, model: Model, number: int | None) -> int:
+    """The requested number, or by default the largest that fits. Raises ServerError if the former does not fit."""
     rooms = [room_in_memory(server, model)]
     if model.on_gpu:
         rooms += room_on_gpus(model)
-        if wanted is None and len(rooms) == 1:
+        if number is None and len(rooms) == 1:
             raise ServerError("nvidia-smi does not report what a worker takes, as in most containers: give a number")
     tightest = min(rooms, key=lambda room: room.fit)
-    if wanted is None:
+    if number is None:
         return max(1, min(tightest.fit, cores(server.pid)))
-    if wanted > tightest.fit:
+    if number > tightest.fit:
         raise ServerError(
-            f"{wanted} workers of {model.name} do not fit, {tightest.fit} do: one takes "
+            f"{number} workers of {model.name} do not fit, {tightest.fit} do: one takes "
             f"{mebibytes(tightest.needs)}, and {mebibytes(tightest.free)} are free {tightest.where}"
         )
-    return wanted
+    return number
 
 
 def room_in_memory(server: RunningServer, model: Model) -> Room:

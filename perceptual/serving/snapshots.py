@@ -1,9 +1,9 @@
-"""Restores what was registered when a server ended, however it ended, from TorchServe's own snapshots.
+"""Restores the models that were registered when a server ended or was killed, from TorchServe's own snapshots.
 
-TorchServe writes a snapshot after every registration, scaling, change of the default version and removal, before it
-answers, and one at its start and end. By itself it would restore one only if it were started without a configuration,
-and with the ports of that time; and it would not start at all if an archive is missing. So the newest snapshot is read
-here, and passed to it as part of the new configuration.
+TorchServe writes a snapshot at its start and end, and after every registration, scaling, change of the default version
+and removal, before it replies. It restores a snapshot only if it is started without a configuration, uses the ports of
+that time, and does not start if an archive is missing. So this module reads the newest snapshot, and passes it to
+TorchServe as part of the new configuration.
 """
 
 import json
@@ -32,7 +32,7 @@ class Start(NamedTuple):
     Attributes:
         loaded: Loaded when TorchServe starts, from ``snapshot`` if there is one.
         paused: Those of ``loaded`` that were scaled to zero workers.
-        added: Registered after that, by the management API.
+        added: Registered after the start, by the management API.
         snapshot: JSON for TorchServe's configuration.
     """
 
@@ -57,14 +57,14 @@ def snapshot_folder(model_store: Path, port: int) -> Path | None:
 
 
 def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
-    """Decides what to start with: what was registered last, and archives that are new in the model store.
+    """Chooses the archives for a start: those registered last, and those that are new in the model store.
 
-    An unregistered archive stays unregistered. A registered one that is no longer in the model store is passed over. A
+    An unregistered archive stays unregistered. A registered one that is no longer in the model store is skipped. A
     model that a supervisor held back is tried again, with the workers it should have: its archive may have been
     replaced, and there may be no supervisor this time.
 
     Args:
-        folder: Of the snapshots, or None to load all archives as they are.
+        folder: Of the snapshots, or None to load all archives.
         archives: Of the model store.
     """
     last = newest_snapshot(folder) if folder else None
@@ -86,21 +86,21 @@ def restored(last: dict[str, Any], archives: Sequence[Archive], known: set[str])
 
 
 def plan_restart(
-    folder: Path, model_store: Path, started: Sequence[Archive], pass_over: Callable[[str], None] | None = None
+    folder: Path, model_store: Path, started: Sequence[Archive], on_skip: Callable[[str], None] | None = None
 ) -> Start:
-    """Decides what to restart with after TorchServe died: what was registered then, and nothing else.
+    """Chooses the archives for a restart after TorchServe died: exactly those registered then.
 
     Args:
         folder: Of the snapshots.
         model_store: Of the archives.
         started: The archives it was started with; used if there is no snapshot.
-        pass_over: As for :func:`perceptual.archives.manifest.find_archives`.
+        on_skip: As for :func:`perceptual.archives.manifest.find_archives`.
     """
     last = newest_snapshot(folder)
     if last is None:
         return Start([*started], [], [], None)
     files = [file for file in entries_of(last) if (model_store / file).exists()]
-    archives = find_archives(model_store, [Path(file).stem for file in files], pass_over)
+    archives = find_archives(model_store, [Path(file).stem for file in files], on_skip)
     return restored(last, archives, known_files(folder))  # models held back stay held back
 
 
@@ -126,7 +126,7 @@ def set_aside(file: Path) -> None:
     """Renames a file that cannot be read, so that it is kept but not used."""
     aside = file.with_name(file.name + UNREADABLE)
     file.replace(aside)
-    logger.warning("cannot read %s: going on without it, it is kept as %s", file, aside.name)
+    logger.warning("cannot read %s: continuing without it; it is kept as %s", file, aside.name)
 
 
 def read_held(folder: Path) -> dict[str, int]:
@@ -144,7 +144,7 @@ def with_held(snapshot: dict[str, Any], held: dict[str, int]) -> dict[str, Any]:
 
 
 def write_held(folder: Path, held: dict[str, int]) -> None:
-    """Saves which models are held back; in the snapshots, these just have no workers."""
+    """Saves which models are held back; in the snapshots, these have no workers."""
     write_atomically(folder / HELD, json.dumps(held).encode(), mode=0o600)
 
 
@@ -203,14 +203,14 @@ def is_count(value: Any) -> bool:
 
 
 def parse_held(file: Path) -> dict[str, int] | None:
-    """The content of :data:`HELD`; None if there is no such file, or its content is something else."""
+    """The content of :data:`HELD`; None if there is no such file, or its content is invalid."""
     held = parse(file)
     fits = isinstance(held, dict) and all(key.count("/") == 1 and is_count(value) for key, value in held.items())
     return held if fits else None
 
 
 def parse_left_out(file: Path) -> list[str] | None:
-    """The content of :data:`LEFT_OUT`; None if there is no such file, or its content is something else."""
+    """The content of :data:`LEFT_OUT`; None if there is no such file, or its content is invalid."""
     names = parse(file)
     return names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None
 

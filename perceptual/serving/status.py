@@ -15,7 +15,7 @@ from .snapshots import read_held
 
 STAGES = ("wait", "decode", "infer", "match", "encode")  # of a request, in their order
 
-BEYOND = 10.0  # seconds; where TorchServe's last bucket ends
+BEYOND = 10.0  # seconds; the upper bound of the last finite bucket of TorchServe's histograms
 
 Buckets = Sequence[tuple[float, float]]  # upper bound and cumulative count
 
@@ -73,7 +73,7 @@ class Status:
 
 
 def read_status(server: ServerAddress) -> Status:
-    """Asks a server's management, metrics and inference APIs.
+    """Reads the status from a server's management, metrics and inference APIs.
 
     Raises:
         ServerError: It does not answer.

@@ -1,4 +1,4 @@
-"""Restarts TorchServe and failed workers, and refuses requests that nothing would answer.
+"""Restarts TorchServe and failed workers, and refuses requests that would never be answered.
 
 While no worker of a model is ready, TorchServe queues its requests without a time limit, even after it has stopped
 restarting workers. A model with zero workers answers 503 immediately. So a model whose workers keep dying is *held
@@ -17,15 +17,15 @@ from .notices import notify
 from .server import Server
 
 INTERVAL = 1.0  # seconds between two checks
-PATIENCE = 15.0  # seconds without a ready worker; TorchServe replaces one that died within three to seven
-SILENCE = 30.0  # seconds without an answer of the management API, which takes milliseconds
+PATIENCE = 15.0  # seconds without a ready worker; TorchServe replaces a dead worker in three to seven
+SILENCE = 30.0  # seconds without a reply of the management API, which usually takes milliseconds
 SHORTEST, LONGEST = 2.0, 300.0  # seconds between two attempts; each pause is twice the one before
 
 logger = logging.getLogger(__name__)
 
 
 class Backoff:
-    """Exponential backoff; the pauses start short again after :data:`LONGEST` seconds without an attempt."""
+    """Exponential backoff; after :data:`LONGEST` seconds without an attempt, pauses are short again."""
 
     def __init__(self) -> None:
         self.tries = 0
@@ -88,7 +88,7 @@ class Supervisor:
                 self.answered = time.monotonic()
                 self.forget_all_but({each.id.path for each in described})
                 due = [each.id.path for each in described if self.check_model(each, management)]
-            if due:  # one in a check, and last: it takes as long as loading does
+            if due:  # only one per check, at its end: loading takes long
                 self.bring_back(due[0])
                 self.answered = time.monotonic()
         except ServerError as error:  # it is busy, or someone has just unregistered a model
@@ -142,7 +142,7 @@ class Supervisor:
         logger.error("the workers of %s keep dying: refusing its requests, trying again in %g s", model, pause)
 
     def refuse(self, model: str, pause: float, management: ManagementClient) -> None:
-        """Has the front refuse the requests that wait for a model, with ``pause`` seconds as ``Retry-After``."""
+        """Makes the front refuse the requests that wait for a model, with ``pause`` seconds as ``Retry-After``."""
         name, version = split(model)
         self.front.refuse(f"/predictions/{model}", pause)
         if management.describe(name).version == version:  # the default, which requests need not name
@@ -163,7 +163,7 @@ class Supervisor:
                 logger.warning("%s is back", model)
 
     def release(self, *models: str) -> None:
-        """Ends the holding back of models; does nothing for models that are not held."""
+        """Stops holding models back; does nothing for models that are not held."""
         kept = {model: workers for model, workers in self.held.items() if model not in models}
         if kept != self.held:
             for model in self.held.keys() - kept:

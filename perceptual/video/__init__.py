@@ -1,6 +1,6 @@
-"""Video: clips in, clips out, frame by frame through a predictor; needs the extra ``video``.
+"""Converts videos with a predictor, frame by frame; needs the extra ``video``.
 
-The way of a frame: a clip (``clips``: a video file, an animation, a folder) gives frames, ``steady`` finds how they
-move, the predictor makes pictures of them, and a sink (``sinks``) encodes these beside the packets of sound and
-subtitles, which are copied. Each stretch has its own thread; ``conversion`` joins them.
+A clip (``clips``: a video file, an animation or a folder of images) decodes frames; the predictor, with ``steady``
+against flicker, converts them; a sink (``sinks``) encodes the results and copies the packets of sound and subtitles.
+These three stages run in parallel, in threads that ``conversion`` connects.
 """

@@ -1,7 +1,7 @@
 """Converts between the YCbCr of videos and RGB, with the right matrix and range.
 
-FFmpeg's filter ``scale`` computes it, to within one level of 255. If a file does not name its matrix, players assume
-BT.709 for high definition and BT.601 for less; so does this module.
+FFmpeg's filter ``scale`` does the conversion, exact to one level of 255. For a file that does not state its matrix,
+this module assumes BT.709 for high definition and BT.601 below, as players do.
 """
 
 from dataclasses import dataclass
@@ -38,10 +38,10 @@ VIDEO_COLOURS = Colours(BT709, LIMITED, BT709, BT709)  # for results whose sourc
 
 
 def colours_of(frame: av.VideoFrame) -> Colours:
-    """The colour space of a decoded frame; values that it lacks are those that players assume.
+    """The colour space of a decoded frame; missing values are replaced by those that players assume.
 
     Raises:
-        UnsupportedFormat: A matrix that is not read here.
+        UnsupportedFormat: The matrix is not supported.
     """
     if frame.format.is_rgb:
         return VIDEO_COLOURS
@@ -49,13 +49,13 @@ def colours_of(frame: av.VideoFrame) -> Colours:
     if matrix in (RGB, UNSPECIFIED):
         matrix = BT709 if min(frame.height, frame.width) >= HIGH_DEFINITION else SMPTE170M
     if matrix not in MATRICES:
-        raise UnsupportedFormat(f"its colours are of a kind that is not read here, matrix {matrix} of H.273")
+        raise UnsupportedFormat(f"its colour space is not supported (matrix {matrix} of H.273)")
     full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
     return Colours(matrix, FULL if full else LIMITED, int(frame.color_primaries), int(frame.color_trc))
 
 
 class ToRgb:
-    """Converts decoded frames of any format to RGB of one size; interlaced lines are not separated."""
+    """Converts decoded frames of any format to RGB of one size; does not deinterlace."""
 
     def __init__(self, width: int, height: int) -> None:
         self.size = width, height
@@ -68,8 +68,8 @@ class ToRgb:
         if kind != self.kind:
             width, height = self.size
             matrix = "" if frame.format.is_rgb else f":in_color_matrix={MATRICES[colours.matrix]}"
-            given = "pc" if frame.format.is_rgb or colours.range == FULL else "tv"
-            scale = f"w={width}:h={height}:{QUALITY}{matrix}:in_range={given}:out_range=pc"
+            source_range = "pc" if frame.format.is_rgb or colours.range == FULL else "tv"
+            scale = f"w={width}:h={height}:{QUALITY}{matrix}:in_range={source_range}:out_range=pc"
             self.graph, self.kind = chain(frame, ("scale", scale), ("format", "gbrp")), kind
         self.graph.vpush(frame)
         return rgb_of(self.graph.vpull())
@@ -87,16 +87,16 @@ class FromRgb:
         """Maps uint8, 3×H×W, to a frame; the size must be the same in all calls."""
         frame = frame_of(rgb)
         if self.graph is None:
-            wanted = "pc" if self.colours.range == FULL else "tv"
+            target_range = "pc" if self.colours.range == FULL else "tv"
             matrix = MATRICES[self.colours.matrix]
-            scale = f"{QUALITY}:out_color_matrix={matrix}:in_range=pc:out_range={wanted}"
+            scale = f"{QUALITY}:out_color_matrix={matrix}:in_range=pc:out_range={target_range}"
             self.graph = chain(frame, ("scale", scale), ("format", self.pixel_format))
         self.graph.vpush(frame)
         return self.graph.vpull()
 
 
 def chain(frame: av.VideoFrame, *filters: tuple[str, str]) -> Graph:
-    """A graph of filters one after another, for frames of the same size and format as ``frame``."""
+    """A chain of filters for frames of the same size and format as ``frame``."""
     graph = Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=ANY_UNIT)
     nodes = [graph.add(name, arguments) for name, arguments in filters]
@@ -111,7 +111,7 @@ def rgb_of(frame: av.VideoFrame) -> Tensor:
 
 
 def frame_of(rgb: Tensor) -> av.VideoFrame:
-    """A frame of format gbrp, of uint8 3×H×W."""
+    """A frame of format gbrp from pixels, uint8 3×H×W."""
     _, height, width = rgb.shape
     frame = av.VideoFrame(width, height, "gbrp")
     for plane, channel in zip(frame.planes, rgb[[1, 2, 0]].numpy(), strict=True):
@@ -121,5 +121,5 @@ def frame_of(rgb: Tensor) -> av.VideoFrame:
 
 
 def lines(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    """The bytes of a plane, a view, H×(bytes of a line)."""
+    """A view of the bytes of a plane, H×(bytes per line)."""
     return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)

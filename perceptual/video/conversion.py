@@ -1,4 +1,4 @@
-"""A clip through networks, from file to file."""
+"""Converts a video file with one or two networks."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ from av.packet import Packet
 from ..errors import InvalidOption, InvalidVideo
 from ..inference import images
 from ..inference.images import Picture
-from ..inference.predictor import Predictor
+from ..inference.predictor import Predictor, given
 from ..options import StyleOptions, UpscaleOptions
 from ..settings import parse, settings_of
 from .ahead import ahead
@@ -25,7 +25,7 @@ from .steady import LEVELS, Steady
 
 BATCH = 8  # frames on a GPU; on a CPU, a batch is no faster
 
-Make = Callable[[Sequence[Picture]], list[Picture]]
+Transform = Callable[[Sequence[Picture]], list[Picture]]
 Progress = Callable[[int, int | None], None]
 
 
@@ -34,12 +34,12 @@ class VideoReport:
     """The outcome of a conversion.
 
     Attributes:
-        path: The result; after a stopped run the part that is done, which can be played.
+        path: The result; after a stopped run the partial file, which can be played.
         frames: Number of frames in it.
-        repeated: Number of damaged frames, which were replaced by the frame before.
-        stopped: Whether it was stopped before its end.
+        repeated: Number of damaged frames, each of which was replaced by the frame before.
+        stopped: Whether the conversion was stopped before its end.
         faults: Messages about faults of the source.
-        passed_over: Streams of the source that the result does not have.
+        omitted: Names of the streams of the source that the result does not contain.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class VideoReport:
     repeated: int = 0
     stopped: bool = False
     faults: list[str] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
+    omitted: list[str] = field(default_factory=list)
 
 
 def stylize_video(
@@ -64,31 +64,31 @@ def stylize_video(
     """Stylizes a video, and keeps its sound, subtitles, chapters, metadata and times.
 
     Args:
-        predictor: Of a network for style.
+        predictor: A style network.
         source: A video file, an animated GIF, PNG or WebP, or a folder of images.
-        target: The result, by its ending: mp4, m4v, mov, mkv, webm, gif, png or apng, webp; without one, a folder. It
-            appears when it is whole; before, it is beside it, as ``clip.part.mp4``.
-        resume: Go on at the last key frame of what an earlier run left.
-        progress: Called with the number of frames done, and the number of all frames if it is known.
-        stop: When it is set, the frames done by then are completed to a part that can be played.
-        enlarger: Enlarges the stylized frames.
+        target: The result. Its ending chooses the format: mp4, m4v, mov, mkv, webm, gif, png, apng or webp; without an
+            ending, it is a folder of images. Until it is complete, it is named like ``clip.part.mp4``.
+        resume: Continue from the last key frame of the partial file that an earlier run left.
+        progress: Called with the number of frames done, and the total number of frames or None.
+        stop: When it is set, the partial file is closed, so that it can be played, and the function returns.
+        enlarger: A super-resolution network, which enlarges the stylized frames.
         options: Of :class:`perceptual.video.options.VideoOptions`, by name: ``style="udnie"``, ``codec="hevc"``.
 
     Raises:
-        InputError: The source cannot be read, an option is wrong, or the result cannot hold what it should.
+        InputError: The source cannot be read, an option is wrong, or the target's format cannot hold a stream.
         WeightsError: A network is for another task.
     """
     predictor.require("style")
-    wishes = parse(VideoOptions, by_option_name(options))
-    style = StyleOptions(**shared(wishes, StyleOptions))
-    predictor.conditions([style])  # a wrong style is an error before the work
+    parsed = parse(VideoOptions, given(**options))
+    style = StyleOptions(**shared(parsed, StyleOptions))
+    predictor.conditions([style])  # raises if the style is unknown, before any work
     networks = [predictor] if enlarger is None else [predictor, enlarger]
-    make: Make = partial(stylized, predictor, style)
+    transform: Transform = partial(stylized, predictor, style)
     if enlarger:
-        make = both(make, partial(upscaled, enlarger, UpscaleOptions(**shared(wishes, UpscaleOptions))))
-    if wishes.steady != "off":
-        make = Steady(make, LEVELS[wishes.steady])
-    return convert(Path(source), Path(target), networks, make, wishes, resume, progress, stop)
+        transform = chained(transform, partial(upscaled, enlarger, UpscaleOptions(**shared(parsed, UpscaleOptions))))
+    if parsed.steady != "off":
+        transform = Steady(transform, LEVELS[parsed.steady])
+    return convert(Path(source), Path(target), networks, transform, parsed, resume, progress, stop)
 
 
 def upscale_video(
@@ -101,18 +101,18 @@ def upscale_video(
     stop: threading.Event | None = None,
     **options: Any,
 ) -> VideoReport:
-    """Enlarges a video; everything else as :func:`stylize_video`, with a network of super-resolution."""
+    """Enlarges a video; everything else as :func:`stylize_video`, with a super-resolution network."""
     predictor.require("super-resolution")
-    wishes = parse(VideoOptions, by_option_name(options))
-    make = partial(upscaled, predictor, UpscaleOptions(**shared(wishes, UpscaleOptions)))
-    return convert(Path(source), Path(target), [predictor], make, wishes, resume, progress, stop)
+    parsed = parse(VideoOptions, given(**options))
+    transform = partial(upscaled, predictor, UpscaleOptions(**shared(parsed, UpscaleOptions)))
+    return convert(Path(source), Path(target), [predictor], transform, parsed, resume, progress, stop)
 
 
 def convert(
     source: Path,
     target: Path,
     networks: Sequence[Predictor],
-    make: Make,
+    transform: Transform,
     options: VideoOptions,
     resume: bool,
     progress: Progress | None,
@@ -126,9 +126,9 @@ def convert(
         open_clip(source, options.fps) as clip,
         open_sink(clip, target, options, origin(source, networks, options), resume=resume) as sink,
     ):
-        report = VideoReport(target, sink.done, passed_over=clip.passed_over)
+        report = VideoReport(target, sink.done, omitted=clip.omitted)
         before = sink.last() if sink.done else None
-        with closing(ahead(pictures(ahead(iter(clip)), make, batch, sink.done, before))) as items:
+        with closing(ahead(pictures(ahead(iter(clip)), transform, batch, sink.done, before))) as items:
             write_all(items, sink, report, clip.count, progress, stop)
         report.repeated, report.faults = clip.repeated, clip.faults
         if not report.frames and not report.stopped:
@@ -149,7 +149,7 @@ def write_all(
     progress: Progress | None,
     stop: threading.Event | None,
 ) -> None:
-    """Writes frames and packets until there are no more, or it is stopped."""
+    """Writes all frames and packets, or those up to the moment when ``stop`` is set."""
     for item in items:
         if isinstance(item, Packet):
             sink.copy(item)
@@ -164,15 +164,15 @@ def write_all(
 
 
 def pictures(
-    items: Generator[Frame | Packet, None, None], make: Make, size: int, done: int, before: Picture | None
+    items: Generator[Frame | Packet, None, None], transform: Transform, size: int, done: int, before: Picture | None
 ) -> Iterator[Frame | Packet]:
-    """Frames with the network's results, and packets unchanged.
+    """Frames with their pictures replaced by the networks' results, and packets unchanged.
 
     Args:
         items: From the clip.
-        make: Runs the network.
+        transform: Runs the networks.
         size: Frames in a batch.
-        done: Number of frames at the beginning that an earlier run has done; they are left out.
+        done: Number of frames at the beginning that an earlier run has converted; they are skipped.
         before: The result of the last of these.
     """
     batch: list[Frame] = []
@@ -182,52 +182,47 @@ def pictures(
                 yield item
             elif done:
                 done -= 1
-                if not done and before and isinstance(make, Steady):
-                    make.begin(item.picture, before)
+                if not done and before and isinstance(transform, Steady):
+                    transform.begin(item.picture, before)
             else:
                 batch.append(item)
                 if len(batch) == size:
-                    yield from remade(batch, make)
+                    yield from transformed(batch, transform)
                     batch = []
-    yield from remade(batch, make)
+    yield from transformed(batch, transform)
 
 
-def remade(frames: list[Frame], make: Make) -> list[Frame]:
-    """Frames with the network's results in place of their pictures."""
-    made = make([frame.picture for frame in frames]) if frames else []
-    return [replace(frame, picture=picture) for frame, picture in zip(frames, made, strict=True)]
+def transformed(frames: list[Frame], transform: Transform) -> list[Frame]:
+    """Frames with their pictures replaced by the networks' results."""
+    results = transform([frame.picture for frame in frames]) if frames else []
+    return [replace(frame, picture=picture) for frame, picture in zip(frames, results, strict=True)]
 
 
-def stylized(predictor: Predictor, options: StyleOptions, given: Sequence[Picture]) -> list[Picture]:
-    """Pictures stylized."""
-    return predictor.stylize_pictures(given, [options] * len(given))
+def stylized(predictor: Predictor, options: StyleOptions, frames: Sequence[Picture]) -> list[Picture]:
+    """Stylized frames."""
+    return predictor.stylize_pictures(frames, [options] * len(frames))
 
 
-def upscaled(predictor: Predictor, options: UpscaleOptions, given: Sequence[Picture]) -> list[Picture]:
-    """Pictures enlarged."""
-    for picture in given[:1]:
+def upscaled(predictor: Predictor, options: UpscaleOptions, frames: Sequence[Picture]) -> list[Picture]:
+    """Enlarged frames. Raises ImageTooLarge if the result would have too many pixels."""
+    for picture in frames[:1]:
         height, width = picture.rgb.shape[1:]
         images.check_size(width, height, images.MAX_PIXELS, predictor.network.scale)
-    return predictor.upscale_pictures(given, [options] * len(given))
+    return predictor.upscale_pictures(frames, [options] * len(frames))
 
 
-def both(first: Make, second: Make) -> Make:
-    """Runs one after the other."""
-    return lambda given: second(first(given))
-
-
-def by_option_name(options: dict[str, Any]) -> dict[str, Any]:
-    """Python arguments by option name, for :func:`perceptual.settings.parse`."""
-    return {name.replace("_", "-"): value for name, value in options.items() if value is not None}
+def chained(first: Transform, second: Transform) -> Transform:
+    """A function that applies ``first``, then ``second``."""
+    return lambda frames: second(first(frames))
 
 
 def shared(options: VideoOptions, kind: type) -> dict[str, Any]:
-    """The options that pictures have too."""
+    """Those of the options that are fields of another dataclass, by name."""
     return {each.name: getattr(options, each.name) for each in settings_of(kind)}
 
 
 def origin(source: Path, networks: Sequence[Predictor], options: VideoOptions) -> str:
-    """A digest of everything that the frames of a result depend on: the source, the networks and the options."""
+    """A digest of what a result is made from: the source, the networks and the options."""
     digest = hashlib.sha256()
     if source.is_file():
         digest.update(f"{source.resolve()} {source.stat().st_size} {source.stat().st_mtime_ns}".encode())

@@ -1,4 +1,4 @@
-"""Dense optical flow between frames, and where it is reliable.
+"""Dense optical flow between frames, with a mask of where it is reliable.
 
 The flow is that of dense inverse search (DIS; Kroeger et al. 2016, https://arxiv.org/abs/1603.03590).
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 LONGEST = 640  # pixels; flow is found in frames reduced to this longest side
 # If forward and backward flow differ by more than this, a pixel was occluded (Sundaram et al. 2010, section 3).
 RELATIVE, ABSOLUTE = 0.01, 0.5
-LEAST_SEEN = 0.3  # share of a frame that is visible in the frame before; less means a cut between them
+LEAST_SEEN = 0.3  # if a smaller share of a frame is visible in the frame before, there is a cut between them
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ class MotionFinder:
         self.before = now
         if before is None or before.shape != now.shape:
             return None
-        back = self.flow.calc(now, before, None)
-        forth = self.flow.calc(before, now, None)
-        return Motion(back, seen_before(back, forth))
+        backward = self.flow.calc(now, before, None)
+        forward = self.flow.calc(before, now, None)
+        return Motion(backward, visible_before(backward, forward))
 
 
 def reduced(rgb: Tensor) -> np.ndarray:
@@ -66,24 +66,24 @@ def reduced(rgb: Tensor) -> np.ndarray:
     return np.asarray(grey)
 
 
-def seen_before(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
+def visible_before(backward: np.ndarray, forward: np.ndarray) -> np.ndarray:
     """1 where backward and forward flow agree and stay within the frame, else 0."""
-    there = moved(forth, back)
-    off = ((back + there) ** 2).sum(2)
-    limit = RELATIVE * ((back**2).sum(2) + (there**2).sum(2)) + ABSOLUTE
-    x, y = places(back)
-    inside = (x >= 0) & (y >= 0) & (x <= back.shape[1] - 1) & (y <= back.shape[0] - 1)
-    return np.asarray((off < limit) & inside, np.float32)
+    there = warped(forward, backward)
+    error = ((backward + there) ** 2).sum(2)
+    limit = RELATIVE * ((backward**2).sum(2) + (there**2).sum(2)) + ABSOLUTE
+    x, y = positions(backward)
+    inside = (x >= 0) & (y >= 0) & (x <= backward.shape[1] - 1) & (y <= backward.shape[0] - 1)
+    return np.asarray((error < limit) & inside, np.float32)
 
 
-def moved(image: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+def warped(image: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
     """An image H×W×C warped by a flow: each pixel is taken from its position plus the flow."""
-    made: np.ndarray = cv2.remap(image, *places(flow), interpolation, borderMode=cv2.BORDER_REPLICATE)
-    return made
+    result: np.ndarray = cv2.remap(image, *positions(flow), interpolation, borderMode=cv2.BORDER_REPLICATE)
+    return result
 
 
-def places(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The positions to which a flow points, x and y."""
+def positions(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positions that a flow points to, x and y."""
     height, width = flow.shape[:2]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return columns + flow[..., 0], rows + flow[..., 1]

@@ -1,1 +1,1 @@
-"""What runs inside a TorchServe worker, beside inference: the base of the handlers and their metrics."""
+"""Code that runs only in TorchServe's workers: the base class of the handlers, and their metrics."""

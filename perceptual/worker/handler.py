@@ -1,8 +1,8 @@
-"""The base class of the TorchServe handlers: requests in, pictures out, a status for each.
+"""The base class of the TorchServe handlers: answers each request of a batch with a picture or an error.
 
-For one exception TorchServe fails a whole batch. For a reason phrase that is not ASCII, a header with a newline or a
-list of the wrong length it hangs, or restarts the worker. So errors are caught for each request, and no text from a
-client goes into a status or header.
+If a handler raises an exception, TorchServe fails the whole batch. If a reason phrase is not ASCII, a header has a
+newline or the list of replies has the wrong length, it hangs or restarts the worker. So errors are caught for each
+request, and no text from a client is put into a status or header.
 """
 
 import ctypes
@@ -38,9 +38,9 @@ T = TypeVar("T")
 MAX_TILE = 2048  # pixels
 MAX_REPLY = 300_000_000  # bytes; a little below the max_response_size of config.properties
 RESPONSE_TIMEOUT = 120  # seconds for a batch; TorchServe's default
-IN_BANDS = 3.3  # times as long as in one pass, for style by OpenVINO; by PyTorch 2.5
+IN_BANDS = 3.3  # time in bands divided by time in one pass, for style on OpenVINO; 2.5 on PyTorch
 MEASUREMENTS = 2  # of a network's pace when the worker starts
-TRIM_AFTER = 50  # requests; it takes milliseconds
+TRIM_AFTER = 50  # requests, after which memory is trimmed; trimming takes milliseconds
 logger = logging.getLogger(__name__)
 
 
@@ -130,11 +130,11 @@ class ImageHandler(ABC):
         return [self.paces.setdefault(each, new_pace(each)) for each in on_cpu]
 
     def sized(self, options: Any) -> bool:
-        """Whether a request's picture is run at its own size, however large it is."""
+        """Whether a request's picture is run at its own size even if it is large."""
         return True
 
     def runs_at_own_size(self, picture: Picture, options: Any) -> bool:
-        """Whether a picture is not painted smaller, and enlarged."""
+        """Whether the network runs on all pixels of a picture; otherwise it runs at a smaller size."""
         return self.sized(options) or not is_large(picture)
 
     def scale_of(self, options: Any) -> int:
@@ -155,7 +155,7 @@ class ImageHandler(ABC):
         end = time.perf_counter() + self.batch_seconds
         records = [self.meter.begin(context.get_request_id(index)) for index in range(len(rows))]
         requests = [
-            attempt(self.understand, row, context, index, record)
+            attempt(self.parse_request, row, context, index, record)
             for index, (row, record) in enumerate(zip(rows, records, strict=True))
         ]
         results = iter(self.run_all([request for request in requests if isinstance(request, Request)], end))
@@ -174,10 +174,10 @@ class ImageHandler(ABC):
             trim_memory()
         return [reply.body for reply in replies]
 
-    def understand(self, row: Any, context: Any, index: int, record: Record) -> Request | Reply:
+    def parse_request(self, row: Any, context: Any, index: int, record: Record) -> Request | Reply:
         """Parses one request, or answers a request for a description.
 
-        The image is decoded last, as that is the expensive part.
+        The image is decoded last, as this is the most expensive step.
 
         Raises:
             InputError: The request is invalid.
@@ -229,7 +229,7 @@ class ImageHandler(ABC):
 
         Args:
             requests: The valid requests of the batch.
-            end: When the batch has to be done, in seconds of ``time.perf_counter``.
+            end: Deadline of the batch, in seconds of ``time.perf_counter``.
         """
         if len(requests) > 1:
             try:
@@ -251,11 +251,11 @@ class ImageHandler(ABC):
         paces = self.paces_of(options)
         if len(paces) == 1:
             seconds, smaller = time.perf_counter() - begin, not self.runs_at_own_size(picture, options)
-            paces[0].learn(worked_pixels(picture, options), seconds, smaller=smaller)
+            paces[0].measure(worked_pixels(picture, options), seconds, smaller=smaller)
         return result
 
     def watch(self, requests: Sequence[Request], end: float) -> Watch:
-        """A watch for requests that start now, with a deadline by their sizes, at the batch's end at the latest."""
+        """A watch for requests that start now. Its deadline follows from their sizes, and is at most the batch's."""
         times = sum(self.seconds_for(each.picture, each.options) for each in requests)
         return Watch(*(each.record for each in requests), deadline=min(time.perf_counter() + times, end))
 
@@ -335,7 +335,7 @@ def find_archived_weights(folder: Path) -> Path:
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
-        raise WeightsError(f"an archive holds exactly one .safetensors file; this one holds {names}")
+        raise WeightsError(f"an archive has exactly one .safetensors file; this one has {names}")
     return files[0]
 
 

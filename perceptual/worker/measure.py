@@ -3,8 +3,8 @@
 TorchServe exports only the metrics listed in its ``metrics_config``: ours are in ``metrics.yaml``. A server with
 another configuration ignores them.
 
-The bounds of its histograms' buckets are fixed, from 0.005 to 10. Megabytes and megapixels make the sizes of photos
-fall between them.
+The bounds of its histograms' buckets are fixed, from 0.005 to 10. In megabytes and megapixels, the sizes of photos are
+in this range.
 """
 
 import json
@@ -22,14 +22,14 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ..errors import DeadlineExceeded
 from ..inference.predictor import Observer
 
-# Each with kind, unit, and labels besides the model's name and version, as in metrics.yaml.
+# By name: kind, unit, and labels in addition to the model's name and version, as in metrics.yaml.
 METRICS = {
-    "perceptual_requests_total": (MetricTypes.COUNTER, "count", []),  # begun; without the replies: being worked on
+    "perceptual_requests_total": (MetricTypes.COUNTER, "count", []),  # begun; minus replies: in progress
     "perceptual_reply_seconds": (MetricTypes.HISTOGRAM, "s", ["Outcome"]),  # ok, or the name of the error
     "perceptual_stage_seconds": (MetricTypes.HISTOGRAM, "s", ["Stage"]),  # wait, decode, infer, match, encode
     "perceptual_megabytes": (MetricTypes.HISTOGRAM, "MB", ["Direction"]),  # in, out
-    "perceptual_megapixels": (MetricTypes.HISTOGRAM, "MP", []),  # of the photos that came
-    "perceptual_tiles": (MetricTypes.HISTOGRAM, "count", []),  # parts in which a result was made
+    "perceptual_megapixels": (MetricTypes.HISTOGRAM, "MP", []),  # of the photos received
+    "perceptual_tiles": (MetricTypes.HISTOGRAM, "count", []),  # parts in which a result was computed
 }
 MODEL = ["ModelName", "ModelVersion"]
 
@@ -57,7 +57,7 @@ class Watch(Observer):
 
     Args:
         records: Of the batch's requests.
-        deadline: In seconds of ``time.perf_counter``; work on the batch that is not done by then is given up.
+        deadline: In seconds of ``time.perf_counter``; work that is not done by then is aborted.
     """
 
     def __init__(self, *records: Record, deadline: float = math.inf) -> None:
@@ -83,8 +83,8 @@ class Watch(Observer):
         """Raises DeadlineExceeded if the deadline has passed."""
         if time.perf_counter() > self.deadline:
             raise DeadlineExceeded(
-                "the picture took much longer than its size should, and was given up: this server has too much else to "
-                "do; try again later, or send a smaller picture"
+                "the picture took much longer than expected for its size, and was aborted: this server is overloaded; "
+                "try again later, or send a smaller picture"
             )
 
 

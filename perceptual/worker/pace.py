@@ -6,44 +6,44 @@ from dataclasses import dataclass
 
 from ..inference.large import PAINTED
 
-MAX_SECONDS = 120.0  # of work on a CPU that a request may ask for
-ORDINARY = 25_000_000  # pixels of a photo as phones and cameras take it: never refused, however slow the machine seems
-PATIENCE = 3.0  # times as long as at the best pace that a request may take, as others use the machine too
-PAINTED_SMALLER = 0.4  # times as long as in one pass, for a photo that is painted smaller and enlarged, by OpenVINO
-SMALLEST = 16 * PAINTED  # pixels of such a photo; one with fewer takes as long, as it is painted at the same size
-SHARE = 0.9  # of the time in which a batch must be answered; in the rest its replies are encoded
+MAX_SECONDS = 120.0  # of work on a CPU for one request
+ORDINARY = 25_000_000  # pixels; photos of ordinary cameras and phones are never refused, however slow the machine is
+PATIENCE = 3.0  # work may take this many times the time expected from the best pace, as the machine has other load too
+PAINTED_SMALLER = 0.4  # time per pixel of a photo that is stylized at a smaller size, relative to one pass, on OpenVINO
+SMALLEST = 16 * PAINTED  # pixels; smaller ones of these photos take as long, as they are stylized at the same size
+SHARE = 0.9  # share of responseTimeout in which a batch must be computed; the rest is for encoding replies
 
 
 @dataclass
 class Pace:
     """Seconds per pixel that a network takes for a photo in one pass: the best measurement so far.
 
-    Other load on the machine only makes a measurement worse. So the best of many comes near to what the machine can
-    do, even if it was busy at first.
+    Other load on the machine can only make a measurement worse. So the best of many is close to the machine's speed,
+    even if it was busy at first.
 
     Attributes:
-        at_once: Pixels of the largest photo that is run in one pass.
-        in_parts: How many times as long the same pixels take in parts.
+        one_pass: Pixels of the largest photo that is run in one pass.
+        in_parts: Time per pixel in parts, relative to that in one pass.
         seconds: Seconds per pixel; infinite before the first measurement.
     """
 
-    at_once: float
+    one_pass: float
     in_parts: float
     seconds: float = math.inf
 
-    def learn(self, pixels: int, seconds: float, *, smaller: bool = False) -> None:
-        """Adds a measurement: a photo of some pixels took some seconds, painted smaller or not."""
+    def measure(self, pixels: int, seconds: float, *, smaller: bool = False) -> None:
+        """Adds a measurement: the pixels of a photo, its seconds, and whether it was stylized at a smaller size."""
         self.seconds = min(self.seconds, seconds / pixels / self.times(pixels, smaller))
 
     def expected(self, pixels: float, *, smaller: bool = False) -> float:
-        """Seconds that a photo takes, painted smaller or not."""
+        """Expected seconds for a photo; ``smaller`` if it is stylized at a smaller size."""
         return self.seconds * pixels * self.times(pixels, smaller)
 
     def times(self, pixels: float, smaller: bool) -> float:
-        """How many times as long each pixel of a photo takes as in one pass."""
+        """Time per pixel of a photo, relative to that in one pass."""
         if smaller:
             return PAINTED_SMALLER * max(1.0, SMALLEST / pixels)
-        return self.in_parts if pixels > self.at_once else 1.0
+        return self.in_parts if pixels > self.one_pass else 1.0
 
 
 def most_pixels(paces: Sequence[Pace], seconds: float, *, smaller: bool) -> int | None:
@@ -52,7 +52,7 @@ def most_pixels(paces: Sequence[Pace], seconds: float, *, smaller: bool) -> int 
     Args:
         paces: Of the networks.
         seconds: The time.
-        smaller: Whether a photo of more than :data:`ORDINARY` pixels is painted smaller.
+        smaller: Whether photos of more than :data:`ORDINARY` pixels are stylized at a smaller size.
 
     Returns:
         At least :data:`ORDINARY`; None if there is no measurement yet.
@@ -62,7 +62,7 @@ def most_pixels(paces: Sequence[Pace], seconds: float, *, smaller: bool) -> int 
 
 
 def allowed(paces: Sequence[Pace], pixels: int, seconds: float, *, smaller: bool) -> float:
-    """Seconds after which work on a photo is given up: at least ``seconds``, or :data:`PATIENCE` times the expected."""
+    """Seconds after which work on a photo is aborted: at least ``seconds``, or :data:`PATIENCE` times the expected."""
     if not paces:
         return math.inf
     return max(seconds, PATIENCE * sum(pace.expected(pixels, smaller=smaller) for pace in paces))

@@ -168,7 +168,7 @@ def test_nothing_is_unpacked_outside(model_store, tmp_path):
     shutil.copy(model_store / "tiny.mar", evil)
     with zipfile.ZipFile(evil, "a") as archive:
         archive.writestr("../../escaped", b"")
-    with pytest.raises(InputError, match=r"would be written elsewhere: \.\./\.\./escaped"):
+    with pytest.raises(InputError, match=r"would be written outside of it: \.\./\.\./escaped"):
         repackage(evil, tmp_path / "store", version="2.0")
     named = altered(model_store / "tiny.mar", tmp_path / "named.mar", modelName="../tiny")
     with pytest.raises(InputError, match="modelName; '../tiny' cannot be served"):

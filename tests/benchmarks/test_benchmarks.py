@@ -17,7 +17,7 @@ from benchmarks.__main__ import NAMES, main
 from benchmarks.arguments import Size
 from benchmarks.catalog import CATALOG, build
 from benchmarks.load import Load, generate
-from benchmarks.process import held, in_own_process, peak
+from benchmarks.process import in_own_process, in_use, peak
 from benchmarks.report import shown
 from benchmarks.timing import Spread, alternate
 from perceptual.errors import OutOfMemory
@@ -151,7 +151,7 @@ def test_ratios_are_of_the_same_round():
 @pytest.mark.slow
 def test_a_process_of_its_own_does_not_see_the_memory_of_this_one():
     ballast = torch.ones(2**27)
-    now, most = held(CPU), peak(CPU)  # in this order: the next line of code may take a page more
+    now, most = in_use(CPU), peak(CPU)  # in this order: the next line of code may take a page more
     assert most >= now > ballast.nbytes / 2**30
     assert 0.05 < in_own_process(peak, CPU) < most
 
@@ -329,8 +329,8 @@ def test_optimization_until_the_losses_are_as_low(bench, tmp_path, photos, paint
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["inference", "--peer", "missing"], "inference: --peer missing is no checkout of pytorch/examples'"),
-        (["training", "--peer", "missing"], "training: --peer missing is no checkout of pytorch/examples'"),
+        (["inference", "--peer", "missing"], "inference: --peer missing is not a checkout of pytorch/examples'"),
+        (["training", "--peer", "missing"], "training: --peer missing is not a checkout of pytorch/examples'"),
         (["memory", "--model", "missing"], "memory: missing is neither a weights file nor the name of a"),
         (
             ["optimization", "--content", "missing", "--loss-weights", "missing"],

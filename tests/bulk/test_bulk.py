@@ -46,7 +46,7 @@ TINY = int(os.environ.get("PERCEPTUAL_BULK_TINY", 20_000))
 @pytest.fixture(autouse=True)
 def silence(monkeypatch):
     """Lines on how far a job is do not come, however slow the machine is."""
-    monkeypatch.setattr(command, "SILENCE", float("inf"))
+    monkeypatch.setattr(command, "INTERVAL", float("inf"))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_the_same_pictures_as_stylize_and_a_row_for_each_photo(run, ray_cluster,
     bulk = ("bulk", folder, output, *options, "--address", ray_cluster.address, "--actors", 1)
     assert run("stylize", folder, *options, "-o", tmp_path / "plain")[0] == 1
     status, out, err = run(*bulk)
-    assert out == f"6 of 7 photos stylized, in {output}; passed over 1 other file: notes.txt\n"
+    assert out == f"6 of 7 photos stylized, in {output}; ignored 1 other file: notes.txt\n"
     assert status == 1 and err.startswith(f"{folder / 'bad.jpg'}: ") and err.count("\n") == 1
     assert pictures(output) == pictures(tmp_path / "plain") and len(pictures(output)) == 6
     told = rows(output)
@@ -208,7 +208,7 @@ def test_a_job_that_is_killed_interrupted_and_loses_a_machine_makes_every_pictur
 
     with when(output, len(first) + 20, lambda: os.kill(os.getpid(), signal.SIGINT)):
         status, _, err = run("bulk", *options, "--actors", 1)
-    assert status == 130 and err.endswith("photos were done; the same command goes on from there\n")
+    assert status == 130 and err.endswith("photos were done; repeat the command to continue\n")
     second = changed(output)
     assert len(first) + 20 <= len(second) < 240 and {file: second[file] for file in first} == first
     assert len(first) <= count(output, "kept", "made") <= len(second)  # rows come after a block's last picture
@@ -230,7 +230,7 @@ def test_ray_that_cannot_be_used_is_one_sentence(run, ray_cluster, weights, tmp_
     bulk = ("bulk", photos(tmp_path / "in", 1), tmp_path / "out", "--model", weights)
     status, _, err = run(*bulk, "--address", ray_cluster.address, "--actors", 3)
     wanted = "3 actors of 1 processors and 2.5 GiB of memory"
-    assert (status, err) == (1, f"perceptual: {wanted} do not fit on the machines at hand: 2 do\n")
+    assert (status, err) == (1, f"perceptual: {wanted} do not fit on the machines of the cluster: 2 do\n")
     for versions in (("2.0.0", platform.python_version()), (ray.__version__, "3.8.1")):
         with monkeypatch.context() as patch:
             patch.setattr("ray._private.utils.compute_version_info", partial(tuple, versions))
@@ -244,7 +244,7 @@ def test_ray_that_cannot_be_used_is_one_sentence(run, ray_cluster, weights, tmp_
 
 
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(capsys, monkeypatch):
-    monkeypatch.setattr(command, "SILENCE", 0.0)
+    monkeypatch.setattr(command, "INTERVAL", 0.0)
     with command.progress(40) as advance:
         advance(10)
         time.sleep(0.1)
@@ -337,7 +337,7 @@ def test_a_job_with_a_ray_of_its_own_ends_with_it(weights, tmp_path):
     children = psutil.Process(job.pid).children(recursive=True)
     job.send_signal(signal.SIGINT)
     _, err = job.communicate(timeout=60)
-    assert job.returncode == 130 and "photos were done; the same command goes on from there" in err
+    assert job.returncode == 130 and "photos were done; repeat the command to continue" in err
     assert not psutil.wait_procs(children, timeout=30)[1]
     assert {file: moment for file, moment in changed(output).items() if file in first} == first
     assert len(first) < count(output, "kept", "made") <= len(pictures(output)) < PHOTOS

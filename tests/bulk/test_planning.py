@@ -54,7 +54,7 @@ def test_collisions_and_overwriting_are_refused(folder, tmp_path):
         tasks_of(folder, output=folder, format="png")
     (tmp_path / "two").mkdir()
     (tmp_path / "two/a.png").touch()
-    with pytest.raises(InvalidOption, match="would both go to a.png.jpg"):
+    with pytest.raises(InvalidOption, match="would both become a.png.jpg"):
         tasks_of(folder / "a.png", tmp_path / "two/a.png", output=tmp_path / "out")
     (tmp_path / "none").mkdir()
     with pytest.raises(InvalidOption, match="no images in"):
@@ -101,7 +101,7 @@ def test_an_option_of_another_task_is_one_sentence(run, weights, upscaler, tmp_p
     assert "keep-colors: not an option of super-resolution, which" in attempt("--model", upscaler, "--keep-colors")
     assert "low-frequencies: not an option of style" in attempt("--model", weights, "--low-frequencies")
     assert "does not enlarge 4 times" in attempt("--model", weights, "--scale", "4")
-    assert "say which network" in attempt()
+    assert "model is missing: give a network" in attempt()
     assert "neither a weights file nor" in attempt("--model", "nobody")
     assert "engine: expected" in attempt("--model", weights, "--engine", "steam")
     assert "there is no style 'x' here" in attempt("--model", weights, "--style", "x")

@@ -35,7 +35,7 @@ def test_a_module_is_the_command_line():
             "models lits",
             "perceptual models: there is no command lits; did you mean list? (see perceptual models --help)",
         ),
-        ("inspect a b", "perceptual inspect: b is one argument too many (see perceptual inspect --help)"),
+        ("inspect a b", "perceptual inspect: b is an unexpected argument (see perceptual inspect --help)"),
         ("inspect a -q", "perceptual inspect: there is no option -q (see perceptual inspect --help)"),
         (
             "models scale x --workers two",

@@ -106,7 +106,7 @@ def test_stylize_accounts_for_every_file_of_a_folder(run, weights, photo, tmp_pa
         (photos / name).write_bytes(b"\0" if name in ("two.heic", "._IMG.JPG", "notes.txt") else photo)
     status, out, err = run("stylize", photos, "--model", weights, "-o", tmp_path / "out")
     assert status == 1 and err.startswith(f"{photos / 'two.heic'}: this is not an image")
-    assert out == f"2 of 3 photos stylized, in {tmp_path / 'out'}; passed over 2 other files: ._IMG.JPG, notes.txt\n"
+    assert out == f"2 of 3 photos stylized, in {tmp_path / 'out'}; ignored 2 other files: ._IMG.JPG, notes.txt\n"
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["one.png.jpg", "one.webp.jpg"]
 
 
@@ -118,7 +118,7 @@ def test_stylize_never_overwrites_photos_or_its_own_results(run, weights, folder
 
     assert "would overwrite a photo" in attempt(folder, "-o", folder, "--format", "png")
     shutil.copy(folder / "one.png", folder / "deep" / "one.png")
-    assert "would both go to" in attempt(folder / "one.png", folder / "deep" / "one.png", "-o", tmp_path / "out")
+    assert "would both become" in attempt(folder / "one.png", folder / "deep" / "one.png", "-o", tmp_path / "out")
     assert "need a folder" in attempt(folder, "-o", tmp_path / "out.jpg")
     assert "must end in .jpg" in attempt(folder / "one.png", "-o", tmp_path / "out.bmp")
     assert "contradicts --format" in attempt(folder / "one.png", "-o", tmp_path / "out.jpg", "--format", "png")
@@ -239,8 +239,8 @@ def test_what_cannot_be_written_is_one_line(run, weights, tmp_path, photo):
 
 
 def test_options_that_name_two_servers_are_refused(run):
-    assert "leave one out" in run("status", "--url", "http://127.0.0.1:1", "--port", "8080")[2]
-    assert "--key-file is for --url" in run("token", "--key-file", "key_file.json")[2]
+    assert "give only one" in run("status", "--url", "http://127.0.0.1:1", "--port", "8080")[2]
+    assert "--key-file needs --url" in run("token", "--key-file", "key_file.json")[2]
 
 
 def test_token_prints_a_token_the_server_takes(run, server):

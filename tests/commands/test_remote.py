@@ -75,7 +75,7 @@ def test_a_key_and_all_options_are_sent(run, proxy, photo, tmp_path, monkeypatch
     assert (second["X-Scale"], third["X-Scale"]) == ("8", None)
     status, _, err = run("stylize", *line, "--model", "gallery", "--key", "wrong")
     assert status == 1 and err == "perceptual: HTTP 401 Unauthorized; it needs a key: give --key, in Python auth=KEY\n"
-    assert "not with --url" in run("stylize", *line, "--model", "gallery", "--device", "cpu")[2]
+    assert "do not work with --url" in run("stylize", *line, "--model", "gallery", "--device", "cpu")[2]
 
 
 def test_python_sends_a_key_too(proxy, photo):

@@ -48,5 +48,7 @@ def test_what_a_server_holds_is_listed(run, server):
 def test_a_recipe_that_ships_is_found_by_its_name(run):
     assert read_recipe(Path("the_scream"))["style-image"].resolve().is_file()
     status, _, err = run("train", "style", "--recipe", "the_screm", "--content-dir", ".")
-    assert status == 1 and err.startswith("perceptual: recipe the_screm: no such file, and none of that name ships (")
+    assert status == 1 and err.startswith(
+        "perceptual: recipe the_screm: no such file, and no recipe of that name ships"
+    )
     assert err.endswith("; did you mean the_scream?\n")

@@ -19,7 +19,7 @@ import perceptual
 from perceptual.errors import ExportError
 from perceptual.exchange import exporting
 from perceptual.exchange.exporting import WORK
-from perceptual.locks import folder_of_work
+from perceptual.locks import temporary_folder
 
 CANVAS = "document.getElementById('stylized').toDataURL('image/png')"
 GUIDE = (Path(__file__).parents[2] / "docs/export.md").read_text()
@@ -167,7 +167,7 @@ def test_triton_takes_the_guide_s_configuration():
 def test_the_next_export_removes_what_a_killed_one_left_and_nothing_else(networks, tmp_path):
     (tmp_path / f"{WORK}mine").mkdir()
     (tmp_path / f"{WORK}mine" / "notes.txt").write_text("kept")
-    with folder_of_work(tmp_path, WORK) as in_use:
+    with temporary_folder(tmp_path, WORK) as in_use:
         exporting.export(networks / "x4.safetensors", "torchscript", tmp_path / "a.pt")
         left = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE)
         assert left.stdout.read(5) == b"ready"
@@ -182,8 +182,8 @@ def test_the_next_export_removes_what_a_killed_one_left_and_nothing_else(network
 HOLDER = f"""
 import sys, time
 from pathlib import Path
-from perceptual.locks import folder_of_work
-with folder_of_work(Path(sys.argv[1]), {WORK!r}) as folder:
+from perceptual.locks import temporary_folder
+with temporary_folder(Path(sys.argv[1]), {WORK!r}) as folder:
     (folder / "a.onnx").write_bytes(b"half")
     print("ready", flush=True)
     time.sleep(60)
@@ -210,7 +210,7 @@ def test_a_file_that_gives_another_picture_is_not_written(networks, tmp_path, mo
     ("network", "more", "message"),
     [
         ("styles", ["--style", "monet"], "there is no style 'monet' here; the styles are: starry_night"),
-        ("styles", ["--stroke", "0.5"], "style: say which"),
+        ("styles", ["--stroke", "0.5"], "style is missing"),
         ("imported", ["--stroke", "0.5"], "strokes of one size"),
         ("x4", ["--style", "udnie"], "a network for super-resolution has none"),
         ("none", [], "is neither a weights file nor the name"),

@@ -90,7 +90,7 @@ def test_quality(format):
 def test_sides_longer_than_a_format_holds(format, limit):
     longest = Picture(torch.zeros(3, 1, limit, dtype=torch.uint8))
     assert Image.open(BytesIO(images.encode(longest, format))).size == (limit, 1)
-    with pytest.raises(ImageTooLarge, match=f"{format} holds at most {limit} pixels a side, not 1×{limit + 1}"):
+    with pytest.raises(ImageTooLarge, match=f"{format} allows at most {limit} pixels a side, not 1×{limit + 1}"):
         images.encode(Picture(torch.zeros(3, limit + 1, 1, dtype=torch.uint8)), format)
 
 

@@ -299,7 +299,7 @@ def test_styles_in_python_are_a_name_or_a_mapping(styles):
 
 def test_a_style_that_is_none(styles, weights):
     photo = Image.effect_noise((50, 40), 80).convert("RGB")
-    with pytest.raises(InvalidOption, match="style: say which; the styles are: one, two, three"):
+    with pytest.raises(InvalidOption, match="style is missing; the styles are: one, two, three"):
         styles.stylize(photo)
     with pytest.raises(UnknownStyle, match="there is no style 'four' here; the styles are: one, two, three"):
         styles.stylize(photo, style="one:1,four:1")

@@ -118,14 +118,14 @@ def test_an_archive_of_it_alone(mine, run, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda trunk, file: learned(trunk, file, size=1), r"holds 1×\d+ numbers, and styles of .* have 2×"),
-        (lambda trunk, file: learned(trunk, file, numbers=np.zeros((2, 7))), r"holds 2×7 numbers"),
+        (lambda trunk, file: learned(trunk, file, size=1), r"has 1×\d+ parameters, and styles of .* have 2×"),
+        (lambda trunk, file: learned(trunk, file, numbers=np.zeros((2, 7))), r"has 2×7 parameters"),
         (lambda trunk, file: learned(trunk, file.with_name("dots.safetensors")), "has a style dots already: rename"),
         (lambda trunk, file: save_style(file, np.zeros((2, 7)), "0" * 64, {}), "was learned on another trunk"),
-        (lambda trunk, file: file.write_bytes(b"junk"), "not a safetensors file, or a damaged one"),
-        (lambda trunk, file: file.write_bytes(trunk.read_bytes()), "is no file of a learned style"),
+        (lambda trunk, file: file.write_bytes(b"junk"), "not a safetensors file, or is damaged"),
+        (lambda trunk, file: file.write_bytes(trunk.read_bytes()), "is not a learned style"),
         (lambda trunk, file: store(file, {"style": np.full((2, 9), np.nan, np.float16)}), "not all numbers"),
-        (lambda trunk, file: store(file, {"other": np.zeros((2, 9), np.float16)}), "does not hold the numbers"),
+        (lambda trunk, file: store(file, {"other": np.zeros((2, 9), np.float16)}), "does not hold the parameters"),
         (lambda trunk, file: store(file, {"style": np.zeros((2, 9), np.float16)}, "{}"), "on which trunk"),
         (lambda trunk, file: learned(trunk, file.with_name("a b.safetensors")), "'a b' cannot be served"),
     ],
@@ -144,7 +144,7 @@ def store(file, tensors, config='{"trunk": "00"}'):
 def test_a_style_without_its_trunk(mine, weights, tmp_path):
     moved = mine.rename(tmp_path / "elsewhere.safetensors")
     (tmp_path / "trunk.safetensors").unlink()
-    with pytest.raises(WeightsError, match="neither beside it, nor in networks/, nor one that ships: put it there"):
+    with pytest.raises(WeightsError, match="neither beside it, nor in networks/, nor one that ships: copy it"):
         perceptual.load(moved)
     with pytest.raises(WeightsError, match="is a learned style: add all styles to their trunk"):
         perceptual.load(moved, styles=[moved])

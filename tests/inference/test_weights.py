@@ -59,7 +59,7 @@ def test_bad_files_are_told_apart(weights, tmp_path):
     cases = {
         "there is no weights file": tmp_path / "missing.safetensors",
         "format torchserve-perceptual/1 expected, none found": rewritten(weights, tmp_path / "a.st", format="none"),
-        "is for the task juggling; this version knows style, super-resolution": rewritten(
+        "is for the task juggling; this version supports style, super-resolution": rewritten(
             weights, tmp_path / "b.st", task="juggling"
         ),
         "does not fit its own network: .*size mismatch": rewritten(weights, tmp_path / "c.st", config=wider),
@@ -72,7 +72,7 @@ def test_bad_files_are_told_apart(weights, tmp_path):
         ),
         "has damaged metadata: Expecting": rewritten(weights, tmp_path / "g.st", config="{"),
         "has damaged metadata: .*dictionary": rewritten(weights, tmp_path / "h.st", provenance="[1]"),
-        "is not a safetensors file, or a damaged one": tmp_path / "broken.safetensors",
+        "is not a safetensors file, or is damaged": tmp_path / "broken.safetensors",
     }
     for name, value in {"recipe": None, "training": 5, "earlier_trainings": 3}.items():
         file = tmp_path / f"{name}.st"

@@ -43,7 +43,7 @@ def test_settings_without_effect_are_named(tmp_path):
     settings = read_settings(tmp_path / "own.properties")
     assert settings == {"job_queue_sise": "8", "job_queue_size": "8", "load_models": "all"}
     assert [*without_effect(settings)] == [
-        "TorchServe knows no setting job_queue_sise; did you mean job_queue_size?",
+        "TorchServe has no setting job_queue_sise; did you mean job_queue_size?",
         "load_models has no effect: perceptual serve sets it itself (see --port, --sockets, --no-tokens)",
     ]
     assert read_settings(CONFIG).keys() <= KNOWN

@@ -255,7 +255,7 @@ def test_a_field_that_comes_twice_is_a_bad_request(client, torchserve, before):
     headers = {"Content-Type": "multipart/form-data; boundary=xx"}
     reply = client.post("/predictions/m", data=before + form_of("data", "strength", "data"), headers=headers)
     assert (reply.status_code, reply.json()["error"]) == (400, "InvalidImage")
-    assert "it has 2 fields called 'data'" in reply.json()["detail"]
+    assert "it has 2 fields with the name 'data'" in reply.json()["detail"]
     assert not torchserve.asked
 
 

@@ -36,14 +36,14 @@ def test_a_style_is_added_to_the_served_trunk_and_no_request_is_lost(server, man
     before = {file.name for file in server.model_store.iterdir()}
     mine = learned(trunk, "mine")
     status, _, err = run("models", "register", mine, "--port", port)
-    assert status == 1 and "no model that is served holds the trunk" in err
+    assert status == 1 and "no served model has the trunk" in err
     register(server.address, trunk)
     with server.address.inference() as client:
         old = client.stylize(photo, "trunk", style="dots", format="png")
         status, _, err = run("models", "register", learned(trunk, "waves"), "--port", port)
         assert status == 1 and "has a style waves already: choose another name" in err
         status, _, err = run("models", "register", learned(trunk, "other", "0" * 64), "--port", port)
-        assert status == 1 and "no model that is served holds the trunk" in err
+        assert status == 1 and "no served model has the trunk" in err
         with pytest.raises(UnknownStyle):
             client.stylize(photo, "trunk", style="mine")
         assert [each.version for each in management.versions("trunk")] == ["1.0"]
@@ -86,7 +86,7 @@ def test_from_a_painting_to_a_served_picture_in_one_command(server, management, 
     port = urlsplit(server.address.inference_url).port
     before = {file.name for file in server.model_store.iterdir()}
     status, _, err = learn("--port", port)
-    assert status == 1 and "no model that is served holds the trunk of stripes" in err
+    assert status == 1 and "no served model has the trunk of stripes" in err
     assert not (tmp_path / "runs").exists()  # refused before anything was learned
     register(server.address, trunk)
     status, _, err = learn("--port", port, "--name", "waves")
@@ -98,7 +98,7 @@ def test_from_a_painting_to_a_served_picture_in_one_command(server, management, 
     with Image.open(tmp_path / "stripes.jpg") as picture:
         assert picture.size == (64, 48)
     status, _, err = learn("--port", port, "--name", "again", "-o", "stripes.jpg")
-    assert status == 1 and "stripes.jpg is there already" in err
+    assert status == 1 and "stripes.jpg already exists" in err
     management.unregister("trunk")
     for name in {file.name for file in server.model_store.iterdir()} - before:
         (server.model_store / name).unlink()

@@ -313,7 +313,7 @@ def test_an_archive_is_looked_for_where_its_path_says(run, server, management):
 def test_another_model_s_archive_is_not_overwritten(server, management, tmp_path):
     altered(server.model_store / "tiny.mar", server.model_store / "tiny-2.0.mar", modelName="tiny-2.0")
     before = store_of(server)
-    with pytest.raises(ServerError, match=r"tiny-2\.0\.mar holds another model: rename it"):
+    with pytest.raises(ServerError, match=r"tiny-2\.0\.mar is of another model: rename it"):
         register(server.address, server.model_store / "tiny.mar", version="2.0")
     assert store_of(server) == before and "tiny-2.0" not in management.models()
 
@@ -337,7 +337,7 @@ def test_a_server_that_was_started_otherwise(run, server, management):
     status, _, err = run("models", "register", "tiny.safetensors", *url)
     assert status == 1 and "only an archive in that server's model store" in err
     status, _, err = run("models", "scale", "tiny", "--workers", "auto", *url)
-    assert status == 1 and "say how many workers" in err
+    assert status == 1 and "give the number of workers" in err
     assert run("models", "scale", "tiny", "--workers", "1", *url)[:2] == (0, "tiny has 1 worker\n")
     status, _, err = run("models", "list", "--url", server.address.management_url)
     assert status == 1 and "valid token" in err

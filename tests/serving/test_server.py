@@ -265,7 +265,7 @@ def test_archives_that_fail_do_not_keep_the_others_away_if_told_so(model_store, 
     altered(model_store / "tiny.mar", tmp_path / "broken.mar", handler, modelName="broken")
     (tmp_path / "bad.mar").write_bytes(b"junk")
     passed_over = []
-    with Server(tmp_path, port=0, pass_over=passed_over.append) as server, server.address.inference() as client:
+    with Server(tmp_path, port=0, on_skip=passed_over.append) as server, server.address.inference() as client:
         assert client.stylize(photo, "tiny")
         damaged, failed = passed_over
         reply = client.request("GET", "/ready")
@@ -312,7 +312,7 @@ def test_an_end_by_itself_is_told(model_store):
         server.process.wait()
         refused = "org.pytorch.serve.ModelException: Cannot remove default version\n\tat org.pytorch.serve\n"
         server.logs.console.write_text(f"{refused}Model server started.\n")
-        with pytest.raises(ServerError, match=f"TorchServe stopped: it did not say why; .*{server.folder}/logs"):
+        with pytest.raises(ServerError, match=f"TorchServe stopped: it printed no reason; .*{server.folder}/logs"):
             server.wait()
         assert not server.healthy()
     assert (server.logs.folder / "ts_log.log").exists()
@@ -347,7 +347,7 @@ def test_an_empty_model_store_is_told(tmp_path):
 @pytest.mark.serves
 def test_more_models_than_memory_holds_are_told(model_store, monkeypatch):
     monkeypatch.setattr("perceptual.serving.preconditions.free_memory", lambda pid: 2**28)
-    with pytest.raises(ServerError, match=r"1 workers need 0.5 GiB .* and 0.2 are free: name those"):
+    with pytest.raises(ServerError, match=r"1 workers need 0.5 GiB .* and 0.2 are free: name the models"):
         Server(model_store, ["tiny"], port=0).start()
 
 

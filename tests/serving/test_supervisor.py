@@ -390,5 +390,5 @@ def test_serve_does_what_its_options_say(run, monkeypatch, flags):
     monkeypatch.setattr("perceptual.commands.serve.how_to_use", lambda server: "")
     assert run("serve", *flags)[0] == 0
     assert did == ["supervises" if flags else "waits"]
-    assert bool(options["pass_over"]) == (not options["tokens"]) == bool(flags)
+    assert bool(options["on_skip"]) == (not options["tokens"]) == bool(flags)
     assert options["page_status"] == (not options["page"]) == bool(flags)

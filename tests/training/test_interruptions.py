@@ -133,14 +133,14 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_sound(settings, spoil,
     assert newest_sound(file)[1]["iteration"] == 3
     train_style(run, resume=True)
     log = (run.sample_path / "train.log").read_text()
-    assert f"{file} {reason}" in log and f"going on from {before}" in log
+    assert f"{file} {reason}" in log and f"continuing from {before}" in log
     assert newest_sound(file)[1]["iteration"] == 7
 
 
 def test_a_run_killed_between_two_checkpoints_goes_on_from_the_first(settings):
     train_style(settings())
     (settings().sample_path / "checkpoint.pt").unlink()
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="has a run already"):
         train_style(settings())
     assert train_style(settings(iterations=7), resume=True)
 

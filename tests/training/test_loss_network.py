@@ -84,7 +84,7 @@ def test_unknown_layer(loss_weights):
 
 
 def test_a_file_of_another_network_is_refused(loss_weights):
-    with pytest.raises(TrainingError, match="holds vgg16, an eighth as wide, not vgg19"):
+    with pytest.raises(TrainingError, match="contains vgg16, an eighth as wide, not vgg19"):
         load_loss_network("vgg19", ["relu1_2"], loss_weights)
 
 
@@ -122,13 +122,13 @@ def test_a_pth_file_must_be_known_or_vouched_for(loss_weights, tmp_path):
 def test_a_pth_file_that_holds_something_else_is_refused(content, tmp_path):
     file = tmp_path / "other.pth"
     torch.save(content, file)
-    with pytest.raises(TrainingError, match=r"is no state dictionary|lacks features\.0\."):
+    with pytest.raises(TrainingError, match=r"is not a state dictionary|lacks features\.0\."):
         load_loss_network("vgg16", ["relu1_2"], file, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def test_torchvision_s_other_vgg16_has_its_own_convention():
     digest = Path(VGG16_Weights.IMAGENET1K_V1.url).stem.split("-")[-1] + "0" * 56
-    found = loss_network.input_convention("vgg16", Path("x.pth"), {}, digest, vouched=True)
+    found = loss_network.input_convention("vgg16", Path("x.pth"), {}, digest, verified=True)
     preset = VGG16_Weights.IMAGENET1K_V1.transforms()
     assert [[*each] for each in found] == [preset.mean, preset.std]
 
@@ -141,7 +141,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
             return os.mkdir, (str(tmp_path / "owned"),)
 
     torch.save({"features.0.weight": Malicious()}, tmp_path / "bad.pth")
-    with pytest.raises(TrainingError, match="is no state dictionary"):
+    with pytest.raises(TrainingError, match="is not a state dictionary"):
         load_loss_network("vgg16", ["relu1_2"], tmp_path / "bad.pth")
     assert not (tmp_path / "owned").exists()
 

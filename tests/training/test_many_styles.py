@@ -98,10 +98,10 @@ def test_without_initial_weights_there_are_no_convolutions_to_keep(many):
     [
         ("broken.jpg", b"not an image", "broken.jpg"),
         ("small.png", Image.effect_noise((63, 200), 80), "63×200 pixels are too few; a painting needs 64 a side"),
-        ("grey.png", Image.new("RGB", (80, 80), (90, 90, 90)), "is of one colour: there is no style in it"),
-        ("a:b.png", Image.effect_noise((80, 80), 80), "a style's name has letters, digits, _, - and . alone"),
+        ("grey.png", Image.new("RGB", (80, 80), (90, 90, 90)), "is of one colour, and has no style"),
+        ("a:b.png", Image.effect_noise((80, 80), 80), "a style's name may have only letters, digits, _, - and ."),
         ("dots.jpg", Image.effect_noise((80, 80), 80), "would both be the style dots: rename one"),
-        ("paintings.toml", b"[nobody]", "names nobody, and there is no such painting"),
+        ("paintings.toml", b"[nobody]", "describes nobody, but there is no such painting"),
         ("paintings.toml", b"[", "paintings.toml"),
     ],
 )

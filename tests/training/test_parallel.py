@@ -110,7 +110,7 @@ def test_a_signal_stops_all_processes_with_one_checkpoint(arguments, tmp_path):
     _, rest = process.communicate(timeout=60)
     done = checkpoint(tmp_path / "run")["iteration"]
     log = (tmp_path / "run/train.log").read_text()
-    assert log.count(f"stopped after {done} of 100000 iterations; go on with --resume") == 1, rest
+    assert log.count(f"stopped after {done} of 100000 iterations; continue with --resume") == 1, rest
     assert read_metadata(tmp_path / "run.safetensors")["provenance"]["iterations"] == done
 
 

@@ -120,7 +120,7 @@ def command(painting, loss_weights, tmp_path):
 
 def test_command(run, command, file, tmp_path):
     status, out, err = run("optimize", file, *command, "--iterations", 5, "--max-size", 40)
-    assert (status, err) == (0, "") and "out.png, after 5 of 5 iterations, the best of which is number " in out
+    assert (status, err) == (0, "") and "out.png, after 5 of 5 iterations; the picture is from iteration " in out
     with Image.open(tmp_path / "out.png") as result:
         assert result.size == (40, 32)
 
@@ -131,7 +131,7 @@ def test_the_best_picture_is_written_not_the_last(run, command, file, tmp_path, 
 
     monkeypatch.setattr(picture_optimization, "optimize", worse_and_worse)
     status, out, _ = run("optimize", file, *command, "--iterations", 5)
-    assert status == 0 and "the best of which is number 0, with a loss of 0" in out
+    assert status == 0 and "the picture is from iteration 0, with a loss of 0" in out
     with Image.open(tmp_path / "out.png") as result, Image.open(file) as photo:
         assert result.tobytes() == photo.convert("RGB").tobytes()
 

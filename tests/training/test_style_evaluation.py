@@ -138,7 +138,7 @@ def test_networks_of_the_same_losses_share_the_optimization(settings, network, m
     assert [row["network"] for row in content["artefacts"]] == ["stripes", "same"]
 
     other = str(network("other", recipe={"style_size": 48, "loss_weights": "narrow.safetensors"}))
-    with pytest.raises(InvalidOption, match="stripes and other were trained with different losses: evaluate them apa"):
+    with pytest.raises(InvalidOption, match="stripes and other were trained with different losses: evaluate them sep"):
         evaluate_style(settings(model=[first, same, other]))
 
 
@@ -151,11 +151,11 @@ def test_what_ships_is_measured_by_the_losses_and_the_painting_it_was_trained_wi
 def test_bad_input_is_one_clear_error(settings, network, upscaler, weights, photos, tmp_path):
     with pytest.raises(WeightsError, match="these weights are for super-resolution, not for style"):
         evaluate_style(settings(model=[str(upscaler)]))
-    with pytest.raises(TrainingError, match="tiny: its metadata does not say how it was trained"):
+    with pytest.raises(TrainingError, match="tiny: its metadata has no recipe"):
         evaluate_style(settings(model=[str(weights)]))
     with pytest.raises(TrainingError, match=r"there is no .*stripes\.png; name the painting of stripes"):
         evaluate_style(settings(style_image=None))
-    with pytest.raises(TrainingError, match=r"001\.png is not the file that stripes was trained on"):
+    with pytest.raises(TrainingError, match=r"001\.png is not the painting that stripes was trained on"):
         evaluate_style(settings(style_image=photos / "a" / "001.png"))
     with pytest.raises(TrainingError, match=r"was trained with vgg16, narrow\.safetensors.*--loss-weights"):
         evaluate_style(settings(loss_weights=None))

@@ -11,7 +11,7 @@ from perceptual.settings import parse
 from perceptual_training import super_resolution
 from perceptual_training.settings import SuperResolutionSettings
 from perceptual_training.super_resolution import SuperResolution, train_super_resolution
-from perceptual_training.task import shifted_alike
+from perceptual_training.task import randomly_cropped
 
 CPU = torch.device("cpu")
 
@@ -97,7 +97,7 @@ def test_images_are_shifted_by_less_than_a_period_and_alike():
     torch.manual_seed(0)
     seen = set()
     for _ in range(200):
-        one, other = shifted_alike(4, places, places + 100)
+        one, other = randomly_cropped(4, places, places + 100)
         down, right = (int(one[0, axis, 0, 0]) for axis in (0, 1))
         assert torch.equal(one, places[..., down : down + 13, right : right + 13]) and torch.equal(one + 100, other)
         seen.add((down, right))
@@ -137,12 +137,12 @@ def test_photos_smaller_than_the_crops_are_skipped_and_named(settings, photos):
     train_super_resolution(run)
     last = (run.sample_path / "train.log").read_text().splitlines()[-1]
     named = [str(file) for file in small if str(file) in last]
-    assert named and last.startswith(f"{len(named)} image files were skipped, damaged or too small for a crop: ")
+    assert named and last.startswith(f"{len(named)} image files were skipped: damaged, or too small for a crop: ")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_only_small_photos_are_one_clear_error(settings, workers):
-    message = r"^not one of the \d+ image files can be used; .*: 60×48 pixels are too few for a crop of 64×64$"
+    message = r"^none of the \d+ image files can be used; .*: 60×48 pixels are too few for a crop of 64×64$"
     with pytest.raises(TrainingError, match=message):
         train_super_resolution(settings(image_size=64, loss="pixel", num_workers=workers))
 

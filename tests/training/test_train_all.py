@@ -49,12 +49,12 @@ def train_all(folder, run, monkeypatch):
 
 def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder):
     status, lines, errors = train_all("--minutes", "0")
-    assert status == 130 and lines[:2] == ["a_broken: training", "b_factor: no time left; call again to go on"]
+    assert status == 130 and lines[:2] == ["a_broken: training", "b_factor: no time left; call again to continue"]
     assert "upscale-factor: expected 4 or 8, got '3'" in errors
     (folder / "recipes/a_broken.toml").unlink()
 
     status, lines, _ = train_all("--minutes", "0")  # each call gets something done
-    assert (status, lines) == (130, ["b_factor: training", "b_factor: not finished; call again to go on"])
+    assert (status, lines) == (130, ["b_factor: training", "b_factor: not finished; call again to continue"])
     assert torch.load(folder / "runs/b_factor/checkpoint.pt", weights_only=True)["iteration"] == 1
     assert read_metadata(folder / "networks/b_factor.safetensors")["provenance"]["iterations"] == 1
 
@@ -67,10 +67,10 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
     for name in ("b_factor", "c_painting"):
         assert read_metadata(folder / f"networks/{name}.safetensors")["provenance"]["iterations"] == 3
     status, lines, _ = train_all()
-    assert status == 0 and [line for line in lines if "left out" not in line] == [
+    assert status == 0 and [line for line in lines if "skipped" not in line] == [
         f"{name}: already trained" for name in ("b_factor", "c_painting", "a_begins_with_b")
     ]
-    assert "e_protected: left out, as there is no recipes/../elsewhere.jpg; the recipe says where to get it" in lines
+    assert "e_protected: skipped, as recipes/../elsewhere.jpg is missing; the recipe says where to get it" in lines
 
 
 @pytest.mark.parametrize(

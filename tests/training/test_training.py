@@ -115,14 +115,14 @@ def test_a_budget_of_time_ends_in_a_checkpoint(settings):
     run = settings(minutes=5)
     file = run.sample_path / "checkpoint.pt"
     assert torch.load(file, weights_only=True)["iteration"] == 1  # one is always done, so that many runs get there
-    assert "stopped after 1 of 10000 iterations; go on with --resume" in (run.sample_path / "train.log").read_text()
+    assert "stopped after 1 of 10000 iterations; continue with --resume" in (run.sample_path / "train.log").read_text()
     assert read_metadata(run.model_path)["provenance"]["iterations"] == 1  # usable meanwhile
     assert not (run.sample_path / "samples.png").exists()  # a stop is quick; of many styles, a sheet takes minutes
     assert train_style(run, resume=True) == run.model_path
     assert "minutes" not in read_metadata(run.model_path)["provenance"]["recipe"]
 
 
-SLOW = "this processor has no instructions for bfloat16; --precision float32 would be quicker"
+SLOW = "this processor has no instructions for bfloat16; --precision float32 would be faster"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def assert_equal(one, two):
 def test_a_second_run_does_not_overwrite_the_first(settings):
     run = settings()
     train_style(run)
-    with pytest.raises(TrainingError, match="holds a run already: go on with --resume"):
+    with pytest.raises(TrainingError, match="has a run already: continue it with --resume"):
         train_style(run)
     with pytest.raises(TrainingError, match="is finished, with 6 iterations"):
         train_style(run, resume=True)
@@ -225,7 +225,7 @@ def test_photos_that_have_come_are_told_of(settings, photos):
         shutil.copy(photos / "a/001.png", photos / f"new{number}.png")
     train_style(settings(iterations=7), resume=True)
     assert re.search(
-        r"before, there were \d+ photos: they come in another", (run.sample_path / "train.log").read_text()
+        r"there were \d+ photos before: from here on, their order is", (run.sample_path / "train.log").read_text()
     )
 
 
@@ -270,7 +270,7 @@ def test_what_is_written_may_keep_a_share_of_the_initial_weights(settings, tmp_p
     folders = {"sample_path": tmp_path / "whole", "model_path": tmp_path / "whole.safetensors"}
     train_style(settings(iterations=4, initial_weights=first, initial_share=0.5, **folders), resume=True)
     train_style(settings(iterations=5, initial_weights=first, **folders), resume=True)
-    with pytest.raises(InvalidOption, match="there are no --initial-weights to take a share of"):
+    with pytest.raises(InvalidOption, match="initial-share: needs --initial-weights"):
         train_style(
             settings(initial_share=0.5, sample_path=tmp_path / "none", model_path=tmp_path / "none.safetensors")
         )
@@ -279,7 +279,7 @@ def test_what_is_written_may_keep_a_share_of_the_initial_weights(settings, tmp_p
 def test_initial_weights_of_other_layers_are_refused(settings, tmp_path):
     first = train_style(settings(iterations=1))
     folders = {"sample_path": tmp_path / "second", "model_path": tmp_path / "second.safetensors"}
-    with pytest.raises(InvalidOption, match=r"initial-weights: .* holds another network \(style .*this training's is"):
+    with pytest.raises(InvalidOption, match=r"initial-weights: .* is another network \(style .*this training's is"):
         train_style(settings(initial_weights=first, num_residuals=3, **folders))
     with pytest.raises(WeightsError, match=r"none\.safetensors"):
         train_style(settings(initial_weights=tmp_path / "none.safetensors", **folders))
@@ -302,7 +302,7 @@ def test_resuming_needs_a_checkpoint_and_the_same_settings(settings):
     file = settings().sample_path / "checkpoint.pt"
     state = torch.load(file, weights_only=True)
     torch.save({key: value for key, value in state.items() if key != "optimizers"}, file)
-    with pytest.raises(TrainingError, match="is no checkpoint of this version"):
+    with pytest.raises(TrainingError, match="is not a checkpoint of this version"):
         train_style(settings(), resume=True)
     (file.parent / "checkpoint_previous.pt").unlink()
     for content in (b"broken", b""):
@@ -329,7 +329,7 @@ def test_corrupt_photos_are_survived_counted_and_named(settings, photos):
     train_style(run)
     last = (run.sample_path / "train.log").read_text().splitlines()[-1]
     named = [str(victim) for victim in victims if str(victim) in last]
-    assert named and last.startswith(f"{len(named)} image files were skipped, damaged or too small for a crop: ")
+    assert named and last.startswith(f"{len(named)} image files were skipped: damaged, or too small for a crop: ")
 
 
 def test_losses_that_explode_stop_the_run_with_the_last_checkpoint(settings, monkeypatch):
@@ -431,5 +431,5 @@ def test_a_signal_to_the_whole_group_saves_a_checkpoint_first(number, photos, pa
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 130
     done = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["iteration"]
-    assert f"stopped after {done} of 100000 iterations; go on with --resume. The weights so far are in" in rest
+    assert f"stopped after {done} of 100000 iterations; continue with --resume. The current weights are in" in rest
     assert "Traceback" not in rest

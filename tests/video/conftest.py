@@ -14,7 +14,9 @@ def convert(predictor):
     from perceptual.video import conversion
     from perceptual.video.options import VideoOptions
 
-    def run(source, target, make=list, resume=False, progress=None, stop=None, **options):
-        return conversion.convert(source, target, [predictor], make, VideoOptions(**options), resume, progress, stop)
+    def run(source, target, transform=list, resume=False, progress=None, stop=None, **options):
+        return conversion.convert(
+            source, target, [predictor], transform, VideoOptions(**options), resume, progress, stop
+        )
 
     return run

@@ -85,7 +85,7 @@ def test_a_video_becomes_a_folder_that_can_be_gone_on_with(convert, tmp_path):
         return list(pictures)
 
     with pytest.raises(RuntimeError):
-        convert(source, tmp_path / "out", make=fail)
+        convert(source, tmp_path / "out", transform=fail)
     left = len(images_below(tmp_path / "out.part"))
     assert left >= 5
     report = convert(source, tmp_path / "out", resume=True)

@@ -24,7 +24,7 @@ def phone(tmp_path_factory):
 
 def test_times_sound_chapters_and_metadata_stay(convert, phone, tmp_path):
     report = convert(phone, tmp_path / "out.mp4")
-    assert report.frames == len(TIMES) and not report.faults and not report.passed_over
+    assert report.frames == len(TIMES) and not report.faults and not report.omitted
     assert times_of(tmp_path / "out.mp4") == times_of(phone) == [Fraction(time, 30) for time in TIMES]
     assert packets_of(tmp_path / "out.mp4") == packets_of(phone)
     (start, samples), (expected_start, expected) = sound_of(tmp_path / "out.mp4"), sound_of(phone)
@@ -70,7 +70,7 @@ def test_subtitles_are_copied_and_refused_where_they_do_not_fit(convert, tmp_pat
                     made.mux(packet)
     convert(source, tmp_path / "out.mkv")
     assert [content for content, _ in packets_of(tmp_path / "out.mkv", "subtitle")] == [b"Hello", b"World"]
-    with pytest.raises(InvalidOption, match="does not hold stream 2 of .*, subtitle .*name the result .mkv"):
+    with pytest.raises(InvalidOption, match="cannot hold stream 2 of .*, subtitle .*name the result .mkv"):
         convert(source, tmp_path / "out.webm", codec="vp9")
 
 
@@ -159,7 +159,7 @@ def test_a_stopped_run_can_be_played_and_gone_on_with(convert, phone, tmp_path, 
         seen.extend(pictures)
         return list(pictures)
 
-    report = convert(phone, tmp_path / "out.mp4", make=watched, resume=True)
+    report = convert(phone, tmp_path / "out.mp4", transform=watched, resume=True)
     assert len(seen) == len(TIMES) - 16 and report.frames == len(TIMES)  # from the key frame before the 19th
     assert times_of(tmp_path / "out.mp4") == times_of(phone)
     assert packets_of(tmp_path / "out.mp4") == packets_of(phone)
@@ -172,14 +172,14 @@ def test_other_options_do_not_go_on_with_a_part(convert, phone, tmp_path):
     stop = threading.Event()
     report = convert(phone, tmp_path / "out.mp4", progress=lambda frames, total: stop.set(), stop=stop)
     assert report.stopped and report.frames == 1
-    with pytest.raises(InvalidOption, match="made with other options"):
+    with pytest.raises(InvalidOption, match="with other options"):
         convert(phone, tmp_path / "out.mp4", resume=True, crf=30)
 
 
 def test_what_does_not_fit_together_is_said(convert, phone, tmp_path):
     for name, options, sentence in (
         ("out.mp4", {"codec": "ffv1"}, "codec: .mp4 holds h264, hevc, av1, vp9, not ffv1"),
-        ("out.avi", {}, "a result ends in .mp4"),
+        ("out.avi", {}, "name the result .mp4"),
         ("out.mp4", {"crf": 60}, "crf: h264 takes 0 to 51"),
         ("out.gif", {"crf": 20}, "codec and crf are for videos, not for .gif"),
     ):

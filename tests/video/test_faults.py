@@ -48,7 +48,7 @@ def test_a_file_without_its_end_is_converted_as_far_as_it_goes(convert, clip, tm
 
 def test_an_mp4_without_its_end_cannot_be_read(convert, clip, tmp_path):
     (tmp_path / "short.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    with pytest.raises(InvalidVideo, match="short.mp4: this is not a video, or it is truncated: what it holds"):
+    with pytest.raises(InvalidVideo, match="short.mp4: this is not a video, or it is truncated: the index"):
         convert(tmp_path / "short.mp4", tmp_path / "out.mp4")
     assert not list(tmp_path.glob("out*"))
 
@@ -99,7 +99,7 @@ def test_a_codec_that_nobody_knows_is_a_sentence_and_leaves_nothing(run, weights
     source.write_bytes(content.replace(codec, codec[:2].ljust(len(codec), b"X")))
     status, output, errors = run("video", source, "--model", weights, "-o", out / "made.mp4", "--engine", "eager")
     assert (status, output) == (1, "")
-    assert errors.endswith(f"{source}: there is no decoder here for its codec: convert it to H.264 with what made it\n")
+    assert errors.endswith(f"{source}: this FFmpeg has no decoder for its codec: convert it to H.264 first\n")
     assert errors.count("\n") == 1 and not list(out.glob("*"))
 
 
@@ -155,7 +155,7 @@ def broken_off(number, *arguments):
 @pytest.mark.release
 def test_ctrl_c_leaves_what_can_be_played(long, weights, tmp_path):
     status, output, errors = broken_off(signal.SIGINT, long, "--model", weights, "-o", tmp_path / "out.mp4")
-    assert status == 130 and not errors and "out.part.mp4; --resume goes on" in output
+    assert status == 130 and not errors and "out.part.mp4; --resume continues" in output
     times = times_of(tmp_path / "out.part.mp4")
     assert output.startswith(f"stopped after {len(times)} frames") and times == times_of(long)[: len(times)]
 

@@ -1,4 +1,4 @@
-"""Strokes stay on what they are painted on: measured on pans and zooms whose flow is known."""
+"""Strokes stay on the objects on which they are painted: measured on pans and zooms whose flow is known."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from video_files import make_clip
 
 import perceptual
 from perceptual.inference.images import Picture
-from perceptual.video.flow import MotionFinder, moved, places
+from perceptual.video.flow import MotionFinder, positions, warped
 from perceptual.video.steady import LEVELS, Steady
 
 SIZE = 128
@@ -39,12 +39,12 @@ def clip(photos, affine):
 
 
 def warping_error(pictures, flows):
-    """Mean squared difference of pictures and the ones before, moved by the exact flow."""
+    """Mean squared difference of pictures and the ones before, warped by the exact flow."""
     errors = []
     for (before, now), flow in zip(pairwise(pictures), flows, strict=True):
-        x, y = places(flow)
+        x, y = positions(flow)
         inside = (x >= 0) & (y >= 0) & (x <= SIZE - 1) & (y <= SIZE - 1)
-        there = moved(before.permute(1, 2, 0).float().numpy(), flow, cv2.INTER_CUBIC)
+        there = warped(before.permute(1, 2, 0).float().numpy(), flow, cv2.INTER_CUBIC)
         errors.append(((now.permute(1, 2, 0).float().numpy() - there) ** 2)[inside].mean())
     return np.mean(errors)
 
@@ -131,10 +131,10 @@ def test_a_run_that_is_gone_on_with_keeps_the_strokes(convert, network, tmp_path
 
     count = iter(range(10))
     with pytest.raises(RuntimeError):
-        convert(source, tmp_path / "out", make=Steady(stop_after_3, LEVELS["strong"]))
+        convert(source, tmp_path / "out", transform=Steady(stop_after_3, LEVELS["strong"]))
     left = Image.open(tmp_path / "out.part" / "000003.png")
-    convert(source, tmp_path / "out", make=Steady(make, LEVELS["strong"]), resume=True)
+    convert(source, tmp_path / "out", transform=Steady(make, LEVELS["strong"]), resume=True)
     before, after = (np.asarray(each, np.float32) for each in (left, Image.open(tmp_path / "out" / "000004.png")))
     inner = np.s_[24:-24, 24:-24]
-    there = moved(before, np.full((SIZE, SIZE, 2), (2.3, 0.7), np.float32), cv2.INTER_CUBIC)
+    there = warped(before, np.full((SIZE, SIZE, 2), (2.3, 0.7), np.float32), cv2.INTER_CUBIC)
     assert np.corrcoef(there[inner].ravel(), after[inner].ravel())[0, 1] > 0.7

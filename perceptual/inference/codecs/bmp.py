@@ -12,8 +12,8 @@ from .colour import Bands
 from .encoded import Encoded, load_bands, pillow_errors, truncated
 from .metadata import Metadata, checked_dpi
 
-MASKS = (3, 6)  # ways of compression: none, with masks for three or four channels
-RUNS = (1, 2)
+MASKS = (3, 6)  # values of the compression field: uncompressed, with masks for three or four channels
+RUNS = (1, 2)  # run-length encoding
 MOST_RUNS = 2 << 20  # bytes; Pillow takes a second for them
 
 
@@ -22,7 +22,7 @@ def read(data: bytes | bytearray) -> Encoded:
     if len(data) < 26:
         raise truncated("BMP")
     (size,) = struct.unpack_from("<I", data, 14)
-    if size < 40 or len(data) < 54:  # of OS/2: 24 bits or a palette, without further metadata
+    if size < 40 or len(data) < 54:  # OS/2 bitmaps: 24 bits or a palette, without further metadata
         return by_pillow(data, Metadata())
     width, height, _, bits, compression, _, across, down = struct.unpack_from("<iiHHIIii", data, 18)
     metadata = Metadata(dpi=checked_dpi(across * 0.0254, down * 0.0254))
@@ -55,7 +55,7 @@ def load(data: bytes | bytearray, width: int, height: int, bits: int, masks: Seq
 
 
 def channel(pixels: np.ndarray, mask: int) -> Image.Image:
-    """The bits of a mask, brought to 8 bits."""
+    """The bits of a mask, scaled to 8 bits."""
     shift = (mask & -mask).bit_length() - 1 if mask else 0
     most = mask >> shift
     values = (pixels & np.array(mask, pixels.dtype)) >> np.array(shift, pixels.dtype)

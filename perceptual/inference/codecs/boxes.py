@@ -1,4 +1,4 @@
-"""Limits on boxes in AVIF and HEIC files (ISO/IEC 14496-12), which may take libraries far longer than the pixels."""
+"""Limits on boxes in AVIF and HEIC files (ISO/IEC 14496-12), which can take libraries far longer than the pixels."""
 
 import struct
 from collections.abc import Iterator
@@ -9,7 +9,11 @@ from .encoded import too_many
 MOST_BOXES = 10_000
 LARGEST_TABLE = 2**17  # bytes; a photo of 200 megapixels has 768 items, each some 30 bytes in a table
 TABLES = (b"iinf", b"iloc", b"ipma", b"iref")  # of items: libraries take time with the square of their number
-PARENTS = {b"meta": b"", b"iprp": b"meta", b"ipco": b"iprp"}  # of the boxes that are looked into; no parent: the file
+PARENTS = {
+    b"meta": b"",
+    b"iprp": b"meta",
+    b"ipco": b"iprp",
+}  # boxes whose content is read; b"" is the file
 VERSIONED = {b"meta": 4}  # bytes of a box before the boxes in it
 
 
@@ -28,13 +32,13 @@ def check_boxes(name: str, data: bytes | bytearray) -> None:
 
 
 def boxes(data: bytes | bytearray, start: int, end: int, parent: bytes = b"") -> Iterator[tuple[bytes, int]]:
-    """Type and size of the boxes in a stretch of a file, up to the first that is damaged, and of those in them."""
+    """Type and size of the boxes in a part of a file, with nested ones, up to the first that is damaged."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         head = 8
         if size == 1 and start + 16 <= end:
             head, size = 16, struct.unpack_from(">Q", data, start + 8)[0]
-        stop = min(start + size, end) if size else end  # without a size, it is the last
+        stop = min(start + size, end) if size else end  # size 0: up to the end
         if stop < start + head:
             return
         yield kind, stop - start

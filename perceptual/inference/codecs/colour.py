@@ -1,4 +1,4 @@
-"""Converts pixels of any kind to 8-bit sRGB, with alpha apart."""
+"""Converts pixels of any kind to 8-bit sRGB, and separates alpha."""
 
 from io import BytesIO
 
@@ -40,7 +40,7 @@ def split_alpha(image: Image.Image) -> Bands:
 def split_deep_alpha(image: Image.Image) -> Bands:
     """:func:`split_alpha` for greys of more than 8 bits, which Pillow's own conversion clips.
 
-    In modes I and F the value of white is not written down: it is taken to be the least of the usual ones that no
+    In modes I and F the file does not state the value of white: it is assumed to be the smallest usual value that no
     pixel exceeds.
     """
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}

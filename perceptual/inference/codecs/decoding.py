@@ -31,7 +31,7 @@ def decode(data: bytes | bytearray, limits: Limits) -> Pixels:
 
     Raises:
         InvalidImage: Not an image, or a truncated or damaged one.
-        UnsupportedFormat: An image of another format, or of a flavour that is not read.
+        UnsupportedFormat: An image of another format, or of a flavour that is not supported.
         ImageTooLarge: The picture or its result is over a limit.
     """
     encoded = formats.read(data)

@@ -14,12 +14,12 @@ from .flavour import CHANNELS, CMYK, FLOAT, GREY, GREY_INVERTED, INT, RGB, Flavo
 HELP = "pip install tifffile imagecodecs, or save it with 8 bits and deflate, LZW or no compression"
 BITS = {1: (8, 16, 32), INT: (8, 16, 32), FLOAT: (16, 32, 64)}
 ASSOCIATED, UNASSOCIATED = 1, 2
-BY_TIFFFILE = (1, 8, 32946)  # ways of compression for which it needs no imagecodecs
+BY_TIFFFILE = (1, 8, 32946)  # compressions that need no imagecodecs
 BY_IMAGECODECS = (*BY_TIFFFILE, 5, 32773, 34925, 50000, 50001, 33003, 33004, 33005, 34712, 34887, 50002, 52546)
 
 
 def require(flavour: Flavour) -> None:
-    """Raises UnsupportedFormat for a flavour that is not decoded here either, or not with what is installed."""
+    """Raises UnsupportedFormat for a flavour that is not supported, or needs packages that are not installed."""
     known = (
         flavour.photometric in (GREY_INVERTED, GREY, RGB, CMYK)
         and len(set(flavour.bits)) == len(set(flavour.kinds)) == 1
@@ -72,14 +72,14 @@ def bands(values: np.ndarray, flavour: Flavour) -> Bands:
 
 
 def white_of(values: np.ndarray, bits: int, kind: int) -> float:
-    """The value of white: what the bits hold, or, where that is not written down, the least usual one not exceeded."""
+    """The value of white: the maximum of the bits or, if unknown, the smallest usual value that no pixel exceeds."""
     if bits <= 16 and kind != FLOAT:
         return 2.0 ** (bits - (kind == INT)) - 1
     return usual_white(float(np.nan_to_num(values, posinf=0, neginf=0).max()), floating=kind == FLOAT)
 
 
 def eight_bits(values: np.ndarray, white: float) -> np.ndarray:
-    """Values from 0 to white, as bytes; what is no number is 0."""
+    """Values from 0 to white, as bytes; NaN becomes 0."""
     values = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
     levels: np.ndarray = (values.clip(0, white) * (255 / white)).round()
     return levels.astype(np.uint8)

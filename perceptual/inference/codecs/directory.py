@@ -1,6 +1,6 @@
 """Directories of tags, as in TIFF and EXIF (TIFF 6.0, section 2; BigTIFF).
 
-Values are read when they are asked for, and no more of them than asked for: a directory may claim any number.
+Values are read only on request, up to a maximum number: a directory may claim any number of them.
 """
 
 import struct
@@ -11,7 +11,7 @@ import numpy as np
 
 Order = Literal["<", ">"]
 
-# By type: what NumPy calls it, without the byte order. Rationals are pairs.
+# By type: NumPy's name, without the byte order. Rationals are pairs.
 KINDS = {
     **{1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4"},
     **{11: "f4", 12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"},
@@ -38,8 +38,8 @@ class Directory:
     Attributes:
         data: The file.
         order: ``<`` or ``>``.
-        entries: By tag; of a tag that is there twice, the first.
-        next: Where the next directory stands; 0 if there is none.
+        entries: By tag; if a tag occurs twice, the first.
+        next: Position of the next directory; 0 if there is none.
     """
 
     data: bytes | bytearray
@@ -50,7 +50,7 @@ class Directory:
     def values(self, tag: int, most: int = 1) -> np.ndarray:
         """The numbers of a tag, ``most`` of them at most; none if it is missing or lies outside the file.
 
-        Rationals come as quotients.
+        Rationals are returned as quotients.
         """
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in KINDS:
@@ -72,13 +72,13 @@ class Directory:
         return tuple(int(value) for value in self.values(tag, most) if np.isfinite(value))
 
     def text(self, tag: int, most: int = 200) -> str:
-        """A text, of ASCII; empty if it is missing or something else."""
+        """An ASCII text; empty if it is missing or of another type."""
         raw = self.values(tag, most).astype(np.uint8).tobytes().split(b"\0")[0]
         return raw.decode() if raw.isascii() else ""
 
 
 def read_header(data: bytes | bytearray) -> tuple[Order, bool, int] | None:
-    """Byte order, whether it is a BigTIFF, and the first directory's place ; None if it is none."""
+    """Byte order, whether it is a BigTIFF, and the first directory's position; None if the data is not a TIFF."""
     order = ORDERS.get(bytes(data[:2]))
     if order is None or len(data) < 16:
         return None
@@ -90,7 +90,7 @@ def read_header(data: bytes | bytearray) -> tuple[Order, bool, int] | None:
 
 
 def read_directory(data: bytes | bytearray, place: int, order: Order, big: bool) -> Directory | None:
-    """A directory; None where there is none, or one of more tags than any file has."""
+    """The directory at a position; None if there is none, or if it claims more tags than any file has."""
     head, one = ("Q", "HHQ8s") if big else ("H", "HHI4s")
     entry = struct.Struct(order + one)
     start = place + struct.calcsize(order + head)
@@ -113,7 +113,7 @@ def read_directory(data: bytes | bytearray, place: int, order: Order, big: bool)
 
 
 def write_directory(order: Order, place: int, tags: dict[int, np.ndarray]) -> bytes:
-    """A directory of integer tags, and their values after it, that will stand at a place of a classic TIFF."""
+    """A directory of integer tags, followed by their values, for a position in a classic TIFF."""
     kinds = {"u1": 1, "u2": 3, "u4": 4}
     body, values = struct.pack(order + "H", len(tags)), b""
     start = place + 2 + 12 * len(tags) + 4

@@ -1,4 +1,4 @@
-"""An image whose structure is read but whose pixels are not decoded yet, as every container's reader returns it."""
+"""An image whose structure is read but whose pixels are not decoded yet: the result of every container's reader."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -20,7 +20,7 @@ COMPRESSIONS = {
     **{32809: "ThunderScan", 9: "JBIG", 34661: "JBIG", 34933: "PNG", 22610: "JPEG XR", 34934: "JPEG XR"},
 }
 FLAVOUR_TAGS = (256, 257, 258, 259, 262, 266, 277, 284, 317, 338, 339, 530)
-WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)  # ways of compression; of others, libtiff does not heed it
+WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)  # compressions for which libtiff uses the predictor
 BY_LIBTIFF = (2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
 
 
@@ -33,11 +33,11 @@ class Flavour:
         height: In pixels.
         bits: Of each sample of a pixel.
         kinds: Of each sample: unsigned, signed or floating-point.
-        photometric: How samples are colours.
-        samples: Of a pixel.
-        extra: What the samples after the colours are: 0 unknown, 1 opacity that is multiplied in, 2 opacity.
+        photometric: The tag that says how samples are interpreted as colours.
+        samples: Number of samples of a pixel.
+        extra: Meaning of the samples after the colours: 0 unknown, 1 premultiplied opacity, 2 opacity.
         planar: 1 for samples side by side, 2 for planes.
-        compression: As the tag has it.
+        compression: Value of the tag.
         predictor: 1 none, 2 differences, 3 differences of the bytes of floats.
         order: ``<`` or ``>``, of the bytes.
         fill: 1 if the first pixel of a byte is in its highest bit, else 2.
@@ -131,5 +131,5 @@ class Flavour:
 
 
 def repeated(values: tuple[int, ...], samples: int) -> tuple[int, ...]:
-    """A value for each sample; one stands for all."""
+    """A value for each sample; a single value is for all samples."""
     return values * samples if len(values) == 1 else values[:samples]

@@ -1,4 +1,4 @@
-"""The formats that are read, and how a file's format is detected."""
+"""The supported formats, and the detection of a file's format."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from .encoded import Encoded
 
 FTYP = rb".{4}ftyp"
 
-# Magic bytes of the formats that are read, and their readers.
+# Magic bytes of the supported formats, and their readers.
 READERS: dict[str, tuple[bytes, Callable[[bytes | bytearray], Encoded]]] = {
     "JPEG": (rb"\xff\xd8", jpeg.read),
     "PNG": (rb"\x89PNG\r\n\x1a\n", png.read),
@@ -47,8 +47,8 @@ def read(data: bytes | bytearray) -> Encoded:
 
     Raises:
         InvalidImage: Not an image, or a damaged one.
-        UnsupportedFormat: An image of another format, or of a flavour that is not read.
-        ImageTooLarge: One of more parts than a picture has.
+        UnsupportedFormat: An image of another format, or of a flavour that is not supported.
+        ImageTooLarge: It has more parts than any picture needs.
     """
     beginning = bytes(data[:1024])
     for pattern, reader in READERS.values():
@@ -58,7 +58,7 @@ def read(data: bytes | bytearray) -> Encoded:
 
 
 def unreadable(data: bytes | bytearray) -> InvalidImage | UnsupportedFormat:
-    """The error for data of no format that is read."""
+    """The error for data of no supported format."""
     readable = f"send {', '.join(READABLE[:-1])} or {READABLE[-1]}"
     if not data:
         return InvalidImage(f"the image is empty; {readable}")

@@ -10,7 +10,7 @@ from .colour import Bands
 from .encoded import Encoded, load_bands, pillow_errors, too_many, truncated
 
 MOST_BLOCKS = 1_000_000  # the largest pictures have 400,000
-MOST_PIXELS_A_BYTE = 2731  # a code has 9 bits or more, and stands for 4,096 pixels at most
+MOST_PIXELS_A_BYTE = 2731  # a code has at least 9 bits, and encodes at most 4,096 pixels
 EXTENSION, FRAME, CONTROL = 0x21, 0x2C, 0xF9
 
 
@@ -67,7 +67,7 @@ def blocks_end(data: bytes | bytearray, place: int, most: int) -> tuple[int, int
 
 
 def load(image: Image.Image, canvas: tuple[int, int], corner: tuple[int, int]) -> Bands:
-    """Decodes the frame and lays it on the canvas."""
+    """Decodes the frame and pastes it on the canvas."""
     color, alpha = load_bands(image)
     if image.size == canvas:
         return color, alpha

@@ -34,6 +34,6 @@ def read_heic(data: bytes | bytearray) -> Encoded:
 
 
 def encoded(image: Image.Image) -> Encoded:
-    """An image whose header is read; its orientation is what the library makes of the container's and EXIF's."""
+    """An image whose header is read; its orientation is the one that the library derives from container and EXIF."""
     profile, exif = image.info.get("icc_profile"), image.info.get("exif")
     return Encoded(image.size, lambda: load_bands(image), with_exif(Metadata(profile=profile), exif))

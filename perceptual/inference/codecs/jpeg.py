@@ -74,7 +74,7 @@ class Segments:
         content = bytes(data[place + 4 : end])
         if length < 2 or end > len(data):
             self.refuse_unread(code, content)
-            return len(data)  # cut short; the decoder says so
+            return len(data)  # truncated; the decoder raises the error
         if code in FRAMES or code in UNREAD_FRAMES:
             self.add_frame(code, content)
         if code in FRAMES or code in TABLES:
@@ -101,7 +101,7 @@ class Segments:
             raise InvalidImage("the JPEG file has two frames; save it anew with an image editor")
 
     def refuse_unread(self, code: int, content: bytes) -> None:
-        """Raises UnsupportedFormat for a frame of a kind that is not read here."""
+        """Raises UnsupportedFormat for a frame of a kind that is not supported."""
         name = UNREAD_FRAMES.get(code)
         if code in FRAMES and content and content[0] != 8:
             name = f"JPEG of {content[0]} bits"
@@ -129,7 +129,7 @@ class Segments:
         return b"".join([b"\xff\xd8", *defining, *self.kept])
 
     def check_work(self, width: int, height: int) -> None:
-        """Raises ImageTooLarge if the scans together go through more pixels than any picture needs."""
+        """Raises ImageTooLarge if the scans together process more pixels than any picture needs."""
         if self.scans * width * height > MOST_SCANNED:
             raise ImageTooLarge(
                 f"the JPEG file has {self.scans} scans of {width}×{height} pixels, more than any picture needs; "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ...errors import ImageTooLarge, InvalidImage
 
 MAX_PIXELS = 8192**2
-LONGEST = 65535  # pixels a side; networks pad to 16 rows, which for thin pictures is many times their own pixels
+LONGEST = 65535  # pixels a side; networks pad to 16 rows, many times the pixels of a thin picture
 MAX_SIDES = {"jpeg": 65500, "webp": 16383}  # libjpeg's and libwebp's own limits, in pixels
 
 
@@ -19,7 +19,7 @@ class Limits:
         scale: Factor of enlargement.
         format: Format of the result, whose longest side is then a limit too.
         max_size: Longest side to which the picture will be reduced before enlargement, if it is larger.
-        worked: Maximum of width × height after that reduction, by the time that networks take; None for no limit.
+        worked: Maximum of width × height after that reduction, derived from a time limit; None for no limit.
     """
 
     pixels: int = MAX_PIXELS

@@ -41,7 +41,7 @@ def read_chunks(data: bytes | bytearray) -> tuple[dict[bytes, bytes], bytes]:
     """The first of each kind of chunk that is used, and all pixels, compressed.
 
     Raises:
-        InvalidImage: The checksum of a chunk that decides the pixels is wrong.
+        InvalidImage: The checksum of a chunk that determines the pixels is wrong.
         ImageTooLarge: There are more chunks than any picture has.
     """
     view = memoryview(data)
@@ -76,7 +76,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def fits(key: bytes, kind: int) -> bool:
-    """Whether a transparent colour has the form that a kind of pixels asks for."""
+    """Whether a transparent colour has the form that a kind of pixels requires."""
     return len(key) == {0: 2, 2: 6}.get(kind) or (kind == 3 and 0 < len(key) <= 256)
 
 
@@ -103,7 +103,7 @@ def inflate(content: bytes) -> bytes | None:
 
 
 def gamma(content: bytes) -> float | None:
-    """The exponent of a gAMA chunk; None where it is that of sRGB, but for rounding."""
+    """The exponent of a gAMA chunk; None if it is that of sRGB, within rounding."""
     value = int.from_bytes(content, "big") / 100_000 if len(content) == 4 else 0
     return value if 0.01 < value < 100 and abs(value / SRGB_GAMMA - 1) > 0.05 else None
 
@@ -120,7 +120,7 @@ def load(image: PngImagePlugin.PngImageFile) -> Bands:
     """Decodes the pixels of a PNG, of which nothing is loaded yet."""
     with pillow_errors("the image"):
         key, stored = image.info.get("transparency"), image.tile[0][3] if image.tile else None
-        if stored in ("L;2", "L;4") and key is not None:  # Pillow brings the pixels to 8 bits, but not the key
+        if stored in ("L;2", "L;4") and key is not None:  # Pillow scales the pixels to 8 bits, but not the key
             image.info["transparency"] = key * {"L;2": 85, "L;4": 17}[stored]
         if stored == "RGB;16B" and key is not None:
             return load_deep_key(image)
@@ -139,7 +139,7 @@ def load_deep_key(image: PngImagePlugin.PngImageFile) -> Bands:
 
 
 def opened_again(image: PngImagePlugin.PngImageFile) -> PngImagePlugin.PngImageFile:
-    """The same file, of which nothing is loaded yet, once more."""
+    """The same file opened again, with nothing loaded yet."""
     file = image.fp
     assert file is not None
     place = file.tell()

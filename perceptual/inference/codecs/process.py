@@ -4,7 +4,7 @@ The process decodes one picture after another, without torch. The operating syst
 picture, and its memory by the limit of pixels. A picture over these limits, or one that crashes a library, ends this
 process and not the worker; a new process is started for the next picture.
 
-A message consists of the length of a JSON header, the header, and the bytes whose number the header has.
+A message consists of the length of a JSON header, the header, and a body whose length is in the header.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def error_for(code: int) -> InputError:
     """The error for a picture that ended the process, by its exit code."""
     if -code == signal.SIGXCPU:
         return ImageTooLarge(f"the image takes more than {SECONDS} s to decode; save it anew with an image editor")
-    return InvalidImage("the image is damaged: its decoder crashed over it; save it anew with an image editor")
+    return InvalidImage("the image is damaged: its decoder crashed; save it anew with an image editor")
 
 
 def unpack(header: dict[str, Any], body: bytes) -> Pixels:

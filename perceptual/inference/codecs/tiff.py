@@ -27,15 +27,15 @@ KEPT = {  # tags that determine the pixels, with the maximum number of their val
 SUBFILE, PHOTOMETRIC, STRIPS, STRIP_ROWS, STRIP_BYTES, PLANAR, PREDICTOR = 254, 262, 273, 278, 279, 284, 317
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 322, 323, 324, 325
 PROFILE, SUB_DIRECTORIES, RAW_VERSION = 34675, 330, 50706
-FILTERED, LINEAR_RAW = 32803, 34892  # photometric interpretations: a sensor's pixels behind a colour filter, or after
+FILTERED, LINEAR_RAW = 32803, 34892  # photometric interpretations: a sensor's pixels, mosaiced or demosaiced
 BYTES = (1, 7)  # types
-MOST_PARTS = 1 << 18  # strips or tiles: of a picture of the longest side, one for each row of four planes
+MOST_PARTS = 1 << 18  # strips or tiles; enough for one per row and plane of the tallest picture with four planes
 MOST_TILE = 4096**2  # pixels, of a tile that is larger than the picture
-MOST_DIRECTORIES = 32  # looked at, for a raw file's pixels
+MOST_DIRECTORIES = 32  # read, in search of a raw file's pixels
 
 
 class Parts(NamedTuple):
-    """The strips or tiles of a picture; places and sizes are those of their bytes in the file."""
+    """The strips or tiles of a picture; ``places`` and ``sizes`` are positions and sizes of their bytes in the file."""
 
     width: int
     height: int
@@ -69,17 +69,17 @@ def read(data: bytes | bytearray) -> Encoded:
 
 
 def refuse_raw(first: Directory, big: bool) -> None:
-    """Raises UnsupportedFormat for a camera's raw file, whose first directory is but a preview."""
+    """Raises UnsupportedFormat for a camera's raw file, whose first directory is only a preview."""
     others = directories(first, big)
     filtered = any(each.number(PHOTOMETRIC, 0) in (FILTERED, LINEAR_RAW) for each in (first, *others))
     if RAW_VERSION in first.entries or filtered or bytes(first.data[8:10]) == b"CR":
-        raise UnsupportedFormat("camera raw files are not supported: develop it, and send the JPEG or TIFF")
+        raise UnsupportedFormat("camera raw files are not supported: convert it to JPEG or TIFF first")
     if first.number(SUBFILE, 0) & 1 and others:
-        raise UnsupportedFormat("the first picture of the TIFF file is a preview of another; save that one alone")
+        raise UnsupportedFormat("the first picture of the TIFF file is a preview of another; save the other one alone")
 
 
 def directories(first: Directory, big: bool) -> list[Directory]:
-    """The other directories of a file, as far as they are read: those inside the first, and those after it."""
+    """The further directories of a file, up to a maximum number: those inside the first, and those after it."""
     found: list[Directory] = []
     places = [*first.numbers(SUB_DIRECTORIES, MOST_DIRECTORIES), first.next]
     while places and len(found) < MOST_DIRECTORIES:
@@ -91,7 +91,7 @@ def directories(first: Directory, big: bool) -> list[Directory]:
 
 
 def find_parts(directory: Directory, flavour: Flavour) -> Parts:
-    """The strips or tiles that the size asks for, and no more.
+    """The strips or tiles that the size requires, and no more.
 
     Raises:
         InvalidImage: There are fewer.
@@ -116,7 +116,7 @@ def find_parts(directory: Directory, flavour: Flavour) -> Parts:
 
 
 def check_parts(parts: Parts, flavour: Flavour, length: int) -> None:
-    """Raises InvalidImage if a part lies outside the file, or many in the same bytes: each takes all their work."""
+    """Raises InvalidImage if a part lies outside the file, or if parts overlap so much that decoding takes too long."""
     sizes = parts.sizes.astype(np.uint64)
     if flavour.compression == 1 and flavour.photometric != YCBCR:
         rows = np.full(len(parts.places), parts.height, np.uint64)
@@ -132,14 +132,12 @@ def check_parts(parts: Parts, flavour: Flavour, length: int) -> None:
 
 
 def rewritten(directory: Directory, flavour: Flavour, parts: Parts) -> bytes:
-    """The file with one directory of these tags, at its end."""
+    """The file with one directory, at its end, that has only the kept tags."""
     data, order = directory.data, directory.order
     tags = {tag: integers(directory.values(tag, most)) for tag, most in KEPT.items()}
     tags |= dict(zip((TILES, TILE_BYTES) if parts.tiled else (STRIPS, STRIP_BYTES), parts[2:4], strict=True))
     if flavour.samples == 1:
-        tags[PLANAR] = (
-            NOTHING  # it says nothing; but Pillow would take the first letter of the mode's name for the mode
-        )
+        tags[PLANAR] = NOTHING  # has no effect on one sample, but Pillow would use the mode's first letter as the mode
     if flavour.compression not in WITH_PREDICTOR:
         tags[PREDICTOR] = NOTHING
     place = len(data) + len(data) % 2
@@ -151,7 +149,7 @@ def rewritten(directory: Directory, flavour: Flavour, parts: Parts) -> bytes:
 
 
 def integers(values: np.ndarray) -> np.ndarray:
-    """Numbers in a type that a classic TIFF has; none of those that are no integers."""
+    """Integers in a type that a classic TIFF has; empty for other types."""
     if values.dtype.kind not in "ui":
         return NOTHING
     width = min(4, values.dtype.itemsize)
@@ -159,7 +157,7 @@ def integers(values: np.ndarray) -> np.ndarray:
 
 
 def load_by_pillow(bare: bytes) -> Bands:
-    """Decodes what Pillow reads."""
+    """Decodes the pixels by Pillow."""
     with pillow_errors("the TIFF header"):
         image = TiffImagePlugin.TiffImageFile(BytesIO(bare), "")
     return load_bands(image)

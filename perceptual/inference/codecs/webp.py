@@ -34,7 +34,7 @@ def read_chunks(data: bytes | bytearray) -> dict[bytes, bytes]:
     """The first chunk of each kind that is needed: of an animation's frames, only one.
 
     Raises:
-        InvalidImage: One breaks off.
+        InvalidImage: A chunk is truncated.
         ImageTooLarge: There are more than any picture has.
     """
     first: dict[bytes, bytes] = {}

@@ -162,9 +162,9 @@ class StyleNetwork(ImageTransformationNetwork):
         """Maps the layers' output to images, N×3×H×W."""
         x = x.float()
         if self.config["output"] == "linear":
-            made = x + 1
+            scaled = x + 1
         elif self.training:
-            made = torch.tanh(x) + self.leak * x + 1
+            scaled = torch.tanh(x) + self.leak * x + 1
         else:
-            made = torch.tanh(x).add_(x, alpha=self.leak).add_(1)  # in place, for the memory
-        return made / 2 if self.training else made.div_(2).clamp_(0, 1)
+            scaled = torch.tanh(x).add_(x, alpha=self.leak).add_(1)  # in place, for the memory
+        return scaled / 2 if self.training else scaled.div_(2).clamp_(0, 1)

@@ -6,8 +6,8 @@
 ``visitors``       keys and cookies for the page
 ``page, about``    the page, and the data it shows
 ``bodies, forms``  request bodies, within limits of size and time
-``queues``         where requests wait for a worker
-``inference``      the inference API; if a worker dies of a request, it is tried once more
+``queues``         queues of requests that wait for a worker
+``inference``      the inference API; if a request ends a worker, it is tried once more
 ``management``     the management API
 ``counters``       metrics for Prometheus
 ``health``         readiness and liveness, for Kubernetes and load balancers
@@ -15,7 +15,7 @@
 ``torchserve``     the client of TorchServe's sockets
 =================  ======================================================================
 
-:meth:`Front.applications` has the routes; whatever is not a route of our own goes to TorchServe.
+:meth:`Front.applications` has the routes; all other requests go to TorchServe.
 """
 
 import asyncio
@@ -52,10 +52,9 @@ Address = int | Path  # a port of the loopback address, or a socket
 class Front:
     """Serves TorchServe's inference, management and metrics APIs, from a thread of its own.
 
-    Every 503 has a ``Retry-After`` header: those of TorchServe, and those of the front itself, which it sends while
-    TorchServe is not running, when it dies during a request, and to requests that wait for a model that is held back.
-    If a worker dies of a request, the request is tried once more; if another dies, the reply is 500 with the error
-    ``WorkerDied``.
+    Every 503 has a ``Retry-After`` header, also those of TorchServe. The front itself replies 503 while TorchServe is
+    not running, if TorchServe dies during a request, and to requests that wait for a model that is held back. If a
+    request ends a worker, it is tried once more; if it ends another, the reply is 500 with the error ``WorkerDied``.
 
     Args:
         inference: Where to serve the inference API.
@@ -64,10 +63,10 @@ class Front:
         torchserve: The folder with TorchServe's sockets ``inference.sock``, ``management.sock``, ``metrics.sock`` and
             its key file.
         folder: For the key file ``key_file.json``, large bodies, and the log of requests in its folder ``logs``.
-        largest: The largest request body, in bytes; a larger one is answered 413.
+        largest: Maximum size of a request body, in bytes; the reply to a larger one is 413.
         tokens: Whether requests for predictions need a token; those of the management API always do.
         page: Settings of the page; None for no page.
-        drain: Seconds for running requests when it stops.
+        drain: Seconds that running requests may take when the front stops.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class Front:
         self.journal.close()
 
     def check(self, request: web.Request) -> None:
-        """Raises a refusal unless a request has a token, or is a prediction that the page asks for."""
+        """Raises a refusal unless a request has a token, or is a request for a prediction from the page."""
         for_picture = "Authorization" not in request.headers and prediction_path(request).startswith("/predictions/")
         if not (self.page and for_picture and self.page.let_in(request)):
             self.access.check(request, "inference")
@@ -128,10 +127,10 @@ class Front:
     def refuse(self, path: str, seconds: float) -> None:
         """Refuses the requests that wait for a path, with ``Retry-After`` for them and for later refusals.
 
-        Whether later requests are refused is up to TorchServe.
+        TorchServe decides whether later requests are refused.
 
         Args:
-            path: ``/predictions/NAME`` or ``/predictions/NAME/VERSION``, which stands for all paths to the same model.
+            path: ``/predictions/NAME`` or ``/predictions/NAME/VERSION``, as from :func:`.queues.prediction_path`.
             seconds: Until the model is tried again.
         """
         self.inference.due[path] = time.monotonic() + seconds
@@ -226,7 +225,7 @@ class Front:
                 reason = {"broken": type(error).__name__}
                 if request.transport:
                     request.transport.abort()
-                response = web.Response(status=status)  # that nobody gets; aiohttp would log a traceback of an error
+                response = web.Response(status=status)  # not sent; without a response, aiohttp would log a traceback
             finally:
                 if request.method != "GET":
                     self.journal.end(entry, status, **reason)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class About:
-    """Combines what TorchServe reports with what the archives contain; each archive is read once.
+    """Combines TorchServe's descriptions of models with the contents of archives; each archive is read once.
 
     Args:
         torchserve: The client of TorchServe.

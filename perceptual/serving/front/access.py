@@ -1,7 +1,7 @@
 """Tokens: the front's own for clients, and TorchServe's, which only the front uses.
 
-A token of TorchServe becomes invalid when TorchServe ends or another is issued. The front's tokens are valid for an
-hour after they were issued, whatever happens: a token contains its time of expiry, and is signed.
+A token of TorchServe becomes invalid when TorchServe ends or another token is issued. A token of the front contains its
+time of expiry and a signature. It is valid for an hour, even if TorchServe restarts.
 """
 
 import base64
@@ -62,7 +62,7 @@ class Access:
             raise unauthorized()
 
     def check_api_key(self, request: web.Request) -> None:
-        """Raises a refusal unless a request has the API key, for which tokens are issued."""
+        """Raises a refusal unless a request has the API key, which is required to issue tokens."""
         if not hmac.compare_digest(self.newest["API"]["key"], bearer(request)):
             raise unauthorized()
 

@@ -1,4 +1,4 @@
-"""Request bodies: received within limits of size, time and space, and kept so that a request can be sent again."""
+"""Request bodies: received within limits of size, time and space, and stored so that a request can be sent again."""
 
 import asyncio
 import time
@@ -13,9 +13,9 @@ from .replies import Refusal, unavailable
 
 IN_MEMORY = 2**18  # bytes of a body that are kept in memory; a larger body is kept in a file
 PIECE = 2**18  # bytes of one read
-PATIENCE = 30.0  # seconds that a client may be behind …
-SLOWEST = 2**14  # … this many bytes per second
-SHARE = 8  # limit of all bodies together, in bodies of the largest size
+PATIENCE = 30.0  # seconds for a body, plus …
+SLOWEST = 2**14  # … a second for each of this many bytes
+SHARE = 8  # limit of all bodies together, as a multiple of the limit of one
 
 
 class Body:
@@ -35,7 +35,7 @@ class Body:
         self.end += len(piece)
 
     def read(self, position: int, size: int) -> bytes:
-        """Some bytes, from a position."""
+        """At most ``size`` bytes from a position."""
         self.file.seek(position)
         return self.file.read(min(size, self.end - position))
 
@@ -90,7 +90,7 @@ class Bodies:
         """Reads the body of a request.
 
         Raises:
-            Refusal: It is too large or too slow, or memory or disk have no room for it.
+            Refusal: It is too large or too slow, or there is not enough memory or disk space.
         """
         self.check_size(request.content_length or 0)
         if request.headers.get("Expect", "").lower() == "100-continue":
@@ -105,7 +105,7 @@ class Bodies:
             try:
                 body.add(piece)
             except OSError as error:
-                body.end += len(piece)  # it was counted, and received() subtracts what end says
+                body.end += len(piece)  # received() subtracts body.end, and this piece is counted
                 raise unavailable("disk", f"no room for the request: {error.strerror}") from error
 
     async def next_piece(self, request: web.Request, deadline: float) -> bytes:
@@ -115,7 +115,7 @@ class Bodies:
         except web.RequestPayloadError:
             raise Refusal(400, "malformed", "the request's body is malformed", close=True) from None
         except asyncio.TimeoutError:
-            raise Refusal(408, "body_timeout", "the request's body comes too slowly", close=True) from None
+            raise Refusal(408, "body_timeout", "the request's body is too slow", close=True) from None
 
     def check_size(self, size: int) -> None:
         """Raises a refusal if a body of this size is too large."""

@@ -1,7 +1,7 @@
 """Connections to the front: limits on their number, and on idle and slow ones.
 
-aiohttp closes a connection after :data:`IDLE` seconds without a complete request head. A client that reads nothing of
-its reply for :data:`WRITE` seconds is disconnected.
+aiohttp closes a connection after :data:`IDLE` seconds without a complete request head. A client that does not read its
+reply for :data:`WRITE` seconds is disconnected.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Connections:
     def __init__(self, counters: Counters) -> None:
         self.counters = counters
         self.most = allowed_connections()
-        self.idle: dict[asyncio.BaseTransport, None] = {}  # in the order in which they became so
+        self.idle: dict[asyncio.BaseTransport, None] = {}  # in the order in which they became idle
         self.busy: set[asyncio.BaseTransport] = set()
         self.reported = -QUIET
 
@@ -70,7 +70,7 @@ class Connections:
         return True
 
     def remove(self, transport: asyncio.BaseTransport) -> None:
-        """Forgets a connection."""
+        """Removes a connection."""
         self.idle.pop(transport, None)
         self.busy.discard(transport)
 
@@ -101,7 +101,7 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """Stands between a transport and aiohttp's protocol, and enforces the limits on number and slow readers."""
+    """A protocol between a transport and aiohttp's protocol, which limits connections and slow readers."""
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self.inner = inner

@@ -12,7 +12,7 @@ class Counters:
             "perceptual_refused", "Requests and connections that the front refused", ["Reason"], registry=self.registry
         )
         self.deaths = Counter(
-            "perceptual_worker_deaths", "Workers that died at a request", ["Model"], registry=self.registry
+            "perceptual_worker_deaths", "Workers that died during a request", ["Model"], registry=self.registry
         )
         self.restarts = Counter("perceptual_restarts", "Starts of TorchServe after its first", registry=self.registry)
         self.held = Gauge("perceptual_held_models", "Models that the supervisor holds back", registry=self.registry)

@@ -9,7 +9,7 @@ from .bodies import Body
 from .replies import Refusal
 
 MOST_FIELDS = 100  # a photo and its options are about ten
-FIELD_HEAD = 4096  # bytes of a field in which its name is searched
+FIELD_HEAD = 4096  # bytes of a field in which its name is looked for
 # The type that curl --data-binary gives a photo; TorchServe would parse the photo as a form, and fail.
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -19,7 +19,7 @@ def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
     """Changes a request's body and ``Content-Type`` so that TorchServe can parse them.
 
     Raises:
-        Refusal: The form is malformed, or has too many fields, or one of them twice.
+        Refusal: The form is malformed, or has too many fields, or two of the same name.
     """
     message = Message()
     message["Content-Type"] = headers.get("Content-Type", "")
@@ -42,12 +42,12 @@ def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
     starts = [body.start + len(delimiter)] * no_preamble + [place + 2 + len(delimiter) for place in found]
     name, count = Counter(names(body, starts)).most_common(1)[0]
     if count > 1:  # TorchServe would ignore all but one
-        raise bad_form(f"it has {count} fields called {name[:80]!r}")
+        raise bad_form(f"it has {count} fields with the name {name[:80]!r}")
     headers["Content-Type"] = f'{MULTIPART}; boundary="{boundary}"'
 
 
 def names(body: Body, starts: Iterable[int]) -> Iterator[str]:
-    """The name of the form field at each start; for a field without one, a name that no other has."""
+    """The name of the form field at each start; a unique name for a field without one."""
     for start in starts:
         _, _, head = body.read(start, FIELD_HEAD).partition(b"\r\n\r\n")[0].partition(b"\r\n")
         name = message_from_bytes(head).get_param("name", header="content-disposition")

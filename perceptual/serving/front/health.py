@@ -1,4 +1,4 @@
-"""What Kubernetes and load balancers ask: whether the front lives, and whether to send requests here."""
+"""Liveness and readiness, for Kubernetes and load balancers."""
 
 import asyncio
 import time
@@ -9,17 +9,17 @@ from aiohttp import web
 
 from .torchserve import TorchServe
 
-FRESH = 1.0  # seconds for which an answer is good: anyone may ask, and TorchServe is not to be kept busy with it
+FRESH = 1.0  # seconds for which a result is cached, as anyone may send these requests, and TorchServe has other work
 
 
 class Health:
     """Answers ``GET /live`` and ``GET /ready``, without a token.
 
-    TorchServe's ``/ping`` says Healthy even where no worker has loaded its model.
+    TorchServe's ``/ping`` replies Healthy even if no worker has loaded its model.
 
     Attributes:
         started: Whether the server has finished its start.
-        left_out: Archives that are damaged, or that TorchServe did not take, by name.
+        left_out: Names of archives that are damaged, or that TorchServe did not register.
         held: Models that the supervisor holds back.
     """
 
@@ -33,17 +33,17 @@ class Health:
         self.known: list[str] = []
 
     async def live(self, request: web.Request) -> web.Response:
-        """200, as long as the front gets to it."""
+        """200, as long as the front's event loop runs."""
         return web.json_response({"status": "alive"})
 
     async def ready(self, request: web.Request) -> web.Response:
-        """200 if every model has a worker that has loaded it; else 503, with the names of what is missing."""
+        """200 if every model has a worker that has loaded it; else 503, with the names of the missing models."""
         missing = await self.missing()
         body = {"status": "not ready" if missing else "ready", "missing": missing}
         return web.json_response(body, status=503 if missing else 200)
 
     async def missing(self) -> list[str]:
-        """The models that do not answer; ``server`` or ``TorchServe`` while that is not known."""
+        """The models that do not answer; ``server`` or ``TorchServe`` before these have started."""
         if not self.started:
             return ["server"]
         async with self.asking:
@@ -53,7 +53,7 @@ class Health:
         return sorted({*self.held, *self.known})
 
     async def without_worker(self) -> list[str]:
-        """The models that are meant to have workers, none of which is ready, and those that did not get so far."""
+        """The models that should have workers but have none that is ready, and the archives that are not registered."""
         listed: Any = await self.torchserve.ask("/models?limit=1000")
         if listed is None:
             return ["TorchServe"]

@@ -1,4 +1,4 @@
-"""The inference API: passes requests on to TorchServe, and tries one once more if a worker dies of it."""
+"""The inference API: forwards requests to TorchServe, and tries a request once more if it ends a worker."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from .torchserve import Gone, TorchServe, passed, unanswered
 
 BAD_FORM = (b"ErrorDataDecoderException", b"NullPointerException")  # TorchServe's 500 for a form it cannot parse
 NO_WORKER = b"has no worker to serve inference request"  # TorchServe's message also if the queue is full
-DIED = b"Worker died."  # TorchServe's message if a worker died of the request, with status 500, 507 or others
+DIED = b"Worker died."  # TorchServe's message if a worker died during the request, with status 500, 507 or others
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Inference:
         self.counters = counters
         self.waiting: dict[asyncio.Task[Any], str] = {}  # the path of each request that waits for its reply
         self.refused: WeakSet[asyncio.Task[Any]] = WeakSet()  # requests that end_wait() has cancelled
-        self.due: dict[str, float] = {}  # when a path is worth trying again, in seconds of time.monotonic
+        self.due: dict[str, float] = {}  # when to try a path again, in seconds of time.monotonic
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answers one request, with TorchServe's reply or a refusal."""
@@ -61,7 +61,7 @@ class Inference:
         for secret in ("Authorization", "Cookie"):
             headers.popall(secret, None)
         headers["X-Request-ID"] = entry.id
-        headers.setdefault("X-Request-Start", f"t={time.time():.3f}")  # the worker measures the wait from it
+        headers.setdefault("X-Request-Start", f"t={time.time():.3f}")  # the worker measures the waiting time from it
         with self.bodies.received() as body:
             await self.bodies.receive(request, body)
             if len(body):
@@ -82,7 +82,7 @@ class Inference:
     ) -> tuple[ClientResponse, bytes | None]:
         """TorchServe's reply, and its text if it is an error. If a worker died, the request is tried once more.
 
-        It is not if the worker may have been ended for taking too long, which TorchServe reports by the same message.
+        It is not tried again if TorchServe may have ended the worker for taking too long, which gives the same message.
 
         Args:
             request: As received.
@@ -100,10 +100,10 @@ class Inference:
         try:
             reply, text = await self.ask_once(request, headers, body)
         except Gone:
-            raise self.hopeless(request, "a worker died of this request, and then TorchServe ended") from None
+            raise self.hopeless(request, "a worker died during this request, and then TorchServe ended") from None
         if died(text):
             self.note_death(request, "giving it up")
-            raise self.hopeless(request, "two workers died of this request; a smaller picture may do (max-size)")
+            raise self.hopeless(request, "two workers died during this request; a smaller picture may work (max-size)")
         return reply, text
 
     async def ask_once(self, request: web.Request, headers: Any, body: Body) -> tuple[ClientResponse, bytes | None]:
@@ -116,14 +116,14 @@ class Inference:
         except (ClientError, OSError) as error:
             raise Gone(str(error)) from error
 
-    def note_death(self, request: web.Request, what_now: str) -> None:
-        """Counts and logs the death of a worker; of a batch, each request is logged."""
+    def note_death(self, request: web.Request, action: str) -> None:
+        """Counts and logs the death of a worker; for a batch, each request is logged."""
         model = prediction_path(request).removeprefix("/predictions/")
         self.counters.deaths.labels(model).inc()
-        logger.error("a worker of %s died at %s; %s", model, request[KEY], what_now)
+        logger.error("a worker of %s died during %s; %s", model, request[KEY], action)
 
     def hopeless(self, request: web.Request, message: str) -> Refusal:
-        """The reply to a request that nobody should try again: no 503, after which nginx would try another server."""
+        """The reply to a request that must not be tried again: not 503, after which nginx would try another server."""
         return Refusal(500, "worker_died", f"{message}; request {request[KEY].id}", error="WorkerDied")
 
     @asynccontextmanager
@@ -172,7 +172,7 @@ class Inference:
 
     def end_wait(self, path: str) -> None:
         """Refuses all requests that wait for a path."""
-        tasks = {task for task, wanted in self.waiting.items() if wanted == path}
+        tasks = {task for task, waiting_path in self.waiting.items() if waiting_path == path}
         self.refused |= tasks
         for task in tasks:
             task.cancel()

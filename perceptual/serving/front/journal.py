@@ -1,4 +1,4 @@
-"""The log of requests: a JSON line when a body has arrived, before it can crash anything, and one at the end."""
+"""The log of requests: a JSON line when a body has arrived, before it can crash a worker, and one at the end."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 FILE = "requests.log"
-SIZE, FILES = 10 * 2**20, 5  # bytes of a log, and how many are kept
+SIZE, FILES = 10 * 2**20, 5  # bytes of a log, and number of logs that are kept
 
 IDENTITY = re.compile(r"[\w.:+/=@-]{1,128}")
 TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Entry:
-    """A request in the journal, with its id and what else is known of it."""
+    """A request in the journal, with its id and further data."""
 
     def __init__(self, request: web.BaseRequest) -> None:
         trace = TRACE.fullmatch(request.headers.get("traceparent", ""))
@@ -48,7 +48,7 @@ class Entry:
         return f"request {self.id} ({facts})"
 
 
-KEY = web.RequestKey("entry", Entry)  # of each request's entry
+KEY = web.RequestKey("entry", Entry)  # request[KEY] is its entry
 
 
 class Journal:
@@ -63,7 +63,7 @@ class Journal:
         self.handler.setFormatter(logging.Formatter("%(message)s"))
 
     def begin(self, entry: Entry, size: int, head: bytes) -> None:
-        """Logs that a request is about to be passed on."""
+        """Logs that a request is about to be forwarded."""
         kind = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "other")
         entry.known |= {"bytes": size, "format": kind}
         self.write("begin", entry.known)
@@ -90,10 +90,10 @@ def safe_header(request: web.BaseRequest, header: str) -> str | None:
 
 
 class OneLine(logging.Filter):
-    """Removes the request, and so its secrets, from what aiohttp logs about malformed requests."""
+    """Removes the request, which may contain secrets, from aiohttp's log records about malformed requests."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Reduces an error of aiohttp to its class; other records stay as they are."""
+        """Reduces an error of aiohttp to its class; other records are not changed."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and type(error).__module__.startswith("aiohttp."):
             record.msg, record.args = f"malformed request: {type(error).__name__}", None

@@ -1,4 +1,4 @@
-"""The management API: passes requests on to TorchServe, but removes a model only once its requests are answered."""
+"""The management API: forwards requests to TorchServe, and removes a model only after its requests are answered."""
 
 import asyncio
 import time
@@ -55,8 +55,8 @@ class Management:
         self.access.check(request, "management")
         name, version = model_in(request.rel_url.raw_path)
         paths = await self.paths_of(name, version) if name and request.method in ("DELETE", "PUT") else []
-        doomed = paths if request.method == "DELETE" else []
-        async with self.finished(doomed):
+        removed = paths if request.method == "DELETE" else []
+        async with self.finished(removed):
             response = await self.relay(request)
         if name and response.status < 300 and request.method != "GET":
             if request.method == "DELETE" or request.query.get("min_worker") == "0":
@@ -116,7 +116,7 @@ class Management:
 
 
 def model_in(path: str) -> tuple[str | None, str | None]:
-    """Name and version in ``/models/NAME/VERSION``, still quoted; None for what is not there."""
+    """Name and version in ``/models/NAME/VERSION``, still quoted; None for a missing one."""
     parts = path.strip("/").split("/")
     if parts[0] != "models":
         return None, None

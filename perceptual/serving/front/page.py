@@ -1,7 +1,7 @@
 """The page at the server's address: access to it, its files, and its data.
 
-A Content-Security-Policy limits each file: it loads from this server alone, runs no inline script, and cannot be
-framed by another page.
+A Content-Security-Policy limits each file: it loads only from this server, runs no inline script, and cannot be framed
+by another page.
 """
 
 import base64
@@ -97,7 +97,7 @@ class Page:
             raise unauthorized()
 
     async def send_index(self, request: web.Request) -> web.StreamResponse:
-        """The page itself; also for a browser that follows a link from another site, as loading it changes nothing."""
+        """The page itself; also for a browser that follows a link from another site, as this request has no effect."""
         key = request.query.get("key")
         known = self.visitors is None or self.visitors.knows(request)
         if key is None:
@@ -113,7 +113,7 @@ class Page:
         """Replies with the page that says how to get access.
 
         A browser that follows a link from another site does not send the cookie, though it may have it. So the reply
-        has it load the same address again, now from this site.
+        makes it load the same address again, now from this site.
         """
         text = self.files[ENTRY].read_text(encoding="utf-8")
         refusal = Refusal(401, "token", "")

@@ -1,7 +1,7 @@
-"""Queues in which requests wait for a worker, as TorchServe's would run requests whose client has gone.
+"""Queues of requests that wait for a worker; TorchServe's own queues would run requests whose client has gone.
 
-Each model has a queue. It passes on as many requests as keep the model's workers busy: those they work on, and as many
-again. The others wait here in order, and leave the queue if their client disconnects.
+Each model has a queue. It forwards twice as many requests as the workers process at the same time, which keeps them
+busy. The others wait here in order, and are removed if their client disconnects.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from .counters import Counters
 from .replies import unavailable
 from .torchserve import TorchServe
 
-FRESH = 1.0  # seconds after which TorchServe is asked again how many workers a model has
+FRESH = 1.0  # seconds after which the number of workers is requested again from TorchServe
 QUEUE = 64  # requests that may wait while the number of workers is not known; job_queue_size in config.properties
 RESPONSE_TIMEOUT = 600.0  # seconds for a reply while the model's own limit is not known
 
@@ -41,13 +41,13 @@ class Queue:
 
     Attributes:
         model: ``NAME`` or ``NAME/VERSION``.
-        capacity: Requests that may be with TorchServe.
-        longest: Requests that may wait or be with TorchServe.
+        capacity: Maximum number of running requests.
+        longest: Maximum number of running and waiting requests.
         timeout: Seconds after which TorchServe ends a worker that does not reply.
         known_at: When TorchServe last described the model, in seconds of time.monotonic; 0 if never.
         closed: Whether new requests are refused.
-        running: Requests that are with TorchServe.
-        waiting: Requests that wait, each for its future.
+        running: Requests that were forwarded to TorchServe.
+        waiting: The futures of waiting requests.
     """
 
     def __init__(self, model: str) -> None:
@@ -60,7 +60,7 @@ class Queue:
         self.running = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
-    def learn(self, described: dict[str, Any]) -> None:
+    def update(self, described: dict[str, Any]) -> None:
         """Sets the limits from TorchServe's description of the model."""
         parallel = max(1, len(described["workers"])) * described["batchSize"]
         status = described["jobQueueStatus"]
@@ -71,7 +71,7 @@ class Queue:
         self.advance()
 
     def advance(self) -> None:
-        """Passes on waiting requests as far as the capacity allows."""
+        """Forwards waiting requests, within the capacity."""
         while self.waiting and self.running < self.capacity:
             turn = self.waiting.popleft()
             if not turn.done():
@@ -98,7 +98,7 @@ class Queue:
             raise
 
     def leave(self) -> None:
-        """Counts a request as done, and passes on the next."""
+        """Counts a request as done, and forwards the next."""
         self.running -= 1
         self.advance()
 
@@ -124,7 +124,7 @@ class Queues:
             path: From :func:`prediction_path`.
 
         Yields:
-            Seconds within which a worker must reply. A request to no registered model does not wait.
+            Seconds within which a worker must reply. A request to a model that is not registered does not wait.
         """
         queue = await self.queue_of(path.removeprefix("/predictions/")) if path.startswith("/predictions/") else None
         if queue is None:
@@ -141,27 +141,27 @@ class Queues:
         """The queue of a model; None if the model is not registered."""
         queue = self.by_model.get(model) or Queue(model)
         if time.monotonic() > queue.known_at + FRESH:
-            await self.learn(queue)
+            await self.update(queue)
         return self.by_model.setdefault(model, queue) if queue.known_at else None
 
-    async def learn(self, queue: Queue) -> None:
+    async def update(self, queue: Queue) -> None:
         """Sets a queue's limits from TorchServe's description of its model."""
-        queue.known_at = queue.known_at and time.monotonic()  # so that other requests do not ask at the same time
+        queue.known_at = queue.known_at and time.monotonic()  # so that other requests do not update at the same time
         if described := await self.torchserve.ask(f"/models/{quote(queue.model)}"):
-            queue.learn(described[0])
+            queue.update(described[0])
 
     async def renew(self, name: str) -> None:
-        """Updates the queues of a model that was changed, and removes that of one that is gone."""
+        """Updates the queues of a model that was changed, and removes those of versions that were unregistered."""
         for model, queue in list(self.by_model.items()):
             if model.split("/")[0] == name:
                 queue.known_at = 0.0
-                await self.learn(queue)
+                await self.update(queue)
                 if not queue.known_at and queue.empty:
                     del self.by_model[model]
 
 
 def prediction_path(request: web.BaseRequest) -> str:
-    """A request's path; of those that TorchServe accepts for one model, always ``/predictions/NAME[/VERSION]``."""
+    """A request's path; ``/predictions/NAME[/VERSION]`` for all paths by which TorchServe reaches that model."""
     path = request.path.rstrip("/")
     if path == "/invocations":
         return f"/predictions/{request.query.get('model_name', '')}"

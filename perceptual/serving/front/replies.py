@@ -4,14 +4,14 @@ import json
 
 from aiohttp import web
 
-RETRY_AFTER = 5  # seconds; about as long as a full queue or a start of TorchServe lasts
+RETRY_AFTER = 5  # seconds; about the time for a full queue to empty, or for TorchServe to start
 
 # TorchServe's types of errors, which clients may know.
 TYPES = {401: "InvalidKeyException", 503: "ServiceUnavailableException"}
 
 
 class Refusal(web.HTTPException):
-    """The reply to a request that the front does not pass on, or gives up.
+    """The reply to a request that the front does not forward, or aborts.
 
     Args:
         status: HTTP status.

@@ -19,7 +19,7 @@ HOP_BY_HOP = {"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", 
 
 
 class Gone(Exception):
-    """TorchServe does not run, did not answer a request, or ended while it did."""
+    """TorchServe is not running, did not answer a request, or ended before the reply was complete."""
 
 
 class TorchServe:
@@ -40,7 +40,7 @@ class TorchServe:
         """TorchServe's reply to a request, as soon as it begins.
 
         Raises:
-            Gone: TorchServe does not run, or ended.
+            Gone: TorchServe is not running, or ended.
             Refusal: It is starting and has not written its tokens yet.
         """
         sent = passed(headers or {})

@@ -64,12 +64,17 @@ class Visitors:
         """Whether a request has a valid cookie.
 
         Raises:
-            Refusal: It has, but comes from a page of another site.
+            Refusal: It has one, but comes from a page of another site.
         """
         if not self.knows(request):
             return False
         if is_foreign(request):
-            raise Refusal(403, "origin", "another page asks, and only the server's own may", error="Forbidden")
+            raise Refusal(
+                403,
+                "origin",
+                "only requests from the server's own page are accepted",
+                error="Forbidden",
+            )
         return True
 
 

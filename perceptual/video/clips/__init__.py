@@ -23,7 +23,7 @@ def open_clip(path: Path, fps: float = 25) -> Clip:
 
     Raises:
         InvalidVideo: It is none of these, or damaged from the beginning.
-        UnsupportedFormat: Its codec, or its kind of colours, is not read.
+        UnsupportedFormat: Its codec or its colour space is not supported.
     """
     if path.is_dir():
         return Folder(path, fps)

@@ -1,4 +1,4 @@
-"""What every clip is: frames with their times, one after another."""
+"""The base class of clips: an iterator over frames with their times."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ class Frame:
 
     Attributes:
         picture: Upright, in the RGB of the clip.
-        pts: From when on, in units of the clip's time base.
-        duration: For how long, in the same units; 0 where the clip does not say.
+        pts: Presentation time, in units of the clip's time base.
+        duration: In the same units; 0 if the clip does not state it.
     """
 
     picture: Picture
@@ -32,29 +32,29 @@ class Frame:
 
 
 class Clip(ABC):
-    """Frames, and what a result should keep of their source. A context manager, which closes the source.
+    """Frames, and the properties of their source that a result keeps. A context manager, which closes the source.
 
     Attributes:
         path: Of the source.
         time_base: Seconds, the unit of times.
         rate: Mean frames per second, as far as known before all are read.
-        count: Number of frames, as the source says; None if it does not.
+        count: Number of frames, as the source states it; None if it does not.
         aspect: Width of a pixel divided by its height.
         colours: Of the pixels.
-        last: Seconds for which the last frame is shown; 0 where that is not known before all are read.
+        last_duration: Duration of the last frame, in seconds; 0 if it is not known before all frames are read.
         transparent: Whether frames may have alpha.
-        plays: How often an animation is shown; 0 is without end.
-        copied: Streams whose packets come between the frames.
-        repeated: Number of frames, of those that were read, that were damaged and replaced by the one before.
-        faults: Sentences on what went wrong, complete once all frames were read.
-        passed_over: What the source holds besides, and results will not.
+        plays: How many times an animation is played; 0 means without end.
+        copied: Streams whose packets are passed through between the frames.
+        repeated: Number of damaged frames so far, each of which was replaced by the frame before.
+        faults: Messages about faults of the source; complete when all frames were read.
+        omitted: Names of the other streams of the source, which a result does not contain.
     """
 
     time_base: Fraction
     rate: Fraction
     count: int | None = None
     aspect = Fraction(1)
-    last = Fraction(0)
+    last_duration = Fraction(0)
     colours: Colours = VIDEO_COLOURS
     transparent = False
     plays = 0
@@ -64,7 +64,7 @@ class Clip(ABC):
         self.copied: list[Stream] = []
         self.repeated = 0
         self.faults: list[str] = []
-        self.passed_over: list[str] = []
+        self.omitted: list[str] = []
 
     @abstractmethod
     def __iter__(self) -> Iterator[Union[Frame, "Packet"]]:

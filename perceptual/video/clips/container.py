@@ -18,11 +18,11 @@ from ..colours import ToRgb, colours_of
 from .clip import Clip, Frame
 
 COPIED = ("audio", "subtitle")
-MISSING_SECONDS = 0.5  # missing at the end, from which on a file counts as truncated
+MISSING_SECONDS = 0.5  # a file that lacks more than this at its end is reported as truncated
 
 
 class VideoFile(Clip):
-    """A file that FFmpeg reads; of several video streams, the first that is not a cover picture.
+    """A video file that FFmpeg can read. Of several video streams, the first that is not a cover picture is used.
 
     Raises:
         InvalidVideo: It is not a video, or nothing of it can be decoded.
@@ -50,7 +50,7 @@ class VideoFile(Clip):
         shape = self.stream.sample_aspect_ratio or Fraction(1)
         self.aspect = 1 / shape if self.turns % 2 else shape
         self.copied = [each for each in self.container.streams if each.type in COPIED and each.time_base]
-        self.passed_over = [
+        self.omitted = [
             f"stream {each.index} ({each.type})"
             for each in self.container.streams
             if each not in self.copied and each is not self.stream and not chapters(each)
@@ -62,14 +62,14 @@ class VideoFile(Clip):
         if not streams:
             raise InvalidVideo("there is no video in this file")
         if streams[0].codec_context is None:
-            raise UnsupportedFormat("there is no decoder here for its codec: convert it to H.264 with what made it")
+            raise UnsupportedFormat("this FFmpeg has no decoder for its codec: convert it to H.264 first")
         streams[0].thread_type = "AUTO"
         # Otherwise FFmpeg would drop all frames from a damaged packet to the next key frame.
         streams[0].codec_context.flags |= av.codec.context.Flags.output_corrupt
         return streams[0]
 
     def first_frame(self) -> av.VideoFrame:
-        """The first frame that can be decoded; the file is rewound after it."""
+        """The first frame that can be decoded, read through a container of its own."""
         decoded = None
         with av.open(str(self.path), metadata_errors="replace") as container:
             try:
@@ -84,7 +84,7 @@ class VideoFile(Clip):
         return decoded
 
     def estimated_count(self) -> int | None:
-        """Number of frames, by duration and rate."""
+        """Number of frames, computed from duration and rate."""
         return round(self.container.duration / av.time_base * self.rate) if self.container.duration else None
 
     def __iter__(self) -> Iterator[Frame | Packet]:
@@ -120,10 +120,10 @@ class VideoFile(Clip):
 
 
 class Frames:
-    """Decodes packets, and makes sure that every frame has a time and a picture.
+    """Decodes packets, and replaces frames that cannot be decoded.
 
     A damaged packet leaves a gap of one frame or, if it was a key frame, of all frames up to the next one. The gap is
-    filled by repeating the frame before. A gap without an error is a packet without a picture, which some codecs have.
+    filled by repeating the frame before. A gap without an error is left: some codecs have packets without a picture.
     """
 
     def __init__(self, clip: VideoFile) -> None:
@@ -133,7 +133,7 @@ class Frames:
         self.last: Frame | None = None
 
     def of(self, packet: Packet) -> Iterator[Frame]:
-        """The frames that this packet completes; for the last, empty packet, all remaining frames."""
+        """The frames that a packet completes; for the empty packet at the end, all remaining frames."""
         if packet.pts is not None and packet.size:
             self.expected = deque(sorted([*self.expected, packet.pts]))
         decoded = decode(packet)
@@ -150,10 +150,10 @@ class Frames:
             yield from self.complete(frame)
 
     def complete(self, frame: av.VideoFrame) -> Iterator[Frame]:
-        """A frame, after repetitions for missing frames before it.
+        """Repetitions for the missing frames before a frame, then the frame itself.
 
-        A frame that refers to a damaged one is used as it is, as in players: a picture that stands still until the next
-        key frame would be worse.
+        A frame that refers to a damaged one is used as it is, as players do: repeating one picture up to the next key
+        frame would be worse.
         """
         pts = self.time_of(frame)
         yield from self.fill(pts)
@@ -166,7 +166,7 @@ class Frames:
         yield self.last
 
     def time_of(self, frame: av.VideoFrame) -> int:
-        """The time of a frame; always later than that of the frame before."""
+        """The presentation time of a frame; always later than that of the frame before."""
         pts = frame.pts if frame.pts is not None else frame.dts
         if self.last is None:
             return pts or 0
@@ -174,7 +174,7 @@ class Frames:
         return self.last.pts + usual if pts is None else max(pts, self.last.pts + 1)
 
     def fill(self, until: float) -> Iterator[Frame]:
-        """Repetitions of the last frame, for every failed frame before a time."""
+        """Repetitions of the last frame, one for each failed frame before a time."""
         filled = False
         while self.expected and self.expected[0] < until:
             pts = self.expected.popleft()
@@ -184,7 +184,7 @@ class Frames:
         self.failed = self.failed and not filled
 
     def repeated(self, pts: int, duration: int) -> Frame:
-        """The last frame, at another time."""
+        """The last frame again, at another time."""
         assert self.last
         self.clip.repeated += 1
         self.last = Frame(self.last.picture, pts, duration)
@@ -216,7 +216,7 @@ def chapters(stream: av.stream.Stream) -> bool:
 
 
 def why_not_opened(error: Exception) -> str:
-    """Why FFmpeg does not open a file, in a sentence."""
+    """Describes why FFmpeg does not open a file."""
     if isinstance(error, av.InvalidDataError):
-        return "this is not a video, or it is truncated: what it holds is written at its end, which is missing"
+        return "this is not a video, or it is truncated: the index at its end is missing"
     return f"cannot be read: {getattr(error, 'strerror', None) or error}"

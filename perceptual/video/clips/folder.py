@@ -14,7 +14,7 @@ from .clip import Clip, Frame
 class Folder(Clip):
     """Images of a folder, in the order of the numbers in their names, at a constant rate.
 
-    A damaged one is replaced by the one before. Raises InvalidVideo if there are none.
+    A damaged image is replaced by the one before. Raises InvalidVideo if the folder has no images.
     """
 
     transparent = True

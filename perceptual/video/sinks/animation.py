@@ -10,28 +10,28 @@ from av.filter import Graph
 
 from ...files import move_into_place
 from ..clips import Clip, Frame
-from ..colours import ANY_UNIT
+from ..colours import ANY_UNIT, chain
 from .sink import Sink
 
-# Encoder, pixel format, and the name of the muxer's option for the number of plays.
+# By ending: the encoder, its pixel format, and the muxer's option for the number of plays.
 KINDS = {
     ".gif": ("gif", "pal8", "loop"),
     ".png": ("apng", "rgba", "plays"),
     ".apng": ("apng", "rgba", "plays"),
     ".webp": ("libwebp_anim", "bgra", "loop"),
 }
-UNITS = {".gif": Fraction(1, 100)}  # of time; of the others, milliseconds
-LEAST_SECONDS = Fraction(1, 50)  # in a GIF: what is shorter, browsers show for a tenth of a second
+UNITS = {".gif": Fraction(1, 100)}  # of time, in seconds; for the others a millisecond
+LEAST_SECONDS = Fraction(1, 50)  # in a GIF: browsers show a frame of a shorter duration for a tenth of a second
 
 
 class AnimationSink(Sink):
     """An image of several frames.
 
-    A GIF gets the best 255 colours of each frame, and no more than 50 frames a second, which is all that it can hold.
+    A GIF gets the best 255 colours for each frame, and at most 50 frames a second, the limits of the format.
 
     Args:
-        clip: The source, whose plays and alpha are kept.
-        target: The file; its ending says of which kind.
+        clip: The source; its number of plays and its alpha are kept.
+        target: The file; its ending chooses the format.
         quality: From 1 to 100, of WebP.
     """
 
@@ -42,13 +42,15 @@ class AnimationSink(Sink):
         self.unit = UNITS.get(target.suffix.lower(), Fraction(1, 1000))
         self.quality = quality
         gif = self.encoder == "gif"
-        # GIF counts the repetitions, and FFmpeg's -1 is none.
+        # A GIF stores the number of repetitions; FFmpeg's -1 means none.
         count = (-1 if clip.plays == 1 else max(0, clip.plays - 1)) if gif else clip.plays
         target.parent.mkdir(parents=True, exist_ok=True)
         muxer = {"libwebp_anim": "webp"}.get(self.encoder, self.encoder)
         options = {plays: str(count)}
-        if clip.last and self.encoder != "libwebp_anim":
-            options["final_delay"] = str(round(clip.last / self.unit)) if gif else f"{float(clip.last):.3f}"
+        if clip.last_duration and self.encoder != "libwebp_anim":
+            options["final_delay"] = (
+                str(round(clip.last_duration / self.unit)) if gif else f"{float(clip.last_duration):.3f}"
+            )
         self.container = av.open(str(self.part), "w", format=muxer, options=options)
         self.stream: Any = None
         self.graph: Graph | None = None
@@ -69,7 +71,7 @@ class AnimationSink(Sink):
         self.container.mux(stream.encode(encoded))
 
     def start(self, frame: av.VideoFrame) -> Any:
-        """The stream, made for the first frame's size."""
+        """Adds the stream, of the first frame's size."""
         options = {"quality": str(self.quality)} if self.encoder == "libwebp_anim" else {}
         stream: Any = self.container.add_stream(self.encoder, rate=self.clip.rate, options=options)
         stream.width, stream.height = frame.width, frame.height
@@ -79,9 +81,9 @@ class AnimationSink(Sink):
         return stream
 
     def prepared(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A frame, rgba, in the encoder's pixel format."""
+        """Converts a frame from rgba to the encoder's pixel format."""
         if self.graph is None:
-            self.graph = palette_graph(frame) if self.encoder == "gif" else format_graph(frame, self.pixel_format)
+            self.graph = palette_graph(frame) if self.encoder == "gif" else chain(frame, ("format", self.pixel_format))
         self.graph.vpush(frame)
         return self.graph.vpull()
 
@@ -90,8 +92,8 @@ class AnimationSink(Sink):
         if self.stream:
             self.container.mux(self.stream.encode(None))
         self.container.close()
-        if self.encoder == "libwebp_anim" and self.clip.last:
-            set_last_duration(self.part, round(1000 * self.clip.last))
+        if self.encoder == "libwebp_anim" and self.clip.last_duration:
+            set_last_duration(self.part, round(1000 * self.clip.last_duration))
 
     def publish(self) -> None:
         """See the base class."""
@@ -99,9 +101,9 @@ class AnimationSink(Sink):
 
 
 def set_last_duration(path: Path, milliseconds: int) -> None:
-    """Writes into an animated WebP for how long its last frame is shown: the encoder takes the mean of the others."""
+    """Sets the duration of an animated WebP's last frame; FFmpeg's encoder writes the mean of the others."""
     with path.open("r+b") as file:
-        place, last = 12, None  # after the RIFF header stand chunks: name, size, content
+        place, last = 12, None  # the RIFF header is followed by chunks: name, size, content
         while len(head := file.read(8) if file.seek(place) else b"") == 8:
             if head[:4] == b"ANMF":
                 last = place
@@ -113,7 +115,7 @@ def set_last_duration(path: Path, milliseconds: int) -> None:
 
 
 def palette_graph(frame: av.VideoFrame) -> Graph:
-    """Chooses 255 colours for each frame by itself, and dithers."""
+    """Filters that choose 255 colours for each frame separately, and dither."""
     graph = Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=ANY_UNIT)
     split = graph.add("split")
@@ -125,12 +127,4 @@ def palette_graph(frame: av.VideoFrame) -> Graph:
     palette.link_to(use, 0, 1)
     use.link_to(graph.add("buffersink"))
     graph.configure()
-    return graph
-
-
-def format_graph(frame: av.VideoFrame, pixel_format: str) -> Graph:
-    """Orders the bytes in another way."""
-    graph = Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=ANY_UNIT)
-    graph.link_nodes(source, graph.add("format", pixel_format), graph.add("buffersink")).configure()
     return graph

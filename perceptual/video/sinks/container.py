@@ -1,7 +1,7 @@
 """A video file as a result: encoded frames, copied sound and subtitles.
 
-While it is worked on, an MP4 is written in fragments, so that it can be played even if the machine stops. At the end
-its packets are copied into a plain file with its index in front, with the source's chapters and metadata.
+A partial MP4 is written in fragments, so that it can be played even if the machine stops. At the end its packets are
+copied to a file without fragments, with the index in front and with the source's chapters and metadata.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from ..colours import FromRgb
 from ..options import VideoOptions
 from .sink import Sink
 
-# Encoder, default crf, its other options.
+# By codec: the encoder, its default crf, its other options.
 ENCODERS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "h264": ("libx264", 20, {"preset": "fast"}),
     "hevc": ("libx265", 22, {"preset": "fast", "x265-params": "log-level=error"}),
@@ -32,8 +32,8 @@ ENCODERS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "vp9": ("libvpx-vp9", 30, {"b": "0", "row-mt": "1", "deadline": "realtime", "cpu-used": "4"}),
     "ffv1": ("ffv1", None, {}),
 }
-MOST_LOSSY = {"h264": 51, "hevc": 51}
-HOLDS = {
+HIGHEST_CRF = {"h264": 51, "hevc": 51}
+CODECS_IN = {
     ".mp4": ("h264", "hevc", "av1", "vp9"),
     ".m4v": ("h264", "hevc", "av1", "vp9"),
     ".mov": ("h264", "hevc"),
@@ -41,8 +41,12 @@ HOLDS = {
     ".webm": ("vp9", "av1"),
 }
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-KEY_FRAMES = 48  # maximum number of frames between key frames, from which --resume continues
-PACKED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # what makes of a file's packets an encoder's
+KEY_FRAMES = 48  # maximum number of frames between key frames; --resume continues from one
+# Filters that convert packets of a file to the form in which the encoder writes them.
+ANNEX_B = {
+    "h264": "h264_mp4toannexb",
+    "hevc": "hevc_mp4toannexb",
+}
 OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
 
 
@@ -50,31 +54,31 @@ class VideoSink(Sink):
     """A video file.
 
     Args:
-        clip: The source, whose times, colours, sound, subtitles, chapters and metadata are kept.
-        target: The file; its ending says of which container.
+        clip: The source; its times, colours, sound, subtitles, chapters and metadata are kept.
+        target: The file; its ending chooses the container.
         options: Codec and crf.
         origin: Digest of source, networks and options; a partial file of another origin is not resumed.
-        resume: Go on at the last key frame of the part that an earlier run left.
+        resume: Continue from the last key frame of the partial file that an earlier run left.
 
     Raises:
-        InvalidOption: The container does not hold the codec, or one of the streams to be copied; or the part is of
-            another origin.
+        InvalidOption: The container cannot hold the codec or one of the streams to be copied, or the partial file is
+            of another origin.
     """
 
     def __init__(self, clip: Clip, target: Path, options: VideoOptions, origin: str, *, resume: bool) -> None:
         super().__init__(target)
         self.clip = clip
         self.suffix = target.suffix.lower()
-        self.codec = options.codec or HOLDS[self.suffix][0]
-        if self.codec not in HOLDS[self.suffix]:
-            raise InvalidOption(f"codec: {self.suffix} holds {', '.join(HOLDS[self.suffix])}, not {self.codec}")
+        self.codec = options.codec or CODECS_IN[self.suffix][0]
+        if self.codec not in CODECS_IN[self.suffix]:
+            raise InvalidOption(f"codec: {self.suffix} holds {', '.join(CODECS_IN[self.suffix])}, not {self.codec}")
         self.crf = chosen_crf(self.codec, options.crf)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.origin = f"{origin} {self.codec} {self.crf} {av.__version__}"
         self.earlier = Earlier(self.part, self.origin) if resume and self.part.exists() else None
         self.done = self.earlier.frames if self.earlier else 0
         self.skipped: Counter[int] = Counter(self.earlier.copied if self.earlier else ())
-        self.waiting: list[Packet] = []  # copied, before the first frame says the size
+        self.waiting: list[Packet] = []  # to be copied once the first frame has set the size
         self.container: av.container.OutputContainer | None = None
         check_holds(clip, target)
 
@@ -106,7 +110,7 @@ class VideoSink(Sink):
             self.container.mux(packet)
 
     def start(self, rgb: Tensor) -> None:
-        """Opens the file for frames such as this, and writes what was there before it."""
+        """Opens the file for frames of this size, and writes the packets that come before the first frame."""
         path = self.part if self.earlier is None else self.part.with_suffix(f".resumed{self.suffix}")
         fragments = {"movflags": "frag_keyframe+delay_moov"} if MUXERS[self.suffix] in ("mp4", "mov") else {}
         container = av.open(str(path), "w", format=MUXERS[self.suffix], options=fragments)
@@ -118,7 +122,7 @@ class VideoSink(Sink):
         if self.earlier:
             for packet in self.earlier.packets():
                 self.mux_earlier(packet)
-            path.replace(self.part)  # still open; only now is what the earlier run left in it whole
+            path.replace(self.part)  # while it is open: only now does it hold all that the earlier run had written
         waiting, self.waiting = self.waiting, []
         for packet in waiting:
             self.copy(packet)
@@ -141,13 +145,13 @@ class VideoSink(Sink):
         if self.codec != "ffv1":
             context.colorspace, context.color_range = colours.matrix, colours.range
         if self.codec == "hevc" and MUXERS[self.suffix] != "matroska":
-            context.codec_tag = "hvc1"  # the one that Apple's players know
+            context.codec_tag = "hvc1"  # the tag that Apple's players require
         if isinstance(self.clip, VideoFile):
             stream.metadata.update(worth_keeping(self.clip.stream.metadata))
         self.stream = stream
 
     def mux_encoded(self, packets: list[Packet]) -> None:
-        """Writes packets of the encoder; after resuming, its first ones may lie before the last ones of the earlier."""
+        """Writes packets of the encoder; moves decoding times that do not follow those of the earlier run."""
         assert self.container
         for packet in packets:
             if packet.dts is not None and packet.dts <= self.last_dts:
@@ -155,7 +159,7 @@ class VideoSink(Sink):
             self.container.mux(packet)
 
     def mux_earlier(self, packet: Packet) -> None:
-        """Writes a packet of the earlier run, whose streams stand in the order of these."""
+        """Writes a packet of the earlier run, whose streams have the same order."""
         assert self.container
         stream = self.container.streams[packet.stream_index]
         if stream is self.stream and packet.dts is not None:
@@ -178,13 +182,13 @@ class VideoSink(Sink):
         flags = {"movflags": "faststart"} if MUXERS[self.suffix] in ("mp4", "mov") else {}
         try:
             with (
-                av.open(str(self.part)) as given,
-                av.open(str(whole), "w", format=MUXERS[self.suffix], options=flags) as made,
+                av.open(str(self.part)) as source,
+                av.open(str(whole), "w", format=MUXERS[self.suffix], options=flags) as result,
             ):
                 if isinstance(self.clip, VideoFile):
-                    made.metadata.update(worth_keeping(self.clip.container.metadata))
-                    made.set_chapters(self.clip.container.chapters())
-                remux(given, made)
+                    result.metadata.update(worth_keeping(self.clip.container.metadata))
+                    result.set_chapters(self.clip.container.chapters())
+                remux(source, result)
             move_into_place(whole, self.target)
         finally:
             whole.unlink(missing_ok=True)
@@ -192,21 +196,20 @@ class VideoSink(Sink):
 
 
 class Earlier:
-    """What an earlier run left: all before its last key frame.
+    """The partial file of an earlier run, up to its last key frame.
 
     Attributes:
         frames: Number of frames in it.
-        copied: Number of packets in it by the index of their stream.
+        copied: Number of packets in it, by stream index.
     """
 
     def __init__(self, part: Path, origin: str) -> None:
         self.part = part
-        self.packed = None
         try:
             with av.open(str(part)) as container:
                 if container.metadata.get("comment") != origin:
                     raise InvalidOption(
-                        f"{part}: made with other options or of another file; start anew, without --resume"
+                        f"{part}: made from another file or with other options; start again without --resume"
                     )
                 self.count(container)
         except av.FFmpegError:
@@ -224,10 +227,10 @@ class Earlier:
             counted[packet.stream_index] += 1
 
     def packets(self) -> Iterator[Packet]:
-        """All of it, the video as the encoder made it."""
+        """Its packets, those of the video in the form in which the encoder writes them."""
         with av.open(str(self.part)) as container:
             video = container.streams.video[0]
-            name = PACKED.get(video.codec_context.name)
+            name = ANNEX_B.get(video.codec_context.name)
             unpack = BitStreamFilterContext(name, video) if name else None
             left = self.total
             for packet in container.demux():
@@ -238,17 +241,17 @@ class Earlier:
                     yield from unpack.filter(packet) if unpack and packet.stream_index == 0 else [packet]
 
 
-def remux(given: av.container.InputContainer, made: av.container.OutputContainer) -> None:
-    """Copies all packets."""
-    streams = {each.index: copied_stream(made, each) for each in given.streams if each.type != "data"}
-    for packet in given.demux(*(given.streams[index] for index in streams)):
+def remux(source: av.container.InputContainer, result: av.container.OutputContainer) -> None:
+    """Copies all packets from one container to another."""
+    streams = {each.index: copied_stream(result, each) for each in source.streams if each.type != "data"}
+    for packet in source.demux(*(source.streams[index] for index in streams)):
         if packet.size:
             packet.stream = streams[packet.stream_index]
-            made.mux(packet)
+            result.mux(packet)
 
 
 def copied_stream(container: av.container.OutputContainer, template: Any) -> Any:
-    """A stream for the packets of another, with its language, title and disposition."""
+    """Adds a stream for the packets of another, with its language, title and disposition."""
     stream = container.add_stream_from_template(template, opaque=True)
     stream.metadata.update(worth_keeping(template.metadata))
     stream.disposition = template.disposition
@@ -256,7 +259,7 @@ def copied_stream(container: av.container.OutputContainer, template: Any) -> Any
 
 
 def worth_keeping(metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata without what a file says of its own making."""
+    """Metadata without entries that describe the file itself, such as its encoder."""
     return {key: value for key, value in metadata.items() if key.lower() not in OWN_METADATA}
 
 
@@ -271,7 +274,7 @@ def check_holds(clip: Clip, target: Path) -> None:
         except (av.FFmpegError, ValueError) as error:
             name = getattr(stream.codec_context, "name", "unknown")
             raise InvalidOption(
-                f"{target}: {target.suffix} does not hold stream {stream.index} of {clip.path}, "
+                f"{target}: {target.suffix} cannot hold stream {stream.index} of {clip.path}, "
                 f"{stream.type} ({name}): name the result .mkv"
             ) from error
         finally:
@@ -279,17 +282,17 @@ def check_holds(clip: Clip, target: Path) -> None:
 
 
 def chosen_crf(codec: str, crf: int | None) -> int | None:
-    """The crf of a codec. Raises InvalidOption if it is over the codec's most, or the codec is lossless."""
+    """The crf to use, or the codec's default. Raises InvalidOption if it is too high, or the codec is lossless."""
     default = ENCODERS[codec][1]
     if crf is not None and default is None:
         raise InvalidOption(f"crf: {codec} is lossless and has none")
-    if crf is not None and crf > MOST_LOSSY.get(codec, 63):
-        raise InvalidOption(f"crf: {codec} takes 0 to {MOST_LOSSY[codec]}, not {crf}")
+    if crf is not None and crf > HIGHEST_CRF.get(codec, 63):
+        raise InvalidOption(f"crf: {codec} takes 0 to {HIGHEST_CRF[codec]}, not {crf}")
     return default if crf is None else crf
 
 
 def even(rgb: Tensor) -> Tensor:
-    """A picture, 3×H×W, of even height and width, as 4:2:0 asks for: an odd one's last row or column is repeated."""
+    """A picture, 3×H×W, of even height and width, which 4:2:0 requires: an odd last row or column is repeated."""
     _, height, width = rgb.shape
     if height % 2:
         rgb = torch.cat([rgb, rgb[:, -1:]], dim=1)

@@ -12,17 +12,17 @@ from .sink import Sink
 
 
 class FolderSink(Sink):
-    """One image for each frame: with the names of a source that is a folder too, else numbered from 1.
+    """A folder with one image for each frame, named as in the source if that is a folder, else numbered from 1.
 
     Args:
         clip: The source.
-        target: The folder; must not hold anything yet.
+        target: The folder; must be empty or missing.
         format: Of the images; one of :data:`perceptual.options.FORMATS`.
         quality: As for :func:`perceptual.inference.images.encode`.
-        resume: Keep the images that an earlier run left.
+        resume: Keep the images that an earlier run has written.
 
     Raises:
-        InvalidOption: The folder holds something, or two images would get one name.
+        InvalidOption: The folder is not empty, or two images would get the same name.
     """
 
     def __init__(self, clip: Clip, target: Path, format: str, quality: int, *, resume: bool) -> None:
@@ -32,7 +32,7 @@ class FolderSink(Sink):
         self.format, self.quality = format, quality
         self.names = [file.stem for file in clip.files] if isinstance(clip, Folder) else None
         if self.names and len(set(self.names)) < len(self.names):
-            raise InvalidOption(f"{clip.path}: two images differ in their ending alone; rename one")
+            raise InvalidOption(f"{clip.path}: two images differ only in their endings; rename one")
         self.part.mkdir(parents=True, exist_ok=True)
         self.index = 0
         while resume and self.file(self.done).exists():
@@ -40,7 +40,7 @@ class FolderSink(Sink):
         self.index = self.done
 
     def file(self, index: int) -> Path:
-        """Where a frame goes."""
+        """The path of a frame's image."""
         ending = {"jpeg": "jpg"}.get(self.format, self.format)
         if self.names is None:
             return self.part / f"{index + 1:06}.{ending}"
@@ -56,7 +56,7 @@ class FolderSink(Sink):
         self.index += 1
 
     def finish(self) -> None:
-        """See the base class; every image is complete."""
+        """See the base class; every image is already complete."""
 
     def publish(self) -> None:
         """See the base class."""

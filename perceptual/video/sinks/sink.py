@@ -12,17 +12,17 @@ from ..clips import Frame
 
 
 def part_of(target: Path) -> Path:
-    """The path of a result until it is complete: ``clip.part.mp4`` for ``clip.mp4``."""
+    """The path of the partial file: ``clip.part.mp4`` for ``clip.mp4``."""
     return target.with_name(f"{target.stem}.part{target.suffix}")
 
 
 class Sink(ABC):
-    """A result being written. As a context manager it makes sure that the partial file can always be played.
+    """A result while it is written. A context manager, which closes the partial file so that it can be played.
 
     Attributes:
         target: Path of the complete result.
         part: Path of the partial file.
-        done: Number of frames from an earlier run, which need not be written again.
+        done: Number of frames that an earlier run has written.
     """
 
     done = 0
@@ -37,11 +37,11 @@ class Sink(ABC):
         """Adds a frame."""
 
     def last(self) -> Picture | None:
-        """The last picture of an earlier run; None if there is none."""
+        """The last picture that an earlier run has written; None if there is none."""
         return None
 
     def copy(self, packet: Packet) -> None:  # noqa: B027
-        """Adds a packet of sound or subtitles, if the result can hold it."""
+        """Adds a packet of sound or subtitles; ignored if the result cannot hold them."""
 
     def close(self) -> None:
         """Completes the partial file, so that it can be played."""
