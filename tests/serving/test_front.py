@@ -278,7 +278,7 @@ def test_a_request_of_which_a_worker_dies_is_tried_once_more(client, front, torc
     torchserve.deaths = 1
     reply = client.post("/predictions/deadly", data=b"\x89PNG photo", headers={"X-Request-ID": "the-suspect"})
     assert (reply.status_code, reply.content, reply.headers["x-request-id"]) == (200, b"\x89PNG photo", "the-suspect")
-    assert "a worker of deadly died at request the-suspect" in caplog.text and "format=png" in caplog.text
+    assert "a worker of deadly died during request the-suspect" in caplog.text and "format=png" in caplog.text
     torchserve.deaths = 2
     reply = client.post("/predictions/deadly", data=b"photo", headers={"X-Request-ID": "the-killer"})
     assert (reply.status_code, reply.json()["error"]) == (500, "WorkerDied")
