@@ -238,7 +238,8 @@ def test_a_truncated_file_is_damaged(tmp_path, run):
     assert status == 1 and err.count("\n") == 1 and "is damaged" in err
 
 
-def test_what_is_there_already_or_cannot_be_written_is_left(tmp_path, run):
+def test_what_is_there_already_or_cannot_be_written_is_left(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     torch.save(random_weights("yakhyo", 4, 1), tmp_path / "a.pth")
     (tmp_path / "a.safetensors").write_bytes(b"precious")
     status, _, err = run("import", tmp_path / "a.pth", "--licence", "MIT", "-o", tmp_path / "a.safetensors")
