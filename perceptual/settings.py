@@ -111,13 +111,13 @@ class Switch:
 
 @dataclass(frozen=True)
 class Text:
-    """Any text."""
+    """Any text that is not blank."""
 
     what: str = "a text"
 
     def parse(self, value: Any) -> str:
         """The text itself."""
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value.strip():
             raise ValueError
         return value
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from perceptual.errors import InvalidOption
-from perceptual.inference.metadata import read_metadata
 from perceptual.settings import parse
 
 from .loop import Run
@@ -53,8 +52,7 @@ class Recipe:
         """
         if not (self.run.model.exists() and self.run.begun):
             return self.run.model.exists()
-        done: int = read_metadata(self.run.model)["provenance"]["iterations"]
-        return done >= parse(self.settings, self.values).iterations
+        return self.run.has_done(parse(self.settings, self.values).iterations)
 
     def train(self, minutes: float | None) -> Path | None:
         """Begins or continues the training. Returns the weights, or None if it was stopped early."""

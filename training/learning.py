@@ -64,7 +64,7 @@ def trunk_losses(provenance: Mapping[str, Any], values: Mapping[str, Any]) -> di
 
 
 def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | None:
-    """Learns a painting on a trunk.
+    """Learns a painting on a trunk; a finished run is not resumed, so that what follows it can be done again.
 
     Returns:
         The style file, or None if a signal or ``settings.minutes`` stopped the training early.
@@ -76,6 +76,8 @@ def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | N
     """
     open_painting(settings.style_image, {})  # checks the painting before any work
     run, device = prepare(settings, settings.name or settings.style_image.stem, resume=resume)
+    if resume and run.has_done(settings.iterations):
+        return run.model
     task = Learning(settings, device)
     return run.model if train(task, settings, run, device, resume=resume) else None
 

@@ -90,6 +90,10 @@ class Run:
         """Whether there is a checkpoint."""
         return self.checkpoint.exists() or previous(self.checkpoint).exists()
 
+    def has_done(self, iterations: int) -> bool:
+        """Whether there are weights after that many iterations at least. Raises WeightsError if they cannot be read."""
+        return self.model.exists() and read_metadata(self.model)["provenance"]["iterations"] >= iterations
+
     def publish(self) -> None:
         """Writes the network as of the last checkpoint to ``model``."""
         write_atomically(self.model, self.latest.read_bytes())

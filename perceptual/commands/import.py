@@ -7,6 +7,8 @@ from typing import Any
 from ..errors import InputError
 from ..exchange.layouts import LAYOUTS
 from ..naming import checked_name
+from ..settings import Text
+from .arguments import converter
 
 DESCRIPTION = """Converts a style network of another project to a weights file that gives the same pictures.
 
@@ -33,7 +35,10 @@ def add_to(subparsers: Any) -> None:
         help=f"{', '.join(LAYOUTS)}; default: recognized by the names of the weights",
     )
     parser.add_argument(
-        "--licence", required=True, help="the network's licence, such as BSD-3-Clause; if in doubt, ask its author"
+        "--licence",
+        type=converter(Text("a licence")),
+        required=True,
+        help="the network's licence, such as BSD-3-Clause; if in doubt, ask its author",
     )
     parser.add_argument(
         "-o",

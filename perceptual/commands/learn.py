@@ -110,6 +110,7 @@ def serve(server: "RunningServer", style: Path, photo: Path, output: Path) -> No
 
     with working() as progress:
         model = add_style(server, style, progress=progress)
-        with server.inference() as client:
-            write_atomically(output, client.stylize(photo, model.name, style=style.stem))
     print(f"{style} is served: POST a photo to /predictions/{model.name} with style={style.stem}")
+    with working() as progress, server.inference() as client:
+        progress("painting the first picture")
+        write_atomically(output, client.stylize(photo, model.name, style=style.stem))

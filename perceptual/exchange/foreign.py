@@ -1,6 +1,7 @@
 """Reads weights files of other projects, without running code in them."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def load_plain_data(file: str | Path) -> Any:
     from pickle import UnpicklingError
 
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it finds unusual: it is refused below, or read all the same
+            return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         if "Unsupported global" in str(error) or "weights_only" in str(error):
             raise WeightsError(
@@ -81,5 +84,8 @@ def load_plain_data(file: str | Path) -> Any:
 
 
 def is_weight(value: object) -> bool:
-    """Whether a value is a dense, real tensor."""
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex()
+    """Whether a value is a dense, real tensor with data."""
+    if not isinstance(value, Tensor) or value.is_meta:
+        return False
+    dense = value.layout == torch.strided and not value.is_quantized and not value.is_nested
+    return dense and not value.is_complex()

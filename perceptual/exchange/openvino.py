@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ..errors import ExportError, first_line
 from ..inference.engines import openvino_core
 from . import onnx
 from .run import Run
@@ -20,8 +21,11 @@ def write(network: nn.Module, example: Mapping[str, Tensor], facts: Mapping[str,
     model = core.read_model(intermediate)
     for name, value in facts.items():
         model.set_rt_info(value, ["perceptual", name])
-    openvino.save_model(model, path, compress_to_fp16=half)
     intermediate.unlink()
+    try:
+        openvino.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:  # which does not say why
+        raise ExportError(f"{path.name} cannot be written: {first_line(error)}. Is the disk full?") from error
 
 
 def load(path: Path) -> Run:

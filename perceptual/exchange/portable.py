@@ -187,8 +187,8 @@ class ToFloat32(nn.Module):
 
 
 def with_halves(network: Portable) -> Portable:
-    """Stores the weights of all convolutions in half precision."""
-    for layer in [each for each in network.modules() if isinstance(each, HALVED)]:
+    """Stores the weights of its layers' convolutions in half precision."""
+    for layer in [each for each in network.layers.modules() if isinstance(each, HALVED)]:
         layer.weight = nn.Parameter(layer.weight.half(), requires_grad=False)
         parametrize.register_parametrization(layer, "weight", ToFloat32(), unsafe=True)
     return network

@@ -1,6 +1,7 @@
 """TorchScript files: run by PyTorch in C++ or Python, without this package."""
 
 import copy
+import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -22,7 +23,9 @@ def write(network: Portable, example: Mapping[str, Tensor], facts: Mapping[str, 
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # of deprecation, and of values that tracing makes constant
         whole.layers = torch.jit.trace(whole.layers, (whole.padded(images), *styles), check_trace=False)
-        torch.jit.script(whole).save(str(path), _extra_files={FACTS: json.dumps(dict(facts))})
+        content = io.BytesIO()  # PyTorch ends the process when it cannot write a file
+        torch.jit.save(torch.jit.script(whole), content, _extra_files={FACTS: json.dumps(dict(facts))})
+    path.write_bytes(content.getvalue())
 
 
 def load(path: Path) -> Run:

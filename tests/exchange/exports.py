@@ -12,6 +12,7 @@ EXPORTS = {
     "onnx, styles": ("onnx", ".onnx", "styles", []),
     "openvino, x4, half": ("openvino", ".xml", "x4", ["--float16"]),
     "torchscript, styles, half": ("torchscript", ".pt", "styles", ["--float16"]),
+    "torchscript, x4, half": ("torchscript", ".pt", "x4", ["--float16"]),
     "torchscript, x8": ("torchscript", ".pt", "x8", []),
     "torchscript, paper": ("torchscript", ".pt", "paper", []),
     "torchscript, as imported": ("torchscript", ".pt", "imported", []),

@@ -2,9 +2,11 @@ import base64
 import io
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +233,37 @@ def test_an_unwritable_target_is_one_sentence(networks, tmp_path, run):
         status, _, err = run("export", networks / "x4.safetensors", "--format", "torchscript", "-o", output)
         assert status == 1 and message in err.splitlines()[-1]
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@contextmanager
+def files_of_at_most(size):
+    """As on a full disk, no file can be larger than this, in bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(networks, tmp_path, run):
+    with files_of_at_most(10_000):
+        status, out, err = run(
+            "export", networks / "x4.safetensors", "--format", "torchscript", "-o", tmp_path / "a.pt"
+        )
+    assert (status, out) == (1, "") and "File too large" in err.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_disk_that_openvino_fills_is_a_sentence(exported, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    from perceptual.exchange import onnx, openvino
+
+    content = exported("onnx, styles").read_bytes()
+    monkeypatch.setattr(onnx, "write", lambda network, example, facts, path, half: path.write_bytes(content))
+    with (
+        files_of_at_most(len(content)),
+        pytest.raises(ExportError, match="a.xml cannot be written: .* Is the disk full"),
+    ):
+        openvino.write(None, {}, {"name": "x" * len(content)}, tmp_path / "a.xml", half=False)

@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -160,6 +161,12 @@ def without(weights, part):
     return {key: value for key, value in weights.items() if part not in key}
 
 
+def quantized(tensor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but files have it
+        return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+
 def bad_files():
     good = random_weights("pytorch-examples", 4, 1)
     return {
@@ -182,6 +189,9 @@ def bad_files():
             "styles is not finite in half precision",
         ),
         "no tensors": ({"state_dict": [1, 2, 3]}, "holds no weights by name"),
+        "no numbers": ({key: value.to("meta") for key, value in good.items()}, "holds no weights by name"),
+        "sparse": ({key: value.to_sparse() for key, value in good.items()}, "holds no weights by name"),
+        "quantized": (good | {"in1.weight": quantized(good["in1.weight"])}, "holds no weights by name"),
         "nothing": ({}, "it holds none"),
         "code": (Executed(), "could run code when loaded"),
         "a whole network": (nn.Conv2d(3, 3, 1), "could run code when loaded"),
@@ -189,6 +199,7 @@ def bad_files():
     }
 
 
+@pytest.mark.filterwarnings("error")  # a warning of PyTorch would be a second sentence
 @pytest.mark.parametrize("name", bad_files())
 def test_a_bad_file_is_one_sentence_and_leaves_nothing(name, tmp_path, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -227,7 +238,8 @@ def test_a_truncated_file_is_damaged(tmp_path, run):
     assert status == 1 and err.count("\n") == 1 and "is damaged" in err
 
 
-def test_what_is_there_already_or_cannot_be_written_is_left(tmp_path, run):
+def test_what_is_there_already_or_cannot_be_written_is_left(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     torch.save(random_weights("yakhyo", 4, 1), tmp_path / "a.pth")
     (tmp_path / "a.safetensors").write_bytes(b"precious")
     status, _, err = run("import", tmp_path / "a.pth", "--licence", "MIT", "-o", tmp_path / "a.safetensors")
@@ -237,4 +249,5 @@ def test_what_is_there_already_or_cannot_be_written_is_left(tmp_path, run):
     assert status == 1 and err.count("\n") == 1
     assert "cannot be served" in run("import", tmp_path / "a.pth", "--licence", "MIT", "-o", tmp_path / "a b.st")[2]
     assert "--licence" in run("import", tmp_path / "a.pth")[2]
+    assert "--licence" in run("import", tmp_path / "a.pth", "--licence", " ")[2]
     assert "there is no file" in run("import", tmp_path / "none.pth", "--licence", "MIT")[2]

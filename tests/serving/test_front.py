@@ -606,6 +606,7 @@ def test_a_malformed_request_is_one_line_in_the_log_without_its_secrets(front, t
     told = [record.getMessage() for record in caplog.records if record.name.startswith("perceptual.")]
     assert told and all("malformed request" in line and "\n" not in line for line in told)
     assert "secret" not in caplog.text
+    assert refusals(front) == {"malformed": 2}
 
 
 def test_a_request_keeps_its_identity(client, torchserve, folder):

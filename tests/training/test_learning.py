@@ -87,6 +87,7 @@ def test_resuming_is_exact(learning, tmp_path):
     learn_style(learning(**halves), resume=True)
     one, two = (load_file(tmp_path / f"{name}.safetensors")["style"] for name in ("straight", "halves"))
     assert torch.equal(one, two)
+    assert learn_style(learning(**halves), resume=True) == halves["model_path"]  # finished: nothing is trained
 
 
 def test_another_trunk_does_not_go_on(learning, trunk):

@@ -22,6 +22,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -179,7 +180,7 @@ class Front:
                 access_log=None,
                 auto_decompress=False,
                 keepalive_timeout=IDLE,
-                logger=server_logger(),
+                logger=server_logger(partial(self.counters.refuse, "malformed")),
                 max_field_size=LINE,
                 max_headers=HEADERS,
                 max_line_size=LINE,

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -90,20 +91,29 @@ def safe_header(request: web.BaseRequest, header: str) -> str | None:
 
 
 class OneLine(logging.Filter):
-    """Removes the request, which may contain secrets, from aiohttp's log records about malformed requests."""
+    """Removes the request, and so its secrets, from what aiohttp logs about malformed requests.
+
+    Args:
+        malformed: Called for each of them.
+    """
+
+    def __init__(self, malformed: Callable[[], None]) -> None:
+        super().__init__()
+        self.malformed = malformed
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Reduces an error of aiohttp to its class; other records are not changed."""
+        """Reduces an error of aiohttp to its class; what is not even HTTP is counted and not logged."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and type(error).__module__.startswith("aiohttp."):
             record.msg, record.args = f"malformed request: {type(error).__name__}", None
             record.exc_info = record.exc_text = None
-        return True
+            self.malformed()
+        return record.levelno > logging.DEBUG
 
 
-def server_logger() -> logging.Logger:
-    """The logger for aiohttp's server."""
-    quiet = logging.getLogger(f"{__name__}.aiohttp")
-    if not quiet.filters:
-        quiet.addFilter(OneLine())
+def server_logger(malformed: Callable[[], None]) -> logging.Logger:
+    """A logger for aiohttp's server, which calls a function for each malformed request."""
+    quiet = logging.Logger(f"{__name__}.aiohttp", logging.DEBUG)
+    quiet.parent = logging.getLogger(__name__)
+    quiet.addFilter(OneLine(malformed))
     return quiet
