@@ -137,7 +137,7 @@ def train(task: Task, settings: TrainingSettings, run: Run, device: torch.device
                 training.begin(record)
                 if not training.iterate(record, stop):
                     return False
-        elif parallel.any_of(run.model.exists()):  # of all processes alike, before the first writes it
+        elif parallel.any_of(run.has_done(settings.iterations)):  # of all processes alike, before the first writes it
             raise TrainingError(f"{run.folder} is finished, with {start} iterations; to continue, raise --iterations")
         finish(run)
         return True
@@ -321,10 +321,10 @@ class Training:
 
 
 def finish(run: Run) -> None:
-    """Writes the final files: the weights, then the animation."""
+    """Writes the final files: the animation, then the weights, with which the run is finished."""
     if parallel.rank() == 0:
-        run.publish()
         animate(sorted((run.folder / "evolution").glob("*.png")), run.folder / "evolution.gif")
+        run.publish()
 
 
 def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -181,6 +182,16 @@ def assert_equal(one, two):
             assert_equal(first, second)
     else:
         assert one == two
+
+
+def test_a_run_broken_off_at_its_very_end_is_finished_by_resuming(settings, monkeypatch):
+    run = settings()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("perceptual_training.loop.animate", Mock(side_effect=KeyboardInterrupt))
+        train_style(run)
+    train_style(run, resume=True)
+    assert (run.sample_path / "evolution.gif").exists()
+    assert read_metadata(run.model_path)["provenance"]["iterations"] == 6
 
 
 def test_a_second_run_does_not_overwrite_the_first(settings):
