@@ -1,9 +1,9 @@
 # make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
-# make test   runs all tests, against a real TorchServe too
-# make test-fast  runs those that start no server, train nothing and compute little    make check-release  what only guards a release
-# make serve  keeps a server running; MODELS="udnie the_muse" says with what    make lint  checks the code
+# make test   runs all tests, also those against a real TorchServe
+# make test-fast  runs those that start no server, train nothing and compute little    make check-release  runs the full release tests
+# make serve  keeps a server running; MODELS="udnie the_muse" selects its models    make lint  checks the code
 # make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help lists more
-# make gallery  makes the pictures of docs/ anew
+# make gallery  recreates the pictures of docs/
 .PHONY: demo test test-fast check-release serve bench gallery lint clean
 .DELETE_ON_ERROR:
 

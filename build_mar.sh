@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds model_store/NAME.mar of every network named, in networks/ or one that ships, or else of all that ship, where
-# anything changed.
+# Builds model_store/NAME.mar for the given networks (from networks/ or shipped), by default for all that ship. Archives
+# that are up to date are skipped.
 #   ./build_mar.sh [NAME…]
 set -euo pipefail
 cd "$(dirname "$0")"

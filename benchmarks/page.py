@@ -31,12 +31,12 @@ ACTS = {
 # Seconds until the picture changes, and until there is a new one to download.
 MEASURE = """() => new Promise((done) => {
   const [after, download] = ['after', 'download'].map((id) => document.getElementById(id));
-  const [shown, made, begin] = [after.src, download.href, performance.now()];
+  const [shown, previous, begin] = [after.src, download.href, performance.now()];
   const seconds = () => (performance.now() - begin) / 1000;
   let preview = null;
   new MutationObserver((_, observer) => {
     if (preview === null && after.src && after.src !== shown) preview = seconds();
-    if (!download.href || download.href === made) return;
+    if (!download.href || download.href === previous) return;
     observer.disconnect();
     done([preview, seconds()]);
   }).observe(document.body, { subtree: true, attributeFilter: ['src', 'href'] });

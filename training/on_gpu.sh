@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains the network of many styles on a machine with a GPU and PyTorch, and with nothing of ours installed.
+# Trains the network of many styles on a machine with a GPU and PyTorch, where this package is not installed.
 #
-#   training/on_gpu.sh pack PHOTOS PAINTINGS LOSS_WEIGHTS    lays what the training needs into gpu/, in 60 MiB
+#   training/on_gpu.sh pack PHOTOS PAINTINGS LOSS_WEIGHTS    copies the training's input to gpu/, 60 MiB
 #   training/on_gpu.sh MINUTES [settings…]                   trains; settings as for perceptual train styles
 #
-# Copy the repository with gpu/ to that machine. Weights and checkpoint come out under $OUT (default gpu/out) every
-# minute, in files of 15 MiB at most. Put them into gpu/out before the next call, and it goes on from there.
-# A first, short run measures the pace, so that the learning rate falls to 0 just when the time is up.
+# Copy the repository with gpu/ to that machine. Weights and checkpoint are written to $OUT (default gpu/out) every
+# minute, in files of at most 15 MiB. To resume, put them into gpu/out before the next call.
+# A first, short run measures the speed, so that the learning rate reaches 0 at the end of the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -45,7 +45,7 @@ train() {
     --loss-network vgg19 --loss-weights gpu/loss_network.safetensors --compile yes "$@"
 }
 
-# Hands out what there is: a part at a time under another name first, so that no half of one is ever taken along.
+# Copies the output. Each part gets its name only when it is complete, so that no incomplete part is fetched.
 hand_out() {
   [[ -e $run/checkpoint.pt ]] || return 0
   local new
@@ -90,7 +90,7 @@ try:
     done = torch.load(checkpoint, map_location="cpu", weights_only=True)["iteration"]
 except FileNotFoundError:
     done = 0
-print(done + max(1, int(0.9 * pace * seconds / batch_size)))  # a tenth for samples, checkpoints and the way out
+print(done + max(1, int(0.9 * pace * seconds / batch_size)))  # a tenth is for samples, checkpoints and the end
 PY
 )
 echo "$pace images/s: $iterations iterations in all"

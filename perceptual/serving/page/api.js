@@ -4,7 +4,7 @@ const AWAY = 3; // seconds until a server that does not answer is asked again
 
 /** An error message for the user, in a sentence. */
 export class Trouble extends Error {
-  /** `retry` is in how many seconds to try again; 0 where that is of no use. */
+  /** `retry`: seconds until a new attempt; 0 if one would not help. */
   constructor(message, retry = 0, status = 0) {
     super(message);
     this.retry = retry;
@@ -16,8 +16,8 @@ export const about = () => ask("page/about").then((response) => response.json())
 export const status = (signal) => ask("page/status", { signal }).then((response) => response.json());
 
 /**
- * A picture by the steps of a plan, each of which works on the result of the one before.
- * Gives the picture, how long that took and what the server says of it, in milliseconds by stage.
+ * Runs the steps of a plan, each on the result of the previous one.
+ * Returns the picture, the total time, and the time that the server reports for each stage, in milliseconds.
  */
 export async function predict(steps, photo, signal) {
   const begin = performance.now();
@@ -35,7 +35,7 @@ export async function predict(steps, photo, signal) {
   return { blob, stages, time: performance.now() - begin };
 }
 
-/** A reply that is none of an error. Throws a Trouble, or an AbortError if the signal says so. */
+/** A successful reply. Throws a Trouble for others, and an AbortError if the signal aborts. */
 async function ask(path, options) {
   const response = await reach(() => fetch(path, { credentials: "same-origin", ...options }));
   if (response.ok) return response;
@@ -53,7 +53,7 @@ async function reach(attempt) {
   }
 }
 
-/** What the server says is wrong, as a sentence. */
+/** The server's error message, as a sentence. */
 async function sentence(response) {
   if (response.status === 401)
     return "This browser is not let in any more: run “perceptual token page”, and open the address that it prints.";

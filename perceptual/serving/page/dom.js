@@ -1,15 +1,15 @@
-// What every part of the page needs.
+// DOM helpers for all parts of the page.
 
 export const get = (id) => document.getElementById(id);
 
-/** An element with properties and children; text stays text. */
+/** An element with properties and children; strings become text nodes. */
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
-/** An image of a blob, which is forgotten once the image has it. */
+/** An image of a blob, whose URL is revoked once it is loaded. */
 export function picture(blob, alt = "") {
   const image = make("img", { alt, src: URL.createObjectURL(blob) });
   image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });

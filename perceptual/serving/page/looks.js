@@ -1,4 +1,4 @@
-// What can be asked for: the looks of all models, the settings of one picture, and the requests that make it.
+// The looks of all models, the settings of one picture, and the requests that produce it.
 
 export const DEFAULTS = {
   look: "", mix: "", share: 0.5, strength: 1, stroke: 0, keep: false, size: "1024", enlarge: "", format: "jpeg",
@@ -7,7 +7,7 @@ export const DEFAULTS = {
 /** The photo itself, to be enlarged. */
 export const NONE = { id: "none", title: "No style", more: "Enlarge only", artist: "" };
 
-/** All looks of the models: each style of each, by an id that stands in the page's address. */
+/** All looks of the models: every style of every model, by an id that is part of the page's address. */
 export function looksOf(models) {
   const looks = models.flatMap((model) =>
     model.styles.map((style) => ({
@@ -20,7 +20,7 @@ export function looksOf(models) {
   return looks;
 }
 
-/** All ways to enlarge, by an id likewise. */
+/** All ways to enlarge, by an id of the same kind. */
 export function enlargersOf(models) {
   const enlargers = models.flatMap((model) =>
     model.scales.map((scale) => ({ id: `${model.name}:${scale}`, model: model.name, scale, named: model.named })),
@@ -34,7 +34,7 @@ export function enlargersOf(models) {
 export const partners = (look, looks) =>
   looks.filter((each) => each !== look && look?.named && each.model === look.model && each.network === look.network);
 
-/** The requests that make a picture: one, or two where another model enlarges it. `look` is null for the photo itself. */
+/** The requests for a picture: one, or two if another model enlarges it. `look` is null for the photo itself. */
 export function plan(settings, look, enlarger) {
   const format = { format: settings.format };
   if (!look) return enlarger ? [{ model: enlarger.model, fields: { ...scaled(enlarger), ...format } }] : [];
@@ -48,7 +48,7 @@ export function plan(settings, look, enlarger) {
   ];
 }
 
-/** Whether these requests paint a large photo smaller: if the first asks for no size. */
+/** Whether these requests paint a large photo at a smaller size, as when the first sets no size. */
 export const paintsSmaller = ([first], look) => look?.smaller && !first.fields["max-size"] && !first.fields.scale;
 
 // Requests to a collection name the factor; a network has only one.
@@ -72,7 +72,7 @@ function mixture({ mix, share }, look) {
 
 const round = (number) => Math.round(number * 100) / 100;
 
-/** The settings in an address; what is missing or none of ours is as by default. */
+/** The settings in an address; missing and unknown ones have their defaults. */
 export function read(search) {
   const given = new URLSearchParams(search);
   const settings = { ...DEFAULTS };
@@ -86,7 +86,7 @@ export function read(search) {
   return settings;
 }
 
-/** The address of settings: what is as by default is left out. */
+/** The address of settings, without those that are defaults. */
 export function write(settings, sample) {
   const given = new URLSearchParams();
   if (sample) given.set("photo", sample);
@@ -95,7 +95,7 @@ export function write(settings, sample) {
   return given.size ? `?${given}` : "?";
 }
 
-/** The command lines that do the same from a shell. `token` is the command that prints a token, if one is needed. */
+/** The equivalent shell commands. `token` is the command that prints a token, if one is needed. */
 export function curl(steps, photo, result, token) {
   const place = (model) => new URL(`predictions/${model}`, location.href).href.split("?")[0];
   return steps

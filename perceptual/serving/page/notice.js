@@ -1,4 +1,4 @@
-// What is said: a sentence at the bottom of the page, which screen readers read out.
+// Notices: a sentence at the bottom of the page, announced by screen readers.
 
 import { get } from "./dom.js";
 
@@ -11,7 +11,7 @@ export function say(text) {
   timer = setTimeout(quiet, READ);
 }
 
-/** Says what went wrong, and tries again after some seconds, or when the user wants it. */
+/** Shows an error; retries after some seconds, or on a click. */
 export function sayAndRetry(text, seconds, attempt) {
   put(`${text} Trying again in ${seconds} s.`);
   const again = () => (quiet(), attempt());

@@ -1,4 +1,4 @@
-// The page: a photo, the look that was chosen for it, and the result.
+// The page: a photo, the chosen look, and the result.
 
 import { about, predict, Trouble } from "./api.js";
 import { get, make, picture, sleep } from "./dom.js";
@@ -26,7 +26,7 @@ let opening = 0; // counts photos
 let shown = null; // the result that can be downloaded
 let results = []; // of this visit, the newest first
 
-// What is asked for. A change makes the whole picture stale, which is broken off; a preview only if its look is.
+// Current input. Any change aborts the request for the whole picture; only a change of look discards a preview.
 let change = 0;
 let previewing = null;
 let whole = new AbortController();
@@ -52,7 +52,7 @@ async function learn() {
   if (!looks.length && !enlargers.length) say("No model is registered: perceptual models register NAME.");
 }
 
-/** The chosen look first: it is the one that is looked at. */
+/** The chosen look first, as it is in view. */
 function fillStrip() {
   const first = lookNow();
   strip.fill(looks.toSorted((one, other) => (other === first) - (one === first)), photo);
@@ -85,7 +85,7 @@ function showSettings() {
   get("curl").textContent = curl(steps, photo?.name ?? "photo.jpg", resultName(), offers.token);
 }
 
-/** Gives a field its choices, without disturbing one that has them. */
+/** Sets the choices of a field, unless it has them already. */
 function offer(name, choices) {
   const field = controls.elements[name];
   const key = JSON.stringify(choices);
@@ -118,7 +118,7 @@ get("strip").addEventListener("change", ({ target }) => {
   set({ look: target.value, mix: "" });
 });
 
-/** Takes over settings, which a preview may not show. */
+/** Applies settings, which a preview may not show. */
 function set(changes, withPreview = true) {
   Object.assign(settings, changes);
   showSettings();
@@ -137,7 +137,7 @@ async function refresh(withPreview = true) {
   strip.stop();
   quiet();
   if (!photo) return;
-  const known = made();
+  const known = finished();
   busy(!known);
   if (known) {
     previewing?.abort();
@@ -145,21 +145,21 @@ async function refresh(withPreview = true) {
     return show(known);
   }
   allow(null);
-  if (previewing && withPreview) return; // it goes on with what is set by then, and asks for the whole
+  if (previewing && withPreview) return; // it continues with the latest settings, then requests the whole picture
   try {
     if (withPreview) await preview();
-    if (!made()) await complete();
+    if (!finished()) await complete();
   } catch (error) {
     if (error.name !== "AbortError") failed(error, resume);
   }
 }
 
-/** What was made of these settings before. */
-const made = () => results.find((each) => each.photo === photo && same(each.settings, settings));
+/** The result for the current photo and settings, if there is one. */
+const finished = () => results.find((each) => each.photo === photo && same(each.settings, settings));
 
-/** Makes previews until none is out of date. One that a moved slider overtakes is still shown: it is a step on the way. */
+/** Requests previews until the last is up to date. Outdated ones are shown too, so that a moving slider has an effect. */
 async function preview() {
-  for (let asked = null; asked !== change && !made(); ) {
+  for (let asked = null; asked !== change && !finished(); ) {
     asked = change;
     previewing = new AbortController();
     const look = lookNow();
@@ -167,7 +167,7 @@ async function preview() {
     try {
       const { blob } = steps.length ? await predict(steps, photo.preview, previewing.signal) : { blob: photo.preview };
       const url = await decoded(blob);
-      if (look === lookNow() && !made()) display(url);
+      if (look === lookNow() && !finished()) display(url);
       if (asked === change) fillStrip();
     } catch (error) {
       if (asked === change) throw error;
@@ -197,7 +197,7 @@ async function complete() {
   fillStrip();
 }
 
-/** The address of a picture that the browser has at hand, so that nothing flickers. */
+/** The URL of a picture that is already decoded, which avoids flicker. */
 async function decoded(blob) {
   const url = URL.createObjectURL(blob);
   await make("img", { src: url }).decode();
@@ -232,7 +232,7 @@ function times({ time, stages }) {
   return [seconds(time), parts.join(", ")].filter(Boolean);
 }
 
-/** Lets a result be downloaded and seen in full size; null while there is none. */
+/** Enables download and full size for a result; disables them for null. */
 function allow(result) {
   shown = result;
   const link = get("download");
@@ -244,8 +244,8 @@ function allow(result) {
     each.ariaCurrent = each.dataset.url === result?.url ? "true" : null;
 }
 
-function keep(made) {
-  const result = { ...made, url: URL.createObjectURL(made.blob) };
+function keep(painted) {
+  const result = { ...painted, url: URL.createObjectURL(painted.blob) };
   results = [result, ...results];
   for (const { url } of results.splice(MOST_RESULTS)) URL.revokeObjectURL(url);
   get("results").replaceChildren(...results.map(resultChoice));
@@ -403,7 +403,7 @@ function showTab() {
 }
 
 addEventListener("hashchange", showTab);
-// Models may have changed while the page was hidden; if the server is down, the next picture shows it.
+// Models may have changed while the page was hidden. If the server is down, the next request reports it.
 addEventListener("focus", () => learn().catch(() => {}));
 
 async function begin() {

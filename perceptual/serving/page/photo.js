@@ -1,4 +1,4 @@
-// The photo: what the browser can read of it, and what only the server can.
+// Opening a photo: by the browser, or by the server for formats that the browser cannot decode.
 
 import { Trouble, predict } from "./api.js";
 import { plan, DEFAULTS } from "./looks.js";
@@ -8,8 +8,8 @@ const THUMB = 192; // of what is sent for the strip of styles
 const SHOWN = 2048; // of a photo that only the server can read
 
 /**
- * Opens a file. What the browser cannot read, such as TIFF, the server is asked to make readable, by a look of no
- * strength; what the server cannot read either it says in the Trouble that is thrown.
+ * Opens a file. Formats that the browser cannot decode, such as TIFF, are converted by the server, with a look of
+ * strength 0; a format that the server cannot read either throws its Trouble.
  */
 export async function open(file, name, look, largest) {
   if (file.size > largest)
@@ -28,7 +28,7 @@ export async function open(file, name, look, largest) {
   return { file, name, width, height, preview, thumb, url: URL.createObjectURL(shown) };
 }
 
-/** A picture whose longest side has so many pixels at most, as a file: small, and without loss. */
+/** A picture with at most so many pixels on its longest side, as a small lossless file. */
 async function reduced(bitmap, side) {
   const factor = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");

@@ -1,4 +1,4 @@
-// The tab Server: what `perceptual status` shows, asked for while somebody looks.
+// The tab Server: what `perceptual status` shows, updated while the tab is visible.
 
 import { status } from "./api.js";
 
@@ -8,7 +8,7 @@ const WORKERS = ["Worker", "Model", "State", "Device", "Memory"];
 
 const get = (id) => document.getElementById(id);
 
-/** Shows it, and again every few seconds until the signal. */
+/** Shows it, and updates it every few seconds until the signal aborts. */
 export async function watch(signal) {
   while (!signal.aborted) {
     if (!document.hidden) await look(signal);
@@ -61,11 +61,11 @@ function fill(table, titles, rows) {
 }
 
 function row(texts, kind) {
-  const made = document.createElement("tr");
+  const line = document.createElement("tr");
   for (const text of texts) {
     const cell = document.createElement(kind);
-    String(text).split("\n").forEach((line, index) => cell.append(...(index ? [document.createElement("br")] : []), line));
-    made.append(cell);
+    String(text).split("\n").forEach((part, index) => cell.append(...(index ? [document.createElement("br")] : []), part));
+    line.append(cell);
   }
-  return made;
+  return line;
 }

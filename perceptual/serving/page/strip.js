@@ -1,15 +1,15 @@
-// The strip of styles: this very photo in each of them.
+// The strip of styles: thumbnails of the current photo in each of them.
 
 import { predict } from "./api.js";
 import { get, make, picture, sleep } from "./dom.js";
 import { DEFAULTS, plan } from "./looks.js";
 
-const AT_ONCE = 2; // requests, so that a server of one worker always has one to go on with
-const TRIES = 3; // where the server says when to try again
+const CONCURRENT = 2; // requests: while a server with one worker computes one, the next waits in its queue
+const TRIES = 3; // attempts, if the server sends Retry-After
 
 let filling = new AbortController();
 
-/** Shows the looks to choose from, if they are not shown already; says whether they were not. */
+/** Shows the looks to choose from. Returns false if they are shown already. */
 export function show(looks) {
   const ids = looks.map((each) => each.id).join("\n");
   if (get("strip").dataset.ids === ids) return false;
@@ -24,7 +24,7 @@ function choice(look) {
   return make("label", { className: "look" }, input, make("span", { className: "thumb" }), ...names);
 }
 
-/** Marks the chosen look, and brings it into view. */
+/** Marks the chosen look, and scrolls it into view. */
 export function choose(id) {
   const input = inputOf(id);
   if (!input || input.checked) return;
@@ -32,21 +32,21 @@ export function choose(id) {
   reveal(id);
 }
 
-/** Brings a look into view, where there is a strip to be seen. */
+/** Scrolls a look into view, if the strip is visible. */
 export function reveal(id) {
   inputOf(id)?.parentElement.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-/** Empties the thumbnails, which are of another photo. */
+/** Clears the thumbnails, which show another photo. */
 export function clear() {
   stop();
   for (const each of get("strip").querySelectorAll(".thumb")) each.replaceChildren();
 }
 
-/** Asks for no more thumbnails: the server is needed for the picture itself. */
+/** Stops requesting thumbnails, as the picture itself has priority. */
 export const stop = () => filling.abort();
 
-/** Asks for the photo in every look that has no thumbnail of it yet, in this order. */
+/** Requests the missing thumbnails, in the order of the looks. */
 export async function fill(looks, photo) {
   stop();
   filling = new AbortController();
@@ -59,8 +59,8 @@ export async function fill(looks, photo) {
       put(look.id, (await patiently(() => predict(steps, photo.thumb, signal), signal)).blob);
     }
   };
-  // Errors are shown with the picture itself; after its next success the strip is filled again.
-  await Promise.all(Array.from({ length: AT_ONCE }, work)).catch(() => {});
+  // Errors are shown with the picture itself; the strip is filled again after its next success.
+  await Promise.all(Array.from({ length: CONCURRENT }, work)).catch(() => {});
 }
 
 async function patiently(attempt, signal) {
