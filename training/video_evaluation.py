@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from perceptual.inference.sheets import contact_sheet
 from perceptual.options import StyleOptions
 from perceptual.video.clips import Frame, open_clip
 from perceptual.video.flow import Motion, MotionFinder, warped
-from perceptual.video.steady import LEVELS, Steady
+from perceptual.video.steady import LEVELS, Level, Steady
 
 from .evaluation_settings import VideoEvaluationSettings
 from .objective import StyleObjective
@@ -30,6 +31,8 @@ from .settings import plain
 from .style_evaluation import checked_objective, figures, losses_of
 
 SHOWN = 4  # frames of a strip
+
+Transform = Callable[[Sequence[Picture]], list[Picture]]
 
 
 def evaluate_video(settings: VideoEvaluationSettings) -> Path:
@@ -52,15 +55,18 @@ def evaluate_video(settings: VideoEvaluationSettings) -> Path:
     report = settings.output / "video.md"
     for path in settings.clips:
         frames = frames_of(path, settings)
-        results = {"off": Timed(predictor)} | {name: Timed(predictor, name) for name in LEVELS}
-        pictures = {name: each.run(frames) for name, each in results.items()}
+        alone, seconds = timed(partial(stylized, predictor), frames)
+        pictures, times = {"off": alone}, {"off": seconds}
+        for name, level in LEVELS.items():
+            pictures[name], steadying = timed(steady(alone, level), frames)
+            times[name] = seconds + steadying
         rows += [
             {
                 "image": path.name,
                 "steady": name,
                 "warping error": warping_error(frames, styled),
-                **fidelity(objective, frames, styled, pictures["off"]),
-                "ms a frame": results[name].seconds / len(frames) * 1000,
+                **fidelity(objective, frames, styled, alone),
+                "ms a frame": times[name] / len(frames) * 1000,
             }
             for name, styled in pictures.items()
         ]
@@ -70,24 +76,22 @@ def evaluate_video(settings: VideoEvaluationSettings) -> Path:
     return report
 
 
-class Timed:
-    """A predictor, with or without steadying, and the time that it takes."""
+def timed(transform: Transform, frames: Sequence[Picture]) -> tuple[list[Picture], float]:
+    """The results of all frames, transformed one after another, and the time in seconds."""
+    start = time.perf_counter()
+    results = [result for frame in frames for result in transform([frame])]
+    return results, time.perf_counter() - start
 
-    def __init__(self, predictor: Predictor, level: str | None = None) -> None:
-        self.predictor = predictor
-        self.transform = Steady(self.stylize, LEVELS[level]) if level else self.stylize
-        self.seconds = 0.0
 
-    def stylize(self, frames: Sequence[Picture]) -> list[Picture]:
-        """Stylizes frames independently of each other."""
-        return self.predictor.stylize_pictures(frames, [StyleOptions()] * len(frames))
+def stylized(predictor: Predictor, frames: Sequence[Picture]) -> list[Picture]:
+    """Frames stylized independently of each other."""
+    return predictor.stylize_pictures(frames, [StyleOptions()] * len(frames))
 
-    def run(self, frames: Sequence[Picture]) -> list[Picture]:
-        """Stylizes all frames, one after another, and measures the time."""
-        start = time.perf_counter()
-        styled = [picture for frame in frames for picture in self.transform([frame])]
-        self.seconds = time.perf_counter() - start
-        return styled
+
+def steady(results: Sequence[Picture], level: Level) -> Steady:
+    """Steadies the given results, so that the network need not run again."""
+    following = iter(results)
+    return Steady(lambda frames: list(islice(following, len(frames))), level)
 
 
 def frames_of(path: Path, settings: VideoEvaluationSettings) -> list[Picture]:

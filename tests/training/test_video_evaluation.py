@@ -1,0 +1,30 @@
+import json
+
+import pytest
+from PIL import Image
+from test_style_evaluation import network  # noqa: F401
+
+from perceptual.inference.predictor import Predictor
+
+pytest.importorskip("av")
+
+
+def test_every_level_is_measured_by_one_run_of_the_network(run, network, painting, loss_weights, tmp_path, monkeypatch):  # noqa: F811
+    (clip := tmp_path / "clip").mkdir()
+    with Image.open("docs/photos/chelsea.jpg") as photo:
+        for index in range(6):
+            photo.crop((60 + 2 * index, 40, 124 + 2 * index, 104)).save(clip / f"{index}.png")
+    frames = []
+    stylize = Predictor.stylize_pictures
+    monkeypatch.setattr(
+        Predictor, "stylize_pictures", lambda self, given, *rest: frames.extend(given) or stylize(self, given, *rest)
+    )
+    arguments = ("--model", network("stripes"), "--clips", clip, "--frames", 5)
+    losses = ("--style-image", painting, "--loss-weights", loss_weights, "--device", "cpu")
+    status, out, err = run("evaluate", "video", *arguments, *losses, "--output", tmp_path / "out")
+    assert (status, len(frames)) == (0, 5), err
+    rows = json.loads((tmp_path / "out" / "video.json").read_text())["clips"]
+    assert [row["steady"] for row in rows] == ["off", "normal", "strong"] and "| strong |" in out
+    assert rows[0]["feature distance"] == 0 < rows[0]["style"]
+    assert rows[0]["ms a frame"] < rows[1]["ms a frame"]
+    assert (tmp_path / "out" / "strip_clip.png").exists()
