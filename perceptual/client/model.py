@@ -41,6 +41,7 @@ class Model:
         workers: The workers it has.
         archive: File name in the model store.
         waiting: Requests in the queue.
+        queue_size: Requests that the queue can hold.
         batch_size: Maximum number of requests in one batch.
         response_timeout: Seconds that a worker may take for a batch.
         on_gpu: Whether the workers are on GPUs.
@@ -54,6 +55,7 @@ class Model:
     workers: tuple[Worker, ...] = ()
     archive: str = ""
     waiting: int = 0
+    queue_size: int = 100
     batch_size: int = 1
     response_timeout: float = 120.0
     on_gpu: bool = False
@@ -63,13 +65,15 @@ class Model:
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> "Model":
         """Parses TorchServe's description."""
+        queue = described["jobQueueStatus"]
         return cls(
             name=described["modelName"],
             version=described["modelVersion"],
             wanted=described["minWorkers"],
             workers=tuple(map(Worker.parse, described["workers"])),
             archive=described["modelUrl"],
-            waiting=described["jobQueueStatus"]["pendingRequests"],
+            waiting=queue["pendingRequests"],
+            queue_size=queue["pendingRequests"] + queue["remainingCapacity"],
             batch_size=described["batchSize"],
             response_timeout=described["responseTimeout"],
             on_gpu=described["deviceType"] == "gpu",

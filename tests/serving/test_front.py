@@ -53,10 +53,14 @@ class Behind(BaseHTTPRequestHandler):
         name = self.path.split("/")[2]
         known = [
             {
+                "modelName": name,
                 "modelVersion": "1",
+                "modelUrl": f"{name}.mar",
+                "minWorkers": inner.workers,
                 "batchSize": 1,
                 "responseTimeout": inner.response_timeout,
-                "workers": [{"status": "READY"}] * inner.workers,
+                "deviceType": "cpu",
+                "workers": [{"pid": 1, "status": "READY", "gpu": False, "memoryUsage": 0}] * inner.workers,
                 "jobQueueStatus": {"pendingRequests": 0, "remainingCapacity": 10},
             }
         ]

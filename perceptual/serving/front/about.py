@@ -6,11 +6,11 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import ClientError
 
 from ...archives.contents import Contents, read_contents
-from ...client.model import Model
 from ...errors import PerceptualError
 from ..snapshots import read_held
 from ..status import Metrics, ModelStatus, measured_here, model_status, read_metrics
@@ -39,11 +39,10 @@ class About:
         """The default version of each model of this package. Raises a refusal while TorchServe does not answer."""
         found = []
         for name in await self.names():
-            described = await self.torchserve.ask(f"/models/{name}")
-            model = Model.parse(described[0]) if described else None
-            contents = await self.contents(model.archive) if model else None
-            if model and contents and (contents.styles or contents.scales):
-                found.append({"name": model.name, "version": model.version, **asdict(contents)})
+            for model in await self.torchserve.describe(quote(name)):
+                contents = await self.contents(model.archive)
+                if contents and (contents.styles or contents.scales):
+                    found.append({"name": model.name, "version": model.version, **asdict(contents)})
         return found
 
     async def names(self) -> list[str]:
@@ -73,8 +72,8 @@ class About:
         """Every version of every model, as ``perceptual status`` shows it. Raises a refusal as :meth:`models`."""
         metrics = await self.metrics()
         held = await asyncio.to_thread(read_held, self.state)
-        every = [await self.torchserve.ask(f"/models/{name}/all") for name in await self.names()]
-        models = [Model.parse(each) for described in every for each in described or []]
+        names = await self.names()
+        models = [each for name in names for each in await self.torchserve.describe(f"{quote(name)}/all")]
         local = await asyncio.to_thread(lambda: [measured_here(each) for each in models])
         return [as_json(model_status(each, metrics, held)) for each in local]
 

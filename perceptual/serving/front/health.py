@@ -58,9 +58,7 @@ class Health:
         if listed is None:
             return ["TorchServe"]
         names = sorted({each["modelName"] for each in listed["models"]})
-        versions = [each for name in names for each in await self.torchserve.ask(f"/models/{quote(name)}/all") or ()]
+        versions = [each for name in names for each in await self.torchserve.describe(f"{quote(name)}/all")]
         return [name for name in self.left_out if name not in names] + [
-            f"{each['modelName']}/{each['modelVersion']}"
-            for each in versions
-            if each["minWorkers"] and not any(worker["status"] == "READY" for worker in each["workers"])
+            each.id.path for each in versions if each.wanted and not each.ready
         ]

@@ -4,8 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from aiohttp import ClientError, web
 
@@ -83,11 +82,10 @@ class Management:
 
     async def paths_of(self, name: str, version: str | None) -> list[str]:
         """The prediction paths that a version answers; none if TorchServe does not have it."""
-        default = await self.torchserve.ask(f"/models/{name}")
-        everything = await self.torchserve.ask(f"/models/{name}/all")
-        if not default or not everything:
+        default = await self.torchserve.describe(name)
+        if not default:
             return []
-        name, first = unquote(name), default[0]["modelVersion"]
+        name, first = unquote(name), default[0].version
         version = unquote(version) if version else first
         own = f"/predictions/{name}/{version}"
         return [own] if version != first else [own, f"/predictions/{name}"]
@@ -111,8 +109,7 @@ class Management:
 
     async def works(self, model: str) -> bool:
         """Whether a model has a ready worker."""
-        described: Any = await self.torchserve.ask(f"/models/{model}")
-        return bool(described) and any(worker["status"] == "READY" for worker in described[0]["workers"])
+        return any(each.ready for each in await self.torchserve.describe(quote(model)))
 
 
 def model_in(path: str) -> tuple[str | None, str | None]:

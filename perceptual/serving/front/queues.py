@@ -10,11 +10,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
+from ...client.model import Model
 from .counters import Counters
 from .replies import unavailable
 from .torchserve import TorchServe
@@ -60,13 +60,12 @@ class Queue:
         self.running = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
-    def update(self, described: dict[str, Any]) -> None:
-        """Sets the limits from TorchServe's description of the model."""
-        parallel = max(1, len(described["workers"])) * described["batchSize"]
-        status = described["jobQueueStatus"]
+    def update(self, model: Model) -> None:
+        """Sets the limits to those of the model as it is now."""
+        parallel = max(1, len(model.workers)) * model.batch_size
         self.capacity = 2 * parallel
-        self.longest = parallel + status["pendingRequests"] + status["remainingCapacity"]
-        self.timeout = float(described["responseTimeout"])
+        self.longest = parallel + model.queue_size
+        self.timeout = float(model.response_timeout)
         self.known_at = time.monotonic()
         self.advance()
 
@@ -147,8 +146,8 @@ class Queues:
     async def update(self, queue: Queue) -> None:
         """Sets a queue's limits from TorchServe's description of its model."""
         queue.known_at = queue.known_at and time.monotonic()  # so that other requests do not update at the same time
-        if described := await self.torchserve.ask(f"/models/{quote(queue.model)}"):
-            queue.update(described[0])
+        for model in await self.torchserve.describe(quote(queue.model)):
+            queue.update(model)
 
     async def renew(self, name: str) -> None:
         """Updates the queues of a model that was changed, and removes those of versions that were unregistered."""

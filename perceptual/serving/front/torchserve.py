@@ -9,6 +9,7 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, U
 from multidict import CIMultiDict
 from yarl import URL
 
+from ...client.model import Model
 from .access import InnerTokens
 from .bodies import Body
 from .replies import Refusal, unavailable
@@ -75,6 +76,10 @@ class TorchServe:
                 return await reply.json(content_type=None) if reply.status == 200 else None
         except (Gone, Refusal, ClientError, ValueError, asyncio.TimeoutError):
             return None
+
+    async def describe(self, path: str) -> list[Model]:
+        """The versions of a model: its default one by ``NAME``, or ``NAME/VERSION``, or ``NAME/all``; quoted."""
+        return [Model.parse(each) for each in await self.ask(f"/models/{path}") or ()]
 
     async def close(self) -> None:
         """Ends all connections."""
