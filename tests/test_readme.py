@@ -83,6 +83,7 @@ def folder(tmp_path, photos, paintings, loss_weights, small_samples, monkeypatch
 
 
 @pytest.mark.trains
+@pytest.mark.release
 def test_commands_of_training(folder, run):
     lines = list(commands(TRAINING))
     assert len(lines) > 10

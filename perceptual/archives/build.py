@@ -31,7 +31,17 @@ from ..inference.metadata import (
     painting_of,
     read_metadata,
 )
-from ..inference.styles import Weights, assemble, decode_weights, is_learned, read_style, read_weights, with_styles
+from ..inference.styles import (
+    ROW,
+    TABLE,
+    Weights,
+    assemble,
+    decode_weights,
+    is_learned,
+    read_style,
+    read_weights,
+    with_styles,
+)
 from ..naming import checked_name
 from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, files_of_networks, read_archive
 
@@ -185,6 +195,16 @@ def check_addable(archive: str | Path, style: str) -> None:
         named = network.metadata["provenance"].get("styles") or [{"name": Path(name).stem}]
         if style in {each["name"] for each in named}:
             raise InputError(f"{archive} has a style {style} already: choose another name")
+
+
+def holds_style(archive: str | Path, style: Path) -> bool:
+    """Whether a network in an archive has the very style of a file, under its name. Raises WeightsError as trunk_of."""
+    row = read_style(style).tensors[ROW]
+    for network in networks_of(archive).values():
+        names = [each["name"] for each in network.metadata["provenance"].get("styles") or ()]
+        if network.is_trunk and network.trunk == trunk_of(style) and style.stem in names:
+            return bool((network.tensors[TABLE][names.index(style.stem)] == row).all())
+    return False
 
 
 def find_source(file: str, model_store: Path) -> Path:

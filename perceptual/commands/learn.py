@@ -49,15 +49,17 @@ def run(args: Namespace) -> int:
     from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import LearningSettings
 
+    from ..inference.metadata import OWN
+
     started = time.monotonic()
     use_scratch_folder()
     settings = learning_settings({"trunk": TRUNK, **given(args, LearningSettings)})
-    name = settings.model_path.stem if settings.model_path else settings.name or settings.style_image.stem
-    output = args.output or Path(f"{name}.jpg")
+    file = settings.model_path or OWN / f"{settings.name or settings.style_image.stem}.safetensors"
+    output = args.output or Path(f"{file.stem}.jpg")
     photo = args.photo or sample(settings)
     server = running(args.port)
     if server is not None:
-        check(server, settings.trunk, name, photo, output)
+        check(server, settings.trunk, file, photo, output)
     style = learn_style(settings, resume=args.resume)
     if style is None:
         return 130
@@ -91,13 +93,13 @@ def running(port: int | None) -> "RunningServer | None":
         return None
 
 
-def check(server: "RunningServer", trunk: Path, name: str, photo: Path, output: Path) -> None:
+def check(server: "RunningServer", trunk: Path, style: Path, photo: Path, output: Path) -> None:
     """Raises, before the training, the errors that would otherwise occur after it."""
     from ..inference import images
     from ..inference.styles import read_trunk
     from ..serving.learned import check_place
 
-    check_place(server, read_trunk(trunk).trunk, name)
+    check_place(server, read_trunk(trunk).trunk, style)
     images.decode(images.read(photo))
     if output.exists():
         raise InvalidOption(f"{output} already exists: choose another --output")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ..archives.build import check_addable, networks_of_trunk, trunk_of
+from ..archives.build import check_addable, holds_style, networks_of_trunk, trunk_of
 from ..client.addresses import RunningServer
 from ..client.management import ManagementClient
 from ..client.model import Model
@@ -22,6 +22,8 @@ def add_style(
 ) -> ModelVersion:
     """Adds a style to the served model that has its trunk, as a new version, which replaces the old when it is warm.
 
+    Nothing changes if the model has this very style already, and no version is given.
+
     Args:
         server: As from :func:`perceptual.find_server`.
         style: The style file; requests name the style by the file's name.
@@ -37,8 +39,11 @@ def add_style(
         ServerError: The new version cannot be loaded; then nothing has changed.
     """
     with server.management() as management, all_or_nothing() as undo:
-        old = addable(server, management, trunk_of(style), style.stem)
+        old = holder(server, management, trunk_of(style), style.stem)
         archive = Path(server.model_store) / old.archive
+        if version is None and holds_style(archive, style):
+            return old.id
+        check_addable(archive, style.stem)
         taken = {each.version for each in management.versions(old.name)}
         source = Source(archive, version or version_after(old.version, taken), style=style)
         new = add(undo, server, management, source, old.wanted or None, progress)
@@ -46,17 +51,19 @@ def add_style(
     return new
 
 
-def check_place(server: RunningServer, trunk: str, name: str) -> None:
-    """Raises the InputErrors of :func:`add_style` for a style that is yet to be learned; ``trunk`` is a digest."""
+def check_place(server: RunningServer, trunk: str, style: Path) -> None:
+    """Raises the InputErrors of :func:`add_style` for a file that may be yet to be learned; ``trunk`` is a digest."""
     with server.management() as management:
-        addable(server, management, trunk, name)
+        archive = Path(server.model_store) / holder(server, management, trunk, style.stem).archive
+    if not (style.exists() and holds_style(archive, style)):
+        check_addable(archive, style.stem)
 
 
-def addable(server: RunningServer, management: ManagementClient, trunk: str, name: str) -> Model:
-    """The served model, in its default version, that a style of this name can be added to.
+def holder(server: RunningServer, management: ManagementClient, trunk: str, name: str) -> Model:
+    """The served model that has the trunk of a style of this name, in its default version.
 
     Raises:
-        InputError: No served model, or more than one, has the trunk; or the model has a style of this name.
+        InputError: No served model, or more than one, has it.
     """
     model_store = Path(server.model_store)
     models = [management.describe(name) for name in management.models()]
@@ -68,7 +75,6 @@ def addable(server: RunningServer, management: ManagementClient, trunk: str, nam
             if holders
             else f"no served model has the trunk of {name}: register the trunk first"
         )
-    check_addable(model_store / holders[0].archive, name)
     return holders[0]
 
 

@@ -277,6 +277,7 @@ def test_bulk(bench):
 
 
 @pytest.mark.serves
+@pytest.mark.release
 def test_serving_starts_a_server(bench, small_networks):
     (rows,) = bench(
         *("serving", "--size", 64, "--concurrency", 1, "--requests", 2, "--repeats", 1, "--seconds", 20)

@@ -70,7 +70,7 @@ def test_a_dash_is_standard_input_and_output(weights, photo, tmp_path, monkeypat
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(captured.out))), np.asarray(expected))
     assert captured.err == b"1 of 1 photos stylized, in -\n"
     assert main(["stylize", "-", str(tmp_path), "--model", str(weights), "-o", str(tmp_path)]) == 1
-    assert b"name no others, and no folder" in capsysbinary.readouterr().err
+    assert b"name no other photo, and no folder" in capsysbinary.readouterr().err
 
 
 def test_a_shell_completes_names_of_networks_and_archives(run, tmp_path):

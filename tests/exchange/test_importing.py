@@ -111,6 +111,7 @@ def test_compiled_it_gives_the_same_picture(compiler, tmp_path, caplog, monkeypa
 
 
 @pytest.mark.serves
+@pytest.mark.parametrize("imported", ["yakhyo"], indirect=True)  # archives do not know where a network is from
 def test_its_archive_is_served(imported, server, management, tmp_path):
     project, weights, file = imported
     named = tmp_path / f"{project}.safetensors"

@@ -66,6 +66,7 @@ def test_a_style_is_added_to_the_served_trunk_and_no_request_is_lost(server, man
         assert status == 0 and out == "trunk 1.1 is ready at /predictions/trunk/1.1\n", err
         assert not lost and {*answers} == {old}
         assert client.stylize(photo, "trunk", style="mine", format="png") != old
+    assert run("models", "register", mine, "--port", port)[:2] == (0, out)  # the very style is there already
     assert [each.version for each in management.versions("trunk")] == ["1.1"]
     management.unregister("trunk")
     for name in {file.name for file in server.model_store.iterdir()} - before:
@@ -97,6 +98,10 @@ def test_from_a_painting_to_a_served_picture_in_one_command(server, management, 
     assert "networks/stripes.safetensors is served: POST a photo to /predictions/trunk with style=stripes" in out
     with Image.open(tmp_path / "stripes.jpg") as picture:
         assert picture.size == (64, 48)
+    (tmp_path / "stripes.jpg").unlink()  # as if it had been broken off before its first picture
+    status, out, err = learn("--port", port, "--photo", "me.jpg", "--resume")
+    assert status == 0 and (tmp_path / "stripes.jpg").exists(), err
+    assert [each.version for each in management.versions("trunk")] == ["1.1"]
     status, _, err = learn("--port", port, "--name", "again", "-o", "stripes.jpg")
     assert status == 1 and "stripes.jpg already exists" in err
     management.unregister("trunk")

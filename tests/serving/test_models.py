@@ -257,7 +257,7 @@ def test_requests_that_died_with_their_worker_are_not_waited_for(server, managem
     Image.new("RGB", (3000, 3000)).save(buffer, "PNG", compress_level=1)
     before = begun()
     with ThreadPoolExecutor(1) as pool, server.address.inference() as client:
-        asked = pool.submit(client.stylize, buffer.getvalue(), "tiny/3.0")
+        asked = pool.submit(client.stylize, buffer.getvalue(), "tiny/3.0", max_size=3000)  # at its own size
         wait_for(lambda: begun() > before, seconds=20)
         (worker,) = management.ready_workers("tiny", "3.0")
         os.kill(worker, signal.SIGKILL)

@@ -89,7 +89,7 @@ def test_a_second_size_is_learned_by_the_styles_alone(many, tmp_path):
 
 
 def test_without_initial_weights_there_are_no_convolutions_to_keep(many):
-    with pytest.raises(InputError, match="trainable: there are no --initial-weights"):
+    with pytest.raises(InputError, match="trainable: styles alone need --initial-weights"):
         train_styles(many(trainable="styles"))
 
 

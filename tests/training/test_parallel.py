@@ -97,6 +97,7 @@ def test_two_processes_come_as_far_as_one_with_muon(finish, tmp_path):
     torch.testing.assert_close(both, alone, rtol=0, atol=1e-4)  # the step is 1e-3
 
 
+@pytest.mark.release
 def test_a_signal_stops_all_processes_with_one_checkpoint(arguments, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
