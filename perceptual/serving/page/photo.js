@@ -4,7 +4,7 @@ import { Trouble, predict } from "./api.js";
 import { plan, DEFAULTS } from "./looks.js";
 
 export const PREVIEW = 256; // pixels of the longest side of what is sent while settings change
-const THUMB = 192; // of what is sent for the strip of styles
+const THUMB = 144; // of what is sent for the strip of styles
 const SHOWN = 2048; // of a photo that only the server can read
 
 /**

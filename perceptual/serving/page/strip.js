@@ -4,7 +4,6 @@ import { predict } from "./api.js";
 import { get, make, picture, sleep } from "./dom.js";
 import { DEFAULTS, plan } from "./looks.js";
 
-const CONCURRENT = 2; // requests: while a server with one worker computes one, the next waits in its queue
 const TRIES = 3; // attempts, if the server sends Retry-After
 
 let filling = new AbortController();
@@ -46,21 +45,20 @@ export function clear() {
 /** Stops requesting thumbnails, as the picture itself has priority. */
 export const stop = () => filling.abort();
 
-/** Requests the missing thumbnails, in the order of the looks. */
+/** Requests the missing thumbnails, in the order of the looks: one at a time, so that a change need not wait for more. */
 export async function fill(looks, photo) {
   stop();
   filling = new AbortController();
   put("none", photo.thumb);
   const { signal } = filling;
-  const waiting = looks.filter((each) => inputOf(each.id) && !thumbOf(each.id).hasChildNodes());
-  const work = async () => {
-    for (let look; (look = waiting.shift()); ) {
+  try {
+    for (const look of looks.filter((each) => inputOf(each.id) && !thumbOf(each.id).hasChildNodes())) {
       const steps = plan({ ...DEFAULTS, size: "" }, look, null);
       put(look.id, (await patiently(() => predict(steps, photo.thumb, signal), signal)).blob);
     }
-  };
-  // Errors are shown with the picture itself; the strip is filled again after its next success.
-  await Promise.all(Array.from({ length: CONCURRENT }, work)).catch(() => {});
+  } catch {
+    // Errors are shown with the picture itself; the strip is filled again after its next success.
+  }
 }
 
 async function patiently(attempt, signal) {
