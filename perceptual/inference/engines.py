@@ -172,6 +172,7 @@ def openvino(network: ImageTransformationNetwork) -> Layers:
         "INFERENCE_PRECISION_HINT": "bf16" if quick_in_bfloat16(torch.device("cpu")) else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # every process would pin its threads to the same first cores
         "CPU_RUNTIME_CACHE_CAPACITY": "0",  # the cache would grow with every new size of picture
     }
     engine = core.compile_model(model, "CPU", settings)

@@ -5,6 +5,7 @@ import sys
 import textwrap
 import time
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +81,29 @@ def test_openvino_tells_nobody():
         from perceptual.inference.networks import StyleNetwork
         engines.openvino(StyleNetwork(init_features=4, num_residuals=0))
         assert "openvino.tools.ovc" in sys.modules and not sys.modules["openvino_telemetry"]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+
+
+@needs_openvino
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no list of threads")
+def test_processes_of_one_thread_each_do_not_share_a_core():
+    program = """
+        import os, threading, torch
+        from contextlib import suppress
+        torch.set_num_threads(1)
+        from perceptual.inference import engines
+        from perceptual.inference.networks import StyleNetwork
+        network = StyleNetwork(init_features=16)
+        run = engines.openvino(network)
+        photo, style, cores = torch.rand(1, 3, 256, 256), network.styles[0].detach(), os.sched_getaffinity(0)
+        inference = threading.Thread(target=run, args=(photo, style))
+        inference.start()
+        while inference.is_alive():
+            for thread in os.listdir("/proc/self/task"):
+                with suppress(ProcessLookupError):  # it has ended
+                    assert os.sched_getaffinity(int(thread)) == cores, "a thread is pinned"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
 
