@@ -37,8 +37,7 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
             cannot be written; or there are too few photos.
     """
     folder = settings.sample_path or Path("runs", name)
-    model = settings.model_path or OWN / f"{name}.safetensors"
-    run = Run(name, folder, model)
+    run = Run(name, folder, model_file(settings, name))
     if run.begun and not resume:
         raise TrainingError(
             f"{run.folder} has a run already: continue it with --resume, or choose another --sample-path"
@@ -50,6 +49,11 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
     photos_for(settings)
     with run.held():
         return run, device
+
+
+def model_file(settings: TrainingSettings, name: str) -> Path:
+    """The weights file that a training of a name writes."""
+    return settings.model_path or OWN / f"{name}.safetensors"
 
 
 def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:

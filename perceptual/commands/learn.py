@@ -48,13 +48,12 @@ def run(args: Namespace) -> int:
     from perceptual_training.learning import learn_style, learning_settings
     from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import LearningSettings
-
-    from ..inference.metadata import OWN
+    from perceptual_training.task import model_file
 
     started = time.monotonic()
     use_scratch_folder()
     settings = learning_settings({"trunk": TRUNK, **given(args, LearningSettings)})
-    file = settings.model_path or OWN / f"{settings.name or settings.style_image.stem}.safetensors"
+    file = model_file(settings, settings.name or settings.style_image.stem)
     output = args.output or Path(f"{file.stem}.jpg")
     photo = args.photo or sample(settings)
     server = running(args.port)

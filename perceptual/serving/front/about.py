@@ -47,13 +47,9 @@ class About:
 
     async def names(self) -> list[str]:
         """Names of the registered models. Raises a refusal while TorchServe does not answer."""
-        names: list[str] = []
-        page: dict[str, Any] = {"nextPageToken": 0}
-        while "nextPageToken" in page:
-            page = await self.torchserve.ask(f"/models?next_page_token={page['nextPageToken']}") or {}
-            if not page:
-                raise unavailable("torchserve", "TorchServe is starting")
-            names += [each["modelName"] for each in page["models"]]
+        names = await self.torchserve.names()
+        if names is None:
+            raise unavailable("torchserve", "TorchServe is starting")
         return names
 
     async def contents(self, archive: str) -> Contents | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
@@ -54,10 +53,9 @@ class Health:
 
     async def without_worker(self) -> list[str]:
         """The models that should have workers but have none that is ready, and the archives that are not registered."""
-        listed: Any = await self.torchserve.ask("/models?limit=1000")
-        if listed is None:
+        names = await self.torchserve.names()
+        if names is None:
             return ["TorchServe"]
-        names = sorted({each["modelName"] for each in listed["models"]})
         versions = [each for name in names for each in await self.torchserve.describe(f"{quote(name)}/all")]
         return [name for name in self.left_out if name not in names] + [
             each.id.path for each in versions if each.wanted and not each.ready

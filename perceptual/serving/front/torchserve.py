@@ -77,6 +77,17 @@ class TorchServe:
         except (Gone, Refusal, ClientError, ValueError, asyncio.TimeoutError):
             return None
 
+    async def names(self) -> list[str] | None:
+        """Names of the registered models; None if TorchServe does not answer."""
+        names: list[str] = []
+        page: dict[str, Any] = {"nextPageToken": 0}
+        while "nextPageToken" in page:
+            page = await self.ask(f"/models?next_page_token={page['nextPageToken']}") or {}
+            if not page:
+                return None
+            names += [each["modelName"] for each in page["models"]]
+        return sorted(set(names))
+
     async def describe(self, path: str) -> list[Model]:
         """The versions of a model: its default one by ``NAME``, or ``NAME/VERSION``, or ``NAME/all``; quoted."""
         return [Model.parse(each) for each in await self.ask(f"/models/{path}") or ()]
