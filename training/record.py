@@ -38,9 +38,8 @@ class Record:
         self.bar = self.progress.add_task("", completed=start, total=iterations)
         (folder / "evolution").mkdir(parents=True, exist_ok=True)
         self.file = (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace")
-        self.board = SummaryWriter(
-            folder, purge_step=start + 1
-        )  # drops what an earlier run logged after its last checkpoint
+        # Drops what an earlier run logged after its last checkpoint.
+        self.board = SummaryWriter(folder, purge_step=start + 1)
 
     def __enter__(self) -> "Record":
         self.progress.start()

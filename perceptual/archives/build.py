@@ -322,10 +322,8 @@ def run_archiver(folder: Path, name: str, version: str, handler: str, contents: 
     """Writes the contents to an empty folder and runs torch-model-archiver there."""
     own, extra, temporary = folder / "own", folder / "extra", folder / "tmp"
     temporary.mkdir()
-    named = (
-        f"{handler}.py",
-        f"{handler}.yaml",
-    )  # passed separately: the archiver copies all files of --extra-files
+    # These are passed separately: the archiver copies all files of --extra-files.
+    named = f"{handler}.py", f"{handler}.yaml"
     for path, content in contents.items():
         file = (own if path in named else extra) / path
         file.parent.mkdir(parents=True, exist_ok=True)

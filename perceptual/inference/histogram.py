@@ -74,9 +74,8 @@ def lookup_table(source: Tensor, target: Tensor) -> Tensor:
     """
     first = target.where(target > 0, 2.0).amin(2, keepdim=True)  # the quantile of the target's darkest level
     quantile = source.maximum(first)
-    upper = torch.searchsorted(
-        target, quantile
-    )  # skips levels that no pixel of the target has: their quantile is that of the level before
+    # Skips levels that no pixel of the target has: their quantile is that of the level before.
+    upper = torch.searchsorted(target, quantile)
     reached = target.gather(2, upper)
     before = target.gather(2, (upper - 1).clamp_min(0)).where(upper > 0, 0)
     lower = torch.searchsorted(target, before).where(before > 0, upper)

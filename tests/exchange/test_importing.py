@@ -122,9 +122,8 @@ def test_its_archive_is_served(imported, server, management, tmp_path):
     with server.address.inference() as client:
         made = Image.open(io.BytesIO(client.stylize(photo, project, format="png")))
     management.unregister(project)
-    assert (
-        levels(to_tensor(made)[None], theirs(project, weights, to_tensor(photo)[None])) <= 2
-    )  # in bfloat16 where that is quick
+    # Served in bfloat16 where that is quick.
+    assert levels(to_tensor(made)[None], theirs(project, weights, to_tensor(photo)[None])) <= 2
 
 
 def test_old_statistics_are_passed_over(tmp_path, run):
