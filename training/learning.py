@@ -54,13 +54,14 @@ def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
 def trunk_losses(provenance: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The losses of a trunk's training, by option name.
 
-    Raises:
-        InvalidOption: The weights of its loss network were a file, and none is given.
+    If the weights of its loss network were a file, and none is given, the loss network is the default: a style has the
+    same weight by every loss network, as the photos' own style loss sets it.
     """
     recipe = {name.replace("_", "-"): value for name, value in provenance.get("recipe", {}).items()}
+    losses = {name: recipe[name] for name in LOSSES if name in recipe}
     if "loss-weights" in recipe and "loss-weights" not in values:
-        raise InvalidOption(f"loss-weights: the trunk was trained with {recipe['loss-weights']}: give its path")
-    return {name: recipe[name] for name in LOSSES if name in recipe}
+        losses.pop("loss-network", None)
+    return losses
 
 
 def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | None:

@@ -116,6 +116,9 @@ def trained_objective(
     settings: ManyStylesEvaluationSettings, trunk: Predictor, paintings: Sequence[Painting], sizes: Sequence[int]
 ) -> StyleObjective:
     """The objective of the network's own training, for some of its paintings at each size."""
+    recipe = trunk.metadata["provenance"].get("recipe", {})
+    if "loss_weights" in recipe and not settings.loss_weights:
+        raise TrainingError(f"loss-weights: {settings.model} was trained with {recipe['loss_weights']}: give its path")
     weights = given(loss_weights=settings.loss_weights, loss_weights_sha256=settings.loss_weights_sha256)
     losses = trunk_losses(trunk.metadata["provenance"], weights)
     losses.pop("style-sizes")

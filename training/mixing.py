@@ -31,6 +31,8 @@ def mixed_with(network: nn.Module, initial: Mapping[str, Tensor], share: float) 
         yield
         return
     trained = {name: value.clone() for name, value in network.state_dict().items()}
+    if "styles" in trained:
+        initial = {**initial, "styles": styles_like(initial["styles"], trained["styles"])}
     mixed = {
         name: value.lerp(initial[name].to(value.device), share) if value.is_floating_point() else value
         for name, value in trained.items()
@@ -40,3 +42,14 @@ def mixed_with(network: nn.Module, initial: Mapping[str, Tensor], share: float) 
         yield
     finally:
         network.load_state_dict(trained)
+
+
+def styles_like(initial: Tensor, styles: Tensor) -> Tensor:
+    """A table of styles, N×S×P for S sizes of strokes, in the shape of another.
+
+    Where the number of styles or sizes differs, all begin with the mean.
+    """
+    for dim in (0, 1):
+        if initial.shape[dim] != styles.shape[dim]:
+            initial = initial.mean(dim, keepdim=True)
+    return initial.expand_as(styles).to(styles.device)

@@ -50,7 +50,8 @@ class TrainingSettings:
     initial_weights: Path | None = setting(
         None,
         FilePath("a weights file"),
-        "start from this network, a file or a name, of the same architecture: faster than from scratch",
+        "start from this network, a file or a name, of the same layers: faster than from scratch; a network of many "
+        "styles gives their mean",
         NETWORK,
     )
     initial_share: float = setting(
@@ -307,7 +308,7 @@ def find_recipe(name_or_path: Path) -> Path:
 def read_recipe(path: Path) -> dict[str, Any]:
     """The settings of a recipe, by option name.
 
-    Relative paths are taken from the recipe's folder; names of networks are kept.
+    Relative paths are taken from the recipe's folder; initial weights without folder and ending are a network's name.
 
     Args:
         path: A file or a name, as for :func:`find_recipe`.
@@ -315,15 +316,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InvalidOption: The file is missing, as from :func:`find_recipe`, or is not TOML.
     """
-    from perceptual.inference.metadata import named_weights
-
     path = find_recipe(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidOption(f"recipe {path}: {error}") from error
     for name, value in values.items():
-        if name == "initial-weights" and isinstance(value, str) and value in named_weights():
+        if name == "initial-weights" and isinstance(value, str) and Path(value).name == Path(value).stem == value:
             continue
         if name.replace("-", "_") in PATHS and isinstance(value, str) and value:
             values[name] = path.parent / parse_one(PATHS[name.replace("-", "_")], value)

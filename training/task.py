@@ -19,6 +19,7 @@ from perceptual.inference.weights import load_network
 from . import parallel
 from .data import find_photos, image_files, spread
 from .loop import Run, photos_for
+from .mixing import styles_like
 from .pictures import load_square
 from .settings import TrainingSettings
 
@@ -77,15 +78,19 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
             )
         state = initial.state_dict()
         if isinstance(network, StyleNetwork):
-            state["styles"] = state["styles"].expand_as(network.styles)  # a single style or size initializes all
+            state["styles"] = styles_like(state["styles"], network.styles)
         network.load_state_dict(state)
     return network
 
 
 def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwork) -> bool:
-    """Whether a network can start from the weights of another: of the same configuration, or of one style or size."""
-    of_one = {name: network.config[name] for name in ("styles", "sizes") if initial.config.get(name) == 1}
-    return (initial.task, {**initial.config, **of_one}) == (network.task, network.config)
+    """Whether a network can start from the weights of another: of the same layers, whatever the number of styles."""
+    return (initial.task, layers(initial)) == (network.task, layers(network))
+
+
+def layers(network: ImageTransformationNetwork) -> dict[str, Any]:
+    """A network's configuration without the numbers of styles and sizes."""
+    return {name: value for name, value in network.config.items() if name not in ("styles", "sizes")}
 
 
 def randomly_cropped(period: int, *images: Tensor) -> list[Tensor]:

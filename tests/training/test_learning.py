@@ -9,7 +9,7 @@ from perceptual.inference.metadata import read_metadata
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.styles import find_trunk, read_weights
 from perceptual.inference.weights import save_network
-from perceptual_training.learning import Learning, learn_style, learning_settings
+from perceptual_training.learning import Learning, learn_style, learning_settings, trunk_losses
 
 CPU = torch.device("cpu")
 
@@ -49,6 +49,15 @@ def test_a_painting_becomes_a_style_file(learning, trunk, small_samples):
     assert perceptual.load(file, "cpu").stylize(photo, stroke=0.5).size == (50, 40)
     with Image.open(learning().sample_path / "samples.png") as sheet:
         assert sheet.width == 4 * (small_samples + 4) + 4
+
+
+def test_without_the_trunk_s_loss_network_the_default_is_used(tmp_path):
+    recipe = {"loss_network": "vgg19", "style_weights": [3.0]}
+    assert trunk_losses({"recipe": recipe}, {}) == {"loss-network": "vgg19", "style-weights": [3.0]}  # downloaded
+    of_a_file = {"recipe": {**recipe, "loss_weights": "mine.safetensors"}}
+    assert trunk_losses(of_a_file, {}) == {"style-weights": [3.0]}
+    given = {"loss-weights": tmp_path / "mine.safetensors"}
+    assert trunk_losses(of_a_file, given) == {"loss-network": "vgg19", "style-weights": [3.0]}
 
 
 def test_nothing_but_the_style_is_trained(learning, trunk):
@@ -123,4 +132,4 @@ def test_what_the_trunk_decides_cannot_be_told(learning):
     with pytest.raises(InputError, match="style-sizes: expected 2, as the trunk has; got 1"):
         Learning(learning(style_sizes=(64,)), CPU)
     with pytest.raises(WeightsError, match="has no table of styles"):
-        learning(trunk="starry_night")
+        learning(trunk="starry_night_fast")

@@ -6,10 +6,12 @@ from PIL import Image
 
 import perceptual
 from perceptual.errors import InputError, TrainingError
+from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import load_network
 from perceptual.settings import parse
 from perceptual_training.settings import StylesSettings
 from perceptual_training.styles import ManyStyles, factors_by_name, train_styles
+from perceptual_training.task import build_network
 
 CPU = torch.device("cpu")
 
@@ -75,6 +77,14 @@ def test_begins_with_a_network_of_one_style(many, weights):
     initial, _ = load_network(weights)
     assert torch.equal(task.network.styles, initial.styles.expand(2, 2, -1))
     assert torch.equal(task.network.blocks[0].body[0].weight, initial.blocks[0].body[0].weight)
+
+
+def test_a_network_of_one_style_begins_with_the_mean_of_many(many, tmp_path):
+    first = train_styles(many(style_sizes=(64, 96)))
+    network = build_network(StyleNetwork, many(initial_weights=first), styles=1, sizes=1)
+    initial = load_network(first)[0].state_dict()
+    assert torch.equal(network.styles, initial["styles"].mean((0, 1), keepdim=True))
+    assert torch.equal(network.blocks[0].body[0].weight, initial["blocks.0.body.0.weight"])
 
 
 def test_a_second_size_is_learned_by_the_styles_alone(many, tmp_path):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -66,6 +67,8 @@ def test_every_style_at_every_size_beside_a_network_of_one(measured, tmp_path):
 
 
 def test_what_cannot_be_measured(measured, paintings):
+    with pytest.raises(TrainingError, match=r"loss-weights: .* was trained with .*: give its path"):
+        evaluate_many_styles(replace(measured(), loss_weights=None))
     with pytest.raises(InvalidOption, match="there is no style 'waves' here; the styles are: dots, stripes"):
         evaluate_many_styles(measured(styles=["waves"]))
     painting = Image.effect_noise((80, 80), 60).convert("RGB")
