@@ -28,13 +28,14 @@ class Job:
     """A network and its options; sent to the actors.
 
     Attributes:
-        weights: Contents of files by name: first the network's, then a learned style's trunk, and further styles.
+        weights: Contents of files by name: first the network's, then a learned style's trunk, and further files.
         options: For all photos.
         device: As in :func:`perceptual.inference.predictor.load`.
         engine: As there.
         threads: Number of threads of an actor on a CPU.
         own_size: Whether large photos are stylized at their own size too.
         learned: Names of the files of styles that are added to the network.
+        enlarger: Name of the file of the network that enlarges stylized photos.
     """
 
     weights: dict[str, bytes]
@@ -44,6 +45,7 @@ class Job:
     threads: int
     own_size: bool = False
     learned: tuple[str, ...] = ()
+    enlarger: str | None = None
 
     def conversion(self, decode: "Decode | None" = None) -> "Conversion":
         """The function that converts a photo. Raises as :class:`perceptual.inference.conversion.Conversion`."""
@@ -58,7 +60,8 @@ class Job:
             upscaler = None if self.own_size else upscaler_on(self.device, self.engine)
             learned = [Path(folder, name) for name in self.learned]
             predictor = load(files[0], self.device, self.engine, styles=learned)
-            return Conversion(predictor, self.options, upscaler, decode or decoding.decode)
+            enlarger = load(Path(folder, self.enlarger), self.device, self.engine) if self.enlarger else None
+            return Conversion(predictor, self.options, upscaler, decode or decoding.decode, enlarger)
 
     def notes(self, inputs: Sequence[Place]) -> bytes:
         """Everything on which results depend, as JSON; results of a job with other notes are converted again."""
@@ -72,22 +75,30 @@ class Job:
             "threads": self.threads,
             "own_size": self.own_size,
             "learned": self.learned,
+            "enlarger": self.enlarger,
         }
         return json.dumps(notes, indent=2).encode()
 
 
-def check(model: str, options: StyleOptions | UpscaleOptions, engine: str, learned: Sequence[Path] = ()) -> str:
-    """Raises the errors that the actors would raise, except for a missing device; returns "stylized" or "enlarged"."""
+def check(
+    model: str,
+    options: StyleOptions | UpscaleOptions,
+    engine: str,
+    learned: Sequence[Path] = (),
+    enlarger: Path | None = None,
+) -> str:
+    """Raises the errors that the actors would raise, except for a missing device; returns a participle for reports."""
     from ..inference.conversion import Conversion
     from ..inference.engines import check_name
     from ..inference.predictor import load
 
     check_name(engine)
-    return Conversion(load(model, "cpu", "eager", styles=learned), options).done
+    enlarging = load(enlarger, "cpu", "eager") if enlarger else None
+    return Conversion(load(model, "cpu", "eager", styles=learned), options, enlarger=enlarging).done
 
 
-def read_files(model: str, learned: Sequence[Path] = ()) -> dict[str, bytes]:
-    """The contents, by name, of a network's files, its own first, and of styles learned on it.
+def read_files(model: str, further: Sequence[Path] = ()) -> dict[str, bytes]:
+    """The contents, by name, of a network's files, its own first, and of further ones, such as styles learned on it.
 
     Raises:
         WeightsError: There is no such network, or its trunk is missing.
@@ -95,9 +106,9 @@ def read_files(model: str, learned: Sequence[Path] = ()) -> dict[str, bytes]:
         InputError: A file cannot be read.
     """
     own = find_weights(model)
-    files = [own, *([find_trunk(own)] if is_learned(read_metadata(own)) else ()), *learned]
+    files = [own, *([find_trunk(own)] if is_learned(read_metadata(own)) else ()), *further]
     if twice := [name for name, times in Counter(file.name for file in files).items() if times > 1]:
-        raise InvalidOption(f"learned: two files have the name {twice[0]}")
+        raise InvalidOption(f"two files have the name {twice[0]}: rename one")
     with errors_about(model):
         return {file.name: file.read_bytes() for file in files}
 

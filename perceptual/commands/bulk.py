@@ -11,7 +11,7 @@ from ..errors import InvalidOption, PerceptualError
 from ..options import CollectionOptions, StyleOptions, UpscaleOptions
 from ..settings import Integer, Number, option_name, parse, settings_of
 from .arguments import add_settings, converter, given, report
-from .photos import add_learned, add_machine, ignored
+from .photos import STYLES, add_learned, add_machine, ignored
 from .stylize import add_own_size
 from .upscale import default_network
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Converts folders or buckets of photos of any size with Ray Data, on all cores or on a cluster.
 
-  perceptual bulk photos/ stylized/ --model starry_night
+  perceptual bulk photos/ stylized/ --style starry_night
+  perceptual bulk photos/ stylized/ --style starry_night --scale 4
   perceptual bulk s3://bucket/photos s3://bucket/large --scale 4 --address auto
-  perceptual bulk list.txt gs://bucket/out --model styles.safetensors --style udnie --address ray://head:10001
+  perceptual bulk list.txt gs://bucket/out --model mine.safetensors --address ray://head:10001
 
 An input is a folder, an image, or a .txt file that lists images, here or at an address such as s3://…, gs://… or
 hdfs://…. Results have the same names and bytes as those of `perceptual stylize` and `perceptual upscale`. Beside them,
@@ -49,7 +50,8 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("inputs", nargs="+", metavar="IN", help="folders, images or lists of images; also addresses")
     parser.add_argument("output", metavar="OUT", help="the folder for the results; also an address")
     parser.add_argument(
-        "--model", help="a weights file, or the name of a network; default: super_resolution_xSCALE_feature for --scale"
+        "--model",
+        help=f"a weights file or a network's name; default: {STYLES}, with --scale super_resolution_xSCALE_feature",
     )
     add_learned(parser)
     add_own_size(parser)
@@ -114,19 +116,20 @@ def read_job(args: Namespace) -> tuple["Job", str]:
 
     values = given(args, CollectionOptions)
     scale = values.pop("scale", None)
-    if not args.model and not scale:
-        raise InvalidOption("model is missing: give a network, or --scale to enlarge")
-    model = args.model or default_network(scale)
+    stylizes = args.learned or "style" in values or not scale
+    model = args.model or (STYLES if stylizes else default_network(scale))
     metadata = read_metadata(find_weights(model))
     enlarges = metadata["task"] == "super-resolution"
-    if scale and (not enlarges or scale != metadata["config"].get("scale")):
+    if scale and enlarges and scale != metadata["config"].get("scale"):
         raise InvalidOption(f"scale: {model} does not enlarge {scale} times")
+    enlarger = find_weights(default_network(scale)) if scale and not enlarges else None
     check_task(values, UpscaleOptions if enlarges else StyleOptions, model)
     options = parse(UpscaleOptions, values) if enlarges else parse(StyleOptions, values)
-    done = check(model, options, args.engine, args.learned)
+    done = check(model, options, args.engine, args.learned, enlarger)
     learned = tuple(file.name for file in args.learned)
-    weights = read_files(model, args.learned)
-    return Job(weights, options, args.device, args.engine, args.cpus, args.own_size, learned), done
+    weights = read_files(model, [*args.learned, *([enlarger] if enlarger else [])])
+    name = enlarger.name if enlarger else None
+    return Job(weights, options, args.device, args.engine, args.cpus, args.own_size, learned, name), done
 
 
 def check_task(values: Iterable[str], cls: type, model: str) -> None:

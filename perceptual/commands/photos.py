@@ -13,6 +13,7 @@ from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 STANDARD = Path("-")
+STYLES = "styles"  # the network of many styles that ships
 
 
 class Job(NamedTuple):

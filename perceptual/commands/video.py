@@ -11,7 +11,7 @@ from ..settings import parse
 from ..signals import stop_signals
 from ..video.options import VideoOptions
 from .arguments import add_settings, given, report
-from .photos import add_learned, add_machine, check_writable
+from .photos import STYLES, add_learned, add_machine, check_writable
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Stylizes or enlarges videos, and keeps sound, subtitles, chapters, metadata and times.
 
-  perceptual video clip.mp4 --model starry_night -o stylized.mp4
-  perceptual video clip.mov --model styles --style udnie -o clip.gif --max-size 480
+  perceptual video clip.mp4 --style starry_night -o stylized.mp4
+  perceptual video clip.mov --style udnie -o clip.gif --max-size 480
   perceptual video clip.mp4 --scale 4 -o large.mp4
-  perceptual video *.mp4 --model starry_night -o stylized/
+  perceptual video *.mp4 --model mine -o stylized/
 
 In: all videos that FFmpeg reads, animated GIF, PNG and WebP, or a folder of images. Out, by the result's ending: .mp4,
 .m4v, .mov, .mkv, .webm, .gif, .png, .apng, .webp; of one clip without an ending, a folder of images. Several clips go
@@ -39,7 +39,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a file, or a folder")
     parser.add_argument(
         "--model",
-        help="a weights file, or the name of a network that ships; with --scale alone: super_resolution_xSCALE_feature",
+        help=f"weights file or network's name; default: {STYLES}, for --scale alone super_resolution_xSCALE_feature",
     )
     add_learned(parser)
     parser.add_argument("--resume", action="store_true", help="continue where an earlier run was stopped")
@@ -56,7 +56,7 @@ def run(args: Namespace) -> int:
 
     import perceptual.video.conversion as conversion
 
-    stylizer, enlarger = load_networks(args.model, options.scale, args)
+    stylizer, enlarger = load_networks(args.model, options, args)
     failed = False
     with stop_signals() as stop:
         for source, target in jobs:
@@ -79,14 +79,15 @@ def run(args: Namespace) -> int:
     return 1 if failed else 0
 
 
-def load_networks(model: str | None, scale: int | None, args: Namespace) -> "tuple[Predictor | None, Predictor | None]":
+def load_networks(
+    model: str | None, options: VideoOptions, args: Namespace
+) -> "tuple[Predictor | None, Predictor | None]":
     """The style network and the super-resolution network; None for one that is not needed."""
     from ..inference.predictor import load
 
-    if not model and not scale:
-        raise InvalidOption("model is missing: give a style network, or --scale to enlarge")
-    if args.learned and not model:
-        raise InvalidOption("model is missing: give the network to which --learned styles are added")
+    scale = options.scale
+    if not model and (options.style or args.learned or not scale):
+        model = STYLES
     first = load(model, args.device, args.engine, styles=args.learned) if model else None
     if first and first.network.task == "super-resolution":
         if scale not in (None, first.network.scale):

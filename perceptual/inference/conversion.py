@@ -25,9 +25,10 @@ class Conversion:
         upscaler: Returns the network that enlarges large photos, which are stylized at a smaller size; without it,
             they are stylized at their own size.
         decode: Decodes photos; by default, in this process.
+        enlarger: A super-resolution network, which enlarges stylized photos; they are all stylized at their own size.
 
     Raises:
-        WeightsError: The network is for another task.
+        WeightsError: A network is for another task.
         InputError: It has no such style or size of strokes: one error here, not one for each photo.
     """
 
@@ -37,13 +38,17 @@ class Conversion:
         options: StyleOptions | UpscaleOptions,
         upscaler: Callable[[], Predictor] | None = None,
         decode: Decode = decoding.decode,
+        enlarger: Predictor | None = None,
     ) -> None:
         self.predictor, self.options, self.upscaler, self.decode = predictor, options, upscaler, decode
+        self.enlarger = enlarger
         if isinstance(options, StyleOptions):
             predictor.require("style")
             predictor.conditions([options])
         else:
             predictor.require("super-resolution")
+        if enlarger:
+            enlarger.require("super-resolution")
 
     def __call__(self, photo: bytes, format: str) -> bytes:
         """The result, in one of :data:`perceptual.options.FORMATS`.
@@ -53,7 +58,7 @@ class Conversion:
             OutOfMemory: A GPU has too little memory left.
         """
         max_size = getattr(self.options, "max_size", None)
-        limits = Limits(images.MAX_PIXELS, self.predictor.network.scale, format, max_size)
+        limits = Limits(images.MAX_PIXELS, (self.enlarger or self.predictor).network.scale, format, max_size)
         decoded = images.from_pixels(self.decode(photo, limits))
         if isinstance(self.options, StyleOptions):
             picture = self.stylize(images.shrink(decoded, max_size), self.options)
@@ -62,17 +67,22 @@ class Conversion:
         return images.encode(picture, format, self.options.quality)
 
     def stylize(self, picture: Picture, options: StyleOptions) -> Picture:
-        """Stylizes a picture."""
-        if self.upscaler and is_large(picture):
+        """Stylizes a picture, and enlarges it if there is a network for that."""
+        if self.upscaler and not self.enlarger and is_large(picture):
             return stylize_large(self.predictor, self.upscaler(), picture, options)
         (styled,) = self.predictor.stylize_pictures([picture], [options])
+        if self.enlarger:
+            enlarging = UpscaleOptions(tile=options.tile and min(options.tile, self.enlarger.network.tile))
+            (styled,) = self.enlarger.upscale_pictures([styled], [enlarging])
         return styled
 
     @property
     def done(self) -> str:
-        """The participle for reports: ``stylized``, or ``enlarged 4 times``."""
-        scale = self.predictor.network.scale
-        return f"enlarged {scale} times" if isinstance(self.options, UpscaleOptions) else "stylized"
+        """The participle for reports: ``stylized``, ``enlarged 4 times``, or both."""
+        enlarging = self.enlarger or self.predictor
+        steps = ["stylized"] if isinstance(self.options, StyleOptions) else []
+        steps += [f"enlarged {enlarging.network.scale} times"] if enlarging.network.scale > 1 else []
+        return " and ".join(steps)
 
 
 def upscaler_of(archive: Path, device: str | None, engine: str) -> Callable[[], Predictor]:

@@ -269,9 +269,9 @@ def small_disk(tmp_path):
 def convert(weights):
     """Converts photos in this process as an actor does; gives its rows."""
 
-    def invoke(folder, output):
+    def invoke(folder, output, *further, **changes):
         place = Place.at(str(folder))
-        job = Job(read_files(str(weights)), StyleOptions(), "cpu", "eager", 1)
+        job = Job(read_files(str(weights), further), StyleOptions(), "cpu", "eager", 1, **changes)
         converter = Converter(job, [place], Place.at(str(output)), "jpeg")
         files = sorted(folder.rglob("*.jpg"), key=lambda file: int(file.stem))
         while block := [files.pop(0) for _ in range(min(16, len(files)))]:
@@ -290,6 +290,19 @@ def test_a_full_disk_stops_the_job_and_leaves_whole_pictures(convert, small_disk
     assert told[-1]["error"] == f"cannot write {small_disk}/0/99.jpg: No space left on device"
     assert sorted(pictures(small_disk)) == sorted(made) and not list(small_disk.rglob(".*"))
     check_whole(small_disk)
+
+
+def test_stylized_photos_are_enlarged(convert, run, weights, upscaler, tmp_path, monkeypatch):
+    photos(tmp_path / "in", 2, size=(16, 12))
+    made = list(convert(tmp_path / "in", tmp_path / "out", upscaler, enlarger=upscaler.name))
+    assert [row["status"] for row in made] == ["made", "made"]
+    shipped = {"super_resolution_x4_feature": upscaler}
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: shipped)
+    machine = ("--device", "cpu", "--engine", "eager")
+    options = ("--model", weights, "--scale", 4, *machine)
+    assert run("stylize", tmp_path / "in", *options, "-o", tmp_path / "plain")[0] == 0
+    assert pictures(tmp_path / "out") == pictures(tmp_path / "plain") != {}
+    assert Image.open(tmp_path / "out/0/0.jpg").size == (64, 48)
 
 
 def test_an_actor_takes_no_more_memory_with_the_photos(convert, tmp_path):

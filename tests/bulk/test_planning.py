@@ -100,8 +100,8 @@ def test_an_option_of_another_task_is_one_sentence(run, weights, upscaler, tmp_p
 
     assert "keep-colors: not an option of super-resolution, which" in attempt("--model", upscaler, "--keep-colors")
     assert "low-frequencies: not an option of style" in attempt("--model", weights, "--low-frequencies")
-    assert "does not enlarge 4 times" in attempt("--model", weights, "--scale", "4")
-    assert "model is missing: give a network" in attempt()
+    assert "does not enlarge 8 times" in attempt("--model", upscaler, "--scale", "8")
+    assert "style is missing; the styles are:" in attempt()
     assert "neither a weights file nor" in attempt("--model", "nobody")
     assert "engine: expected" in attempt("--model", weights, "--engine", "steam")
     assert "there is no style 'x' here" in attempt("--model", weights, "--style", "x")

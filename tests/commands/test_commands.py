@@ -186,6 +186,20 @@ def test_upscale_takes_the_network_that_ships_for_a_factor(run, upscaler, photo,
 
 
 @pytest.mark.slow
+def test_stylize_enlarges_the_result_if_asked(run, upscaler, weights, photo, tmp_path, monkeypatch):
+    (tmp_path / "photo.png").write_bytes(photo)
+    monkeypatch.setattr(
+        "perceptual.inference.metadata.shipped_weights", lambda: {"super_resolution_x4_feature": upscaler}
+    )
+    command = ("stylize", tmp_path / "photo.png", "--model", weights, "--device", "cpu", "-o", tmp_path / "out.png")
+    status, out, _ = run(*command, "--scale", 4)
+    assert status == 0 and out.startswith("1 of 1 photos stylized and enlarged 4 times")
+    styled = perceptual.load(weights, device="cpu").stylize(photo)
+    expected = perceptual.load(upscaler, device="cpu").upscale(styled)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(expected))
+
+
+@pytest.mark.slow
 def test_factors_and_weights_that_do_not_fit_are_one_line(run, upscaler, weights, photo, tmp_path):
     (tmp_path / "photo.png").write_bytes(photo)
     files = (tmp_path / "photo.png", "-o", tmp_path / "out.png")

@@ -48,4 +48,4 @@ def test_several_clips_go_to_a_folder_past_a_bad_one(run, clip, weights, tmp_pat
     status, _, errors = run("video", bad, clip, "--model", weights, "-o", tmp_path / "out.mp4")
     assert status == 1 and errors.endswith("out.mp4: several clips need a folder as --output\n")
     status, _, errors = run("video", clip, "-o", tmp_path / "out.mp4")
-    assert status == 1 and "model is missing: give a style network, or --scale to enlarge" in errors
+    assert status == 1 and "style is missing; the styles are:" in errors
