@@ -1,14 +1,14 @@
 # make demo   installs everything into .venv, serves the networks that ship and stylizes a photo over HTTP
 # make test   runs all tests, also those against a real TorchServe
 # make test-fast  runs those that start no server, train nothing and compute little    make check-release  runs the full release tests
-# make serve  keeps a server running; MODELS="udnie the_muse" selects its models    make lint  checks the code
+# make serve  keeps a server running; MODELS="styles mine" selects its models    make lint  checks the code
 # make bench  measures speed and memory in a few minutes, into runs/bench; python -m benchmarks --help lists more
 # make gallery  recreates the pictures of docs/
 .PHONY: demo test test-fast check-release serve bench gallery lint clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-MODELS ?= starry_night super_resolution_x4_feature
+MODELS ?= styles super_resolution_x4_feature
 BIN := .venv/bin
 # More processes than cores, as they mostly wait for servers. All tests of a module run in one process.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder

@@ -89,7 +89,7 @@ setup(
         "perceptual.serving": ["config.properties", "log4j2.xml", "metrics.yaml", "page/*.*", "page/samples/*.jpg"],
         "perceptual_handlers": ["*.yaml"],
         "perceptual_models": [f"{name}.safetensors" for name in NETWORKS],
-        "perceptual_training": ["styles/*.jpg"],
+        "perceptual_training": ["paintings/*.*", "styles/*.jpg"],
         "perceptual_training.recipes": ["*.toml"],
     },
     entry_points={"console_scripts": ["perceptual = perceptual.commands:main"]},

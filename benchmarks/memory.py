@@ -1,7 +1,7 @@
 """Measures memory and time for a large picture, from its file to the file of the result.
 
   python -m benchmarks memory
-  python -m benchmarks memory --model starry_night mine.safetensors --sizes 1024 2048 4096 8192
+  python -m benchmarks memory --model styles mine.safetensors --sizes 1024 2048 4096 8192
 
 A photo of noise is decoded, stylized or enlarged, and encoded, on the CPU, once, in a separate process for each size.
 `GiB at most` is the peak memory of the process, `GiB before` its memory before the photo is read.
@@ -9,18 +9,20 @@ A photo of noise is decoded, stylized or enlarged, and encoded, on the CPU, once
 
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
 import torch
 
 from perceptual.commands.arguments import converter
 from perceptual.inference import images
 from perceptual.inference.predictor import load
-from perceptual.options import TILE, StyleOptions, UpscaleOptions
+from perceptual.options import TILE, UpscaleOptions
 
 from .arguments import count
 from .photos import noise
 from .process import in_own_process, in_use, peak
 from .report import Row, Tables, show_progress
+from .styles import style_options
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,8 +30,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         nargs="+",
-        default=["starry_night"],
-        help="weights files or names of networks (default: starry_night)",
+        default=["styles"],
+        help="weights files or names of networks (default: styles)",
     )
     parser.add_argument(
         "--sizes",
@@ -62,7 +64,7 @@ def measure(model: str, size: int, tile: int | None) -> Row:
     begin = time.perf_counter()
     picture = images.decode(photo, max_pixels=size * size)
     if predictor.network.task == "style":
-        (result,) = predictor.stylize_pictures([picture], [StyleOptions(tile=tile)])
+        (result,) = predictor.stylize_pictures([picture], [replace(style_options(predictor), tile=tile)])
     else:
         (result,) = predictor.upscale_pictures([picture], [UpscaleOptions(tile=tile)])
     images.encode(result, "jpeg")

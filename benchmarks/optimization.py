@@ -36,7 +36,7 @@ from .timing import Spread, alternate, now
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the benchmark's options."""
     parser.add_argument(
-        "--model", default="starry_night", help="a weights file, or the name of a network (default: %(default)s)"
+        "--model", default="starry_night_fast", help="a weights file, or the name of a network (default: %(default)s)"
     )
     parser.add_argument("--style-image", type=Path, metavar="FILE", help="its painting; default: the one that ships")
     parser.add_argument("--loss-weights", type=Path, metavar="FILE", help="of its loss network; default: torchvision's")

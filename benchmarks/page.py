@@ -46,7 +46,7 @@ MEASURE = """() => new Promise((done) => {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the benchmark's options."""
-    parser.add_argument("--model", default="starry_night", help="a network that ships (default: %(default)s)")
+    parser.add_argument("--model", default="styles", help="a network that ships (default: %(default)s)")
     parser.add_argument("--repeats", type=count, default=10, metavar="N", help="of each (default: %(default)s)")
 
 

@@ -22,13 +22,13 @@ from PIL import Image
 
 from perceptual.inference.images import Picture
 from perceptual.inference.predictor import load
-from perceptual.options import StyleOptions
 from perceptual.video.conversion import stylize_video
 
 from .arguments import Size, count, size
 from .photos import PHOTOS
 from .process import in_own_process, peak
 from .report import Row, Tables, show_progress
+from .styles import first_style, style_options
 from .timing import Spread, alternate
 
 LEVELS = ("off", "normal", "strong")
@@ -38,7 +38,7 @@ SMALL = Size(96, 64)
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the benchmark's options."""
-    parser.add_argument("--model", default="starry_night", help="a weights file or network (default: %(default)s)")
+    parser.add_argument("--model", default="styles", help="a weights file or network (default: %(default)s)")
     parser.add_argument("--size", type=size, default=Size(256, 256), metavar="WxH", help="of a frame (default: 256)")
     parser.add_argument("--frames", type=count, default=50, metavar="N", help="of the clip (default: %(default)s)")
     parser.add_argument("--repeats", type=count, default=3, metavar="N", help="rounds (default: %(default)s)")
@@ -62,14 +62,14 @@ def speed(model: str, size: Size, frames: int, repeats: int) -> Iterator[Row]:
 
     def network() -> None:
         for picture in pictures:
-            predictor.stylize_pictures([picture], [StyleOptions()])
+            predictor.stylize_pictures([picture], [style_options(predictor)])
 
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch, "clip.mp4"), Path(scratch, "stylized.mp4")
         write_clip(source, size, frames)
 
         def video(level: str) -> Callable[[], object]:
-            return lambda: stylize_video(predictor, source, target, steady=level)
+            return lambda: stylize_video(predictor, source, target, steady=level, **first_style(predictor))
 
         show_progress(f"{frames} frames of {size}, {1 + repeats} rounds")
         ways = {"network": network} | {f"steady {level}": video(level) for level in LEVELS}
@@ -90,7 +90,9 @@ def memory(model: str, seconds: int) -> Row:
         source = Path(scratch, "clip.mp4")
         write_clip(source, SMALL, seconds * RATE)
         begin = time.perf_counter()
-        report = stylize_video(load(model), source, Path(scratch, "stylized.mp4"), steady="off")
+        predictor = load(model)
+        target = Path(scratch, "stylized.mp4")
+        report = stylize_video(predictor, source, target, steady="off", **first_style(predictor))
         taken = time.perf_counter() - begin
     return {
         "clip, s": seconds,

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from perceptual.archives.build import package_collection
-from perceptual.inference.metadata import shipped_weights
+from perceptual.inference.metadata import find_weights
 from perceptual.serving.server import Server
 
 DESK: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
@@ -19,18 +19,18 @@ PHONE: dict[str, Any] = {
 }  # fmt: skip
 # How each picture is made: the browser, and the photo and look in the page's address.
 VIEWS = {
-    "page": (DESK, "photo=china&look=gallery/starry_night"),
-    "page_dark": (DESK | {"color_scheme": "dark"}, "photo=astronaut&look=gallery/udnie"),
-    "page_phone": (PHONE, "photo=chelsea&look=gallery/the_scream"),
+    "page": (DESK, "photo=china&look=styles/starry_night"),
+    "page_dark": (DESK | {"color_scheme": "dark"}, "photo=astronaut&look=styles/udnie"),
+    "page_phone": (PHONE, "photo=chelsea&look=styles/the_scream"),
 }
 PATIENCE = 300_000  # milliseconds
 
 
 def screenshots() -> Iterator[tuple[str, Image.Image]]:
-    """Each picture with its name; the networks that ship are served as one collection."""
-    networks = [file for name, file in shipped_weights().items() if not name.endswith(("_fast", "_pixel"))]
+    """Each picture with its name, of a server of the styles that ship and of enlargement."""
+    networks = [find_weights(name) for name in ("styles", "super_resolution_x4_feature", "super_resolution_x8_feature")]
     with tempfile.TemporaryDirectory() as folder:
-        package_collection("gallery", networks, folder)
+        package_collection("styles", networks, folder)
         with Server(folder, port=0, tokens=False) as server, sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             for name, (options, look) in VIEWS.items():

@@ -1,8 +1,8 @@
 """Real-time style transfer and super-resolution with perceptual losses, trained here, served by TorchServe.
 
     >>> import perceptual
-    >>> predictor = perceptual.load("starry_night")
-    >>> predictor.stylize("photo.jpg").save("stylized.jpg")
+    >>> predictor = perceptual.load("styles")
+    >>> predictor.stylize("photo.jpg", style="starry_night").save("stylized.jpg")
 
 The names in ``__all__`` are the whole public surface. They are imported when first used, so that importing the
 package does not import torch.

@@ -16,13 +16,21 @@ from training_fixtures import make_photos
 
 from perceptual.commands import build_parser
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
+from perceptual.inference.styles import read_trunk, save_style
 from perceptual.inference.weights import save_network
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRAINING, SERVING, PYTHON, EXCHANGE = (
+STYLIZING, LEARNING, TRAINING, SERVING, PYTHON, EXCHANGE = (
     README[README.index(f"\n## {title}\n") :].partition("\n## ")[2].partition("\n## ")[0]
-    for title in ("Train your own style", "Serve it", "Use it from Python", "Import and export")
+    for title in (
+        "Stylize a photo",
+        "Learn your own style",
+        "Train a network",
+        "Serve it",
+        "Use it from Python",
+        "Import and export",
+    )
 )
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 TRAIN = "--iterations 1 --image-size 32 --batch-size 1 --num-workers 0 --samples 1 --device cpu --compile no"
@@ -74,9 +82,6 @@ def folder(tmp_path, photos, paintings, loss_weights, small_samples, monkeypatch
     make_photos(Path("holiday"), 1)
     shutil.copy(next(Path("holiday").rglob("*.png")), "photo.jpg")  # a PNG all the same, as read by content
     shutil.copy(paintings / "stripes.png", "painting.jpg")
-    for one, other in (("stripes", "starry_night"), ("dots", "udnie")):
-        (paintings / f"{one}.png").rename(paintings / f"{other}.png")
-    (paintings / "paintings.toml").unlink()
     Path("recipes").mkdir()
     Path("recipes/tiny.toml").write_text("upscale-factor = 4\nloss = 'pixel'\ninit-features = 4\nnum-residuals = 0\n")
     return tmp_path
@@ -85,13 +90,13 @@ def folder(tmp_path, photos, paintings, loss_weights, small_samples, monkeypatch
 @pytest.mark.trains
 @pytest.mark.release
 def test_commands_of_training(folder, run):
-    lines = list(commands(TRAINING))
+    lines = [line for section in (STYLIZING, LEARNING, TRAINING) for line in commands(section)]
     assert len(lines) > 10
     for words in lines:
         status, out, errors = run(*cheap(words))
         assert status == 0, f"{shlex.join(words)}\n{out}{errors}"
-    assert {file.stem for file in Path("networks").iterdir()} >= {"painting", "mine", "better", "styles", "feature"}
-    for picture in ("mixed.jpg", "out.png", "large.jpg"):
+    assert {file.stem for file in Path("networks").iterdir()} >= {"painting", "mine", "better", "many", "feature"}
+    for picture in ("mixed.jpg", "sheet.jpg", "out.png", "large.jpg"):
         Image.open(picture).load()
 
 
@@ -101,10 +106,10 @@ def networks(tmp_path, photo, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photo.jpg").write_bytes(photo)
     torch.manual_seed(0)
-    for name in ("starry_night", "the_scream", "mine"):
-        save_network(
-            Path(f"networks/{name}.safetensors"), StyleNetwork(init_features=4, num_residuals=1), {"name": name}
-        )
+    trunk = Path("networks/styles.safetensors")
+    network = StyleNetwork(styles=2, init_features=4, num_residuals=1)
+    save_network(trunk, network, {"styles": [{"name": "starry_night"}, {"name": "udnie"}]})
+    save_style(Path("networks/mine.safetensors"), 1 + network.styles[0].detach().numpy(), read_trunk(trunk).trunk, {})
     upscaler = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1)
     save_network(Path("networks/super_resolution_x4_feature.safetensors"), upscaler, {"name": "x4"})
     shutil.copy(ROOT / "build_mar.sh", tmp_path)
@@ -140,11 +145,11 @@ def bash(script):
 @pytest.mark.usefixtures("networks", "on_path", "unregistered")
 def test_commands_of_serving_and_python(server, management):
     here = {
-        "\nperceptual serve\n": "\nperceptual models register starry_night\n",  # of the server that there is
+        "\nperceptual serve\n": "\nperceptual models register styles\n",  # of the server that there is
         "http://127.0.0.1:8080": server.address.inference_url,
     }
     bash(replaced(code("bash", SERVING), here))
-    assert len(management.ready_workers("mine")) == 2
+    assert len(management.ready_workers("styles")) == 2
     sizes = {name: Image.open(name).size for name in ("stylized.jpg", "stylized.png", "large.jpg")}
     assert sizes == {"stylized.jpg": (64, 48), "stylized.png": (64, 48), "large.jpg": (256, 192)}
     Path("stylized.jpg").unlink()
@@ -169,13 +174,14 @@ def test_commands_that_need_no_server(tmp_path, run, monkeypatch):
         if words[0] != "bulk":  # which needs a bucket
             status, out, errors = run(*cheap(words))
             assert status == 0, f"{shlex.join(words)}\n{out}{errors}"
-    made = ("stylized", "sheet.jpg", "stylized.mp4", "networks/mosaic.safetensors", "starry_night.onnx")
+    made = ("stylized.mp4", "networks/mosaic.safetensors", "udnie.onnx")
     assert [each for each in made if not Path(each).exists()] == []
 
 
 @pytest.mark.release
 @pytest.mark.usefixtures("networks", "on_path", "unregistered")
 def test_commands_of_operations(server, management):
+    save_network(Path("networks/mine.safetensors"), StyleNetwork(init_features=4, num_residuals=1), {})
     here = {
         "perceptual serve --model-store model_store --port 8080 ": "true",  # there is a server
         "perceptual status --watch": "timeout 5 perceptual status --watch || test $? = 124",

@@ -23,7 +23,7 @@ class InferenceClient(Client):
     """Sends photos to a server.
 
         >>> with find_server().inference() as client:
-        ...     Path("out.jpg").write_bytes(client.stylize("photo.jpg", "starry_night", strength=0.8))
+        ...     Path("out.jpg").write_bytes(client.stylize("photo.jpg", "styles", style="starry_night"))
 
     Args:
         url: The server's inference address.

@@ -33,7 +33,7 @@ COMMANDS = (
 
 DESCRIPTION = """Style transfer and super-resolution with perceptual losses, served by TorchServe.
 
-  perceptual stylize photo.jpg --model starry_night -o stylized.jpg
+  perceptual stylize photo.jpg --style starry_night -o stylized.jpg
   perceptual upscale photo.jpg --scale 4 -o large.jpg
   perceptual train style --style-image painting.jpg --content-dir photos/
   perceptual serve"""

@@ -41,8 +41,9 @@ def run(args: Namespace) -> None:
     photo = images.read(args.photo)
     picture = images.decode(photo)  # a bad photo fails here, before the server is started
     chosen = networks_of(shipped_weights())
+    wanted = requests_for(chosen)
     sheet = args.output / "contact_sheet.jpg"
-    if args.photo.resolve() in {each.resolve() for each in (sheet, *(args.output / f"{name}.jpg" for name in chosen))}:
+    if args.photo.resolve() in {each.resolve() for each in (sheet, *(args.output / f"{name}.jpg" for name in wanted))}:
         raise InvalidOption(f"{args.photo} would be overwritten; choose another --output")
     archive, built = package_collection(ARCHIVE, list(chosen.values()), args.output)
     print(f"{'packaged' if built else 'found'} {archive}", flush=True)
@@ -51,12 +52,12 @@ def run(args: Namespace) -> None:
         server = Server(args.output, [ARCHIVE], port=0, progress=progress)
         with server, server.address.inference() as client:
             print(f"TorchServe is up at {server.address.inference_url}", flush=True)
-            for name, weights in chosen.items():
-                scale = scale_of(weights)
-                sent = photo if scale == 1 else images.encode(images.shrink(picture, LARGE // scale), "png")
+            for name, options in wanted.items():
+                scale = options.get("scale")
+                sent = images.encode(images.shrink(picture, LARGE // scale), "png") if scale else photo
                 begin = time.perf_counter()
-                result = client.predict(sent, ARCHIVE, {"style": name} if scale == 1 else {"scale": scale})
-                shown += [(name, result)] if scale == 1 else [(f"sent to {name}", sent), (name, result)]
+                result = client.predict(sent, ARCHIVE, options)
+                shown += [(f"sent to {name}", sent), (name, result)] if scale else [(name, result)]
                 target = args.output / f"{name}.jpg"
                 write_atomically(target, result)
                 print(f"{target}: {time.perf_counter() - begin:.2f} s over HTTP", flush=True)
@@ -64,9 +65,9 @@ def run(args: Namespace) -> None:
     write_atomically(sheet, sheet_of(shown))
     print(f"stopped TorchServe; all pictures in one: {sheet}", flush=True)
     commands = {
-        f"perceptual stylize {args.photo} --model {next(iter(chosen))} -o out.jpg": "without a server",
+        f"perceptual stylize {args.photo} --style {next(iter(wanted))} -o out.jpg": "without a server",
         f"perceptual serve --model-store {args.output}": "keep a server running",
-        "perceptual train style --help": "train a style of your own",
+        "perceptual learn --help": "learn a style of your own",
     }
     print("\nNext, with the environment active:")
     for command, what in commands.items():
@@ -80,6 +81,19 @@ def networks_of(shipped: Mapping[str, Path]) -> dict[str, Path]:
         by_scale.setdefault(scale_of(weights), (name, weights))
     styles = {name: weights for name, weights in shipped.items() if scale_of(weights) == 1}
     return styles | dict(by_scale[scale] for scale in sorted(by_scale) if scale > 1)
+
+
+def requests_for(networks: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """The options of a request for every style and every factor of enlargement, by the name of what is requested."""
+    from ..inference.metadata import styles_in
+
+    wanted: dict[str, dict[str, Any]] = {}
+    for name, weights in networks.items():
+        for style in styles_in(weights):
+            wanted[style["name"]] = {"style": style["name"]}
+        if (scale := scale_of(weights)) > 1:
+            wanted[name] = {"scale": scale}
+    return wanted
 
 
 def scale_of(weights: Path) -> int:

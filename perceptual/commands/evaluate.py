@@ -18,7 +18,7 @@ Markdown and as JSON, and a contact sheet of crops. LPIPS is measured if torchvi
 
 STYLE = """Compares style networks with optimization of the picture itself, on photos that were not used in training.
 
-  perceptual evaluate style --model starry_night --content photos/ --loss-weights vgg19.safetensors
+  perceptual evaluate style --model starry_night_fast --content photos/ --loss-weights vgg19.safetensors
   perceptual evaluate style --model mine.safetensors --style-image painting.jpg --content holiday/ --split all
 
 Reports content loss, style loss by layer and total variation, weighted as in the training: of each network's output, of
@@ -32,7 +32,7 @@ STYLES = """Measures the styles of one network, and compares them with networks 
 
   perceptual evaluate styles --model styles --style-dir paintings/ --content photos/ \\
       --loss-weights vgg19.safetensors --sizes 256 512
-  perceptual evaluate styles ... --styles starry_night udnie --against starry_night udnie
+  perceptual evaluate styles ... --styles starry_night udnie --against starry_night_fast mine
 
 Every painting has the same weight, as in the training: the style loss of unchanged photos is 1e6 times --style-weights.
 Reports content loss, style loss, its ratio to the photo's own, total variation and grids, for every size at which the
@@ -42,7 +42,7 @@ paintings were learned. The folder --output gets tables as Markdown and as JSON,
 
 VIDEO = """Measures the flicker of stylized videos, and the cost of reducing it.
 
-  perceptual evaluate video --model starry_night --clips clip.mp4 other.mp4 --loss-weights vgg19.safetensors
+  perceptual evaluate video --model starry_night_fast --clips clip.mp4 other.mp4 --loss-weights vgg19.safetensors
 
 Reports, for every level of --steady, the warping error: the mean squared difference between a picture, in [0, 1], and
 the one before, warped by the optical flow of the input, where forward and backward flow agree. Blurring lowers it too,

@@ -12,8 +12,8 @@ from .arguments import add_setting, working
 BAKED = ("style", "stroke")  # the options of a stylization that can be baked in
 DESCRIPTION = """Writes a network for another runtime, and checks that it gives the same picture there.
 
-  perceptual export starry_night --format onnx -o starry_night.onnx
-  perceptual export styles.safetensors --format openvino --style starry_night:0.6,udnie:0.4 -o mixed.xml
+  perceptual export styles --format onnx --style starry_night -o starry_night.onnx
+  perceptual export styles --format openvino --style starry_night:0.6,udnie:0.4 -o mixed.xml
   perceptual export super_resolution_x4_feature --format torchscript -o x4.pt
 
 Input and output are RGB in [0, 1], of any number of images, height and width. --style bakes a style or mixture in.

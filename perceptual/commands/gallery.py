@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, WeightsError
-from ..settings import Integer
+from ..options import StyleOptions
+from ..settings import Integer, parse
 from .arguments import converter
 from .photos import SUFFIXES, add_machine, check_writable
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from ..inference.images import Picture
     from ..inference.predictor import Predictor
 
-DESCRIPTION = """Shows photos in every style that ships, on one sheet with the styles' names.
+    Style = tuple[str, Predictor, StyleOptions]
+
+DESCRIPTION = """Shows photos in every style that ships, or of some networks, on one sheet with the styles' names.
 
   perceptual gallery photo.jpg -o sheet.jpg
-  perceptual gallery one.jpg two.jpg -o sheet.png --models starry_night mine
+  perceptual gallery one.jpg two.jpg -o sheet.png --models styles mine
 
-One photo fills the sheet in rows of four; several have a row each.
+One photo fills the sheet in rows; several have a row each.
 """
 
 
@@ -61,9 +64,10 @@ def run(args: Namespace) -> None:
     if not chosen:
         raise WeightsError("no style ships with this package; name weights files with --models")
     predictors = {name: load(file, args.device, args.engine) for name, file in chosen.items()}
-    sheet = gallery(photos, predictors)
+    styles = styles_of(predictors)
+    sheet = gallery(photos, styles)
     write_atomically(args.output, images.encode(images.from_pil(sheet), SUFFIXES[args.output.suffix.lower()]))
-    print(f"{args.output} (photos: {len(photos)}, styles: {len(predictors)})")
+    print(f"{args.output} (photos: {len(photos)}, styles: {len(styles)})")
 
 
 def shipped_styles() -> dict[str, Path]:
@@ -73,20 +77,31 @@ def shipped_styles() -> dict[str, Path]:
     return {name: file for name, file in shipped_weights().items() if read_metadata(file)["task"] == "style"}
 
 
-def gallery(photos: Sequence["Picture"], predictors: Mapping[str, "Predictor"]) -> "Image.Image":
-    """A sheet of photos, each in the style of every network, by name.
+def styles_of(predictors: Mapping[str, "Predictor"]) -> list["Style"]:
+    """All styles of some networks, with their names; that of a network of one style is the network's.
 
     Raises:
         WeightsError: A network is for another task.
     """
+    styles = []
+    for name, predictor in predictors.items():
+        predictor.require("style")
+        if len(predictor.styles) == 1:
+            styles.append((name, predictor, StyleOptions()))
+        else:
+            styles += [(each, predictor, parse(StyleOptions, {"style": each})) for each in predictor.styles]
+    return styles
+
+
+def gallery(photos: Sequence["Picture"], styles: Sequence["Style"]) -> "Image.Image":
+    """A sheet of photos, each in every style."""
     from ..inference.images import Picture
     from ..inference.sheets import contact_sheet, in_rows
-    from ..options import StyleOptions
 
     rows = []
     for photo in photos:
-        styled = {name: each.stylize_pictures([photo], [StyleOptions()])[0] for name, each in predictors.items()}
-        rows.append([(name, Picture(each.opaque()).to_pil()) for name, each in {"photo": photo, **styled}.items()])
+        styled = [(name, each.stylize_pictures([photo], [options])[0]) for name, each, options in styles]
+        rows.append([(name, Picture(each.opaque()).to_pil()) for name, each in [("photo", photo), *styled]])
     if len(rows) == 1:
         return contact_sheet(in_rows(rows[0]))
     return contact_sheet([rows[0], *([("", picture) for _, picture in row] for row in rows[1:])])

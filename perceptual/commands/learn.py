@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, ServerError
 from .arguments import add_settings, given, working
+from .photos import STYLES
 
 if TYPE_CHECKING:
     from perceptual_training.settings import LearningSettings
@@ -19,12 +20,10 @@ first picture from it.
   perceptual learn painting.jpg --content-dir photos/
   perceptual learn painting.jpg --content-dir photos/ --name mine --photo me.jpg -o me_in_my_style.jpg
 
-The network's convolutions are not changed: only the scale and shift of its norms are learned, a file of some 13 KB.
+The network's convolutions are not changed: only the scale and shift of its norms are learned, a file of about 10 KB.
 The server is the one that `perceptual serve` started last, or the one on --port; it keeps answering requests. Without
 a server, only the style file is written.
 """
-
-TRUNK = "styles"  # the network of many styles that ships
 
 
 def add_to(subparsers: Any) -> None:
@@ -52,7 +51,7 @@ def run(args: Namespace) -> int:
 
     started = time.monotonic()
     use_scratch_folder()
-    settings = learning_settings({"trunk": TRUNK, **given(args, LearningSettings)})
+    settings = learning_settings({"trunk": STYLES, **given(args, LearningSettings)})
     file = model_file(settings, settings.name or settings.style_image.stem)
     output = args.output or Path(f"{file.stem}.jpg")
     photo = args.photo or sample(settings)

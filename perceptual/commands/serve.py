@@ -13,7 +13,7 @@ from .package import add_model_store
 DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
 
   perceptual serve                         ./model_store: the models of the last run, and new archives
-  perceptual serve starry_night --port 9000
+  perceptual serve styles --port 9000
   perceptual serve --supervise             for production: restarts TorchServe and workers
 
 Requests need a token: `perceptual token` prints one. The address of the page, which this command prints, works for one

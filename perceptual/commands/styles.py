@@ -50,20 +50,20 @@ def local() -> Iterator[dict[str, Any]]:
 
     for where, networks in (("ships", shipped_weights()), ("", own_weights())):
         for file in networks.values():
-            for facts in styles_in(file):
-                yield {**facts, "where": where or str(file), **picture_of(file)}
+            for facts, picture in zip(styles_in(file), pictures_of(file), strict=False):
+                yield {**facts, "where": where or str(file), **picture}
 
 
-def picture_of(file: Path) -> dict[str, str]:
-    """The picture of a network's painting, if it ships with this package."""
+def pictures_of(file: Path) -> Iterator[dict[str, str]]:
+    """For each style of a network, the picture of its painting, if that ships with this package."""
     from ..inference.metadata import read_metadata
 
     training = find_spec("perceptual_training")
-    name = read_metadata(file)["provenance"].get("style_image", "")
-    for folder in (training and training.submodule_search_locations) or []:
-        if (picture := Path(folder, "styles", name)).is_file():
-            return {"picture": str(picture)}
-    return {}
+    folders = [Path(each, "paintings") for each in (training and training.submodule_search_locations) or []]
+    provenance = read_metadata(file)["provenance"]
+    for style in provenance.get("styles") or [provenance]:
+        found = [each for folder in folders if (each := folder / style.get("style_image", "")).is_file()]
+        yield {"picture": str(found[0])} if found else {}
 
 
 def served(args: Namespace) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,8 @@ from .servers import add_server, server_of
 
 DESCRIPTION = """Prints a token of the server that `perceptual serve` started, renewed if it is about to expire.
 
-  curl -H "Authorization: Bearer $(perceptual token)" -T photo.jpg http://127.0.0.1:8080/predictions/starry_night
+  curl -H "Authorization: Bearer $(perceptual token)" -H "X-Style: udnie" -T photo.jpg \\
+      http://127.0.0.1:8080/predictions/styles
   perceptual token page                                    an address of the server's page, for one browser
 
 With --url and --key-file, a token of a server that was started in another way.

@@ -14,7 +14,7 @@ STYLE = """Trains a network that stylizes photos after one painting.
 
   perceptual train style --style-image painting.jpg --content-dir photos/
   perceptual train style --recipe starry_night --content-dir photos/ --name mine
-  perceptual train style --trunk styles.safetensors --style-image painting.jpg --content-dir photos/
+  perceptual train style --trunk styles --style-image painting.jpg --content-dir photos/
   perceptual train style ... --resume
 
 With --trunk the painting is learned in minutes, on a network of many styles, and the result is a style file. By
@@ -41,8 +41,8 @@ A painting's file name is its style's name. The folder may hold a paintings.toml
   title = "The Starry Night"
   artist = "Vincent van Gogh"
 
-Every painting is learned at two sizes (--style-sizes), for fine and coarse strokes. If a style is too weak, raise
-its weight with --style-factors NAME=2; if the photo can no longer be recognized, lower it.
+Every painting is learned at two sizes, for fine and coarse strokes, or at one (--style-sizes). If a style is too weak,
+raise its weight with --style-factors NAME=2; if the photo can no longer be recognized, lower it.
 """
 
 SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.

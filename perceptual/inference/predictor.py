@@ -58,7 +58,7 @@ def load(
 
     Args:
         name_or_path: A weights file, or the name of a network in ``networks/`` or of one that ships, such as
-            ``starry_night``. For a learned style, its trunk must be in the same folder or among these.
+            ``styles``. For a learned style, its trunk must be in the same folder or among these.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
         engine: How the network is run, as for :func:`perceptual.inference.engines.build`.
         styles: Files of styles learned on this network, which are added to those it has.

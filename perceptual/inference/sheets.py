@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Tile = tuple[str, Image.Image]
 LINE = 16  # pixels; height of a line of names
+MANY = 16  # pictures; more are shown in longer rows
 
 
 def contact_sheet(rows: Sequence[Sequence[Tile]], gap: int = 6) -> Image.Image:
@@ -35,5 +36,6 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], gap: int = 6) -> Image.Image:
 
 
 def in_rows(tiles: Sequence[Tile]) -> list[Sequence[Tile]]:
-    """Divides pictures into rows of four."""
-    return [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
+    """Divides pictures into rows of four, or of eight if there are many."""
+    length = 4 if len(tiles) <= MANY else 8
+    return [tiles[i : i + length] for i in range(0, len(tiles), length)]

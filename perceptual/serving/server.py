@@ -1,7 +1,7 @@
 """Starts and stops TorchServe, in a private folder and a process group, and waits until models are loaded.
 
 >>> with Server("model_store", port=0) as server:
-...     picture = server.address.inference().stylize("photo.jpg", "starry_night")
+...     picture = server.address.inference().stylize("photo.jpg", "styles", style="starry_night")
 """
 
 import atexit

@@ -85,7 +85,7 @@ def test_a_shell_completes_names_of_networks_and_archives(run, tmp_path):
         return bash.stdout.split()
 
     assert completed("perceptual", "stylize", "--model", "m") == ["mine", "model_store"]
-    assert completed("perceptual", "stylize", "--model", "ud") == ["udnie"]
+    assert completed("perceptual", "stylize", "--model", "sty") == ["styles"]
     assert completed("perceptual", "models", "scale", "s") == ["served"]
     assert "--strength" in completed("perceptual", "stylize", "--str")
 
@@ -93,4 +93,4 @@ def test_a_shell_completes_names_of_networks_and_archives(run, tmp_path):
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_are_told_the_same(run, shell):
     status, script, _ = run("completion", shell)
-    assert status == 0 and "udnie" in script and "model_store" in script
+    assert status == 0 and "styles" in script and "model_store" in script

@@ -102,15 +102,15 @@ def test_a_log_of_several_trainings_is_one_curve(script):
     longer = ["compiling", "100/400  content 6  style 60  total", "200/400  content 5  style 50  total"]
     expected = [[100, 150, 300, 400, 500], [9, 7.5, 7, 6, 5], [90, 75, 70, 60, 50]]
     np.testing.assert_equal(read_log("\n".join(first + again + longer)), expected)
-    log = ROOT / "docs/results/the_scream/train.log"
+    log = ROOT / "docs/results/starry_night_fast/train.log"
     drawn = curves([log])
-    assert drawn == curves([log]) and drawn.count(b"the_scream") == 1 and b"<svg" in drawn
+    assert drawn == curves([log]) and drawn.count(b"starry_night_fast") == 1 and b"<svg" in drawn
 
 
 @pytest.mark.slow
 @pytest.mark.release
 def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(script, styles, tmp_path, monkeypatch):
-    log = Path("results/starry_night/train.log")
+    log = Path("results/starry_night_fast/train.log")
     (tmp_path / log).parent.mkdir(parents=True)
     (tmp_path / log).write_bytes((ROOT / "docs" / log).read_bytes())
     small = []
@@ -121,6 +121,7 @@ def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(sc
     monkeypatch.setattr(script, "DOCS", tmp_path)
     monkeypatch.setattr(script, "PHOTOS", small)
     monkeypatch.setattr(script, "shipped_styles", lambda: {"starry_night": styles[0]})
+    monkeypatch.setattr(script, "HEADING", ("starry_night",))
     monkeypatch.setattr(script, "load", lambda file: perceptual.load(file, "cpu"))
     views = sys.modules[script.screenshots.__module__].VIEWS  # how they look, chromium shows in a test of its own
     monkeypatch.setattr(script, "screenshots", lambda: ((name, Image.new("RGB", (8, 8))) for name in views))
@@ -128,8 +129,7 @@ def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(sc
     made = {
         file.relative_to(tmp_path) for folder in ("pictures", "results") for file in (tmp_path / folder).rglob("*.*")
     }
-    names = ("gallery", "starry_night", "super_resolution_x4", "super_resolution_x8", *views)
+    names = ("gallery", "styles", "super_resolution_x4", "super_resolution_x8", *views)
     tracked = {Path(f"pictures/{name}.jpg") for name in names}
-    tracked |= {Path("pictures/losses.svg"), log}
-    tracked |= {file.relative_to(ROOT / "docs") for file in (ROOT / "docs/results/starry_night").glob("*.jpg")}
+    tracked |= {Path("pictures/losses.svg"), log, Path("results/styles/starry_night.jpg")}
     assert made == tracked and all((ROOT / "docs" / file).is_file() for file in made)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from perceptual_models import NETWORKS, PAINTINGS
+from perceptual.inference.metadata import shipped_weights, styles_in
+from perceptual_models import PAINTINGS
 from perceptual_training.settings import read_recipe
 
 
@@ -20,17 +21,19 @@ def test_what_ships_is_listed_with_its_paintings(run, nowhere, weights):
     (nowhere / "networks").mkdir()
     shutil.copy(weights, nowhere / "networks/mine.safetensors")
     listed = {each["name"]: each for each in json.loads(run("styles", "--json")[1])}
-    assert listed.keys() == {each for each in NETWORKS if not each.startswith("super")} | {"mine"}
+    styles = [each["name"] for each in styles_in(shipped_weights()["styles"])]
+    assert len(styles) >= 32 and listed.keys() == {*styles, *PAINTINGS, "mine"}
     assert listed["mine"] == {"name": "mine", "where": "networks/mine.safetensors"}
     scream = listed["the_scream"]
-    assert (scream["title"], scream["artist"], scream["year"]) == ("The Scream", "Edvard Munch", 1893)
+    assert (scream["title"], scream["artist"], scream["year"]) == ("The Scream", "Edvard Munch", "1893")
     assert scream["where"] == "ships" and Path(scream["picture"]).name == "the_scream.jpg"
     status, out, _ = run("styles")
     assert status == 0 and "The Scream, 1893" in out and "networks/mine.safetensors" in out
 
 
 def test_every_style_that_ships_tells_its_painting():
-    assert PAINTINGS.keys() == {each for each in NETWORKS if not each.startswith("super_resolution")}
+    told = [style for file in shipped_weights().values() for style in styles_in(file)]
+    assert told and all(style.keys() >= {"title", "artist", "year"} for style in told)
 
 
 def test_a_server_that_is_named_must_be_there(run, nowhere):

@@ -152,7 +152,7 @@ def test_a_style_without_its_trunk(mine, weights, tmp_path):
 
 def test_a_network_of_an_earlier_layout_is_no_trunk(mine):
     with pytest.raises(WeightsError, match="has no table of styles"):
-        perceptual.load("starry_night", styles=[mine])
+        perceptual.load("starry_night_fast", styles=[mine])
 
 
 def test_infinite_numbers_are_not_saved(tmp_path):

@@ -89,22 +89,22 @@ def test_bad_files_are_told_apart(weights, tmp_path):
 
 def test_names_are_found_or_listed(weights):
     assert find_weights(weights) == weights
-    assert find_weights("starry_night").name == "starry_night.safetensors"
-    with pytest.raises(WeightsError, match=r"nor the name of a network \(those that ship: .*starry_night.*\)"):
+    assert find_weights("styles").name == "styles.safetensors"
+    with pytest.raises(WeightsError, match=r"nor the name of a network \(those that ship: .*styles.*\)"):
         find_weights("no_such")
-    with pytest.raises(WeightsError, match=r"nor the name of a network; did you mean udnie\? \("):
-        find_weights("undie")
+    with pytest.raises(WeightsError, match=r"nor the name of a network; did you mean styles\? \("):
+        find_weights("stlyes")
 
 
 def test_one_s_own_networks_are_found_by_name_and_do_not_ship(weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "networks").mkdir()
-    for name in ("mine", "udnie"):
+    for name in ("mine", "styles"):
         shutil.copy(weights, tmp_path / f"networks/{name}.safetensors")
     assert find_weights("mine") == Path("networks/mine.safetensors")
-    assert find_weights("udnie") == Path("networks/udnie.safetensors") != shipped_weights()["udnie"]
+    assert find_weights("styles") == Path("networks/styles.safetensors") != shipped_weights()["styles"]
     assert shipped_weights().keys() == {*NETWORKS}
-    with pytest.raises(WeightsError, match="in networks/: mine, udnie"):
+    with pytest.raises(WeightsError, match="in networks/: mine, styles"):
         find_weights("no_such")
 
 
@@ -115,12 +115,10 @@ def test_what_ships_is_what_the_package_lists():
 
 
 def test_a_network_named_twice_is_one(weights, tmp_path):
-    assert find_distinct([weights, "starry_night", weights]) == {
-        weights.stem: weights, "starry_night": find_weights("starry_night")
-    }  # fmt: skip
-    (tmp_path / "starry_night.safetensors").write_bytes(weights.read_bytes())
-    with pytest.raises(WeightsError, match="would both be starry_night: rename one"):
-        find_distinct(["starry_night", tmp_path / "starry_night.safetensors"])
+    assert find_distinct([weights, "styles", weights]) == {weights.stem: weights, "styles": find_weights("styles")}
+    (tmp_path / "styles.safetensors").write_bytes(weights.read_bytes())
+    with pytest.raises(WeightsError, match="would both be styles: rename one"):
+        find_distinct(["styles", tmp_path / "styles.safetensors"])
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
