@@ -105,7 +105,7 @@ def scale_of(weights: Path) -> int:
 
 
 def sheet_of(pictures: Sequence[tuple[str, bytes]]) -> bytes:
-    """Encoded pictures of one shape and their names in rows of four, as a JPEG; each 384 pixels high."""
+    """Encoded pictures of one shape and their names in rows, as a JPEG; each 384 pixels high."""
     from PIL import Image
 
     from ..inference import images
