@@ -135,19 +135,21 @@ def how_to_use(server: Any) -> str:
 
 
 def headers(server: Any) -> dict[str, str]:
-    """For each model, the header that its requests need: a collection's need a style or a factor."""
+    """For each model, the header that its requests need: the first style where there are several, or a factor."""
     with server.management() as management:
-        return {each.name: header_of(management, each.name) if each.is_collection else "" for each in server.archives}
+        return {each.name: header_of(management, each) for each in server.archives}
 
 
-def header_of(management: Any, name: str) -> str:
-    """The header that names the first style of a collection, or its first factor."""
+def header_of(management: Any, archive: Any) -> str:
+    """The header that requests to an archive's model need."""
     try:
-        offered = management.capabilities(name)
+        offered = management.capabilities(archive.name)
     except ServerError:  # the model is paused, or fails
-        return ' -H "X-Style: STYLE"'
-    style = next((each["name"] for each in offered["styles"]), None)
-    return f' -H "X-Style: {style}"' if style else f' -H "X-Scale: {offered["scales"][0]}"'
+        return ' -H "X-Style: STYLE"' if archive.is_collection else ""
+    styles = [each["name"] for each in offered["styles"]]
+    if archive.is_collection and not styles:
+        return f' -H "X-Scale: {offered["scales"][0]}"'
+    return f' -H "X-Style: {styles[0]}"' if archive.is_collection or len(styles) > 1 else ""
 
 
 def for_curl(url: str) -> str:

@@ -1,4 +1,5 @@
 import threading
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from perceptual.archives.manifest import find_archives
+from perceptual.commands.serve import headers
 from perceptual.errors import UnknownStyle
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.styles import read_weights, save_style
@@ -38,6 +41,8 @@ def test_a_style_is_added_to_the_served_trunk_and_no_request_is_lost(server, man
     status, _, err = run("models", "register", mine, "--port", port)
     assert status == 1 and "no served model has the trunk" in err
     register(server.address, trunk)
+    served = SimpleNamespace(management=server.management, archives=find_archives(server.model_store, ["trunk"]))
+    assert headers(served) == {"trunk": ' -H "X-Style: dots"'}  # in the command that `perceptual serve` prints
     with server.address.inference() as client:
         old = client.stylize(photo, "trunk", style="dots", format="png")
         status, _, err = run("models", "register", learned(trunk, "waves"), "--port", port)
