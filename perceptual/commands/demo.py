@@ -65,7 +65,7 @@ def run(args: Namespace) -> None:
     write_atomically(sheet, sheet_of(shown))
     print(f"stopped TorchServe; all pictures in one: {sheet}", flush=True)
     commands = {
-        f"perceptual stylize {args.photo} --style {next(iter(wanted))} -o out.jpg": "without a server",
+        f"perceptual stylize {args.photo} {example(chosen)} -o out.jpg": "without a server",
         f"perceptual serve --model-store {args.output}": "keep a server running",
         "perceptual learn --help": "learn a style of your own",
     }
@@ -94,6 +94,15 @@ def requests_for(networks: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         if (scale := scale_of(weights)) > 1:
             wanted[name] = {"scale": scale}
     return wanted
+
+
+def example(networks: Mapping[str, Path]) -> str:
+    """Arguments that choose a style: the first of the network that has most."""
+    from ..inference.metadata import styles_in
+
+    styles = {name: styles_in(weights) for name, weights in networks.items()}
+    name = max(styles, key=lambda each: len(styles[each]))
+    return f"--model {name}" if len(styles[name]) == 1 else f"--model {name} --style {styles[name][0]['name']}"
 
 
 def scale_of(weights: Path) -> int:

@@ -82,6 +82,7 @@ def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monk
         f"packaged {output}/demo.mar" in said
         and "over HTTP" in said
         and f"perceptual serve --model-store {output} " in said
+        and "--model tiny -o out.jpg" in said
     )
     assert main(["demo", str(output / "tiny.jpg"), "-o", str(output)]) == 1
     assert "would be overwritten" in capsys.readouterr().err
