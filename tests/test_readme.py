@@ -41,7 +41,7 @@ CHEAP = {  # the last wins
     "train style": f"{TRAIN} --loss-weights narrow.safetensors --style-size 32",
     "train super-resolution": f"{TRAIN} {LOSSES}",
     "train all": f"{TRAIN} --loss-weights narrow.safetensors --recipes recipes",
-    "learn": f"{TRAIN} {LOSSES}",
+    "learn": f"{TRAIN} {LOSSES} --loss-network vgg16",
     "optimize": f"--iterations 1 --max-size 32 --style-size 32 --device cpu {LOSSES}",
     "evaluate style": f"--sizes 32 --iterations 1 2 --photos 1 --split all --device cpu {LOSSES}",
     "evaluate super-resolution": f"--device cpu {LOSSES}",
