@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from perceptual.errors import InvalidOption
+from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.predictor import Predictor
 from perceptual.options import CollectionOptions, Mixture, StyleOptions, UpscaleOptions
 from perceptual.settings import (
@@ -104,6 +105,7 @@ def test_a_recipe_writes_the_weights_of_its_own_name():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(recipe):
     values = read_recipe(recipe) | {"content-dir": "photos"}
+    assert values.get("initial-weights", "styles") in shipped_weights()  # runs as it is
     if "super_resolution" in recipe.stem:
         assert parse(SuperResolutionSettings, values).image_size % values["upscale-factor"] == 0
         return
