@@ -39,7 +39,8 @@ def running_front(folder, **options):
         front.stop()
 
 
-def wait_for(condition, seconds):
+def wait_for(condition, seconds=60):
+    """Waits as long as a busy machine may need; what must be quick is timed where it is tested."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"

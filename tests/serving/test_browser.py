@@ -135,7 +135,7 @@ def test_from_the_printed_address_to_a_downloaded_picture(visit, registered, rec
     assert picture.size == (640, 427) and picture.format == "JPEG"
     assert time.monotonic() - begin < 60
     assert "640 × 427" in visit.page.inner_text("#times") and "infer" in visit.page.inner_text("#times")
-    wait_for(lambda: visit.page.locator(".thumb img").count() == 4, seconds=60)
+    wait_for(lambda: visit.page.locator(".thumb img").count() == 4)
     visit.check()
 
 
@@ -357,7 +357,7 @@ def test_a_wrong_file_is_told_in_the_api_s_words(visit, registered):
     visit.page.wait_for_selector("#notice[data-shown]")
     with registered.address.inference() as client, pytest.raises(Exception) as refused:
         client.stylize(wrong, "tiny")
-    wait_for(lambda: str(refused.value).rstrip(".").lower() in visit.page.inner_text("#message").lower(), seconds=60)
+    wait_for(lambda: str(refused.value).rstrip(".").lower() in visit.page.inner_text("#message").lower())
 
 
 def test_names_stay_text(visit):

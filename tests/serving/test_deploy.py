@@ -84,7 +84,7 @@ def nginx(folder, sockets, **changes):
     try:
         with Http(f"https://127.0.0.1:{port}") as client:
             client.verify = False
-            wait_for(lambda: process.poll() is None and answers(client), seconds=15)
+            wait_for(lambda: process.poll() is None and answers(client))
             yield client
     finally:
         end_group(process)
@@ -213,16 +213,16 @@ def test_killing_one_of_two_servers_under_load_loses_no_request(front, instances
     with ThreadPoolExecutor(4) as pool:
         askers = [pool.submit(ask) for _ in range(4)]
         try:
-            wait_for(lambda: len(statuses) >= 20, seconds=60)
+            wait_for(lambda: len(statuses) >= 20)
             before = len(statuses)
             os.killpg(instances[1].process.pid, signal.SIGKILL)
-            wait_for(lambda: len(statuses) >= before + 20, seconds=60)
+            wait_for(lambda: len(statuses) >= before + 20)
         finally:
             end.set()
     assert [asker.result() for asker in askers] == [None] * 4
     assert set(statuses) == {200}
     instances[1].restart()
-    wait_for(instances[1].healthy, seconds=60)
+    wait_for(instances[1].healthy)
 
 
 DEADLY = """

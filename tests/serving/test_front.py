@@ -50,6 +50,7 @@ class Behind(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_DELETE = do_POST  # noqa: N815
 
     def describe(self, inner):
+        inner.described.append(self.path)
         name = self.path.split("/")[2]
         known = [
             {
@@ -87,6 +88,7 @@ class Behind(BaseHTTPRequestHandler):
 
 class Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    request_queue_size = 128  # connections that wait to be accepted; TorchServe takes more
 
     def handle_error(self, *arguments):
         pass  # the client has gone
@@ -97,7 +99,7 @@ class Torchserve:
 
     def __init__(self, folder):
         self.folder = folder
-        self.asked, self.removed, self.free = [], [], threading.Event()
+        self.asked, self.described, self.removed, self.free = [], [], [], threading.Event()
         self.workers, self.deaths, self.response_timeout = 1, 0, 600
         self.listeners = []
 
@@ -304,17 +306,17 @@ def test_a_request_that_took_too_long_is_not_tried_again(client, torchserve):
 def test_only_as_many_requests_go_on_as_workers_can_take(client, front, torchserve):
     """The others wait in the front, and leave with their clients."""
     working = [begun(front, "/predictions/slow", b"photo") for _ in range(2)]
-    wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
+    wait_for(lambda: len(torchserve.predictions()) == 2)
     waiting = [begun(front, "/predictions/slow", b"photo") for _ in range(9)]
-    wait_for(lambda: "slow" in front.queues.by_model and len(front.queues.by_model["slow"].waiting) == 9, seconds=5)
+    wait_for(lambda: "slow" in front.queues.by_model and len(front.queues.by_model["slow"].waiting) == 9)
     reply = client.post("/predictions/slow", data=b"photo")
     assert (reply.status_code, reply.json()["message"]) == (503, "the queue of this model is full")
     for each in waiting:
         each.close()
-    wait_for(lambda: not front.queues.by_model["slow"].waiting, seconds=5)
+    wait_for(lambda: not front.queues.by_model["slow"].waiting)
     for each in working:
         each.close()
-    wait_for(lambda: front.queues.by_model["slow"].empty, seconds=5)
+    wait_for(lambda: front.queues.by_model["slow"].empty)
     assert len(torchserve.predictions()) == 2 and front.bodies.held == 0
     torchserve.free.set()
     assert client.post("/predictions/slow", data=b"photo").status_code == 200
@@ -333,20 +335,27 @@ def test_more_workers_take_more(client, front, torchserve, manager):
     torchserve.workers = 2
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(client.post, "/predictions/slow", data=b"photo") for _ in range(8)]
-        wait_for(lambda: len(torchserve.predictions()) == 4, seconds=5)
+        wait_for(lambda: len(torchserve.predictions()) == 4)
         torchserve.workers = 4
         assert manager.put("/models/slow?min_worker=4").status_code == 200
-        wait_for(lambda: len(torchserve.predictions()) == 8, seconds=5)
+        wait_for(lambda: len(torchserve.predictions()) == 8)
         torchserve.free.set()
         assert {each.result().status_code for each in asked} == {200}
+
+
+def test_a_burst_of_first_requests_has_its_model_described_once(client, front, torchserve):
+    torchserve.free.set()
+    with ThreadPoolExecutor(10) as pool:
+        replies = list(pool.map(lambda _: client.post("/predictions/slow", data=b"photo").status_code, range(10)))
+    assert replies == [200] * 10 and torchserve.described == ["/models/slow"]
 
 
 def test_a_model_is_removed_after_it_has_answered(client, front, torchserve, manager):
     with ThreadPoolExecutor(6) as pool:
         asked = [pool.submit(client.post, "/predictions/slow", data=b"photo") for _ in range(5)]
-        wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
+        wait_for(lambda: len(torchserve.predictions()) == 2)
         removal = pool.submit(manager.delete, "/models/slow")
-        wait_for(lambda: front.queues.by_model["slow"].closed, seconds=5)
+        wait_for(lambda: front.queues.by_model["slow"].closed)
         late = client.post("/predictions/slow", data=b"photo")
         assert (late.status_code, late.json()["message"]) == (503, "slow is being unregistered")
         assert not torchserve.removed
@@ -358,7 +367,7 @@ def test_a_model_is_removed_after_it_has_answered(client, front, torchserve, man
 def test_a_model_without_workers_is_removed_at_once(client, front, torchserve, manager):
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(client.post, "/predictions/slow", data=b"photo")
-        wait_for(lambda: torchserve.predictions(), seconds=5)
+        wait_for(lambda: torchserve.predictions())
         torchserve.workers = 0
         assert manager.delete("/models/slow").status_code == 200
         assert waiting.result().status_code == 503
@@ -368,7 +377,7 @@ def test_what_waits_for_a_model_that_is_held_back_is_refused(client, front, torc
     with ThreadPoolExecutor(4) as pool:
         paths = ("/predictions/slow", "/predictions/slow?x", "/predictions/slow/", "/predictions/slower")
         *refused, other = (pool.submit(client.post, path) for path in paths)
-        wait_for(lambda: len(front.inference.waiting) == 4, seconds=5)
+        wait_for(lambda: len(front.inference.waiting) == 4)
         front.refuse("/predictions/slow", 40)
         for reply in (each.result() for each in refused):
             assert reply.status_code == 503 and 38 <= int(reply.headers["retry-after"]) <= 40
@@ -459,22 +468,22 @@ def test_a_token_is_good_for_an_hour(folder, torchserve, monkeypatch):
 def test_a_client_that_goes_leaves_nothing_behind(client, front, torchserve):
     with pytest.raises(requests.ReadTimeout):
         client.post("/predictions/slow", timeout=0.5)
-    wait_for(lambda: not front.inference.waiting and not front.connections.busy, seconds=5)
+    wait_for(lambda: not front.inference.waiting and not front.connections.busy)
     assert client.get("/ping").status_code == 200
 
 
 def test_a_client_that_goes_in_the_middle_of_its_upload_is_one_line(front, torchserve, folder, caplog):
     begun(front, "/predictions/any", b"a part", length=LARGEST).close()
-    wait_for((folder / "logs" / "requests.log").exists, seconds=5)
-    wait_for(lambda: [each["event"] for each in journal(folder)][-1:] == ["end"], seconds=5)
+    wait_for((folder / "logs" / "requests.log").exists)
+    wait_for(lambda: [each["event"] for each in journal(folder)][-1:] == ["end"])
     assert journal(folder)[-1]["status"] == 499 and not torchserve.predictions() and "Error" not in caplog.text
-    wait_for(lambda: not front.connections.busy, seconds=5)
+    wait_for(lambda: not front.connections.busy)
 
 
 def test_requests_under_way_are_answered_before_the_end(folder, torchserve):
     with ThreadPoolExecutor(3) as pool, running(folder) as front:
         asked = [pool.submit(Http(inference_of(front)).post, "/predictions/slow") for _ in range(2)]
-        wait_for(lambda: len(torchserve.predictions()) == 2, seconds=5)
+        wait_for(lambda: len(torchserve.predictions()) == 2)
         end = pool.submit(front.stop)
         time.sleep(0.5)
         with pytest.raises(requests.ConnectionError):
@@ -490,7 +499,7 @@ def test_the_end_does_not_wait_for_ever(folder, torchserve):
     with ThreadPoolExecutor(1) as pool:
         with running(folder, drain=0.1) as front:
             waiting = pool.submit(Http(inference_of(front)).post, "/predictions/slow", timeout=10)
-            wait_for(lambda: front.inference.waiting, seconds=5)
+            wait_for(lambda: front.inference.waiting)
             begin = time.monotonic()
         assert time.monotonic() - begin < 3
         with pytest.raises(requests.ConnectionError):
@@ -515,12 +524,12 @@ def expecting(front, length):
 
 def test_all_bodies_together_have_a_limit(client, front, torchserve):
     unfinished = [begun(front, "/predictions/m", bytes(LARGEST - 1), length=LARGEST) for _ in range(8)]
-    wait_for(lambda: front.bodies.held == 8 * (LARGEST - 1), seconds=5)
+    wait_for(lambda: front.bodies.held == 8 * (LARGEST - 1))
     reply = client.post("/predictions/m", data=bytes(1000))
     assert reply.status_code == 503 and reply.headers["retry-after"] == str(RETRY_AFTER)
     for each in unfinished:
         each.close()
-    wait_for(lambda: front.bodies.held == 0, seconds=5)
+    wait_for(lambda: front.bodies.held == 0)
     assert client.post("/predictions/m", data=bytes(1000)).status_code == 200
     assert refusals(front)["bodies"] == 1
 
@@ -563,7 +572,7 @@ def test_a_reply_that_nobody_reads_is_given_up(folder, torchserve, monkeypatch):
     with running(folder, largest=2**26) as front:
         with begun(front, "/predictions/m", bytes(2**25)):
             wait_for(lambda: refusals(front) == {"write_timeout": 1}, seconds=20)
-        wait_for(lambda: not front.connections.busy, seconds=5)
+        wait_for(lambda: not front.connections.busy)
 
 
 def test_a_thread_that_hangs_is_noticed(front, monkeypatch):
@@ -571,7 +580,7 @@ def test_a_thread_that_hangs_is_noticed(front, monkeypatch):
     assert front.responds()
     front.loop.call_soon_threadsafe(time.sleep, 1)
     assert not front.responds()
-    wait_for(front.responds, seconds=5)
+    wait_for(front.responds)
 
 
 def test_headers_have_a_limit(client, front, torchserve):
@@ -584,12 +593,12 @@ def test_connections_have_a_limit_at_which_the_idle_ones_make_room(client, front
     front.connections.most = 50
     idle = [socket.create_connection(("127.0.0.1", front.addresses[0]), timeout=10) for _ in range(200)]
     assert client.get("/ping").status_code == 200
-    wait_for(lambda: len(front.connections.idle) <= 50, seconds=5)
+    wait_for(lambda: len(front.connections.idle) <= 50)
     for each in idle:
         each.close()
     front.connections.most = 2
     busy = [begun(front, "/predictions/slow", b"photo") for _ in range(2)]
-    wait_for(lambda: len(front.connections.busy) == 2, seconds=5)
+    wait_for(lambda: len(front.connections.busy) == 2)
     with socket.create_connection(("127.0.0.1", front.addresses[0]), timeout=10) as more:
         reply = more.recv(1000)
         assert b" 503 " in reply and b"Retry-After: 5" in reply

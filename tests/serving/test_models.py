@@ -242,11 +242,11 @@ def asking(server, photo, clients):
 def test_replacing_a_model_under_load_loses_no_request(server, management, weights, photo):
     before = answers(server, "1.2")
     with asking(server, photo, clients=4):
-        wait_for(lambda: answers(server, "1.2") >= before + 8, seconds=60)
+        wait_for(lambda: answers(server, "1.2") >= before + 8)
         register(server.address, weights, version="2.0")
         management.set_default("tiny", "2.0")
         unregister(server.address, "tiny", "1.2")
-        wait_for(lambda: answers(server, "2.0") >= 8, seconds=60)
+        wait_for(lambda: answers(server, "2.0") >= 8)
     assert [each.version for each in management.versions("tiny")] == ["2.0"]
 
 

@@ -232,14 +232,14 @@ def test_health_is_that_of_the_workers(server, management, client, photo):
 
     with Http(server.address.inference_url) as http:
         assert server.healthy()
-        wait_for(lambda: ready() == (200, []), seconds=3)
+        wait_for(lambda: ready() == (200, []))
         (worker,) = management.ready_workers("tiny")
         os.kill(worker, signal.SIGKILL)
-        wait_for(lambda: not server.healthy(), seconds=3)
-        wait_for(lambda: ready() == (503, ["tiny/1.2"]), seconds=3)
+        wait_for(lambda: not server.healthy())
+        wait_for(lambda: ready() == (503, ["tiny/1.2"]))
         assert http.get("/ping").json()["status"] == "Healthy" and http.get("/live").status_code == 200
-        wait_for(server.healthy, seconds=60)
-        wait_for(lambda: ready() == (200, []), seconds=3)
+        wait_for(server.healthy)
+        wait_for(lambda: ready() == (200, []))
     assert management.ready_workers("tiny") != [worker]
     assert client.stylize(photo, "tiny")
 
@@ -275,7 +275,7 @@ def test_archives_that_fail_do_not_keep_the_others_away_if_told_so(model_store, 
         (tmp_path / "bad.mar").unlink()
         (tmp_path / "broken.mar").write_bytes(b"junk")
         server.restart()
-        wait_for(server.healthy, seconds=60)
+        wait_for(server.healthy)
         assert client.stylize(photo, "tiny")
     assert "broken.mar is not a model archive" in passed_over[2] and len(passed_over) == 3
     shutil.rmtree(server.folder)

@@ -184,8 +184,8 @@ def test_a_killed_server_comes_back_with_what_was_registered(model_store, tmp_pa
             process.wait(timeout=10)
         finally:
             process.kill()
-    wait_for(lambda: not any(running(member) for member in members), seconds=10)
-    wait_for(lambda: are_free(port), seconds=10)  # a zombie's threads may hold its sockets a moment longer
+    wait_for(lambda: not any(running(member) for member in members))
+    wait_for(lambda: are_free(port))  # a zombie's threads may hold its sockets a moment longer
     (snapshot_folder(store, port) / "20990101000000000-snapshot.cfg").write_text("#Saving snapshot\nmodel_snaps")
     altered(store / "tiny.mar", store / "new.mar", modelName="new")
 

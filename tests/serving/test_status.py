@@ -31,7 +31,7 @@ def counted(server, photo):
     with server.address.inference() as client:
         for data in (photo, photo, b"no picture"):
             client.request("POST", "/predictions/tiny", data=data, headers={"Content-Type": "application/octet-stream"})
-    wait_for(lambda: sum(outcomes(server).values()) >= sum(begin.values()) + 3, seconds=5)  # by way of a log
+    wait_for(lambda: sum(outcomes(server).values()) >= sum(begin.values()) + 3)  # by way of a log
     after = outcomes(server)
     return {name: count - begin.get(name, 0) for name, count in after.items()}
 
@@ -106,7 +106,7 @@ def test_sizes_and_errors_are_histograms(server, photo):
         reply = client.stylize(photo, "tiny")
         with pytest.raises(InvalidImage):
             client.stylize(b"no picture", "tiny")
-    wait_for(lambda: added(histograms(server), before, "perceptual_reply_seconds_count") == 2, seconds=5)
+    wait_for(lambda: added(histograms(server), before, "perceptual_reply_seconds_count") == 2)
 
     after = histograms(server)
 
@@ -163,7 +163,7 @@ def test_status_tells_workers_and_latencies(run, server, counted):
 def test_status_sees_a_dead_worker_that_ping_does_not(run, server):
     (worker,) = read_status(server.address).models[0].workers
     os.kill(worker.pid, signal.SIGKILL)
-    wait_for(lambda: read_status(server.address).unhealthy, seconds=3)
+    wait_for(lambda: read_status(server.address).unhealthy)
     status, out, _ = run("status", "--port", urlsplit(server.address.inference_url).port)
     assert status == 1 and out.startswith("unhealthy: no worker is ready for tiny 1.2 (/ping: ")
     wait_for(server.healthy, seconds=30)

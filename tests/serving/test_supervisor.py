@@ -74,7 +74,7 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         flag.touch()
         (worker,) = management.ready_workers("fickle")
         os.kill(worker, signal.SIGKILL)
-        wait_for(lambda: not management.ready_workers("fickle"), seconds=5)
+        wait_for(lambda: not management.ready_workers("fickle"))
         waiting = client.request("POST", "/predictions/fickle", data=photo)  # in the queue by now, without limit
         assert waiting.status_code == 503 and int(waiting.headers["retry-after"]) >= 5
         assert "keep dying" in waiting.json()["message"]
@@ -88,18 +88,18 @@ def test_what_torchserve_gives_up_on_comes_back(supervised, flag, photo, caplog,
         management.scale("tiny", 2)
         for process in psutil.Process(server.address.pid).children():
             process.kill()
-        wait_for(lambda: status_of(client, "tiny", photo) == 503, seconds=5)
-        wait_for(lambda: "TorchServe is started again" in caplog.text, seconds=60)
-        wait_for(lambda: status_of(client, "tiny", photo) == 200, seconds=60)
+        wait_for(lambda: status_of(client, "tiny", photo) == 503)
+        wait_for(lambda: "TorchServe is started again" in caplog.text)
+        wait_for(lambda: status_of(client, "tiny", photo) == 200)
         assert find_server() == server.address
         assert management.describe("tiny").wanted == 2
         # Killed in the middle of an attempt, it comes back with a worker to be, which is then held back again.
-        wait_for(lambda: management.describe("fickle").wanted == 0, seconds=60)
+        wait_for(lambda: management.describe("fickle").wanted == 0)
 
         # The cause is gone.
         flag.unlink()
-        wait_for(lambda: status_of(client, "fickle", photo) == 200, seconds=60)
-        wait_for(lambda: "fickle/1.2 is back" in caplog.text, seconds=60)  # TorchServe replies later than it serves
+        wait_for(lambda: status_of(client, "fickle", photo) == 200)
+        wait_for(lambda: "fickle/1.2 is back" in caplog.text)  # TorchServe replies later than it serves
         assert read_held(server.snapshots) == {}
 
 

@@ -114,6 +114,7 @@ class Queues:
         self.torchserve = torchserve
         self.counters = counters
         self.by_model: dict[str, Queue] = {}
+        self.first: dict[str, asyncio.Task[Queue | None]] = {}  # descriptions of models requested for the first time
 
     @asynccontextmanager
     async def turn(self, path: str) -> AsyncIterator[float]:
@@ -138,10 +139,24 @@ class Queues:
 
     async def queue_of(self, model: str) -> Queue | None:
         """The queue of a model; None if the model is not registered."""
-        queue = self.by_model.get(model) or Queue(model)
+        if (queue := self.by_model.get(model)) is None:
+            # One description for all first requests: a burst would fill TorchServe's management API, and those of its
+            # requests whose description failed would pass the queue.
+            if model not in self.first:
+                self.first[model] = asyncio.create_task(self.describe(model))
+            return await asyncio.shield(self.first[model])
         if time.monotonic() > queue.known_at + FRESH:
             await self.update(queue)
-        return self.by_model.setdefault(model, queue) if queue.known_at else None
+        return queue if queue.known_at else None
+
+    async def describe(self, model: str) -> Queue | None:
+        """A new queue for a model that TorchServe knows."""
+        try:
+            queue = Queue(model)
+            await self.update(queue)
+            return self.by_model.setdefault(model, queue) if queue.known_at else None
+        finally:
+            del self.first[model]
 
     async def update(self, queue: Queue) -> None:
         """Sets a queue's limits from TorchServe's description of its model."""
