@@ -33,7 +33,7 @@ def add_to(subparsers: Any) -> None:
     for each in settings_of(StyleOptions):
         if each.name in BAKED:
             add_setting(parser, each)
-    parser.add_argument("--float16", action="store_true", help="store weights in half precision: half the size")
+    parser.add_argument("--float16", action="store_true", help="store weights in half precision: two fifths less size")
     parser.set_defaults(run=run)
 
 

@@ -66,8 +66,9 @@ def halve(model: Any) -> None:
     import onnx
 
     casts = []
+    kernels = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
     for weight in model.graph.initializer:
-        if len(weight.dims) == 4 and weight.data_type == onnx.TensorProto.FLOAT:  # large kernels are halves already
+        if weight.name in kernels and weight.data_type == onnx.TensorProto.FLOAT:  # large kernels are halves already
             name, values = weight.name, onnx.numpy_helper.to_array(weight)
             weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))

@@ -23,7 +23,7 @@ def write(network: nn.Module, example: Mapping[str, Tensor], facts: Mapping[str,
         model.set_rt_info(value, ["perceptual", name])
     intermediate.unlink()
     try:
-        openvino.save_model(model, path, compress_to_fp16=half)
+        openvino.save_model(model, path, compress_to_fp16=False)  # the kernels to be halved are halves in ONNX
     except RuntimeError as error:  # which does not say why
         raise ExportError(f"{path.name} cannot be written: {first_line(error)}. Is the disk full?") from error
 

@@ -17,8 +17,6 @@ from ..inference.networks.layers import ResizeConvolution
 from ..inference.networks.norms import InstanceNorm
 from ..inference.resampling import resize_bicubic
 
-HALVED = nn.Conv2d, nn.ConvTranspose2d  # layers whose weights can be stored in half precision
-
 
 def portable(network: ImageTransformationNetwork, style: Tensor | None = None, *, half: bool = False) -> "Portable":
     """A network of plain layers, from RGB in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W), for any height and width.
@@ -187,8 +185,12 @@ class ToFloat32(nn.Module):
 
 
 def with_halves(network: Portable) -> Portable:
-    """Stores the weights of its layers' convolutions in half precision."""
-    for layer in [each for each in network.layers.modules() if isinstance(each, HALVED)]:
+    """Stores the weights of its layers' convolutions in half precision.
+
+    Not those of transposed convolutions: rounded, they would draw a checkerboard into an area of one colour, which the
+    norms amplify if there is nothing else in the picture.
+    """
+    for layer in [each for each in network.layers.modules() if isinstance(each, nn.Conv2d)]:
         layer.weight = nn.Parameter(layer.weight.half(), requires_grad=False)
         parametrize.register_parametrization(layer, "weight", ToFloat32(), unsafe=True)
     return network
