@@ -12,16 +12,18 @@ MODELS ?= styles super_resolution_x4_feature
 BIN := .venv/bin
 # More processes than cores, as they mostly wait for servers. All tests of a module run in one process.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+# Compiled modules are kept, whatever the environment says: tests start many processes that import the same ones.
+TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 READY := .venv/.ready
 
 demo: $(READY)
 	@$(BIN)/perceptual demo docs/photos/coffee.jpg
 
 test: $(READY)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+	@$(TESTING) $(PARALLEL)
 
 test-fast: $(READY)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -m "not serves and not trains and not slow and not release"
+	@$(TESTING) -n logical --dist loadfile -m "not serves and not trains and not slow and not release"
 
 check-release: $(READY)
 	@$(BIN)/python -m pytest -m release

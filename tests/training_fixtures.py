@@ -6,13 +6,13 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torchvision.models import VGG
 from torchvision.models.vgg import make_layers
 
 from perceptual.commands import main
@@ -22,6 +22,8 @@ from perceptual_training.settings import StyleSettings
 
 # VGG-16's layers, an eighth as wide.
 NARROW = [8, 8, "M", 16, 16, "M", 32, 32, 32, "M", 64, 64, 64, "M", 64, 64, 64, "M"]
+# The modules that make sample sheets, and the side of a picture on those of tests, in pixels.
+SAMPLING, SIDE = (task, style, styles, learning), 64
 # The command line, with the narrow VGG-16 in VGG-16's place, for a process of its own.
 PROGRAM = f"""
 import sys
@@ -35,8 +37,10 @@ FORKSERVER.set_forkserver_preload(["training_fixtures", "torch.utils.tensorboard
 
 
 def command_line(arguments):
-    """Runs a command line with the narrow VGG-16 in VGG-16's place; returns its exit status."""
+    """Runs a command line with the narrow VGG-16 in VGG-16's place, and small samples; returns its exit status."""
     loss_network.ARCHITECTURES["vgg16"] = loss_network.Architecture(narrow_vgg, "x", (0.5,) * 3, (1 / 255,) * 3)
+    for module in SAMPLING:
+        module.FRAME_SIZE = SIDE
     return main(arguments)
 
 
@@ -49,7 +53,8 @@ def run_as_process(arguments, environment, errors):
 
 
 def narrow_vgg(weights=None, init_weights=True):
-    return VGG(make_layers(NARROW), num_classes=2, init_weights=init_weights)
+    """What is used of a VGG; its classifier would take a second to make."""
+    return SimpleNamespace(features=make_layers(NARROW))
 
 
 @pytest.fixture
@@ -117,10 +122,9 @@ def paintings(tmp_path, painting):
 @pytest.fixture
 def small_samples(monkeypatch):
     """Small pictures on sample sheets, which would take longer than a training of few iterations; gives their side."""
-    side = 64
-    for module in (task, style, styles, learning):
-        monkeypatch.setattr(module, "FRAME_SIZE", side)
-    return side
+    for module in SAMPLING:
+        monkeypatch.setattr(module, "FRAME_SIZE", SIDE)
+    return SIDE
 
 
 @pytest.fixture

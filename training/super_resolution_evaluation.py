@@ -9,7 +9,7 @@ measured if torchvision's AlexNet is in PyTorch's cache.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,8 +18,6 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
 from perceptual.errors import InputError, TrainingError
@@ -41,6 +39,9 @@ from .loss_network import LossNetwork, load_loss_network
 from .machine import exact_float32
 from .report import Row, averages, encoded, table
 from .settings import plain
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 LAYERS = ("relu2_2", "relu3_3")
 VARIANTS = {  # how each network's output is measured
@@ -132,11 +133,13 @@ def enlargements(
     return results
 
 
-def lpips() -> Metric | None:
+def lpips() -> "Metric | None":
     """LPIPS by AlexNet, for images in [0, 1]; None if its weights are not in PyTorch's cache."""
     file = AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
     if not Path(torch.hub.get_dir(), "checkpoints", file).is_file():
         return None
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # takes seconds, for matplotlib
+
     return LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
 
 
@@ -145,7 +148,7 @@ def measure(
     target: Tensor,
     border: int,
     loss_network: LossNetwork | None = None,
-    perceptual_metric: Metric | None = None,
+    perceptual_metric: "Metric | None" = None,
 ) -> dict[str, float]:
     """All figures for one result against its target, both uint8 3×H×W, without ``border`` pixels at every side."""
     result, target = (each[:, border:-border, border:-border] for each in (result, target))

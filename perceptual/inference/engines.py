@@ -54,7 +54,7 @@ def build(engine: str, network: ImageTransformationNetwork, device: torch.device
         return openvino(network)
     if engine == "compile" and (layers := compiled(network, device)):
         return layers
-    if engine == "auto" and device.type == "cpu" and find_spec("openvino"):
+    if engine == "auto" and prefers_openvino(device):
         try:
             return openvino(network)
         except Exception as error:
@@ -63,6 +63,11 @@ def build(engine: str, network: ImageTransformationNetwork, device: torch.device
     if in_bfloat16(engine, device):
         return Checked(Eager(layers, device, bfloat16=True), layers)
     return Eager(layers, device)
+
+
+def prefers_openvino(device: torch.device) -> bool:
+    """Whether ``auto`` is OpenVINO on a device."""
+    return device.type == "cpu" and find_spec("openvino") is not None
 
 
 def check_name(engine: str) -> None:

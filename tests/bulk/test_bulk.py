@@ -20,7 +20,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from PIL import Image
 from serving_fixtures import wait_for
@@ -162,7 +161,7 @@ def test_the_same_pictures_as_stylize_and_a_row_for_each_photo(run, ray_cluster,
     (folder / "0" / "1.png").write_bytes(photo)
     (folder / "bad.jpg").write_bytes(b"no image")
     (folder / "notes.txt").touch()
-    options = (*styles, "--strength", "0.8", "--quality", "80")
+    options = (*styles, "--strength", "0.8", "--quality", "80", "--engine", "eager")
     bulk = ("bulk", folder, output, *options, "--address", ray_cluster.address, "--actors", 1)
     assert run("stylize", folder, *options, "-o", tmp_path / "plain")[0] == 1
     status, out, err = run(*bulk)
@@ -231,6 +230,8 @@ def test_ray_that_cannot_be_used_is_one_sentence(run, ray_cluster, weights, tmp_
     status, _, err = run(*bulk, "--address", ray_cluster.address, "--actors", 3)
     wanted = "3 actors of 1 processors and 2.5 GiB of memory"
     assert (status, err) == (1, f"perceptual: {wanted} do not fit on the machines of the cluster: 2 do\n")
+    import ray
+
     for versions in (("2.0.0", platform.python_version()), (ray.__version__, "3.8.1")):
         with monkeypatch.context() as patch:
             patch.setattr("ray._private.utils.compute_version_info", partial(tuple, versions))

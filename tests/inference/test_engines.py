@@ -49,10 +49,9 @@ def assert_agrees(name, engine, sizes=SIZES):
 @pytest.mark.slow
 @needs_openvino
 @pytest.mark.parametrize("name", networks())
-@pytest.mark.parametrize("bfloat16", [False, None], ids=["float32", "as is"])
+@pytest.mark.parametrize("bfloat16", sorted({False, engines.quick_in_bfloat16(CPU)}))
 def test_openvino_agrees_with_eager(name, bfloat16, monkeypatch):
-    if bfloat16 is not None:
-        monkeypatch.setattr(engines, "quick_in_bfloat16", lambda device: bfloat16)
+    monkeypatch.setattr(engines, "quick_in_bfloat16", lambda device: bfloat16)
     assert_agrees(name, "openvino")
 
 
@@ -150,12 +149,16 @@ def test_what_does_not_compile_is_run_as_it_is(function, reason, monkeypatch, ca
     assert caplog.messages == [f"torch.compile fails; running plain PyTorch: {reason}"]
 
 
-def test_auto_is_eager_where_openvino_is_missing_or_fails(monkeypatch, caplog):
+def test_auto_is_openvino_and_eager_where_that_is_missing_or_fails(prefers_openvino, monkeypatch, caplog):
+    monkeypatch.setattr(engines, "prefers_openvino", prefers_openvino)
     monkeypatch.setattr(engines, "quick_in_bfloat16", lambda device: False)
     network = networks()["default"]
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     assert isinstance(engines.build("auto", network, CPU), engines.Eager) and not caplog.messages
     monkeypatch.setattr(engines, "find_spec", lambda name: name)
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "openvino", lambda network: [network])
+        assert engines.build("auto", network, CPU) == [network]
     monkeypatch.setattr(engines, "openvino", fails)
     assert isinstance(engines.build("auto", network, CPU), engines.Eager)
     assert caplog.messages == ["OpenVINO fails; running plain PyTorch: no C++ compiler"]

@@ -211,6 +211,7 @@ def test_json_has_what_the_tables_have(run, server, counted):
     assert (listed["name"], listed["default"], listed["ready"], listed["archive"]) == ("tiny", True, 1, "tiny.mar")
 
 
+@pytest.mark.slow
 def test_a_small_window_shows_what_matters_most(monkeypatch):
     up, down = Worker(1, True, "CPU", 2**29), Worker(2, False, "CPU", None)
     stages = {
