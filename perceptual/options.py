@@ -80,7 +80,9 @@ class UpscaleOptions(PictureOptions):
     """Options of super-resolution."""
 
     histogram_matching: bool = setting(True, Switch(), "give the result the photo's own distribution of colours")
-    low_frequencies: bool = setting(False, Switch(), "match the histogram of low frequencies alone, not of fine detail")
+    low_frequencies: bool = setting(
+        True, Switch(), "match the histogram of low frequencies alone, which leaves fine detail as it is"
+    )
 
 
 @dataclass(frozen=True)

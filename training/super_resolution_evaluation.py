@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 LAYERS = ("relu2_2", "relu3_3")
 VARIANTS = {  # how each network's output is measured
     "": UpscaleOptions(histogram_matching=False),
-    ", matched": UpscaleOptions(),
-    ", matched low": UpscaleOptions(low_frequencies=True),
+    ", matched": UpscaleOptions(low_frequencies=False),
+    ", matched low": UpscaleOptions(),
 }
 SMALLEST = 11  # pixels; the side of SSIM's window
 SMALLEST_FOR_LPIPS = 31  # pixels; the smallest side that AlexNet's layers accept

@@ -215,7 +215,7 @@ class Predictor:
         photo: str | Path | bytes | Image.Image,
         *,
         histogram_matching: bool = True,
-        low_frequencies: bool = False,
+        low_frequencies: bool = True,
         tile: int | None = None,
     ) -> Image.Image:
         """Enlarges one photo by ``network.scale``: a path, an encoded image, or a PIL image.
