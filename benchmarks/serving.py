@@ -15,6 +15,7 @@ HTTP, TorchServe and the client.
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,13 +164,13 @@ def read_times(address: RunningServer, model: str) -> dict[str, tuple[float, int
     """Seconds of requests in each stage and in the queue, and their number, since the server's start."""
     with Client(address.metrics_url) as client:
         families = text_string_to_metric_families(client.send("GET", "/metrics").text)
-    seconds, counts = {"queue": 0.0}, {"queue": 0}
+    seconds, counts = defaultdict[str, float](float, queue=0.0), defaultdict[str, int](int, queue=0)  # of all versions
     for sample in (sample for family in families for sample in family.samples):
         if sample.labels.get("ModelName") == model:
             if sample.name == "perceptual_stage_seconds_sum":
-                seconds[sample.labels["Stage"]] = sample.value
+                seconds[sample.labels["Stage"]] += sample.value
             elif sample.name == "perceptual_stage_seconds_count":
-                counts[sample.labels["Stage"]] = int(sample.value)
+                counts[sample.labels["Stage"]] += int(sample.value)
         elif sample.labels.get("model_name") == model and sample.name.startswith("ts_queue_latency_microseconds"):
-            seconds["queue"] = sample.value / 1e6
+            seconds["queue"] += sample.value / 1e6
     return {name: (each, counts[name]) for name, each in seconds.items()}

@@ -21,15 +21,18 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prefers_openvino():
-    """Makes ``auto`` plain PyTorch in the processes of tests, as OpenVINO takes seconds for each network; the original.
-
-    What tests start, such as a server and its workers, still takes OpenVINO.
-    """
+def plain_auto():
+    """Makes the engine ``auto`` plain PyTorch in this process, as OpenVINO takes seconds for each network."""
     with pytest.MonkeyPatch.context() as patch:
-        original = engines.prefers_openvino
+        chosen = engines.prefers_openvino
         patch.setattr(engines, "prefers_openvino", lambda device: False)
-        yield original
+        yield chosen
+
+
+@pytest.fixture
+def real_auto(plain_auto, monkeypatch):
+    """Lets the engine ``auto`` be what it is everywhere else, such as in a server's workers."""
+    monkeypatch.setattr(engines, "prefers_openvino", plain_auto)
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,16 @@ import json
 import multiprocessing
 import os
 import sys
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 from torchvision.models.vgg import make_layers
 
 from perceptual.commands import main
@@ -31,9 +32,9 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from training_fixtures import command_line
 sys.exit(command_line(sys.argv[1:]))
 """
-# Starts processes that have torch imported already.
+# Starts processes that have torch imported already. It finds installed modules only, and passes over all others.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["training_fixtures", "torch.utils.tensorboard"])
+FORKSERVER.set_forkserver_preload(["pytest", "perceptual_training.learning", "torch.utils.tensorboard"])
 
 
 def command_line(arguments):
@@ -53,8 +54,8 @@ def run_as_process(arguments, environment, errors):
 
 
 def narrow_vgg(weights=None, init_weights=True):
-    """What is used of a VGG; its classifier would take a second to make."""
-    return SimpleNamespace(features=make_layers(NARROW))
+    """A VGG without its classifier, which nothing uses and which would take a second to make."""
+    return nn.Sequential(OrderedDict(features=make_layers(NARROW)))
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def test_serve_without_archives_is_one_line(environment, tmp_path):
 
 
 @pytest.mark.serves
+@pytest.mark.usefixtures("real_auto")
 def test_demo_writes_pictures_and_a_contact_sheet(photo, weights, upscaler, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"tiny": weights, "tiny_x4": upscaler})

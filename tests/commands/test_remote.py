@@ -44,6 +44,7 @@ def proxy(photo):
     server.server_close()
 
 
+@pytest.mark.usefixtures("real_auto")
 def test_photos_are_sent_to_a_running_server_with_its_token(run, server, weights, photo, tmp_path):
     (tmp_path / "photo.png").write_bytes(photo)
     line = ("stylize", tmp_path / "photo.png", "-o", tmp_path / "out.png", "--strength", "0.5")

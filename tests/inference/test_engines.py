@@ -149,8 +149,8 @@ def test_what_does_not_compile_is_run_as_it_is(function, reason, monkeypatch, ca
     assert caplog.messages == [f"torch.compile fails; running plain PyTorch: {reason}"]
 
 
-def test_auto_is_openvino_and_eager_where_that_is_missing_or_fails(prefers_openvino, monkeypatch, caplog):
-    monkeypatch.setattr(engines, "prefers_openvino", prefers_openvino)
+@pytest.mark.usefixtures("real_auto")
+def test_auto_is_openvino_and_eager_where_that_is_missing_or_fails(monkeypatch, caplog):
     monkeypatch.setattr(engines, "quick_in_bfloat16", lambda device: False)
     network = networks()["default"]
     monkeypatch.setattr(engines, "find_spec", lambda name: None)

@@ -111,6 +111,7 @@ def test_a_collection_is_registered_and_asked_for_a_style(command, run, server, 
             client.stylize(photo, "several", style="waves")
 
 
+@pytest.mark.usefixtures("real_auto")
 def test_an_archive_of_an_earlier_version_is_served_by_the_code_in_it(command, management, server, photo, tmp_path):
     # A tiny network, packaged by this project before its modules had rooms and networks many styles: code, and weights
     # as safetensors. Today's code cannot build one.
