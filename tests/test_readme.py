@@ -222,7 +222,7 @@ def refused(words):
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
-            build_parser().parse_args(words)
+            build_parser(next(iter(words), None)).parse_args(words)
         except SystemExit as end:  # or it has printed its help
             return errors.getvalue() if end.code else None
     return None

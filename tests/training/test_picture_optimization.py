@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.optimize import minimize
 
 from perceptual.errors import TrainingError
 from perceptual.settings import parse
@@ -68,6 +67,8 @@ def test_steps_are_the_beginning_and_every_iteration_with_their_own_losses(setti
 
 def test_it_does_as_well_as_scipy_s_bounded_optimizer(settings, file):
     """L-BFGS-B (Byrd et al. 1995) minimizes the same losses within the same bounds by another way."""
+    from scipy.optimize import minimize
+
     task = Optimization(settings(iterations=60), file)
     photo = task.photo.rgb[None].float() / 255
     targets = task.objective.targets(photo)
