@@ -32,9 +32,9 @@ def steer_one(original: Tensor, styled: Tensor, options: StyleOptions) -> Tensor
 
 def match_channels(output: Tensor, original: Tensor, *, low_frequencies: bool) -> Tensor:
     """Histogram matching of bytes, 3×H×W, channel by channel, as it needs several times their memory."""
+    match = histogram.match_low_frequencies if low_frequencies else histogram.match
     matched = (
-        histogram.match(channel[None, None], reference[None, None], low_frequencies=low_frequencies)
-        for channel, reference in zip(output, original, strict=True)
+        match(channel[None, None], reference[None, None]) for channel, reference in zip(output, original, strict=True)
     )
     return torch.stack([channel[0, 0] for channel in matched])
 

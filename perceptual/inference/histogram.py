@@ -8,7 +8,7 @@ LEVELS = 256  # of a channel, as in the files that images come from and go to
 CHUNK = 2**20  # pixels of a channel in one step; their levels as indices take much more memory than the pixels
 
 
-def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) -> Tensor:
+def match(images: Tensor, references: Tensor) -> Tensor:
     """Gives every channel of every image the cumulative histogram of its reference.
 
     Johnson et al. 2016 (section 4.2) match the outputs of super-resolution to their low-resolution inputs.
@@ -16,26 +16,41 @@ def match(images: Tensor, references: Tensor, *, low_frequencies: bool = False) 
     Args:
         images: Float in [0, 1] or bytes, N×C×H×W.
         references: The same, N×C×H′×W′ of any size, on the same device.
-        low_frequencies: Match the images reduced to the references' size, and add the enlarged difference. This shifts
-            colours and keeps detail, which a small reference does not have.
 
     Returns:
         N×C×H×W of the images' type. Multiples of 1/255 become what ``skimage.exposure.match_histograms`` gives; values
         between them are interpolated, and bytes are rounded.
     """
-    if low_frequencies:
-        white = 255 if images.dtype == torch.uint8 else 1
-        low = F.interpolate(images / white, references.shape[-2:], mode="bilinear", antialias=True)
-        shift = match(low, references / white).sub_(low)
-        shift = F.interpolate(shift, images.shape[-2:], mode="bilinear", antialias=True)
-        matched = shift.mul_(white).add_(images).clamp_(0, white)  # in place, for the memory of large images
-        return matched.round_().to(torch.uint8) if white == 255 else matched
     table = lookup_table(quantiles(images), quantiles(references))
     pixels = images.flatten(2)
     matched = torch.empty_like(pixels)
     for source, target in zip(pixels.split(CHUNK, dim=2), matched.split(CHUNK, dim=2), strict=True):
         target.copy_(look_up(table, source))
     return matched.view_as(images)
+
+
+def match_low_frequencies(images: Tensor, references: Tensor) -> Tensor:
+    """As :func:`match`, but of the images reduced to the references' size, and adds the enlarged difference.
+
+    This shifts colours and keeps detail, which a small reference does not have.
+
+    Args:
+        images: As there; H and W are the same multiple of the references'.
+        references: As there.
+    """
+    white = 255 if images.dtype == torch.uint8 else 1
+    n, c, height, width = references.shape
+    scale = images.shape[2] // height
+    low = images.reshape(n, c, height, scale, width, scale).mean((3, 5), dtype=torch.float32) / white
+    shift = F.pad(match(low, references / white).sub_(low).mul_(white), [1] * 4, mode="replicate")
+    matched = torch.empty_like(images)
+    rows = max(1, CHUNK // (scale**2 * width))
+    for top in range(0, height, rows):  # in parts, as floats take four times the memory of bytes
+        part = F.interpolate(shift[:, :, top : top + rows + 2], scale_factor=scale, mode="bilinear")
+        place = slice(scale * top, scale * (top + rows))
+        part = part[..., scale:-scale, scale:-scale].add_(images[:, :, place]).clamp_(0, white)
+        matched[:, :, place] = part.round_() if white == 255 else part
+    return matched
 
 
 def look_up(table: Tensor, pixels: Tensor) -> Tensor:

@@ -49,11 +49,12 @@ def test_agrees_with_scikit_image(name):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("low_frequencies", [False, True])
-def test_bytes_are_matched_as_floats_are_but_rounded(low_frequencies):
+@pytest.mark.parametrize("match", [histogram.match, histogram.match_low_frequencies])
+def test_bytes_are_matched_as_floats_are_but_rounded(match):
     image, reference = (torch.from_numpy(each.copy()).permute(2, 0, 1)[None] for each in PAIRS["pictures"])
-    found = histogram.match(image, reference, low_frequencies=low_frequencies)
-    floats = histogram.match(image / 255, reference / 255, low_frequencies=low_frequencies)
+    reference = reference[..., : image.shape[2] // 3, : image.shape[3] // 3]  # means of 9 are never half a level
+    image = image[..., : 3 * reference.shape[2], : 3 * reference.shape[3]]
+    found, floats = match(image, reference), match(image / 255, reference / 255)
     assert found.dtype == torch.uint8
     torch.testing.assert_close(found.float(), floats * 255, atol=0.501, rtol=0)
 
@@ -66,11 +67,20 @@ def test_every_image_of_a_batch_has_its_own_reference():
     assert torch.equal(histogram.match(images, references), torch.cat(alone))
 
 
-def test_pixels_worked_on_in_parts_are_those_worked_on_at_once(monkeypatch):
-    images, references = torch.rand(2, 3, 40, 30), torch.rand(2, 3, 20, 25) ** 2
-    at_once = histogram.match(images, references)
-    monkeypatch.setattr(histogram, "CHUNK", 97)
-    assert torch.equal(histogram.match(images, references), at_once)
+@pytest.mark.parametrize("match", [histogram.match, histogram.match_low_frequencies])
+def test_pixels_worked_on_in_parts_are_those_worked_on_at_once(match, monkeypatch):
+    images, references = torch.rand(2, 3, 40, 30), torch.rand(2, 3, 20, 15) ** 2
+    at_once = match(images, references)
+    monkeypatch.setattr(histogram, "CHUNK", 197)
+    torch.testing.assert_close(match(images, references), at_once, atol=1e-6, rtol=0)
+
+
+def test_low_frequencies_are_enlarged_as_by_pytorch():
+    images, references = torch.rand(2, 3, 40, 32), torch.rand(2, 3, 10, 8) ** 2
+    low = torch.nn.functional.avg_pool2d(images, 4)
+    shift = torch.nn.functional.interpolate(histogram.match(low, references) - low, (40, 32), mode="bilinear")
+    found = histogram.match_low_frequencies(images, references)
+    torch.testing.assert_close(found, (images + shift).clamp(0, 1), atol=1e-5, rtol=0)
 
 
 def test_an_image_matched_to_itself_stays():
@@ -91,7 +101,7 @@ def test_low_frequencies_alone_shift_colours_and_keep_detail():
     detail = 0.1 * (torch.arange(64) % 2).view(1, 1, 1, 64).expand(1, 3, 64, 64)  # stripes one pixel wide
     image = 0.3 + 0.3 * torch.linspace(0, 1, 64).view(1, 1, 64, 1) + detail
     reference = torch.nn.functional.avg_pool2d(image, 4) * torch.tensor([1.0, 0.8, 1.2]).view(1, 3, 1, 1)
-    matched = histogram.match(image, reference, low_frequencies=True)
+    matched = histogram.match_low_frequencies(image, reference)
     torch.testing.assert_close(matched.mean((2, 3)), reference.mean((2, 3)), atol=5e-3, rtol=0)
     torch.testing.assert_close(matched.diff(dim=3), image.diff(dim=3), atol=2e-2, rtol=0)
     plain = histogram.match(image, reference)
