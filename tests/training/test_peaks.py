@@ -52,6 +52,7 @@ def test_without_a_weight_or_instance_norms_there_is_nothing_to_measure():
         assert peaks() == {}
 
 
+@pytest.mark.trains
 def test_training_removes_a_peak():
     """A network that makes one, trained by this loss alone."""
     torch.manual_seed(0)
