@@ -202,6 +202,14 @@ def test_large_bodies_pass_by_way_of_a_file(folder, torchserve):
         assert front.bodies.held == 0
 
 
+@pytest.mark.parametrize("size", [0, 1, bodies.IN_MEMORY - 1, bodies.IN_MEMORY, bodies.PIECE + 1, 3 * bodies.PIECE + 7])
+def test_a_form_with_a_photo_of_any_size_passes(folder, torchserve, size):
+    photo = (bytes(range(256)) * (1 + size // 256))[:size]
+    with running(folder, largest=2**21) as front:
+        reply = Http(inference_of(front)).post("/predictions/m", files={"data": photo}, data={"strength": "0.5"})
+    assert reply.status_code == 200 and photo in reply.content and b'name="strength"' in reply.content
+
+
 def test_a_503_of_torchserve_says_when_to_try_again(client, torchserve):
     reply = client.post("/full", data=b"photo")
     assert (reply.status_code, reply.content, reply.headers["retry-after"]) == (503, b"photo", str(RETRY_AFTER))

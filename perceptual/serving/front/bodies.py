@@ -35,9 +35,9 @@ class Body:
         self.end += len(piece)
 
     def read(self, position: int, size: int) -> bytes:
-        """At most ``size`` bytes from a position."""
+        """At most ``size`` bytes from a position, which may be beyond the end."""
         self.file.seek(position)
-        return self.file.read(min(size, self.end - position))
+        return self.file.read(max(0, min(size, self.end - position)))
 
     def head(self, size: int) -> bytes:
         """The first bytes."""
