@@ -18,6 +18,7 @@ from serving_fixtures import wait_for
 from perceptual.archives.build import package, package_collection
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import save_network
+from perceptual.serving.front.bodies import IN_MEMORY
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -360,6 +361,30 @@ def test_a_wrong_file_is_told_in_the_api_s_words(visit, registered):
     wait_for(lambda: str(refused.value).rstrip(".").lower() in visit.page.inner_text("#message").lower())
 
 
+def test_an_error_stays_until_it_is_mended(visit):
+    visit.page.clock.install()
+    visit.page.route("**/predictions/**", lambda route: route.fulfill(status=500, body="{}"))
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    visit.page.wait_for_selector("#retry:visible")
+    visit.page.clock.fast_forward(60_000)
+    assert "The server answers 500" in visit.page.inner_text("#message")
+    visit.page.unroute("**/predictions/**")
+    visit.page.click("#retry")
+    visit.page.clock.resume()
+    visit.result()
+    assert not visit.page.locator("#retry").is_visible() and not visit.page.inner_text("#message")
+
+
+def test_a_mouse_s_wheel_moves_the_strip(visit):
+    visit.page.set_viewport_size({"width": 360, "height": 900})
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    visit.result()
+    visit.page.locator("#strip").evaluate("each => each.scrollLeft = 0")
+    visit.page.hover("#strip .look >> nth=0")
+    visit.page.mouse.wheel(0, 100)
+    visit.page.wait_for_function("document.getElementById('strip').scrollLeft === 100")
+
+
 def test_names_stay_text(visit):
     name = "<img src=x onerror=alert(1)>.png"
     visit.choose(name, encoded(noise(64, 48)))
@@ -373,7 +398,8 @@ def test_names_stay_text(visit):
 
 
 def test_the_command_line_makes_the_same_picture(visit, registered, tmp_path):
-    photo = encoded(noise(64, 48))
+    photo = encoded(noise(400, 300))
+    assert len(photo) > IN_MEMORY
     name = 'it\'s a "photo", (1).png'
     (tmp_path / name).write_bytes(photo)
     visit.choose(name, photo)

@@ -1,4 +1,4 @@
-// Notices: a sentence at the bottom of the page, announced by screen readers.
+// Notices: a sentence at the bottom of the page, announced by screen readers. It goes with the next change.
 
 import { get } from "./dom.js";
 
@@ -11,13 +11,14 @@ export function say(text) {
   timer = setTimeout(quiet, READ);
 }
 
-/** Shows an error; retries after some seconds, or on a click. */
-export function sayAndRetry(text, seconds, attempt) {
-  put(`${text} Trying again in ${seconds} s.`);
+/** Shows an error, which stays; offers a new attempt, if one is given, and makes it after some seconds unless they are 0. */
+export function sayError(text, attempt = null, seconds = 0) {
+  put(seconds ? `${text} Trying again in ${seconds} s.` : text);
   const again = () => (quiet(), attempt());
   get("retry").onclick = again;
-  get("retry").hidden = false;
-  timer = setTimeout(again, seconds * 1000);
+  get("retry").hidden = !attempt;
+  get("close").hidden = false;
+  if (seconds) timer = setTimeout(again, seconds * 1000);
 }
 
 export function quiet() {
@@ -28,5 +29,7 @@ function put(text) {
   clearTimeout(timer);
   get("message").textContent = text;
   get("notice").toggleAttribute("data-shown", text !== "");
-  get("retry").hidden = true;
+  get("retry").hidden = get("close").hidden = true;
 }
+
+get("close").onclick = quiet;

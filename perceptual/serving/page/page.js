@@ -3,7 +3,7 @@
 import { about, predict, Trouble } from "./api.js";
 import { get, make, picture, sleep } from "./dom.js";
 import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, paintsSmaller, partners, plan, read, write } from "./looks.js";
-import { quiet, say, sayAndRetry } from "./notice.js";
+import { quiet, say, sayError } from "./notice.js";
 import { open } from "./photo.js";
 import { watch } from "./server.js";
 import * as strip from "./strip.js";
@@ -52,11 +52,7 @@ async function learn() {
   if (!looks.length && !enlargers.length) say("No model is registered: perceptual models register NAME.");
 }
 
-/** The chosen look first, as it is in view. */
-function fillStrip() {
-  const first = lookNow();
-  strip.fill(looks.toSorted((one, other) => (other === first) - (one === first)), photo);
-}
+const fillStrip = () => strip.fill(looks, photo);
 
 // ---------------------------------------------------------------- settings
 
@@ -167,7 +163,10 @@ async function preview() {
     try {
       const { blob } = steps.length ? await predict(steps, photo.preview, previewing.signal) : { blob: photo.preview };
       const url = await decoded(blob);
-      if (look === lookNow() && !finished()) display(url);
+      if (look === lookNow() && !finished()) {
+        display(url);
+        describe(titles(), "preview");
+      }
       if (asked === change) fillStrip();
     } catch (error) {
       if (asked === change) throw error;
@@ -183,18 +182,28 @@ async function complete() {
   const { signal } = whole;
   await sleep(STILL, signal);
   const steps = plan(settings, lookNow(), enlargerNow());
-  const styles = [lookNow() ?? NONE, mixNow()].filter(Boolean);
   const result = {
     photo,
     settings: { ...settings },
     name: resultName(),
-    title: styles.map((each) => each.title).join(" + "),
-    artist: styles.map((each) => each.artist).filter(Boolean).join(" + "),
+    ...titles(),
     ...(steps.length ? await predict(steps, photo.file, signal) : { blob: photo.file, stages: {}, time: 0 }),
   };
   busy(false);
   keep(result);
   fillStrip();
+}
+
+/** The titles and artists of what is chosen. */
+function titles() {
+  const styles = [lookNow() ?? NONE, mixNow()].filter(Boolean);
+  const joined = (name) => styles.map((each) => each[name]).filter(Boolean).join(" + ");
+  return { title: joined("title"), artist: joined("artist") };
+}
+
+function describe({ title, artist }, facts) {
+  get("caption").replaceChildren(make("b", { textContent: title }), ` ${artist ?? ""}`);
+  get("times").textContent = facts;
 }
 
 /** The URL of a picture that is already decoded, which avoids flicker. */
@@ -219,8 +228,7 @@ async function show(result) {
   get("frame").dataset.result = "";
   await after.decode().catch(() => {}); // where another has taken its place
   if (asked !== change) return;
-  get("caption").replaceChildren(make("b", { textContent: result.title }), ` ${result.artist}`);
-  get("times").textContent = [`${after.naturalWidth} × ${after.naturalHeight}`, ...times(result)].join(" · ");
+  describe(result, [`${after.naturalWidth} × ${after.naturalHeight}`, ...times(result)].join(" · "));
   allow(result);
 }
 
@@ -275,12 +283,11 @@ function busy(is) {
   get("stage").ariaBusy = is;
 }
 
-/** Shows an error, and retries where that may help. */
+/** Shows an error, and retries where that may help: by itself if the server says when. */
 function failed(error, again) {
   if (!(error instanceof Trouble)) throw error;
   busy(false);
-  if (error.retry) sayAndRetry(error.message, error.retry, again);
-  else say(error.message);
+  sayError(error.message, error.retry || error.status === 401 || error.status >= 500 ? again : null, error.retry);
   if (error.status === 404) learn().catch(() => {}); // the model has gone
 }
 
@@ -302,8 +309,7 @@ async function take(file, name, from = null) {
   try {
     const opened = await open(file, name, looks[0], offers.max_bytes);
     if (mine !== opening) return; // another was chosen meanwhile
-    sample = from;
-    usePhoto(opened);
+    usePhoto({ ...opened, sample: from });
   } catch (error) {
     failed(error, () => take(file, name, from));
     return;
@@ -315,6 +321,7 @@ async function take(file, name, from = null) {
 
 function usePhoto(opened) {
   photo = opened;
+  sample = photo.sample;
   previewing?.abort();
   get("before").src = photo.url;
   get("before").alt = photo.name;
@@ -322,9 +329,11 @@ function usePhoto(opened) {
   delete get("frame").dataset.result;
   get("caption").textContent = get("times").textContent = "";
   get("stage").style.setProperty("--ratio", photo.width / photo.height);
+  const byKeyboard = get("start").contains(document.activeElement);
   get("start").hidden = true;
   get("work").hidden = get("another").hidden = false;
   strip.reveal(settings.look);
+  if (byKeyboard) strip.focus(settings.look); // the focused button is hidden now
   strip.clear();
 }
 
@@ -410,7 +419,7 @@ async function begin() {
   try {
     await learn();
   } catch (error) {
-    sayAndRetry(error.message, error.retry || AGAIN, begin);
+    sayError(error.message, begin, error.retry || AGAIN);
     return;
   }
   showTab();

@@ -36,6 +36,8 @@ export function reveal(id) {
   inputOf(id)?.parentElement.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
+export const focus = (id) => inputOf(id)?.focus();
+
 /** Clears the thumbnails, which show another photo. */
 export function clear() {
   stop();
@@ -45,20 +47,27 @@ export function clear() {
 /** Stops requesting thumbnails, as the picture itself has priority. */
 export const stop = () => filling.abort();
 
-/** Requests the missing thumbnails, in the order of the looks: one at a time, so that a change need not wait for more. */
+/** Requests the missing thumbnails, those in view first: one at a time, so that a change need not wait for more. */
 export async function fill(looks, photo) {
   stop();
   filling = new AbortController();
   put("none", photo.thumb);
   const { signal } = filling;
   try {
-    for (const look of looks.filter((each) => inputOf(each.id) && !thumbOf(each.id).hasChildNodes())) {
+    for (let look; (look = nearest(looks.filter((each) => inputOf(each.id) && !thumbOf(each.id).hasChildNodes()))); ) {
       const steps = plan({ ...DEFAULTS, size: "" }, look, null);
       put(look.id, (await patiently(() => predict(steps, photo.thumb, signal), signal)).blob);
     }
   } catch {
     // Errors are shown with the picture itself; the strip is filled again after its next success.
   }
+}
+
+/** The look that is nearest to the middle of what is in view. */
+function nearest(looks) {
+  const middle = (each) => each.getBoundingClientRect().left + each.getBoundingClientRect().right;
+  const distance = (look) => Math.abs(middle(thumbOf(look.id)) - middle(get("strip")));
+  return looks.toSorted((one, other) => distance(one) - distance(other))[0];
 }
 
 async function patiently(attempt, signal) {
@@ -71,6 +80,14 @@ async function patiently(attempt, signal) {
     }
   }
 }
+
+// A mouse's wheel moves the strip, until it is at an end.
+get("strip").addEventListener("wheel", (event) => {
+  const before = get("strip").scrollLeft;
+  const onwards = getComputedStyle(get("strip")).direction === "rtl" ? -1 : 1;
+  if (!event.deltaX && !event.shiftKey) get("strip").scrollLeft += onwards * event.deltaY;
+  if (get("strip").scrollLeft !== before) event.preventDefault();
+}, { passive: false });
 
 const inputOf = (id) => get("strip").querySelector(`input[value="${CSS.escape(id)}"]`);
 const thumbOf = (id) => inputOf(id).nextElementSibling;
