@@ -210,6 +210,18 @@ def test_a_form_with_a_photo_of_any_size_passes(folder, torchserve, size):
     assert reply.status_code == 200 and photo in reply.content and b'name="strength"' in reply.content
 
 
+def test_a_fault_of_the_front_is_a_reply_a_count_and_a_line_in_both_logs(
+    client, front, folder, torchserve, monkeypatch, caplog
+):
+    monkeypatch.setattr(front.inference.queues, "turn", lambda path: 1 / 0)
+    reply = client.post("/predictions/slow", data=b"photo", headers={"Authorization": "Bearer secret"})
+    assert (reply.status_code, reply.json()["message"]) == (500, "a fault of this server, which its log describes")
+    assert refusals(front) == {"internal": 1}
+    assert journal(folder)[-1]["status"] == 500 and journal(folder)[-1]["refused"] == "internal"
+    assert "ZeroDivisionError" in caplog.text and reply.headers["X-Request-ID"] in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_a_503_of_torchserve_says_when_to_try_again(client, torchserve):
     reply = client.post("/full", data=b"photo")
     assert (reply.status_code, reply.content, reply.headers["retry-after"]) == (503, b"photo", str(RETRY_AFTER))

@@ -19,6 +19,7 @@
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Coroutine
@@ -46,6 +47,8 @@ DRAIN = 25.0  # seconds for running requests when the front stops; Kubernetes, b
 RESPONSE = 5.0  # seconds within which the thread must run a task
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 Address = int | Path  # a port of the loopback address, or a socket
 
@@ -227,6 +230,14 @@ class Front:
                 if request.transport:
                     request.transport.abort()
                 response = web.Response(status=status)  # not sent; without a response, aiohttp would log a traceback
+            except web.HTTPException as answer:
+                status = answer.status
+                raise
+            except Exception:
+                logger.exception("%s failed by a fault of this server", entry)
+                self.counters.refuse("internal")
+                status, reason = 500, {"refused": "internal"}
+                response = Refusal(500, "internal", "a fault of this server, which its log describes")
             finally:
                 if request.method != "GET":
                     self.journal.end(entry, status, **reason)
