@@ -320,6 +320,7 @@ def test_the_picture_is_the_largest_thing_at_every_width(visit, width):
             )
             frame = page.locator("#frame").bounding_box()
             assert width < 1000 or areas[0] == max(areas)
+            assert page.locator("#controls").evaluate("each => each.scrollWidth <= each.clientWidth")
             assert frame["width"] >= 0.6 * width or frame["height"] >= 0.55 * page.viewport_size["height"]
             page.click("#tabs a[href='#server']")
 

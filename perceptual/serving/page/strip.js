@@ -19,8 +19,9 @@ export function show(looks) {
 
 function choice(look) {
   const input = make("input", { type: "radio", name: "look", value: look.id });
-  const names = [look.title, look.more].map((text) => make("span", { textContent: text, dir: "auto", title: text }));
-  return make("label", { className: "look" }, input, make("span", { className: "thumb" }), ...names);
+  const names = [look.title, look.more].map((textContent) => make("span", { textContent, dir: "auto" }));
+  const title = [look.title, look.more].filter(Boolean).join("\n");
+  return make("label", { className: "look", title }, input, make("span", { className: "thumb" }), ...names);
 }
 
 /** Marks the chosen look, and scrolls it into view. */
