@@ -8,7 +8,7 @@
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-MODELS ?= styles super_resolution_x4_feature
+MODELS ?= styles super_resolution_x4
 BIN := .venv/bin
 # More processes than cores, as they mostly wait for servers. All tests of a module run in one process.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder

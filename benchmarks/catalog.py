@@ -5,13 +5,14 @@ from typing import Any
 import torch
 
 from perceptual.inference.networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
+from perceptual.options import SCALES
 
 # Class and arguments. Typed Any, as each class takes arguments of its own.
 CATALOG: dict[str, tuple[Any, dict[str, Any]]] = {
     **{f"style-{name}": (StyleNetwork, config) for name, config in StyleNetwork.presets.items()},
     **{
         f"x{scale}-{name}": (SuperResolutionNetwork, {"scale": scale, **config})
-        for scale in (4, 8)
+        for scale in SCALES
         for name, config in SuperResolutionNetwork.presets.items()
     },
 }
@@ -23,7 +24,8 @@ def build(name: str) -> ImageTransformationNetwork:
     network = kind(**config).eval()
     # Their last layer is initialized with zeros, which an engine might optimize away.
     if isinstance(network, SuperResolutionNetwork):
-        torch.nn.init.normal_(network.layers.get_parameter(f"{len(network.layers) - 1}.weight"), std=0.01)
+        *_, last = (each for each in network.layers.modules() if isinstance(each, torch.nn.Conv2d))
+        torch.nn.init.normal_(last.weight, std=0.01)
     return network
 
 

@@ -1,7 +1,7 @@
 """Measures size and speed of exported networks, compared with ours.
 
   python -m benchmarks exports
-  python -m benchmarks exports --models styles super_resolution_x4_feature --sizes 256 512
+  python -m benchmarks exports --models styles super_resolution_x4 --sizes 256 512
 
 Every network is exported to every format, in single and in half precision, and run by the format's runtime on the CPU:
 from tensor to tensor, one image at a time, all in turn. `times as fast` compares with plain PyTorch (`eager`). For

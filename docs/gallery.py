@@ -22,7 +22,7 @@ from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.predictor import load, open_picture
 from perceptual.inference.resampling import resize_bicubic
 from perceptual.inference.sheets import Tile, contact_sheet
-from perceptual.options import UpscaleOptions
+from perceptual.options import FIDELITY, SCALES, UpscaleOptions
 from perceptual_training.degradation import degrade
 from perceptual_training.super_resolution_evaluation import detail, divisible, enlarged
 
@@ -47,7 +47,7 @@ def main() -> None:
         save(contact_sheet([row([*first, *results[name].values()])]), f"results/styles/{name}.jpg", QUALITY)
     heading = [[Image.open(photo), *(results[style][photo.stem] for style in HEADING)] for photo in PHOTOS[1:4]]
     save(contact_sheet([row(each) for each in heading]), "pictures/styles.jpg")
-    for scale in (4, 8):
+    for scale in SCALES:
         save(enlargements_sheet(scale), f"pictures/super_resolution_x{scale}.jpg")
     write_atomically(DOCS / "pictures/losses.svg", curves(sorted(DOCS.glob("results/*/train.log"))))
     temple = images.shrink(open_picture(DOCS / "photos/china.jpg"), CELL)
@@ -63,17 +63,18 @@ def save(picture: Image.Image, name: str, quality: int = 90) -> None:
 
 def enlargements_sheet(scale: int) -> Image.Image:
     """Of each photo, reduced, enlarged and itself, 64 px square crops, three times larger."""
-    loaded = {loss: load(shipped_weights()[f"super_resolution_x{scale}_{loss}"]) for loss in ("pixel", "feature")}
+    predictor = load(shipped_weights()[f"super_resolution_x{scale}"])
+    fidelities = {f"fidelity {value:g}": UpscaleOptions(fidelity=value) for value in (1.0, FIDELITY, 0.0)}
     rows = []
     for photo in PHOTOS:
         target = divisible(open_picture(photo).rgb, scale)
-        low = degrade(target[None].float() / 255, scale, "paper")
+        low = degrade(target[None].float() / 255, scale, "bicubic")
         made = {
             "input": to_bytes(F.interpolate(low, scale_factor=scale)[0]),
             "bicubic": to_bytes(resize_bicubic(low, scale)[0]),
             **{
-                loss: each.upscale_pictures([Picture(to_bytes(low[0]))], [UpscaleOptions()])[0].rgb
-                for loss, each in loaded.items()
+                name: predictor.upscale_pictures([Picture(to_bytes(low[0]))], [options])[0].rgb
+                for name, options in fidelities.items()
             },
             "photo": target,
         }

@@ -28,7 +28,7 @@ PATIENCE = 300_000  # milliseconds
 
 def screenshots() -> Iterator[tuple[str, Image.Image]]:
     """Each picture with its name, of a server of the styles that ship and of enlargement."""
-    networks = [find_weights(name) for name in ("styles", "super_resolution_x4_feature", "super_resolution_x8_feature")]
+    networks = [find_weights(name) for name in ("styles", "super_resolution_x2", "super_resolution_x4")]
     with tempfile.TemporaryDirectory() as folder:
         package_collection("styles", networks, folder)
         with Server(folder, port=0, tokens=False) as server, sync_playwright() as driver:

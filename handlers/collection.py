@@ -76,6 +76,8 @@ class CollectionHandler(ImageHandler):
         if options.scale is not None and options.scale not in self.upscalers:
             there_is = f"{factors} times" if factors else "nothing"
             raise InvalidOption(f"scale: this collection enlarges {there_is}, not {options.scale} times")
+        if options.scale:
+            self.upscalers[options.scale].conditions([options])
         return options.scale or 1
 
     def network_of(self, mixture: Sequence[tuple[str, float]]) -> Predictor:

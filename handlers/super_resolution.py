@@ -13,6 +13,11 @@ class SuperResolutionHandler(ImageHandler):
 
     options = UpscaleOptions
 
+    def scale_of(self, options: UpscaleOptions) -> int:
+        """The network's factor. Raises InputError as :meth:`perceptual.inference.predictor.Predictor.conditions`."""
+        self.predictor.conditions([options])
+        return self.predictor.network.scale
+
     def run(self, pictures: Sequence[Picture], options: Sequence[UpscaleOptions], watch: Watch) -> list[Picture]:
         """As :meth:`perceptual.inference.predictor.Predictor.upscale_pictures`."""
         return self.predictor.upscale_pictures(pictures, options, watch)

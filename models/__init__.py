@@ -4,10 +4,10 @@ NETWORKS = (
     "edtaonisl_fast",
     "starry_night_fast",
     "styles",
-    "super_resolution_x4_feature",
-    "super_resolution_x4_pixel",
-    "super_resolution_x8_feature",
-    "super_resolution_x8_pixel",
+    "super_resolution_x2",
+    "super_resolution_x4",
+    "super_resolution_x4_fast",
+    "super_resolution_x8",
 )
 """Their names; of each, ``NAME.safetensors`` lies in this folder. Other files here do not ship."""
 

@@ -8,6 +8,8 @@ from .settings import Choice, Integer, Number, OneOf, Switch, setting
 
 FORMATS = ("jpeg", "png", "webp")
 TILE = Integer(128, 16384)  # pixels
+SCALES = 2, 4, 8  # factors of super-resolution
+FIDELITY = 0.5  # of super-resolution, unless a request asks for another
 MOST_MIXED = 32  # styles in one picture
 
 
@@ -79,6 +81,11 @@ class StyleOptions(PictureOptions):
 class UpscaleOptions(PictureOptions):
     """Options of super-resolution."""
 
+    fidelity: float | None = setting(
+        None,
+        Number(0, 1),
+        f"from 0, crisp: with detail as it may have been, to 1, faithful: nothing is made up; default: {FIDELITY}",
+    )
     histogram_matching: bool = setting(True, Switch(), "give the result the photo's own distribution of colours")
     low_frequencies: bool = setting(
         True, Switch(), "match the histogram of low frequencies alone, which leaves fine detail as it is"
@@ -90,5 +97,5 @@ class CollectionOptions(StyleOptions, UpscaleOptions):
     """Options of an archive of several networks; without a style, it only enlarges."""
 
     scale: int | None = setting(
-        None, OneOf((4, 8)), "factor by which a collection enlarges the result; default: not enlarged"
+        None, OneOf(SCALES), "factor by which a collection enlarges the result; default: not enlarged"
     )

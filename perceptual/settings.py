@@ -58,6 +58,11 @@ class Integer:
         return f"a whole number {describe_range(self.low, self.high)}".strip()
 
 
+def alternatives(words: Sequence[str]) -> str:
+    """``a``, ``a or b``, ``a, b or c``."""
+    return " or ".join((", ".join(words[:-1]), words[-1])) if len(words) > 1 else words[0]
+
+
 @dataclass(frozen=True)
 class OneOf:
     """One of a few whole numbers."""
@@ -72,7 +77,7 @@ class OneOf:
         return number
 
     def __str__(self) -> str:
-        return " or ".join(map(str, self.numbers))
+        return alternatives([str(each) for each in self.numbers])
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Choice:
         return text
 
     def __str__(self) -> str:
-        return " or ".join((", ".join(self.words[:-1]), self.words[-1])) if len(self.words) > 1 else self.words[0]
+        return alternatives(self.words)
 
 
 @dataclass(frozen=True)

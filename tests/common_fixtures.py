@@ -55,6 +55,18 @@ def upscaler(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def blended(tmp_path_factory):
+    """The file of a tiny random super-resolution network with two sets of weights, ``tiny_x2.safetensors``."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("blended") / "tiny_x2.safetensors"
+    network = SuperResolutionNetwork(scale=2, init_features=4, num_residuals=1, upsampling="shuffle", blended=True)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_network(file, network, {})
+    return file
+
+
+@pytest.fixture(scope="session")
 def photo():
     """An encoded photo, 64 × 48."""
     buffer = io.BytesIO()

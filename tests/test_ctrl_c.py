@@ -22,7 +22,7 @@ TRAIN = """--content-dir photos --loss-weights narrow.safetensors --image-size 3
 RESUME = {"train": " --resume", "learn": " --resume"}  # without it, they say so
 COMMANDS = {
     "stylize": ("stylize photos -o out --model tiny.safetensors --engine eager", "out/b/c/000.jpg"),
-    "upscale": ("upscale photos -o out --model super_resolution_x4_feature --engine eager", "out/b/c/000.jpg"),
+    "upscale": ("upscale photos -o out --model super_resolution_x4 --engine eager", "out/b/c/000.jpg"),
     "video": ("video clip.gif -o out.gif --model tiny.safetensors --engine eager", "out.gif"),
     "optimize": (
         """optimize photos/b/c/000.png --style-image painting.png -o out.png --iterations 20 --max-size 48

@@ -111,7 +111,7 @@ def networks(tmp_path, photo, monkeypatch):
     save_network(trunk, network, {"styles": [{"name": "starry_night"}, {"name": "udnie"}]})
     save_style(Path("networks/mine.safetensors"), 1 + network.styles[0].detach().numpy(), read_trunk(trunk).trunk, {})
     upscaler = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1)
-    save_network(Path("networks/super_resolution_x4_feature.safetensors"), upscaler, {"name": "x4"})
+    save_network(Path("networks/super_resolution_x4.safetensors"), upscaler, {"name": "x4"})
     shutil.copy(ROOT / "build_mar.sh", tmp_path)
 
 

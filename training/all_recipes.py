@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ class Recipe:
         return self.run.name
 
     @property
+    def initial(self) -> str:
+        """Name of the network that it begins with, or an empty text."""
+        return Path(self.values.get("initial-weights", "")).stem
+
+    @property
     def missing_painting(self) -> Path | None:
         """The path of the painting, if there is no such file."""
         painting = self.values.get("style-image")
@@ -57,7 +63,7 @@ class Recipe:
     def train(self, minutes: float | None) -> Path | None:
         """Begins or continues the training. Returns the weights, or None if it was stopped early."""
         run = self.run
-        initial = run.model.with_name(f"{Path(self.values.get('initial-weights', '')).stem}.safetensors")
+        initial = run.model.with_name(f"{self.initial}.safetensors")
         own: dict[str, Any] = {"name": run.name, "model-path": run.model, "sample-path": run.folder}
         if initial.is_file():  # a network that was just trained replaces the one that ships
             own["initial-weights"] = initial
@@ -73,7 +79,7 @@ TASKS: dict[str, tuple[type[TrainingSettings], Callable[..., Path | None]]] = {
 
 
 def find_recipes(folder: Path, models: Path, runs: Path, values: Mapping[str, Any]) -> list[Recipe]:
-    """Recipes with a painting or an upscaling factor; those with initial weights come last.
+    """Recipes with a painting or an upscaling factor; each comes after the one whose network it begins with.
 
     Args:
         folder: Folder of the recipes.
@@ -86,12 +92,18 @@ def find_recipes(folder: Path, models: Path, runs: Path, values: Mapping[str, An
     """
     if not folder.is_dir():
         raise InvalidOption(f"recipes: there is no folder {folder}")
-    found = []
+    found: dict[str, Recipe] = {}
     for file in sorted(folder.glob("*.toml")):
         recipe, name = read_recipe(file), file.stem
         for key, task in TASKS.items():
             if key in recipe:
                 run = Run(name, runs / name, models / f"{name}.safetensors")
-                found.append(Recipe(run, *task, {**recipe, **values}))
+                found[name] = Recipe(run, *task, {**recipe, **values})
                 break
-    return sorted(found, key=lambda recipe: "initial-weights" in recipe.values)
+    begins_with = [(name, {recipe.initial} & found.keys() - {name}) for name, recipe in found.items()]
+    try:
+        # The first to be added come first.
+        order = TopologicalSorter(dict(sorted(begins_with, key=lambda each: bool(each[1])))).static_order()
+        return [found[name] for name in order]
+    except CycleError as error:
+        raise InvalidOption(f"recipes: each begins with the other's network: {', '.join(error.args[1])}") from error

@@ -1,13 +1,20 @@
-"""Reduces photos to low-resolution inputs, as in section 4.2 of Johnson et al. 2016."""
+"""Reduces photos to low-resolution inputs: as in section 4.2 of Johnson et al. 2016, or as users' photos were."""
+
+import io
 
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
+from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor, to_pil_image
 
-from perceptual.inference.resampling import resize_bicubic
+from perceptual.inference.resampling import mirror, resize_bicubic
 
 SIGMA = 1.0  # standard deviation of the paper's blur, in pixels of the target
-REACH = 4  # standard deviations after which the blur is cut off
+STRONGEST = 1.2  # standard deviation of the strongest blur of mixed degradations
+REACH = 4  # standard deviations after which a blur is cut off
+COMPRESSED = 1 / 3  # share of mixed degradations that end in JPEG
+QUALITIES = 60, 100  # lowest and highest quality of JPEG
 
 
 def degrade(targets: Tensor, scale: int, degradation: str) -> Tensor:
@@ -16,8 +23,8 @@ def degrade(targets: Tensor, scale: int, degradation: str) -> Tensor:
     Args:
         targets: Float RGB in [0, 1], N×3×H×W; ``scale`` divides H and W, both at least 5.
         scale: How many times smaller the result is.
-        degradation: ``paper`` blurs with a Gaussian of σ = 1.0 px before it reduces bicubically; ``bicubic``, usual
-            in later papers, only reduces.
+        degradation: ``mixed`` draws a form for each photo, see :func:`mixed`; ``paper`` blurs with a Gaussian of σ =
+            1.0 px before it reduces bicubically; ``bicubic``, usual in later papers, only reduces.
 
     Returns:
         N×3×(H/scale)×(W/scale) in [0, 1], quantized to 256 levels as in an image file.
@@ -26,6 +33,52 @@ def degrade(targets: Tensor, scale: int, degradation: str) -> Tensor:
         ValueError: H or W is not divisible.
     """
     with torch.autocast(targets.device.type, enabled=False):
+        if degradation == "mixed":
+            return mixed(targets, scale)
         blurred = gaussian_blur(targets, [2 * REACH + 1] * 2, [SIGMA] * 2) if degradation == "paper" else targets
-        reduced = resize_bicubic(blurred, 1 / scale)
-    return (reduced * 255).round().clamp(0, 255) / 255
+        return quantized(resize_bicubic(blurred, 1 / scale)) / 255
+
+
+@torch.compiler.disable  # the codec cannot be compiled
+def mixed(targets: Tensor, scale: int) -> Tensor:
+    """Reduces each photo in its own way, so that a network meets what users have, not one kind of reduction.
+
+    Drawn for each photo, from PyTorch's random numbers: a Gaussian blur, which a quarter of the photos is spared, the
+    filter of the reduction, and for a third of the photos a compression as JPEG. Arguments and result as for
+    :func:`degrade`.
+    """
+    count = len(targets)
+    sigmas = STRONGEST * torch.rand(count) * (torch.rand(count) < 3 / 4)
+    blurred = blur_each(targets, sigmas)
+    bicubic = resize_bicubic(blurred, 1 / scale)
+    size = [side // scale for side in targets.shape[2:]]
+    bilinear = F.interpolate(blurred, size, mode="bilinear", antialias=True)
+    forms = torch.stack([bicubic, bicubic, bilinear, F.avg_pool2d(blurred, scale)])
+    reduced = quantized(forms[torch.randint(len(forms), (count,)), torch.arange(count)])
+    low, high = QUALITIES
+    for i in (torch.rand(count) < COMPRESSED).nonzero().flatten().tolist():
+        reduced[i] = through_jpeg(reduced[i].byte(), int(torch.randint(low, high + 1, ()))).to(reduced)
+    return reduced / 255
+
+
+def blur_each(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Blurs each image of N×C×H×W with a Gaussian of its own standard deviation, N numbers in pixels from 0."""
+    n, c, h, w = images.shape
+    places = torch.arange(-REACH, REACH + 1.0)
+    weights = torch.exp(-places.square() / (2 * sigmas.clamp(min=1e-3).square()[:, None]))
+    weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(c, dim=0).to(images)
+    x = mirror(images, REACH).reshape(1, n * c, h + 2 * REACH, w + 2 * REACH)
+    x = F.conv2d(x, weights[:, None, :, None], groups=n * c)
+    return F.conv2d(x, weights[:, None, None, :], groups=n * c).view(n, c, h, w)
+
+
+def through_jpeg(image: Tensor, quality: int) -> Tensor:
+    """An image, uint8 3×H×W, as it is read from a JPEG file of that quality."""
+    buffer = io.BytesIO()
+    to_pil_image(image.cpu()).save(buffer, "JPEG", quality=quality)
+    return pil_to_tensor(Image.open(buffer))
+
+
+def quantized(images: Tensor) -> Tensor:
+    """Images in [0, 1] as whole numbers from 0 to 255."""
+    return (images * 255).round().clamp(0, 255)

@@ -3,9 +3,10 @@
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from perceptual.settings import Choice, FilePath, Integer, Several, Text, setting
+from perceptual.options import FIDELITY
+from perceptual.settings import Choice, FilePath, Integer, Number, Several, Text, setting
 
-from .settings import DEGRADATIONS, OptimizationSettings, as_in
+from .settings import OptimizationSettings, as_in
 from .splits import SPLITS
 
 
@@ -19,8 +20,11 @@ class EvaluationSettings:
     data: Path = setting(MISSING, FilePath("a folder"), "folder of high-resolution images; required")
     degradation: str = setting(
         "paper",
-        Choice(DEGRADATIONS),
+        Choice(("paper", "bicubic")),
         "how inputs are computed: paper blurs, then reduces bicubically; bicubic only reduces",
+    )
+    fidelity: tuple[float, ...] = setting(
+        (0.0, FIDELITY, 1.0), Several(Number(0, 1)), "fidelities at which networks that have the choice are measured"
     )
     loss_network: str = setting(
         "vgg16", Choice(("vgg16", "vgg19", "none")), "network whose features are compared; none skips this"
@@ -82,6 +86,12 @@ class VideoEvaluationSettings:
     """Settings of an evaluation of the flicker of videos."""
 
     model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
+    style: str | None = setting(None, Text("a style"), "which style, of a network of many")
+    style_dir: Path = setting(
+        Path(__file__).with_name("paintings"),
+        FilePath("a folder"),
+        "folder of such a network's paintings; default: those that ship",
+    )
     clips: tuple[Path, ...] = setting(MISSING, Several(FilePath("a video")), "videos; required")
     frames: int = setting(30, Integer(2), "number of frames of each, from its beginning")
     max_size: int = setting(256, Integer(32), "longest side to which they are reduced, in pixels")

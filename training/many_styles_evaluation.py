@@ -25,7 +25,7 @@ from perceptual.settings import parse
 
 from .artefacts import grids
 from .data import find_photos, spread
-from .evaluation_settings import ManyStylesEvaluationSettings
+from .evaluation_settings import ManyStylesEvaluationSettings, VideoEvaluationSettings
 from .learning import trunk_losses
 from .losses import FeatureReconstructionLoss, Features
 from .machine import exact_float32
@@ -73,7 +73,7 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
     exact_float32()
     trunk = load(find_weights(settings.model), settings.device, "eager")
     trunk.require("style")
-    paintings = chosen_paintings(settings, trunk)
+    paintings = chosen_paintings(trunk, settings.styles, settings.style_dir)
     sizes = trunk.metadata["provenance"]["recipe"]["style_sizes"]
     objective = trained_objective(settings, trunk, paintings, sizes)
     looks = list(looks_of(settings, trunk, paintings, sizes))
@@ -97,15 +97,15 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
     return report
 
 
-def chosen_paintings(settings: ManyStylesEvaluationSettings, trunk: Predictor) -> list[Painting]:
+def chosen_paintings(trunk: Predictor, names: Sequence[str], folder: Path) -> list[Painting]:
     """The paintings of the styles to be measured: those named, or all in the folder."""
     known = {each["name"]: each for each in trunk.metadata["provenance"].get("styles", [])}
-    if unknown := [name for name in settings.styles if name not in known]:
+    if unknown := [name for name in names if name not in known]:
         raise InvalidOption(f"styles: there is no style {unknown[0]!r} here; the styles are: {', '.join(known)}")
-    there = {each.name: each for each in find_paintings(settings.style_dir) if each.name in known}
-    chosen = [there[name] for name in settings.styles or there if name in there]
+    there = {each.name: each for each in find_paintings(folder) if each.name in known}
+    chosen = [there[name] for name in names or there if name in there]
     if not chosen:
-        raise TrainingError(f"none of the paintings is in {settings.style_dir}; name their folder with --style-dir")
+        raise TrainingError(f"none of the paintings is in {folder}; name their folder with --style-dir")
     for painting in chosen:
         if painting.sha256 != known[painting.name]["style_image_sha256"]:
             raise TrainingError(f"{painting.path} is not the file that the style {painting.name} was trained on")
@@ -113,7 +113,10 @@ def chosen_paintings(settings: ManyStylesEvaluationSettings, trunk: Predictor) -
 
 
 def trained_objective(
-    settings: ManyStylesEvaluationSettings, trunk: Predictor, paintings: Sequence[Painting], sizes: Sequence[int]
+    settings: ManyStylesEvaluationSettings | VideoEvaluationSettings,
+    trunk: Predictor,
+    paintings: Sequence[Painting],
+    sizes: Sequence[int],
 ) -> StyleObjective:
     """The objective of the network's own training, for some of its paintings at each size."""
     recipe = trunk.metadata["provenance"].get("recipe", {})

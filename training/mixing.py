@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from perceptual.inference.metadata import find_weights
+from perceptual.inference.networks import ImageTransformationNetwork, SuperResolutionNetwork
+from perceptual.inference.networks.super_resolution import FAITHFUL
 from perceptual.inference.weights import load_network
 
 from .settings import TrainingSettings
@@ -17,7 +20,17 @@ def initial_weights(settings: TrainingSettings) -> Mapping[str, Tensor]:
     if not settings.initial_weights or not settings.initial_share:
         return {}
     with torch.random.fork_rng(devices=[]):  # building a network draws random weights
-        return load_network(find_weights(settings.initial_weights))[0].state_dict()
+        return load_initial(settings.initial_weights).state_dict()
+
+
+def load_initial(name_or_path: Path) -> ImageTransformationNetwork:
+    """The network of a file, from which a training begins; of two sets of weights, the faithful one.
+
+    Raises:
+        WeightsError: The file cannot be read.
+    """
+    network, _ = load_network(find_weights(name_or_path))
+    return network.settled(FAITHFUL) if isinstance(network, SuperResolutionNetwork) else network
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Trains the network of many styles on a machine with a GPU and PyTorch, where this package is not installed.
+# Trains a network on a machine with a GPU and PyTorch, where this package is not installed: one of many styles, or one for
+# super-resolution, by default the first step of ×4.
 #
 #   training/on_gpu.sh pack PHOTOS PAINTINGS LOSS_WEIGHTS    copies the training's input to gpu/, 60 MiB
 #   training/on_gpu.sh MINUTES [settings…]                   trains; settings as for perceptual train styles
+#   training/on_gpu.sh super-resolution MINUTES [settings…]  the same for perceptual train super-resolution
 #
 # Copy the repository with gpu/ to that machine. Weights and checkpoint are written to $OUT (default gpu/out) every
 # minute, in files of at most 15 MiB. To resume, put them into gpu/out before the next call.
@@ -40,9 +42,8 @@ PY
 }
 
 train() {
-  PYTHONPATH=$site "$python" -c 'import sys; from perceptual.commands import main; sys.exit(main())' train styles \
-    --recipe training/recipes/styles.toml --style-dir gpu/paintings --content-dir gpu/photos \
-    --loss-network vgg19 --loss-weights gpu/loss_network.safetensors --compile yes "$@"
+  PYTHONPATH=$site "$python" -c 'import sys; from perceptual.commands import main; sys.exit(main())' train "${task[@]}" \
+    --content-dir gpu/photos --loss-network vgg19 --loss-weights gpu/loss_network.safetensors --compile yes "$@"
 }
 
 # Copies the output. Each part gets its name only when it is complete, so that no incomplete part is fetched.
@@ -57,6 +58,12 @@ hand_out() {
 }
 
 [[ ${1:-} == pack && $# == 4 ]] && { pack "$2" "$3" "$4"; exit; }
+if [[ ${1:-} == super-resolution ]]; then
+  task=("$1" --recipe training/recipes/super_resolution_x4_pixel.toml)
+  shift
+else
+  task=(styles --recipe training/recipes/styles.toml --style-dir gpu/paintings)
+fi
 [[ ${1:-} =~ ^[0-9]+$ ]] || { sed -n '2,/^set/{/^#/p}' "$0" | cut -c3-; exit 2; }
 minutes=$1
 shift
@@ -100,7 +107,7 @@ copier=$!
 status=0
 left=$((minutes - (SECONDS - began) / 60))
 train "$@" "${resume[@]}" --iterations "$iterations" --minutes $((left > 1 ? left : 1)) \
-  --save-step 200 --sample-path "$run" --model-path "$OUT/styles.safetensors" || status=$?
+  --save-step 200 --sample-path "$run" --model-path "$OUT/${task[0]}.safetensors" || status=$?
 kill $copier
 hand_out
 exit $status

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceptual.errors import InvalidOption, did_you_mean
+from perceptual.options import SCALES
 from perceptual.settings import (
     Choice,
     FilePath,
@@ -28,7 +29,7 @@ else:
     import tomli as tomllib
 
 RECIPES = Path(__file__).parent / "recipes"
-DEGRADATIONS = ("paper", "bicubic")
+DEGRADATIONS = ("mixed", "paper", "bicubic")
 DATA, NETWORK, LOSSES, OPTIMIZATION, OUTPUT = "Data", "Network", "Losses", "Optimization", "Output"
 
 
@@ -103,7 +104,7 @@ class TrainingSettings:
     name: str | None = setting(
         None,
         Text("a name"),
-        "name of the network; default: the painting's, or a name such as super_resolution_x4_feature",
+        "name of the network; default: the painting's, or a name such as super_resolution_x4_pixel",
         OUTPUT,
     )
     model_path: Path | None = setting(
@@ -217,12 +218,19 @@ class SuperResolutionSettings(TrainingSettings):
 
     image_size: int = setting(288, Integer(32), "side of the targets, in pixels; photos are cropped, not resized", DATA)
     degradation: str = setting(
-        "paper",
+        "mixed",
         Choice(DEGRADATIONS),
-        "how inputs are computed: paper blurs, then reduces bicubically; bicubic only reduces",
+        "how inputs are computed: mixed draws blur, filter and JPEG for each crop, as photos are met; paper blurs and "
+        "reduces bicubically; bicubic only reduces",
         DATA,
     )
-    upscale_factor: int = setting(4, OneOf((4, 8)), "how many times larger the output is", NETWORK)
+    upscale_factor: int = setting(4, OneOf(SCALES), "how many times larger the output is", NETWORK)
+    blend: str = setting(
+        "no",
+        Choice(("yes", "no")),
+        "yes: write the initial weights too, so that each request chooses between both by its fidelity",
+        NETWORK,
+    )
     loss: str = setting(
         "feature", Choice(("feature", "pixel", "both")), "what is compared: features, pixels, or both, weighted", LOSSES
     )
@@ -231,6 +239,9 @@ class SuperResolutionSettings(TrainingSettings):
         Number(0),
         "weight of the pixel loss; with --loss both, about 100 makes it as large as the feature loss",
         LOSSES,
+    )
+    grid_weight: float = setting(
+        0.0, Number(0), "weight of the grid loss, against the weave that features cause; try 3000", LOSSES
     )
     reg_weight: float = setting(0.0, Number(0), "weight of the total variation loss; 1e4 has a small effect", LOSSES)
     iterations: int = setting(200_000, Integer(1), "iterations in all", OPTIMIZATION)

@@ -1,5 +1,6 @@
 """Super-resolution: one network for one upscaling factor (section 4.2 of Johnson et al. 2016)."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from perceptual.errors import InvalidOption
 from perceptual.inference.networks import SuperResolutionNetwork
+from perceptual.inference.networks.super_resolution import blended
 from perceptual.inference.resampling import resize_bicubic
 from perceptual.inference.weights import save_network
 
@@ -19,7 +21,7 @@ from .data import plain_crops
 from .degradation import degrade
 from .loop import train
 from .loss_network import load_loss_network
-from .losses import FeatureReconstructionLoss, PixelLoss, TotalVariationLoss
+from .losses import FeatureReconstructionLoss, GridLoss, PixelLoss, TotalVariationLoss
 from .settings import SuperResolutionSettings, weights_by_layer
 from .sheets import sheet
 from .task import build_network, prepare, provenance, randomly_cropped, run_finished, sample_photos
@@ -58,14 +60,18 @@ class SuperResolution:
     def __init__(self, settings: SuperResolutionSettings, device: torch.device) -> None:
         self.settings = settings
         self.scale = settings.upscale_factor
+        if settings.blend == "yes" and not settings.initial_weights:
+            raise InvalidOption("blend: needs --initial-weights, a network trained by the pixel loss")
         if settings.image_size % self.scale:
             raise InvalidOption(
                 f"image-size: expected a multiple of --upscale-factor {self.scale}, got {settings.image_size}"
             )
         network = build_network(SuperResolutionNetwork, settings, scale=self.scale)
+        self.faithful = copy.deepcopy(network) if settings.blend == "yes" else None
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.crops = plain_crops(settings.image_size)
         self.pixel_loss = PixelLoss(settings.pixel_weight)
+        self.grid_loss = GridLoss(settings.grid_weight, self.scale)
         self.total_variation = TotalVariationLoss(settings.reg_weight)
         self.origin: str | None = None
         if settings.loss != "pixel":
@@ -90,6 +96,8 @@ class SuperResolution:
             losses["feature"] = self.feature_loss(self.loss_network(seen, self.feature_loss.weights), features)
         if self.settings.loss != "feature":
             losses["pixel"] = self.pixel_loss(outputs, targets)
+        if self.settings.grid_weight:
+            losses["grid"] = self.grid_loss(outputs, targets)
         return {**losses, "total_variation": self.total_variation(outputs)}, outputs
 
     def reduce(self, photos: Tensor) -> Tensor:
@@ -116,8 +124,9 @@ class SuperResolution:
         return to_pil_image(run_finished(self.network, self.reduce(self.samples[:1]))[0].cpu())
 
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Writes the network, with facts beside its provenance."""
-        save_network(path, self.network, {**self.provenance(), **facts})
+        """Writes the network, blended with the initial one if the settings ask for it, with facts and provenance."""
+        network = blended(self.network, self.faithful) if self.faithful else self.network
+        save_network(path, network, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:
         """Provenance of the weights, for their metadata."""
@@ -131,5 +140,5 @@ class SuperResolution:
 
 
 def name_of(settings: SuperResolutionSettings) -> str:
-    """The name given, or one such as ``super_resolution_x4_feature``."""
+    """The name given, or one such as ``super_resolution_x4_pixel``."""
     return settings.name or f"super_resolution_x{settings.upscale_factor}_{settings.loss}"

@@ -8,6 +8,7 @@ measured if torchvision's AlexNet is in PyTorch's cache.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 LAYERS = ("relu2_2", "relu3_3")
-VARIANTS = {  # how each network's output is measured
+MATCHED = {  # the forms of histogram matching in which each network's output is measured
     "": UpscaleOptions(histogram_matching=False),
     ", matched": UpscaleOptions(low_frequencies=False),
     ", matched low": UpscaleOptions(),
@@ -88,7 +89,7 @@ def evaluate(settings: EvaluationSettings) -> Path:
         crops: list[list[Tile]] = []
         for name, photo in targets:
             target = divisible(photo, scale)
-            results = enlargements(target, scale, settings.degradation, compared)
+            results = enlargements(target, scale, settings.degradation, compared, settings.fidelity)
             for method, result in results.items():
                 facts = {"image": name, "scale": scale, "degradation": settings.degradation, "method": method}
                 rows.append({**facts, **measure(result, target, scale, loss_network, perceptual_metric)})
@@ -121,16 +122,27 @@ def divisible(image: Tensor, scale: int) -> Tensor:
 
 
 def enlargements(
-    target: Tensor, scale: int, degradation: str, predictors: Mapping[str, Predictor]
+    target: Tensor, scale: int, degradation: str, predictors: Mapping[str, Predictor], fidelities: Sequence[float]
 ) -> dict[str, Tensor]:
     """An image's reduction, enlarged by bicubic and by every network in every variant: uint8 3×H×W, by method."""
     low = degrade(target[None].float() / 255, scale, degradation)
     results = {"bicubic": to_bytes(resize_bicubic(low, scale)[0])}
-    variants = list(VARIANTS.values())
     for name, predictor in predictors.items():
-        pictures = predictor.upscale_pictures([Picture(to_bytes(low[0]))] * len(variants), variants)
-        results |= {name + suffix: picture.rgb for suffix, picture in zip(VARIANTS, pictures, strict=True)}
+        variants = variants_of(predictor, fidelities)
+        pictures = predictor.upscale_pictures([Picture(to_bytes(low[0]))] * len(variants), list(variants.values()))
+        results |= {name + suffix: picture.rgb for suffix, picture in zip(variants, pictures, strict=True)}
     return results
+
+
+def variants_of(predictor: Predictor, fidelities: Sequence[float]) -> dict[str, UpscaleOptions]:
+    """The options with which a network is measured, by what is added to its name."""
+    if not predictor.network.config["blended"]:
+        return MATCHED
+    return {
+        f" at {fidelity:g}{suffix}": replace(options, fidelity=fidelity)
+        for fidelity in fidelities
+        for suffix, options in MATCHED.items()
+    }
 
 
 def lpips() -> "Metric | None":
@@ -187,7 +199,8 @@ def markdown(means: Sequence[Row], rows: Sequence[Row], count: int, origin: str)
             f"{count} images of 8 bits. Inputs are reductions of them: `paper` blurs with a Gaussian of σ = 1.0 px and "
             "reduces bicubically, `bicubic` only reduces. A border as wide as the factor is excluded. PSNR is in dB; "
             f"features, at relu2_2 and relu3_3, are mean squared distances (loss network: {origin}). `matched`: "
-            "histogram matching to the input; `matched low`: histogram matching of low frequencies.",
+            "histogram matching to the input; `matched low`: histogram matching of low frequencies, the default; `at`: "
+            "the fidelity.",
             "",
             *table(means, shown),
             "",

@@ -11,15 +11,14 @@ from torch import Tensor
 
 import perceptual
 from perceptual.errors import InputError, InvalidOption, TrainingError
-from perceptual.inference.metadata import OWN, find_weights
+from perceptual.inference.metadata import OWN
 from perceptual.inference.networks import ImageTransformationNetwork, StyleNetwork
 from perceptual.inference.predictor import pick_device
-from perceptual.inference.weights import load_network
 
 from . import parallel
 from .data import find_photos, image_files, spread
 from .loop import Run, photos_for
-from .mixing import styles_like
+from .mixing import load_initial, styles_like
 from .pictures import load_square
 from .settings import TrainingSettings
 
@@ -70,7 +69,7 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
     chosen = {name: value for name, value in changes.items() if value is not None}
     network = cls(**{**cls.presets[settings.preset], **chosen})
     if settings.initial_weights:
-        initial, _ = load_network(find_weights(settings.initial_weights))
+        initial = load_initial(settings.initial_weights)
         if not fits(initial, network):
             raise InvalidOption(
                 f"initial-weights: {settings.initial_weights} is another network ({initial.task} {initial.config}); "
@@ -79,18 +78,24 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
         state = initial.state_dict()
         if isinstance(network, StyleNetwork):
             state["styles"] = styles_like(state["styles"], network.styles)
-        network.load_state_dict(state)
+        own = network.state_dict()
+        fitting = {name: value for name, value in state.items() if value.shape == own[name].shape}
+        network.load_state_dict({**own, **fitting})
     return network
 
 
 def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwork) -> bool:
-    """Whether a network can start from the weights of another: of the same layers, whatever the number of styles."""
+    """Whether a network can start from the weights of another: of the same layers, whatever the number of styles.
+
+    Networks that end in a pixel shuffle may differ in their factor; then the last layer is not taken over.
+    """
     return (initial.task, layers(initial)) == (network.task, layers(network))
 
 
 def layers(network: ImageTransformationNetwork) -> dict[str, Any]:
-    """A network's configuration without the numbers of styles and sizes."""
-    return {name: value for name, value in network.config.items() if name not in ("styles", "sizes")}
+    """A network's configuration without the numbers of styles and sizes, and without the factor of a pixel shuffle."""
+    free = {"styles", "sizes"} | ({"scale"} if network.config.get("upsampling") == "shuffle" else set())
+    return {name: value for name, value in network.config.items() if name not in free}
 
 
 def randomly_cropped(period: int, *images: Tensor) -> list[Tensor]:

@@ -25,6 +25,7 @@ from perceptual.video.flow import Motion, MotionFinder, warped
 from perceptual.video.steady import LEVELS, Level, Steady
 
 from .evaluation_settings import VideoEvaluationSettings
+from .many_styles_evaluation import chosen_paintings, trained_objective
 from .objective import StyleObjective
 from .report import Row, averages, encoded, table
 from .settings import plain
@@ -43,19 +44,21 @@ def evaluate_video(settings: VideoEvaluationSettings) -> Path:
         input, and every level.
 
     Raises:
-        InvalidOption: A clip has fewer than two frames.
+        InvalidOption: A clip has fewer than two frames, or a network of many styles is given without one of them.
         InputError: A clip cannot be read.
         WeightsError: The network is missing or for another task.
         TrainingError: No loss network, or not the one of the training.
     """
     predictor = load(settings.model, settings.device, "eager")
     predictor.require("style")
-    objective = checked_objective(losses_of(settings.model, predictor, settings), {settings.model: predictor})
+    options = StyleOptions(style=((settings.style, 1.0),) if settings.style else None)
+    predictor.conditions([options])  # raises if there is no such style
+    objective = objective_of(predictor, settings)
     rows: list[Row] = []
     report = settings.output / "video.md"
     for path in settings.clips:
         frames = frames_of(path, settings)
-        alone, seconds = timed(partial(stylized, predictor), frames)
+        alone, seconds = timed(partial(stylized, predictor, options), frames)
         pictures, times = {"off": alone}, {"off": seconds}
         for name, level in LEVELS.items():
             pictures[name], steadying = timed(steady(alone, level), frames)
@@ -83,9 +86,18 @@ def timed(transform: Transform, frames: Sequence[Picture]) -> tuple[list[Picture
     return results, time.perf_counter() - start
 
 
-def stylized(predictor: Predictor, frames: Sequence[Picture]) -> list[Picture]:
+def objective_of(predictor: Predictor, settings: VideoEvaluationSettings) -> StyleObjective:
+    """The objective that the network was trained with, for the one style that is measured."""
+    if len(predictor.styles) == 1:
+        return checked_objective(losses_of(settings.model, predictor, settings), {settings.model: predictor})
+    fine = predictor.metadata["provenance"]["recipe"]["style_sizes"][:1]
+    paintings = chosen_paintings(predictor, [str(settings.style)], settings.style_dir)
+    return trained_objective(settings, predictor, paintings, fine)
+
+
+def stylized(predictor: Predictor, options: StyleOptions, frames: Sequence[Picture]) -> list[Picture]:
     """Frames stylized independently of each other."""
-    return predictor.stylize_pictures(frames, [StyleOptions()] * len(frames))
+    return predictor.stylize_pictures(frames, [options] * len(frames))
 
 
 def steady(results: Sequence[Picture], level: Level) -> Steady:

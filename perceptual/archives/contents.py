@@ -43,6 +43,7 @@ class Contents:
         named: Whether a request must name a style.
         styles: The styles, in the order of the archive.
         scales: Factors of enlargement.
+        blended: Those of them whose requests may choose a fidelity.
         max_pixels: Limit for a photo, or for the result if the photo is enlarged.
         large_painted_smaller: Whether large photos are stylized at a smaller size, so that strokes are visible.
     """
@@ -50,6 +51,7 @@ class Contents:
     named: bool
     styles: tuple[Style, ...]
     scales: tuple[int, ...]
+    blended: tuple[int, ...]
     max_pixels: int
     large_painted_smaller: bool = False
 
@@ -64,16 +66,18 @@ def read_contents(archive: str | Path) -> Contents:
     """
     manifest = read_archive(archive)
     if not manifest.is_ours:
-        return Contents(False, (), (), 0)
+        return Contents(False, (), (), (), 0)
     try:
         with zipfile.ZipFile(archive) as file:
             networks = dict(read_networks(file))
             large = any(name.startswith(f"{LARGE}/") for name in file.namelist())
             limits = yaml.safe_load(file.read(f"{manifest.handler}.yaml"))
         styles = tuple(each for name, network in networks.items() for each in styles_of(name, network))
-        scales = {int(each["config"]["scale"]) for each in networks.values() if each["task"] == "super-resolution"}
+        upscalers = [each["config"] for each in networks.values() if each["task"] == "super-resolution"]
+        scales = tuple(sorted(int(each["scale"]) for each in upscalers))
+        blended = tuple(sorted(int(each["scale"]) for each in upscalers if each.get("blended")))
         named = manifest.is_collection or len(styles) > 1
-        return Contents(named, styles, tuple(sorted(scales)), int(limits["max_pixels"]), large and bool(styles))
+        return Contents(named, styles, scales, blended, int(limits["max_pixels"]), large and bool(styles))
     except (*DAMAGE, yaml.YAMLError) as error:
         raise ArchiveError(f"{archive} is damaged: {error}") from error
 

@@ -57,7 +57,7 @@ class ManagementClient(Client):
         return Model.parse(self.send("GET", model_path(name, version)).json()[0])
 
     def capabilities(self, name: str) -> dict[str, Any]:
-        """What requests to a model may contain: ``styles``, ``scales``, ``options``, ``formats`` and ``limits``.
+        """What requests to a model may contain, such as ``styles``, ``scales``, ``options`` and ``limits``.
 
         Raises:
             ServerError: No such model, no worker that answers, or an archive of other software.

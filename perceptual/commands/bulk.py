@@ -51,7 +51,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("output", metavar="OUT", help="the folder for the results; also an address")
     parser.add_argument(
         "--model",
-        help=f"weights file or network's name; default: {STYLES}, for --scale alone super_resolution_xSCALE_feature",
+        help=f"weights file or network's name; default: {STYLES}, for --scale alone super_resolution_xSCALE",
     )
     add_learned(parser)
     add_own_size(parser)

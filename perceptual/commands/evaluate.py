@@ -9,7 +9,7 @@ from .arguments import add_settings, given
 
 SUPER_RESOLUTION = """Measures super-resolution networks, and bicubic enlargement, on images of high resolution.
 
-  perceptual evaluate super-resolution --model super_resolution_x4_feature mine.safetensors --data Set5/
+  perceptual evaluate super-resolution --model super_resolution_x4 mine.safetensors --data Set5/
 
 Each image is reduced by --degradation, enlarged again and compared with itself: PSNR and SSIM on Y and RGB, and the
 distance of the loss network's features; with and without histogram matching. The folder --output gets a table as
@@ -42,6 +42,7 @@ paintings were learned. The folder --output gets tables as Markdown and as JSON,
 
 VIDEO = """Measures the flicker of stylized videos, and the cost of reducing it.
 
+  perceptual evaluate video --model styles --style starry_night --clips clip.mp4 --loss-weights vgg19.safetensors
   perceptual evaluate video --model starry_night_fast --clips clip.mp4 other.mp4 --loss-weights vgg19.safetensors
 
 Reports, for every level of --steady, the warping error: the mean squared difference between a picture, in [0, 1], and

@@ -8,7 +8,7 @@ DESCRIPTION = """Packages networks as TorchServe archives (.mar). Archives that 
 
   perceptual package                       all networks that ship
   perceptual package styles mine --model-store model_store
-  perceptual package --collection gallery styles mine super_resolution_x4_feature
+  perceptual package --collection gallery styles mine super_resolution_x4
 
 An archive is self-contained: TorchServe needs only torch, numpy, Pillow, safetensors and PyYAML to serve it. A
 collection is one archive of several networks, which share its workers: requests name a style (X-Style: mine), a factor

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import InvalidOption
-from ..options import StyleOptions
+from ..options import SCALES, StyleOptions
 from ..settings import OneOf, parse
 from .arguments import add_settings, converter, given
 from .photos import STYLES, add_learned, add_photos, convert, others_below, plan
@@ -39,7 +39,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("--model", default=STYLES, help="a weights file, or a network's name (default: %(default)s)")
     add_learned(parser)
     parser.add_argument(
-        "--scale", type=converter(OneOf((4, 8))), metavar="{4,8}", help="enlarge the result; default: not enlarged"
+        "--scale", type=converter(OneOf(SCALES)), metavar="{2,4,8}", help="enlarge the result; default: not enlarged"
     )
     add_photos(parser)
     add_own_size(parser)

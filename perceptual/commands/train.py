@@ -45,15 +45,17 @@ Every painting is learned at two sizes, for fine and coarse strokes, or at one (
 raise its weight with --style-factors NAME=2; if the photo can no longer be recognized, lower it.
 """
 
-SUPER_RESOLUTION = """Trains a network to enlarge photos 4 or 8 times.
+SUPER_RESOLUTION = """Trains a network to enlarge photos 2, 4 or 8 times.
 
   perceptual train super-resolution --content-dir photos/ --upscale-factor 4
-  perceptual train super-resolution --recipe super_resolution_x4_feature --content-dir photos/ \\
-      --name mine
+  perceptual train super-resolution --recipe super_resolution_x4_pixel --content-dir photos/ --name mine_pixel
+  perceptual train super-resolution --recipe super_resolution_x4 --content-dir photos/ \\
+      --initial-weights mine_pixel --name mine
   perceptual train super-resolution ... --resume
 
 The targets are crops of the photos (--image-size), the inputs these crops reduced by --degradation. --loss pixel gives
-the highest PSNR and needs no loss network; --loss feature, the paper's, gives sharper pictures.
+the highest PSNR and needs no loss network; --loss feature, the paper's, gives sharper pictures. With --blend yes a
+network of features keeps the one of pixels that it began with, and each request chooses between them by its fidelity.
 """
 
 

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import InvalidOption
-from ..options import UpscaleOptions
+from ..options import SCALES, UpscaleOptions
 from ..settings import OneOf, parse
 from .arguments import add_settings, converter, given
 from .photos import add_photos, convert, others_below, plan
 from .remote import add_remote, sender
 
-DESCRIPTION = """Enlarges photos 4 or 8 times, without a server or with one.
+DESCRIPTION = """Enlarges photos 2, 4 or 8 times, without a server or with one.
 
   perceptual upscale photo.jpg --scale 4 -o large.jpg
+  perceptual upscale photo.jpg --scale 2 --fidelity 0 -o crisp.jpg
   perceptual upscale holiday/ --model mine -o large/ --no-histogram-matching
   perceptual upscale photo.jpg --url https://example.org --key KEY -o large.jpg
 
@@ -24,11 +25,14 @@ A file that cannot be read, or would become too large, is reported and skipped; 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("upscale", help="enlarge photos", description=DESCRIPTION)
-    factor = OneOf((4, 8))
+    factor = OneOf(SCALES)
     parser.add_argument(
-        "--scale", type=converter(factor), metavar="{4,8}", help="enlargement factor; default: that of --model, else 4"
+        "--scale",
+        type=converter(factor),
+        metavar="{2,4,8}",
+        help="factor of enlargement; default: the model's, else 4",
     )
-    parser.add_argument("--model", help="a weights file, or a network's name; default: super_resolution_xSCALE_feature")
+    parser.add_argument("--model", help="a weights file, or a network's name; default: super_resolution_xSCALE")
     add_photos(parser)
     add_remote(parser)
     add_settings(parser, UpscaleOptions)
@@ -51,7 +55,7 @@ def run(args: Namespace) -> int:
 
 def default_network(scale: int | None) -> str:
     """The network that ships for a factor, by default 4."""
-    return f"super_resolution_x{scale or 4}_feature"
+    return f"super_resolution_x{scale or 4}"
 
 
 def local_conversion(args: Namespace, name: str, options: UpscaleOptions) -> tuple[Callable[[bytes, str], bytes], str]:

@@ -12,6 +12,7 @@ from ..signals import stop_signals
 from ..video.options import VideoOptions
 from .arguments import add_settings, given, report
 from .photos import STYLES, add_learned, add_machine, check_writable
+from .upscale import default_network
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor
@@ -39,7 +40,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a file, or a folder")
     parser.add_argument(
         "--model",
-        help=f"weights file or network's name; default: {STYLES}, for --scale alone super_resolution_xSCALE_feature",
+        help=f"weights file or network's name; default: {STYLES}, for --scale alone super_resolution_xSCALE",
     )
     add_learned(parser)
     parser.add_argument("--resume", action="store_true", help="continue where an earlier run was stopped")
@@ -93,7 +94,7 @@ def load_networks(
         if scale not in (None, first.network.scale):
             raise InvalidOption(f"scale: {model} enlarges {first.network.scale} times, not {scale}")
         return None, first
-    return first, load(f"super_resolution_x{scale}_feature", args.device, args.engine) if scale else None
+    return first, load(default_network(scale), args.device, args.engine) if scale else None
 
 
 def plan(clips: list[Path], output: Path) -> list[tuple[Path, Path]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,10 @@ from torch import Tensor
 from .. import __version__
 from ..errors import ExportError, InputError, InvalidOption
 from ..files import write_atomically
-from ..inference.networks import StyleNetwork
+from ..inference.networks import StyleNetwork, SuperResolutionNetwork
 from ..inference.predictor import Predictor, load
 from ..locks import temporary_folder
-from ..options import StyleOptions
+from ..options import FIDELITY, StyleOptions, UpscaleOptions
 from .formats import FORMATS
 from .portable import portable
 
@@ -45,7 +45,13 @@ class Exported:
 
 
 def export(
-    model: str | Path, format: str, output: str | Path, options: StyleOptions | None = None, *, half: bool = False
+    model: str | Path,
+    format: str,
+    output: str | Path,
+    options: StyleOptions | None = None,
+    *,
+    fidelity: float | None = None,
+    half: bool = False,
 ) -> Exported:
     """Exports a network for another runtime, and checks that its pictures differ from ours by at most 1/255.
 
@@ -58,6 +64,7 @@ def export(
         format: One of :data:`.formats.FORMATS`.
         output: The file; for OpenVINO an .xml, with a .bin beside it.
         options: ``style`` and ``stroke`` are baked in.
+        fidelity: Of a super-resolution network of two sets of weights, also baked in.
         half: Whether the weights of convolutions are stored in half precision.
 
     Raises:
@@ -67,7 +74,7 @@ def export(
     """
     output, options = Path(output), options or StyleOptions()
     refuse_name(format, output)
-    predictor = load(model, "cpu", engine="eager")
+    predictor = settled(load(model, "cpu", engine="eager"), fidelity)
     several = len(predictor.styles) > 1 and options == StyleOptions()
     baked = None if several else baked_style(predictor, options)
     table = style_table(predictor) if several else {}
@@ -77,7 +84,8 @@ def export(
             beside(written).write_text(json.dumps(table, ensure_ascii=False))
         runtime: ModuleType = import_module(f".{format}", __package__)
         example = next(examples(predictor, table))
-        facts = describe(predictor, Path(model).stem, options, baked, half=half)
+        chosen = {} if fidelity is None else {"fidelity": fidelity}
+        facts = describe(predictor, Path(model).stem, options, baked, {**chosen, "float16": half})
         runtime.write(portable(predictor.network, baked, half=half), example, facts, written, half)
         largest, mean = compare(predictor, baked, written, runtime)
         if not largest <= TOLERANCE:  # true for NaN too
@@ -98,12 +106,25 @@ def refuse_name(format: str, output: Path) -> None:
         raise InputError(f"{output}: name a file that ends in {FORMATS[format]}")
 
 
+def settled(predictor: Predictor, fidelity: float | None) -> Predictor:
+    """The same with a super-resolution network of one set of weights, of a fidelity."""
+    if not isinstance(predictor.network, SuperResolutionNetwork):
+        if fidelity is not None:
+            raise InvalidOption("fidelity: a network for style has none")
+        return predictor
+    predictor.conditions([UpscaleOptions(fidelity=fidelity)])  # raises if the network has no choice
+    network = predictor.network.settled(FIDELITY if fidelity is None else fidelity)
+    return Predictor(network, {**predictor.metadata, "config": network.config}, device="cpu")
+
+
 def baked_style(predictor: Predictor, options: StyleOptions) -> Tensor | None:
     """The style to be baked in, 1×P; None for a network without norms. Raises InputError if there is no such style."""
-    if predictor.styles or options.style is None:
+    if predictor.styles:
         numbers = predictor.conditions([options])
         return numbers if numbers.numel() else None
-    raise InvalidOption(f"style: a network for {predictor.network.task} has none")
+    if options.style is not None:
+        raise InvalidOption(f"style: a network for {predictor.network.task} has none")
+    return None
 
 
 def style_table(predictor: Predictor) -> dict[str, list[list[float]]]:
@@ -120,9 +141,9 @@ def beside(output: Path) -> Path:
 
 
 def describe(
-    predictor: Predictor, name: str, options: StyleOptions, baked: Tensor | None, *, half: bool
+    predictor: Predictor, name: str, options: StyleOptions, baked: Tensor | None, more: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The metadata of the file: the network's provenance, and what was baked in."""
+    """The metadata of the file: the network's provenance, what was baked in, and more options."""
     provenance = predictor.metadata["provenance"]
     chosen = {"style": dict(options.style or ()), "stroke": options.stroke} if baked is not None else {}
     return {
@@ -131,7 +152,7 @@ def describe(
         "licence": str(provenance.get("licence", "")),
         "task": predictor.network.task,
         "scale": str(predictor.network.scale),
-        "options": json.dumps({**chosen, "float16": half}),
+        "options": json.dumps({**chosen, **more}),
         "styles": json.dumps(predictor.styles if baked is None else []),
         "config": json.dumps(predictor.metadata["config"]),
         "provenance": json.dumps(provenance),

@@ -44,9 +44,9 @@ class Conversion:
         self.enlarger = enlarger
         if isinstance(options, StyleOptions):
             predictor.require("style")
-            predictor.conditions([options])
         else:
             predictor.require("super-resolution")
+        predictor.conditions([options])
         if enlarger:
             enlarger.require("super-resolution")
 

@@ -22,7 +22,7 @@ LEARNED = "learned-style"
 TASKS = ("style", "super-resolution", LEARNED)
 FACTS = ("name", "title", "artist", "year", "licence")  # of a style
 OWN = Path("networks")  # the folder of the user's networks, to which trainings write
-UPSCALER = "super_resolution_x4_feature"  # enlarges large photos, which are stylized at a smaller size
+UPSCALER = "super_resolution_x4"  # enlarges large photos, which are stylized at a smaller size
 LARGE = "large"  # the folder in an archive that has this network
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InvalidOption, OutOfMemory, WeightsError, first_line, unknown_style
-from ..options import PictureOptions, StyleOptions, UpscaleOptions
+from ..options import FIDELITY, CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
 from ..settings import parse
 from . import engines, images
 from .bands import run_in_bands
@@ -121,6 +121,7 @@ class Predictor:
         *,
         style: str | Mapping[str, float] | None = None,
         stroke: float = 0.0,
+        fidelity: float | None = None,
         tile: int | None = None,
     ) -> Tensor:
         """Runs the network on RGB images in [0, 1], float, N×3×H×W.
@@ -129,6 +130,7 @@ class Predictor:
             batch: The images.
             style: For all of them, as in :meth:`stylize`.
             stroke: As in :meth:`stylize`.
+            fidelity: As in :meth:`upscale`.
             tile: Side of the largest square that is run in one pass, in pixels of the result; by default the network's.
 
         Returns:
@@ -141,12 +143,12 @@ class Predictor:
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
-        options = parse(StyleOptions, given(style=style, stroke=stroke))
+        options = parse(CollectionOptions, given(style=style, stroke=stroke, fidelity=fidelity))
         result = self.empty_result(batch)
         count = self.batch_size(batch.shape[-2:], tile)
         for part, results in zip(batch.float().split(count), result.split(count), strict=True):
-            styles = self.conditions([options] * len(part))
-            for place, _, outputs in self.run(part, styles, tile, UNOBSERVED):
+            conditions = self.conditions([options] * len(part))
+            for place, _, outputs in self.run(part, conditions, tile, UNOBSERVED):
                 results[place] = outputs
         return result
 
@@ -214,6 +216,7 @@ class Predictor:
         self,
         photo: str | Path | bytes | Image.Image,
         *,
+        fidelity: float | None = None,
         histogram_matching: bool = True,
         low_frequencies: bool = True,
         tile: int | None = None,
@@ -226,7 +229,9 @@ class Predictor:
             InputError: The photo cannot be read (see :mod:`perceptual.errors`), or an option is out of range.
             WeightsError: The network is for another task.
         """
-        values = given(histogram_matching=histogram_matching, low_frequencies=low_frequencies, tile=tile)
+        values = given(
+            fidelity=fidelity, histogram_matching=histogram_matching, low_frequencies=low_frequencies, tile=tile
+        )
         options = parse(UpscaleOptions, values)
         return self.upscale_pictures([open_picture(photo, self.network.scale)], [options])[0].to_pil()
 
@@ -239,9 +244,10 @@ class Predictor:
         self.require("super-resolution")
         pictures = [picture.without_hidden_colors() for picture in pictures]
         results = list(pictures)
+        conditions = self.conditions(options)
         for indices, batch in self.batches(pictures, options):
             with observer.stage("infer"):
-                large = self.upscale_batch(batch, options[indices[0]].tile, observer)
+                large = self.upscale_batch(batch, conditions[indices], options[indices[0]].tile, observer)
             for i, original, output in zip(indices, batch, large, strict=True):
                 if options[i].histogram_matching:
                     observer.proceed()
@@ -251,10 +257,10 @@ class Predictor:
                 results[i] = Picture(output.cpu(), alpha, pictures[i].metadata)
         return results
 
-    def upscale_batch(self, photos: Tensor, tile: int | None, observer: Observer) -> Tensor:
-        """Enlarges bytes N×3×H×W."""
+    def upscale_batch(self, photos: Tensor, conditions: Tensor, tile: int | None, observer: Observer) -> Tensor:
+        """Enlarges bytes N×3×H×W, by equal conditions."""
         result = self.empty_result(photos)
-        for place, _, outputs in self.run(photos, None, tile, observer):
+        for place, _, outputs in self.run(photos, conditions, tile, observer):
             result[place] = to_bytes(outputs)
         return result
 
@@ -263,17 +269,29 @@ class Predictor:
         if self.network.task != task:
             raise WeightsError(f"these weights are for {self.network.task}, not for {task}")
 
-    def conditions(self, options: Sequence[StyleOptions]) -> Tensor:
-        """The style parameters for each of N requests, N×P on the device.
+    def conditions(self, options: Sequence[PictureOptions]) -> Tensor:
+        """What the network takes besides images, for each of N requests: N×P on the device.
+
+        The parameters of a style; or the fidelity, for a super-resolution network of two sets of weights; or nothing.
 
         Raises:
             UnknownStyle: The network has no style of that name.
-            InvalidOption: It has several styles and none is named, or it has one size of strokes and ``stroke`` is set.
+            InvalidOption: It has several styles and none is named, or it has one size of strokes and ``stroke`` is set,
+                or one set of weights and ``fidelity`` is set.
         """
-        if not isinstance(self.network, StyleNetwork):
-            return torch.zeros(len(options), 0, device=self.device)
-        styles = [self.style_of(self.network, each) for each in options]
-        return torch.cat(styles) if styles else self.network.styles[0, :0]
+        rows = [self.condition(each) for each in options]
+        return torch.cat(rows) if rows else torch.zeros(0, 0, device=self.device)
+
+    def condition(self, options: PictureOptions) -> Tensor:
+        """As :meth:`conditions` for one request, 1×P."""
+        if isinstance(self.network, StyleNetwork):
+            return self.style_of(self.network, cast("StyleOptions", options))
+        fidelity = cast("UpscaleOptions", options).fidelity
+        if self.network.config["blended"]:
+            return torch.full((1, 1), FIDELITY if fidelity is None else fidelity, device=self.device)
+        if fidelity is not None:
+            raise InvalidOption("fidelity: this network has one set of weights")
+        return torch.zeros(1, 0, device=self.device)
 
     def style_of(self, network: StyleNetwork, options: StyleOptions) -> Tensor:
         """The style parameters for one request, 1×P."""
@@ -289,11 +307,11 @@ class Predictor:
     def batches(
         self, pictures: Sequence[Picture], options: Sequence[PictureOptions]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Groups pictures of one size and tile into batches: their indices, and their pixels on the device."""
+        """Groups pictures of one size, tile and fidelity into batches: indices, and pixels on the device."""
         groups = defaultdict(list)
         for index, (picture, each) in enumerate(zip(pictures, options, strict=True)):
-            groups[picture.rgb.shape[-2:], each.tile].append(index)
-        for (size, tile), indices in groups.items():
+            groups[picture.rgb.shape[-2:], each.tile, getattr(each, "fidelity", None)].append(index)
+        for (size, tile, _), indices in groups.items():
             count = self.batch_size(size, tile)
             for part in (indices[place : place + count] for place in range(0, len(indices), count)):
                 images = [pictures[i].rgb.to(self.device) for i in part]
@@ -308,12 +326,12 @@ class Predictor:
         height, width = images.shape[-2:]
         return images.new_empty(*images.shape[:2], self.network.scale * height, self.network.scale * width)
 
-    def run(self, images: Tensor, styles: Tensor | None, tile: int | None, observer: Observer) -> Iterator[Part]:
+    def run(self, images: Tensor, conditions: Tensor, tile: int | None, observer: Observer) -> Iterator[Part]:
         """Runs the network on images of one size; in parts if they are large, in smaller parts if memory runs out.
 
         Args:
             images: N×3×H×W, floats in [0, 1] or bytes, on any device. N is at most :meth:`batch_size`.
-            styles: N×P on the device, or None for a network without.
+            conditions: N×P as from :meth:`conditions`.
             tile: As for :meth:`__call__`.
             observer: Notified of every part.
 
@@ -326,7 +344,7 @@ class Predictor:
         side = (tile or self.network.tile) // 4 * 4  # a multiple of 4, for the style network's strides
         while True:
             try:
-                for part in self.run_in_parts(images, styles, side, observer.proceed):
+                for part in self.run_in_parts(images, conditions, side, observer.proceed):
                     observer.tile()
                     yield part
                 return
@@ -337,27 +355,27 @@ class Predictor:
             torch.cuda.empty_cache()
 
     def run_in_parts(
-        self, images: Tensor, styles: Tensor | None, side: int, proceed: Callable[[], None]
+        self, images: Tensor, conditions: Tensor, side: int, proceed: Callable[[], None]
     ) -> Iterator[Part]:
         """As :meth:`run`, in parts of ``side`` × ``side`` pixels of the result; ``proceed`` is called before each."""
         network, scale = self.network, self.network.scale
         count, _, height, width = images.shape
-        conditions = {"style": styles} if isinstance(network, StyleNetwork) else {}
+        condition = conditions if conditions.shape[1] else None
 
         def function(part: Tensor) -> Tensor:
             proceed()
-            outputs: Tensor = network(part, **conditions, transform=self.transform)
+            outputs: Tensor = network(part, condition, transform=self.transform)
             return outputs
 
         if network.reach is not None:
             yield from run_in_tiles(function, images, side // scale, network.reach, scale, self.device)
-        elif isinstance(network, StyleNetwork) and styles is not None and count * height * width > side**2:
+        elif isinstance(network, StyleNetwork) and count * height * width > side**2:
             # Bands are smaller than tiles, as the features of the whole image are kept too.
             for i in (slice(i, i + 1) for i in range(count)):
                 bands = run_in_bands(
                     network,
                     images[i],
-                    styles[i],
+                    conditions[i],
                     side**2 // 8,
                     self.device,
                     proceed=proceed,

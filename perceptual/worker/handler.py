@@ -200,7 +200,7 @@ class ImageHandler(ABC):
 
     def describe(self) -> dict[str, Any]:
         """What a request may contain: styles, factors of enlargement, options, formats and limits."""
-        factors = {each.network.scale for each in self.networks.values()} - {1}
+        upscalers = [each.network for each in self.networks.values() if each.network.task == "super-resolution"]
         return {
             "styles": [
                 facts
@@ -208,7 +208,8 @@ class ImageHandler(ABC):
                 if each.network.task == "style"
                 for facts in facts_of_styles(each.metadata, name)
             ],
-            "scales": sorted(factors),
+            "scales": sorted(each.scale for each in upscalers),
+            "blended": sorted(each.scale for each in upscalers if each.config["blended"]),
             "options": [described(each) for each in settings_of(self.options)],
             "formats": sorted(READABLE),
             "limits": {

@@ -52,10 +52,10 @@ def test_holds_handler_configuration_weights_and_inference_modules(model_store, 
             for pattern in ("*.py", *(f"{room}/**/*.py" for room in ROOMS))
             for file in (ROOT / "perceptual").glob(pattern)
         }
-        large = "large/super_resolution_x4_feature.safetensors"
+        large = "large/super_resolution_x4.safetensors"
         own = {"MAR-INF/MANIFEST.json", "style_transfer.py", "style_transfer.yaml", "tiny.safetensors", large}
         assert set(archive.namelist()) == modules | own
-        assert archive.read(large) == shipped_weights()["super_resolution_x4_feature"].read_bytes()
+        assert archive.read(large) == shipped_weights()["super_resolution_x4"].read_bytes()
         assert archive.read("tiny.safetensors") == weights.read_bytes()
 
 
@@ -235,7 +235,7 @@ def test_a_collection_is_one_archive(two_styles_and_a_factor, tmp_path):
             "one.safetensors",
             "other.safetensors",
             "collection.py",
-            "large/super_resolution_x4_feature.safetensors",
+            "large/super_resolution_x4.safetensors",
         }
         assert names <= set(archive.namelist())
     with zipfile.ZipFile(package_collection("whole", two_styles_and_a_factor, tmp_path).path) as archive:

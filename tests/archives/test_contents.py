@@ -29,14 +29,18 @@ MANY = (Style("dots", "Dots & <b>", "Nobody", "many", True), Style("long_lines",
 @pytest.mark.slow
 def test_of_networks_alone(weights, many, upscaler, tmp_path):
     found = read_contents(package(weights, tmp_path).path)
-    assert found == Contents(False, (Style("tiny", "Tiny", "", "tiny", False),), (), 8192**2, True)
-    assert read_contents(package(many, tmp_path).path) == Contents(True, MANY, (), 8192**2, True)
-    assert read_contents(package(upscaler, tmp_path).path) == Contents(False, (), (4,), 8192**2)
+    assert found == Contents(False, (Style("tiny", "Tiny", "", "tiny", False),), (), (), 8192**2, True)
+    assert read_contents(package(many, tmp_path).path) == Contents(True, MANY, (), (), 8192**2, True)
+    assert read_contents(package(upscaler, tmp_path).path) == Contents(False, (), (4,), (), 8192**2)
+
+
+def test_of_a_network_with_two_sets_of_weights(blended, tmp_path):
+    assert read_contents(package(blended, tmp_path).path) == Contents(False, (), (2,), (2,), 8192**2)
 
 
 def test_of_a_collection(weights, many, upscaler, tmp_path):
     found = read_contents(package_collection("gallery", [weights, many, upscaler], tmp_path).path)
-    assert found == Contents(True, (*MANY, Style("tiny", "Tiny", "", "tiny", False)), (4,), 8192**2, True)
+    assert found == Contents(True, (*MANY, Style("tiny", "Tiny", "", "tiny", False)), (4,), (), 8192**2, True)
 
 
 def test_of_another_s_archive_or_a_damaged_one(weights, tmp_path):
@@ -45,7 +49,7 @@ def test_of_another_s_archive_or_a_damaged_one(weights, tmp_path):
         manifest = json.loads(file.read(MANIFEST))
     del manifest["inputsDigest"]
     other = altered(ours, tmp_path / "other.mar", {MANIFEST: json.dumps(manifest).encode()})
-    assert read_contents(other) == Contents(False, (), (), 0)
+    assert read_contents(other) == Contents(False, (), (), (), 0)
     for file, content in (
         ("tiny.safetensors", b""),
         ("tiny.safetensors", b"\xff" * 100),

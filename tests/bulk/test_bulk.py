@@ -297,7 +297,7 @@ def test_stylized_photos_are_enlarged(convert, run, weights, upscaler, tmp_path,
     photos(tmp_path / "in", 2, size=(16, 12))
     made = list(convert(tmp_path / "in", tmp_path / "out", upscaler, enlarger=upscaler.name))
     assert [row["status"] for row in made] == ["made", "made"]
-    shipped = {"super_resolution_x4_feature": upscaler}
+    shipped = {"super_resolution_x4": upscaler}
     monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: shipped)
     machine = ("--device", "cpu", "--engine", "eager")
     options = ("--model", weights, "--scale", 4, *machine)

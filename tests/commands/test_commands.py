@@ -176,21 +176,26 @@ def test_upscale_goes_on_past_photos_that_are_broken_or_too_large(run, upscaler,
 @pytest.mark.slow
 def test_upscale_takes_the_network_that_ships_for_a_factor(run, upscaler, photo, tmp_path, monkeypatch):
     (tmp_path / "photo.png").write_bytes(photo)
-    monkeypatch.setattr(
-        "perceptual.inference.metadata.shipped_weights", lambda: {"super_resolution_x4_feature": upscaler}
-    )
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"super_resolution_x4": upscaler})
     for arguments in ((), ("--scale", "4")):
         assert run("upscale", tmp_path / "photo.png", "-o", tmp_path / "out.png", *arguments)[0] == 0
     status, _, err = run("upscale", tmp_path / "photo.png", "--scale", "8", "-o", tmp_path / "out.png")
-    assert status == 1 and err.startswith("perceptual: super_resolution_x8_feature is neither a weights file nor")
+    assert status == 1 and err.startswith("perceptual: super_resolution_x8 is neither a weights file nor")
+
+
+def test_upscale_by_a_fidelity(run, blended, photo, tmp_path):
+    (tmp_path / "photo.png").write_bytes(photo)
+    command = ("upscale", tmp_path / "photo.png", "--model", blended, "--device", "cpu", "-o", tmp_path / "out.png")
+    for fidelity in (0, 1):
+        assert run(*command, "--scale", 2, "--fidelity", fidelity)[0] == 0
+        expected = perceptual.load(blended, device="cpu").upscale(photo, fidelity=fidelity)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(expected))
 
 
 @pytest.mark.slow
 def test_stylize_enlarges_the_result_if_asked(run, upscaler, weights, photo, tmp_path, monkeypatch):
     (tmp_path / "photo.png").write_bytes(photo)
-    monkeypatch.setattr(
-        "perceptual.inference.metadata.shipped_weights", lambda: {"super_resolution_x4_feature": upscaler}
-    )
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"super_resolution_x4": upscaler})
     command = ("stylize", tmp_path / "photo.png", "--model", weights, "--device", "cpu", "-o", tmp_path / "out.png")
     status, out, _ = run(*command, "--scale", 4)
     assert status == 0 and out.startswith("1 of 1 photos stylized and enlarged 4 times")
@@ -204,9 +209,10 @@ def test_factors_and_weights_that_do_not_fit_are_one_line(run, upscaler, weights
     (tmp_path / "photo.png").write_bytes(photo)
     files = (tmp_path / "photo.png", "-o", tmp_path / "out.png")
     status, _, err = run("upscale", *files, "--scale", "3")
-    assert status == 2 and "--scale: expected 4 or 8, got '3'" in err and err.count("\n") == 1
+    assert status == 2 and "--scale: expected 2, 4 or 8, got '3'" in err and err.count("\n") == 1
     for command, message in [
         (("upscale", *files, "--model", upscaler, "--scale", "8"), f"scale: {upscaler} enlarges 4 times, not 8"),
+        (("upscale", *files, "--model", upscaler, "--fidelity", 1), "fidelity: this network has one set of weights"),
         (("upscale", *files, "--model", weights), "these weights are for style, not for super-resolution"),
         (("stylize", *files, "--model", upscaler), "these weights are for super-resolution, not for style"),
     ]:

@@ -129,7 +129,7 @@ def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(sc
     made = {
         file.relative_to(tmp_path) for folder in ("pictures", "results") for file in (tmp_path / folder).rglob("*.*")
     }
-    names = ("gallery", "styles", "super_resolution_x4", "super_resolution_x8", *views)
+    names = ("gallery", "styles", "super_resolution_x2", "super_resolution_x4", "super_resolution_x8", *views)
     tracked = {Path(f"pictures/{name}.jpg") for name in names}
     tracked |= {Path("pictures/losses.svg"), log, Path("results/styles/starry_night.jpg")}
     assert made == tracked and all((ROOT / "docs" / file).is_file() for file in made)

@@ -70,7 +70,7 @@ def test_a_key_and_all_options_are_sent(run, proxy, photo, tmp_path, monkeypatch
     assert (one, two, three) == (
         "/predictions/gallery/1.1",
         "/predictions/gallery",
-        "/predictions/super_resolution_x8_feature",
+        "/predictions/super_resolution_x8",
     )
     assert (first["X-Style"], first["X-Keep-Colors"], first["X-Format"]) == ("udnie:0.75,dots:0.25", "True", "webp")
     assert (second["X-Scale"], third["X-Scale"]) == ("8", None)

@@ -14,6 +14,7 @@ EXPORTS = {
     "torchscript, styles, half": ("torchscript", ".pt", "styles", ["--float16"]),
     "torchscript, x4, half": ("torchscript", ".pt", "x4", ["--float16"]),
     "torchscript, x8": ("torchscript", ".pt", "x8", []),
+    "onnx, x2, crisp": ("onnx", ".onnx", "x2", ["--fidelity", "0.25", "--float16"]),
     "torchscript, paper": ("torchscript", ".pt", "paper", []),
     "torchscript, as imported": ("torchscript", ".pt", "imported", []),
     "torchscript, mixture": ("torchscript", ".pt", "styles", MIXTURE),
@@ -33,11 +34,15 @@ def networks(tmp_path_factory):
         "imported": StyleNetwork(**small, upsampling="nearest", output="linear", multiple=1),
         "x4": SuperResolutionNetwork(scale=4, **small),
         "x8": SuperResolutionNetwork(scale=8, **small),
+        "x2": SuperResolutionNetwork(scale=2, **small, upsampling="shuffle", blended=True),
     }
     folder = tmp_path_factory.mktemp("networks")
     for name, network in made.items():
         if name in ("styles", "imported"):
             nn.init.uniform_(network.styles, 0.2, 1.5)
+        elif name == "x2":
+            for parameter in network.parameters():
+                nn.init.normal_(parameter, std=0.05)
         elif name != "paper":
             nn.init.normal_(network.layers[-1].weight, std=0.05)
         named = {"styles": [{"name": each} for each in STYLES]} if name == "styles" else {}

@@ -49,6 +49,8 @@ def test_an_exported_file_gives_the_same_pictures_at_any_size(name, networks, ex
     predictor = perceptual.load(networks / f"{network}.safetensors", "cpu", engine="eager")
     table = file.with_suffix(".styles.json")
     options = {"style": {"starry_night": 3, "udnie": 1}, "stroke": 0.5} if "mixture" in name else {}
+    if "crisp" in name:
+        options = {"fidelity": 0.25}
     one_colour = torch.tensor([0.3, 0.6, 0.5]).view(1, 3, 1, 1).expand(1, 3, 48, 64)
     sizes = (1, 33, 70), (3, 48, 64), (1, 5, 18), (2, 101, 20)
     for photos in (one_colour, *(torch.rand(count, 3, *size) for count, *size in sizes)):
@@ -89,6 +91,12 @@ def test_metadata_are_inside(name, exported):
     if "mixture" in name:
         baked = {"style": {"starry_night": 0.75, "udnie": 0.25}, "stroke": 0.5, "float16": "half" in name}
         assert json.loads(found["options"]) == baked
+
+
+def test_the_fidelity_is_among_the_metadata(exported):
+    found = metadata("onnx, x2, crisp", exported("onnx, x2, crisp"))
+    assert json.loads(found["options"]) == {"fidelity": 0.25, "float16": True}
+    assert json.loads(found["config"])["blended"] is False
 
 
 def test_no_path_of_this_machine_is_inside(exported):

@@ -28,7 +28,11 @@ def networks():
     torch.manual_seed(0)
     upscaler = SuperResolutionNetwork(scale=4, init_features=8, num_residuals=1)
     nn.init.normal_(upscaler.layers[-1].weight, std=0.02)
+    blended = SuperResolutionNetwork(scale=2, init_features=8, num_residuals=1, upsampling="shuffle", blended=True)
+    for parameter in blended.parameters():
+        nn.init.normal_(parameter, std=0.05)
     return {
+        "blended": blended,
         "default": StyleNetwork(init_features=8, num_residuals=2),
         "paper": StyleNetwork(init_features=8, num_residuals=2, **StyleNetwork.presets["paper"]),
         "luma": StyleNetwork(init_features=8, num_residuals=1, in_channels=1),
@@ -53,6 +57,20 @@ def assert_agrees(name, engine, sizes=SIZES):
 def test_openvino_agrees_with_eager(name, bfloat16, monkeypatch):
     monkeypatch.setattr(engines, "quick_in_bfloat16", lambda device: bfloat16)
     assert_agrees(name, "openvino")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["eager", pytest.param("openvino", marks=needs_openvino)])
+def test_one_engine_runs_every_fidelity(engine):
+    network = networks()["blended"].eval().requires_grad_(False)
+    run = engines.build(engine, network, CPU)
+    photo = torch.rand(1, 3, 80, 92)
+    with torch.inference_mode():
+        ends = [network.settled(fidelity)(photo) for fidelity in (0.0, 1.0)]
+        assert (ends[0] - ends[1]).abs().mean() * 255 > 5
+        for fidelity in (0.0, 0.4, 1.0):
+            found = network(photo, torch.tensor([[fidelity]]), run)
+            assert (found - network.settled(fidelity)(photo)).abs().mean() * 255 < 1
 
 
 @pytest.mark.parametrize("engine", ["eager", pytest.param("openvino", marks=needs_openvino)])

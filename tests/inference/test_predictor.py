@@ -242,6 +242,36 @@ def test_pictures_of_several_sizes_each_with_its_own_options(enlarging):
         assert (alone.rgb.int() - result.rgb.int()).abs().max() <= 1
 
 
+def test_the_fidelity_of_each_picture(blended):
+    torch.manual_seed(0)
+    upscaler = perceptual.load(blended, "cpu", "eager")
+    pictures = [Picture(torch.randint(0, 256, (3, *size), dtype=torch.uint8)) for size in [(8, 9)] * 3 + [(9, 8)]]
+    fidelities = [0.0, 1.0, None, 0.3]
+    options = [UpscaleOptions(fidelity=each, histogram_matching=False) for each in fidelities]
+    for picture, fidelity, result in zip(
+        pictures, fidelities, upscaler.upscale_pictures(pictures, options), strict=True
+    ):
+        network = upscaler.network.settled(0.5 if fidelity is None else fidelity)
+        expected = network(picture.rgb[None] / 255)[0] * 255
+        assert (result.rgb - expected).abs().max() <= 0.51
+    batch = torch.rand(2, 3, 8, 9)
+    torch.testing.assert_close(upscaler(batch, fidelity=0.3), upscaler.network.settled(0.3)(batch))
+    assert (upscaler(batch, fidelity=0) - upscaler(batch, fidelity=1)).abs().mean() > 0.01
+
+
+def test_tiles_of_a_fidelity_make_the_same_enlargement(blended, photo):
+    upscaler = perceptual.load(blended, "cpu", "eager")
+    whole, tiles = (as_array(upscaler.upscale(photo, fidelity=0.2, tile=tile)) for tile in (None, 128))
+    assert whole.shape == (96, 128, 3) and np.abs(whole - tiles).max() <= 1
+
+
+def test_a_network_of_one_set_of_weights_has_no_fidelity(enlarging, blended, photo):
+    with pytest.raises(InvalidOption, match="fidelity: this network has one set of weights"):
+        enlarging.upscale(photo, fidelity=0.5)
+    with pytest.raises(InvalidOption, match="fidelity: expected a number from 0 to 1"):
+        perceptual.load(blended, "cpu", "eager").upscale(photo, fidelity=1.5)
+
+
 def test_weights_of_the_other_task_are_refused(predictor, enlarging, photo):
     with pytest.raises(WeightsError, match="these weights are for style, not for super-resolution"):
         predictor.upscale(photo)

@@ -102,7 +102,7 @@ def test_a_collection_has_it_in_its_trunk(trunk, mine, weights, tmp_path):
         assert {name for name in file.namelist() if name.endswith(".safetensors")} == {
             "trunk.safetensors",
             "tiny.safetensors",
-            "large/super_resolution_x4_feature.safetensors",
+            "large/super_resolution_x4.safetensors",
         }
         file.extract("trunk.safetensors", tmp_path / "out")
     assert perceptual.load(tmp_path / "out" / "trunk.safetensors", "cpu", "eager").styles == ["dots", "stripes", "mine"]

@@ -35,7 +35,7 @@ STYLES = [
 
 
 @pytest.fixture(scope="module")
-def registered(server, upscaler, tmp_path_factory):
+def registered(server, upscaler, blended, tmp_path_factory):
     """The server with a network of two styles at two sizes, and a collection that enlarges, besides ``tiny``."""
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("page")
@@ -44,7 +44,7 @@ def registered(server, upscaler, tmp_path_factory):
     save_network(folder / "many.safetensors", network, {"styles": STYLES})
     many, large = (
         package(folder / "many.safetensors", server.model_store),
-        package_collection("large", [upscaler], server.model_store),
+        package_collection("large", [upscaler, blended], server.model_store),
     )
     with server.address.management() as management:
         for archive in (many, large):
@@ -202,6 +202,25 @@ def test_every_control_changes_the_picture(visit):
     assert [opened(each).size for each in pictures[-3:]] == [(512, 51), (2048, 204), (2048, 204)]
     visit.set("format", "webp")
     assert opened(visit.result()).format == "WEBP"
+    visit.check()
+
+
+def test_fidelity_is_a_choice_where_the_network_has_it(visit):
+    visit.choose("photo.png", encoded(noise(60, 40)))
+    visit.page.locator("#strip input[value='none']").check()
+    visit.set("format", "png")
+    visit.set("enlarge", "large:4")
+    visit.result()
+    assert not visit.page.locator("#fidelity").is_visible()
+    visit.set("enlarge", "large:2")
+    pictures = [visit.result()]
+    for value in (0, 1):
+        visit.set("fidelity", value)
+        pictures.append(visit.result())
+        assert f"fidelity={value}" in visit.page.text_content("#curl")
+    assert len(set(pictures)) == 3
+    assert [opened(each).size for each in pictures] == [(120, 80)] * 3
+    assert "fidelity=1" in visit.page.url
     visit.check()
 
 

@@ -236,7 +236,7 @@ def test_a_small_window_shows_what_matters_most(monkeypatch):
     tall = Console(width=200, height=200, force_terminal=True, file=io.StringIO())
     tall.print(command.fitting(Status(models, "Healthy"), tall))
     assert "more rows" not in tall.file.getvalue() and "512 MiB" in tall.file.getvalue()
-    names = ("super_resolution_x4_feature", "starry_night", "mine")  # as many as a server usually has
+    names = ("super_resolution_x4", "starry_night", "mine")  # as many as a server usually has
     few = Status([ModelStatus(name, "1.0", 1, 0, [up], replies=replies, stages=stages) for name in names], "Healthy")
     printer = Console(width=80, height=24, force_terminal=True, file=io.StringIO())
     printer.print(command.fitting(few, printer))

@@ -4,6 +4,7 @@ import torch
 
 from perceptual_training.losses import (
     FeatureReconstructionLoss,
+    GridLoss,
     PixelLoss,
     StyleReconstructionLoss,
     TotalVariationLoss,
@@ -127,3 +128,28 @@ def test_targets_get_no_gradient():
     features = torch.randn(1, 2, 3, 3, requires_grad=True)
     FeatureReconstructionLoss({"one": 1.0})({"one": features}, {"one": target}).backward()
     assert features.grad is not None and target.grad is None
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_the_grid_loss_is_the_variance_of_a_repeated_pattern(period):
+    torch.manual_seed(0)
+    targets = 0.3 + 0.2 * torch.rand(2, 3, 16 * period, 20 * period)
+    pattern = torch.rand(3, period, period) / 10
+    grid = GridLoss(2, period)
+    expected = 2 * (255 * pattern).flatten(1).var(dim=1, correction=0).mean()
+    torch.testing.assert_close(grid(targets + pattern.repeat(1, 16, 20), targets), expected)
+    assert grid(targets + 0.1, targets) < 1e-6  # another brightness is no grid
+
+
+def test_detail_that_does_not_repeat_counts_little_as_a_grid():
+    torch.manual_seed(0)
+    targets = torch.rand(1, 3, 128, 128)
+    noise = torch.rand_like(targets) / 10
+    all_of_it = PixelLoss(1)(targets + noise - noise.mean(), targets)
+    assert GridLoss(1, 4)(targets + noise, targets) < 0.03 * all_of_it
+
+
+def test_the_target_of_the_grid_loss_is_a_constant():
+    images, targets = (torch.rand(1, 3, 32, 32, requires_grad=True) for _ in range(2))
+    GridLoss(1, 4)(images, targets).backward()
+    assert images.grad.any() and targets.grad is None

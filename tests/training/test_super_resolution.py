@@ -6,7 +6,8 @@ from PIL import Image
 from training_fixtures import make_photos
 
 from perceptual.errors import InvalidOption, TrainingError
-from perceptual.inference.weights import load_network
+from perceptual.inference.networks import SuperResolutionNetwork
+from perceptual.inference.weights import load_network, save_network
 from perceptual.settings import parse
 from perceptual_training import super_resolution
 from perceptual_training.settings import SuperResolutionSettings
@@ -22,10 +23,10 @@ def settings(tiny):
     return tiny(partial(parse, SuperResolutionSettings), iterations=4, save_step=2, sample_step=4)
 
 
-def test_the_defaults_are_the_paper_s():
+def test_the_defaults():
     settings = parse(SuperResolutionSettings, {"content-dir": "photos"})
     assert (settings.image_size, settings.batch_size, settings.lr) == (288, 4, 1e-3)
-    assert (settings.iterations, settings.degradation, settings.upscale_factor) == (200_000, "paper", 4)
+    assert (settings.iterations, settings.degradation, settings.upscale_factor) == (200_000, "mixed", 4)
     assert (settings.loss, settings.content_layers) == ("feature", ("relu2_2",))
 
 
@@ -40,13 +41,13 @@ def test_the_loss_falls(settings):
     assert sum(totals[-10:]) < 0.7 * sum(totals[:10])
 
 
-@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize("scale", [2, 4, 8])
 def test_a_run_leaves_weights_with_provenance_samples_log_and_animation(settings, scale, small_samples):
     run = settings(upscale_factor=scale, loss="both", reg_weight=10)
     network, metadata = load_network(train_super_resolution(run))
     assert metadata["task"] == "super-resolution" and network.scale == metadata["config"]["scale"] == scale
     provenance = metadata["provenance"]
-    assert provenance["name"] == f"super_resolution_x{scale}_both" and provenance["degradation"] == "paper"
+    assert provenance["name"] == f"super_resolution_x{scale}_both" and provenance["degradation"] == "mixed"
     assert provenance["recipe"]["upscale_factor"] == scale and "narrow.safetensors" in provenance["loss_network"]
     assert set(provenance["losses"]) == {"feature", "pixel", "total_variation"}
     with Image.open(run.sample_path / "samples.png") as sheet:
@@ -105,7 +106,7 @@ def test_images_are_shifted_by_less_than_a_period_and_alike():
 
 
 def test_the_network_sees_reduced_photos(settings):
-    task = SuperResolution(settings(upscale_factor=8), CPU)
+    task = SuperResolution(settings(upscale_factor=8, degradation="paper"), CPU)
     seen = []
     task.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     photos = torch.rand(2, 3, 32, 32)
@@ -131,6 +132,51 @@ def test_resuming_is_exact(settings, tmp_path, preset):
         train_super_resolution(settings(preset=preset, upscale_factor=8, sample_path=tmp_path / "halves"), resume=True)
 
 
+def test_a_network_of_another_factor_gives_all_but_its_last_layer(settings, tmp_path):
+    save_network(tmp_path / "x4.safetensors", network_of(scale=4), {})
+    task = SuperResolution(settings(upscale_factor=2, initial_weights=tmp_path / "x4.safetensors"), CPU)
+    initial, _ = load_network(tmp_path / "x4.safetensors")
+    own, taken = task.network.state_dict(), initial.state_dict()
+    last = {"layers.2.weight", "layers.2.bias"}
+    assert all(torch.equal(own[name], taken[name]) for name in own.keys() - last)
+    assert not any(own[name].any() for name in last)
+
+
+def test_a_blended_file_holds_the_initial_and_the_trained_weights(settings, tmp_path):
+    save_network(tmp_path / "x4.safetensors", network_of(scale=4), {})
+    run = settings(initial_weights=tmp_path / "x4.safetensors", blend="yes", lr=1e-2)
+    network, _ = load_network(train_super_resolution(run))
+    initial, _ = load_network(tmp_path / "x4.safetensors")
+    photo = torch.rand(1, 3, 12, 14)
+    assert torch.equal(network.settled(1)(photo), initial(photo))
+    assert (network.settled(0)(photo) - initial(photo)).abs().max() > 1e-3
+    again = SuperResolution(settings(initial_weights=run.model_path), CPU)  # begins with the faithful ones
+    assert torch.equal(again.network.state_dict()["layers.0.weight"], initial.state_dict()["layers.0.weight"])
+
+
+def test_a_share_of_the_initial_weights_softens_the_crisp_ones_alone(settings, tmp_path):
+    save_network(tmp_path / "x4.safetensors", network_of(scale=4), {})
+    found = {}
+    for share in (0, 0.25):
+        run = settings(
+            initial_weights=tmp_path / "x4.safetensors", blend="yes", lr=1e-2, initial_share=share,
+            sample_path=tmp_path / f"run{share}", model_path=tmp_path / f"{share}.safetensors",
+        )  # fmt: skip
+        found[share], _ = load_network(train_super_resolution(run))
+    photo = torch.rand(1, 3, 12, 14)
+    torch.testing.assert_close(found[0.25].settled(0)(photo), found[0].settled(0.25)(photo), atol=2e-3, rtol=0)
+    assert torch.equal(found[0.25].settled(1)(photo), found[0].settled(1)(photo))
+
+
+def network_of(scale):
+    """A random network of the trainings' size."""
+    config = SuperResolutionNetwork.presets["default"] | {"init_features": 4, "num_residuals": 1}
+    network = SuperResolutionNetwork(scale=scale, **config).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return network
+
+
 def test_photos_smaller_than_the_crops_are_skipped_and_named(settings, photos):
     small = make_photos(photos / "small", 6, (40, 31))
     run = settings(iterations=12, loss="pixel")
@@ -150,11 +196,12 @@ def test_only_small_photos_are_one_clear_error(settings, workers):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"upscale_factor": 3}, "upscale-factor: expected 4 or 8, got '3'"),
-        ({"upscale_factor": "16"}, "upscale-factor: expected 4 or 8, got '16'"),
+        ({"upscale_factor": 3}, "upscale-factor: expected 2, 4 or 8, got '3'"),
+        ({"upscale_factor": "16"}, "upscale-factor: expected 2, 4 or 8, got '16'"),
         ({"image_size": 36, "upscale_factor": 8}, "image-size: expected a multiple of --upscale-factor 8, got 36"),
         ({"loss": "perceptual"}, "loss: expected feature, pixel or both, got 'perceptual'"),
-        ({"degradation": "jpeg"}, "degradation: expected paper or bicubic, got 'jpeg'"),
+        ({"degradation": "jpeg"}, "degradation: expected mixed, paper or bicubic, got 'jpeg'"),
+        ({"blend": "yes"}, "blend: needs --initial-weights"),
         ({"content_weight": [1, 2]}, "content-weight: expected 1 or 1 numbers"),
     ],
 )

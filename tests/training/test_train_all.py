@@ -5,7 +5,9 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import vgg16
 
+from perceptual.errors import InvalidOption
 from perceptual.inference.metadata import read_metadata
+from perceptual_training.all_recipes import find_recipes
 
 COMMON = "init-features = 4\nnum-residuals = 0\nbatch-size = 1\nnum-workers = 0\nsamples = 1\nimage-size = 32\n"
 RECIPES = {
@@ -50,7 +52,7 @@ def train_all(folder, run, monkeypatch):
 def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder):
     status, lines, errors = train_all("--minutes", "0")
     assert status == 130 and lines[:2] == ["a_broken: training", "b_factor: no time left; call again to continue"]
-    assert "upscale-factor: expected 4 or 8, got '3'" in errors
+    assert "upscale-factor: expected 2, 4 or 8, got '3'" in errors
     (folder / "recipes/a_broken.toml").unlink()
 
     status, lines, _ = train_all("--minutes", "0")  # each call gets something done
@@ -84,3 +86,17 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
 def test_bad_input_is_one_line(train_all, arguments, status, message):
     code, lines, errors = train_all(*arguments)
     assert (code, lines, errors.count("\n")) == (status, [], 1) and errors.startswith(message)
+
+
+def test_each_recipe_comes_after_the_one_whose_network_it_begins_with(tmp_path):
+    def write(name, initial=""):
+        begins = f"initial-weights = '{initial}'\n" if initial else ""
+        (tmp_path / f"{name}.toml").write_text(f"upscale-factor = 4\n{begins}")
+
+    for name, initial in (("a", "b"), ("b", "c"), ("c", ""), ("d", "elsewhere"), ("e", "e")):
+        write(name, initial)
+    names = [recipe.name for recipe in find_recipes(tmp_path, tmp_path, tmp_path, {})]
+    assert sorted(names) == ["a", "b", "c", "d", "e"] and names.index("c") < names.index("b") < names.index("a")
+    write("c", "a")
+    with pytest.raises(InvalidOption, match="recipes: each begins with the other's network: "):
+        find_recipes(tmp_path, tmp_path, tmp_path, {})

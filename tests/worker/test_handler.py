@@ -27,7 +27,7 @@ from perceptual.errors import ImageTooLarge, WeightsError
 from perceptual.inference import images, large
 from perceptual.inference.large import stylize_large
 from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
-from perceptual.inference.weights import save_network
+from perceptual.inference.weights import load_network, save_network
 from perceptual.options import StyleOptions
 from perceptual.worker import handler as handler_module
 from perceptual.worker import measure, pace
@@ -690,6 +690,34 @@ def test_super_resolution_by_header_field_and_default(enlarging, upscaler):
         assert np.abs(np.array(response.image) - expected).max() <= 1  # a batch adds up in another order
 
 
+def test_each_request_of_a_batch_chooses_its_fidelity(blended, tmp_path):
+    network, _ = load_network(blended)
+    folder = unpacked(tmp_path, "super_resolution", {"tiny": network})
+    upscaler = perceptual.load(blended, device="cpu")
+    with serving(folder, "super_resolution") as enlarging:
+        crisp, faithful, usual, wrong, described = enlarging(
+            raw(PHOTO, AS_PNG, ("X-Fidelity", "0")),
+            form(AS_PNG, data=PHOTO, fidelity="1"),
+            raw(PHOTO, AS_PNG),
+            raw(PHOTO, ("X-Fidelity", "2")),
+            raw(b"", ("describe", "True")),
+        )
+    for response, fidelity in ((crisp, 0), (faithful, 1), (usual, 0.5)):
+        expected = np.array(upscaler.upscale(bytes(PHOTO), fidelity=fidelity)).astype(int)
+        assert np.abs(np.array(response.image) - expected).max() <= 1
+    assert not np.array_equal(crisp.image, faithful.image)
+    assert wrong.detail == "fidelity: expected a number from 0 to 1, got '2'"
+    told = json.loads(described.body)
+    assert told["scales"] == told["blended"] == [2]
+
+
+def test_fidelity_needs_a_network_that_has_the_choice(enlarging, collection):
+    for served, headers in ((enlarging, []), (collection[1], [("X-Scale", "4")])):
+        (wrong,) = served(raw(PHOTO, ("X-Fidelity", "0"), *headers))
+        assert wrong.error == (422, "InvalidOption")
+        assert wrong.detail == "fidelity: this network has one set of weights"
+
+
 def test_super_resolution_enlarges_alpha_and_a_single_pixel(enlarging):
     transparent, pixel = enlarging(
         raw(encoded(noise(mode="RGBA")), AS_PNG), raw(encoded(Image.new("RGB", (1, 1))), AS_PNG)
@@ -701,7 +729,7 @@ def test_super_resolution_enlarges_alpha_and_a_single_pixel(enlarging):
 def test_super_resolution_takes_its_own_options(enlarging):
     wrong, bad = enlarging(form(data=PHOTO, strength="1"), form(data=PHOTO, histogram_matching="maybe"))
     assert wrong.error == bad.error == (422, "InvalidOption")
-    assert "the options are format, quality, tile, histogram-matching, low-frequencies" in wrong.detail
+    assert "the options are format, quality, tile, fidelity, histogram-matching, low-frequencies" in wrong.detail
     assert bad.detail == "histogram-matching: expected on or off, got 'maybe'"
 
 
@@ -777,7 +805,7 @@ def test_each_request_of_a_batch_names_its_style_and_factor(collection):
             (422, "InvalidOption"),
             "scale: this collection enlarges 4 times, not 8",
         ),
-        ([("X-Scale", "3")], (422, "InvalidOption"), "scale: expected 4 or 8, got '3'"),
+        ([("X-Scale", "3")], (422, "InvalidOption"), "scale: expected 2, 4 or 8, got '3'"),
         ([("X-Scale", "4"), ("X-Max-Size", "16")], (422, "InvalidOption"), "max-size: has no effect without a style"),
         ([("X-Style", "dots"), ("X-Histogram-Matching", "off")], (422, "InvalidOption"), "has no effect without scale"),
     ],

@@ -1,6 +1,7 @@
 """The layers that the networks are built of."""
 
-from typing import Literal
+import copy
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,8 @@ from .norms import InstanceNorm, Normalization, norm_layer
 from .padding import Pad
 
 Upsampling = Literal["resize", "nearest", "transposed"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Convolution(nn.Conv2d):
@@ -24,11 +27,51 @@ class Convolution(nn.Conv2d):
         return super().forward(self.pad(x))
 
 
+class BlendedConvolution(nn.Module):
+    """A convolution with two sets of weights, between which the batch chooses by its fidelity.
+
+    Interpolating the weights of two networks of a common origin gives networks of similar quality, whose pictures lie
+    between theirs: section 3.4 of Wang et al. 2018 (https://arxiv.org/abs/1809.00219). It costs no more than one.
+
+    The crisp weights are the first half of its kernels and biases, the faithful ones the second.
+
+    Args:
+        layer: A convolution, whose weights are both at first.
+    """
+
+    def __init__(self, layer: Convolution) -> None:
+        super().__init__()
+        self.pad = layer.pad
+        self.weight = nn.Parameter(torch.cat([layer.weight.detach()] * 2))
+        self.bias = nn.Parameter(torch.cat([layer.bias.detach()] * 2)) if layer.bias is not None else None
+
+    def forward(self, x: Tensor, fidelity: Tensor) -> Tensor:
+        """Maps N×C×H×W to N×C′×H×W, by N equal fidelities, N×1, from 0, crisp, to 1, faithful."""
+        bias = None if self.bias is None else between(self.bias, fidelity[0])
+        return F.conv2d(self.pad(x), between(self.weight, fidelity[0]), bias)
+
+
+def between(weights: Tensor, fidelity: Tensor) -> Tensor:
+    """The mean of the two halves of weights, the second of them by a share of ``fidelity``."""
+    crisp, faithful = weights.chunk(2)
+    return crisp.lerp(faithful, fidelity)
+
+
+def with_blends(layers: M) -> M:
+    """A copy of layers whose convolutions are replaced by blended ones."""
+    copied = copy.deepcopy(layers)
+    for parent in list(copied.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, Convolution):
+                setattr(parent, name, BlendedConvolution(layer))
+    return copied
+
+
 class Stack(nn.Sequential):
-    """Layers one after another; those with norms also receive the style."""
+    """Layers one after another; those with norms also receive the style, blended convolutions the fidelity."""
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
-        """Runs N×C×H×W through all layers, with styles N×P."""
+        """Runs N×C×H×W through all layers, with styles N×P or fidelities N×1."""
         for layer in self:
             x = layer(x, style) if isinstance(layer, CONDITIONAL) else layer(x)
         return x
@@ -129,4 +172,12 @@ class ResidualBlock(nn.Module):
         return F.pad(x, [-self.crop] * 4) + change
 
 
-CONDITIONAL = (InstanceNorm, Stack, ResidualBlock)
+class Shortcut(Stack):
+    """Layers to whose output their input is added."""
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        """Maps N×C×H×W to the same shape."""
+        return x + super().forward(x, style)
+
+
+CONDITIONAL = (InstanceNorm, Stack, ResidualBlock, BlendedConvolution)

@@ -1,7 +1,8 @@
 // The looks of all models, the settings of one picture, and the requests that produce it.
 
 export const DEFAULTS = {
-  look: "", mix: "", share: 0.5, strength: 1, stroke: 0, keep: false, size: "1024", enlarge: "", format: "jpeg",
+  look: "", mix: "", share: 0.5, strength: 1, stroke: 0, keep: false, size: "1024", enlarge: "", fidelity: 0.5,
+  format: "jpeg",
 };
 
 /** The photo itself, to be enlarged. */
@@ -23,7 +24,9 @@ export function looksOf(models) {
 /** All ways to enlarge, by an id of the same kind. */
 export function enlargersOf(models) {
   const enlargers = models.flatMap((model) =>
-    model.scales.map((scale) => ({ id: `${model.name}:${scale}`, model: model.name, scale, named: model.named })),
+    model.scales.map((scale) => ({
+      id: `${model.name}:${scale}`, model: model.name, scale, named: model.named, blended: model.blended.includes(scale),
+    })),
   );
   const alone = (each) => enlargers.filter(({ scale }) => scale === each.scale).length === 1;
   for (const each of enlargers) each.title = `×${each.scale}${alone(each) ? "" : ` ${each.model}`}`;
@@ -37,14 +40,15 @@ export const partners = (look, looks) =>
 /** The requests for a picture: one, or two if another model enlarges it. `look` is null for the photo itself. */
 export function plan(settings, look, enlarger) {
   const format = { format: settings.format };
-  if (!look) return enlarger ? [{ model: enlarger.model, fields: { ...scaled(enlarger), ...format } }] : [];
+  const enlarging = enlarger ? { ...scaled(enlarger), ...faithful(settings, enlarger) } : {};
+  if (!look) return enlarger ? [{ model: enlarger.model, fields: { ...enlarging, ...format } }] : [];
   const fields = styled(settings, look);
   if (!enlarger) return [{ model: look.model, fields: { ...fields, ...format } }];
   if (enlarger.model === look.model)
-    return [{ model: look.model, fields: { ...fields, ...scaled(enlarger), ...format } }];
+    return [{ model: look.model, fields: { ...fields, ...enlarging, ...format } }];
   return [
     { model: look.model, fields: { ...fields, format: "png" } },
-    { model: enlarger.model, fields: { ...scaled(enlarger), ...format } },
+    { model: enlarger.model, fields: { ...enlarging, ...format } },
   ];
 }
 
@@ -53,6 +57,8 @@ export const paintsSmaller = ([first], look) => look?.smaller && !first.fields["
 
 // Requests to a collection name the factor; a network has only one.
 const scaled = (enlarger) => (enlarger.named ? { scale: enlarger.scale } : {});
+
+const faithful = ({ fidelity }, enlarger) => (enlarger.blended && fidelity !== DEFAULTS.fidelity ? { fidelity } : {});
 
 function styled(settings, look) {
   const fields = {};

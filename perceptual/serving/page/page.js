@@ -66,7 +66,7 @@ function showSettings() {
   const steps = plan(settings, look, enlargerNow());
   const has = {
     style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length,
-    smaller: paintsSmaller(steps, look),
+    blended: enlargerNow()?.blended, smaller: paintsSmaller(steps, look),
   };
   for (const each of controls.querySelectorAll("[data-needs]")) each.hidden = !has[each.dataset.needs];
   for (const [name, value] of Object.entries(settings)) {
@@ -75,6 +75,7 @@ function showSettings() {
   }
   showValue("strength", percent(settings.strength));
   showValue("stroke", { 0: "fine", 1: "coarse" }[settings.stroke] ?? percent(settings.stroke));
+  showValue("fidelity", { 0: "crisp", 1: "faithful" }[settings.fidelity] ?? percent(settings.fidelity));
   showValue("share", `${percent(1 - settings.share)} : ${percent(settings.share)}`);
   [get("one").textContent, get("other").textContent] = [look?.title, other?.title];
   strip.choose(settings.look);
@@ -106,7 +107,7 @@ function resultName() {
 controls.addEventListener("input", ({ target }) => {
   if (!(target.name in DEFAULTS)) return;
   const value = { checkbox: target.checked, range: Number(target.value) }[target.type] ?? target.value;
-  set({ [target.name]: value }, !["format", "enlarge", "size"].includes(target.name));
+  set({ [target.name]: value }, !["format", "enlarge", "fidelity", "size"].includes(target.name));
 });
 controls.addEventListener("submit", (event) => event.preventDefault());
 get("strip").addEventListener("change", ({ target }) => {
