@@ -95,8 +95,8 @@ def test_commands_of_training(folder, run):
     for words in lines:
         status, out, errors = run(*cheap(words))
         assert status == 0, f"{shlex.join(words)}\n{out}{errors}"
-    assert {file.stem for file in Path("networks").iterdir()} >= {"painting", "mine", "better", "many", "feature"}
-    for picture in ("mixed.jpg", "sheet.jpg", "out.png", "large.jpg"):
+    assert {file.stem for file in Path("networks").iterdir()} >= {"painting", "mine", "better", "many", "mine_x4"}
+    for picture in ("mixed.jpg", "sheet.jpg", "out.png", "crisp.jpg"):
         Image.open(picture).load()
 
 
