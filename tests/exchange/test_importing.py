@@ -123,7 +123,7 @@ def test_its_archive_is_served(imported, server, management, tmp_path):
         made = Image.open(io.BytesIO(client.stylize(photo, project, format="png")))
     management.unregister(project)
     found, expected = to_tensor(made)[None], theirs(project, weights, to_tensor(photo)[None])
-    if engines.quick_in_bfloat16(torch.device("cpu")):  # then it is served in bfloat16, less than a level off on average
+    if engines.quick_in_bfloat16(torch.device("cpu")):  # then it is served in it, a level off at most on average
         assert (found - expected).abs().mean() * 255 < 1
     else:
         assert levels(found, expected) <= 2
