@@ -16,7 +16,7 @@ from PIL import Image
 from serving_fixtures import wait_for
 
 from perceptual.archives.build import package, package_collection
-from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 from perceptual.serving.front.bodies import IN_MEMORY
 
@@ -35,16 +35,19 @@ STYLES = [
 
 
 @pytest.fixture(scope="module")
-def registered(server, upscaler, blended, tmp_path_factory):
+def registered(server, blended, tmp_path_factory):
     """The server with a network of two styles at two sizes, and a collection that enlarges, besides ``tiny``."""
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("page")
     network = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1)
     torch.nn.init.normal_(network.styles, 1.0, 0.5)
     save_network(folder / "many.safetensors", network, {"styles": STYLES})
+    # Untrained, it enlarges as bicubic does, so that another style is another picture; random weights may give the
+    # same for all in bfloat16.
+    save_network(folder / "x4.safetensors", SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1), {})
     many, large = (
         package(folder / "many.safetensors", server.model_store),
-        package_collection("large", [upscaler, blended], server.model_store),
+        package_collection("large", [folder / "x4.safetensors", blended], server.model_store),
     )
     with server.address.management() as management:
         for archive in (many, large):
