@@ -12,7 +12,7 @@ from perceptual.inference.resampling import mirror, resize_bicubic
 
 SIGMA = 1.0  # standard deviation of the paper's blur, in pixels of the target
 STRONGEST = 1.2  # standard deviation of the strongest blur of mixed degradations
-REACH = 4  # standard deviations after which a blur is cut off
+REACH = 4  # pixels of the target, beyond which a blur is cut off
 COMPRESSED = 1 / 3  # share of mixed degradations that end in JPEG
 QUALITIES = 60, 100  # lowest and highest quality of JPEG
 

@@ -143,7 +143,7 @@ class GridLoss(nn.Module):
         period: Period of the grid in pixels: the factor of enlargement.
     """
 
-    window = 8
+    window = 8  # periods
 
     def __init__(self, weight: float, period: int) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class GridLoss(nn.Module):
         self.period = period
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Compares images in [0, 1] with their targets, N×C×H×W, whose sides ``period`` divides."""
+        """Compares images in [0, 1] with their targets, N×C×H×W, of whole periods, at least 8 by 8."""
         error = 255 * (wide(images) - wide(targets).detach())
         phases = F.avg_pool2d(F.pixel_unshuffle(error, self.period), self.window, stride=self.window // 2)
         return self.weight * phases.unflatten(1, (-1, self.period**2)).var(dim=2, correction=0).mean()

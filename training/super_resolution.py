@@ -66,9 +66,13 @@ class SuperResolution:
             raise InvalidOption(
                 f"image-size: expected a multiple of --upscale-factor {self.scale}, got {settings.image_size}"
             )
+        if settings.grid_weight and settings.image_size < GridLoss.window * self.scale:
+            raise InvalidOption(
+                f"image-size: the grid loss needs {GridLoss.window * self.scale} at least, got {settings.image_size}"
+            )
         network = build_network(SuperResolutionNetwork, settings, scale=self.scale)
-        self.faithful = copy.deepcopy(network) if settings.blend == "yes" else None
         self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.faithful = copy.deepcopy(self.network) if settings.blend == "yes" else None
         self.crops = plain_crops(settings.image_size)
         self.pixel_loss = PixelLoss(settings.pixel_weight)
         self.grid_loss = GridLoss(settings.grid_weight, self.scale)

@@ -18,7 +18,8 @@ UPSCALERS = [name for name in NETWORKS if name.startswith("super_resolution")]
 CHOICES = [(name, value) for name in UPSCALERS for value in ([None] if name.endswith("fast") else [0.0, 0.5, 1.0])]
 COLOURS = (0.5, 0.5, 0.5), (0.1, 0.1, 0.1), (0.9, 0.9, 0.9), (0.7, 0.3, 0.2), (0.3, 0.5, 0.8)
 GRIDS = 60  # for the weave that features taught without the grid loss, it was 325
-BLOCKS = 1.13  # for networks that had never seen JPEG files, 1.16 to 1.25; of bicubic, 1.04 to 1.07
+BLOCKS = 1.12  # of bicubic, 1.03 to 1.08; of networks that had never seen JPEG files, 1.15 to 1.30
+BLOCKS_OF_FAST = 1.15  # which was measured to draw some, 1.08 to 1.14
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +47,19 @@ def test_no_grid_is_drawn_into_photos(upscalers, name, fidelity):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in UPSCALERS if not name.endswith("fast")])  # which draws some
-def test_no_blocks_are_drawn_from_a_jpeg_file_of_quality_70(upscalers, name):
+@pytest.mark.parametrize(("name", "fidelity"), CHOICES)
+def test_no_blocks_are_drawn_from_a_jpeg_file_of_quality_70(upscalers, name, fidelity):
     upscaler = upscalers[name]
+    options = {} if fidelity is None else {"fidelity": fidelity}
     scale = upscaler.network.scale
     for photo in ("chelsea", "china"):
         picture = Image.open(PHOTOS / f"{photo}.jpg").convert("RGB")
         small = picture.resize((256 // scale * 2, 256 // scale * 2), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=70)
-        without, with_blocks = (steps(upscaler.upscale(each), 8 * scale) for each in (small, Image.open(buffer)))
-        assert with_blocks / without < BLOCKS
+        pair = (steps(upscaler.upscale(each, **options), 8 * scale) for each in (small, Image.open(buffer)))
+        without, with_blocks = pair
+        assert with_blocks / without < (BLOCKS_OF_FAST if name.endswith("fast") else BLOCKS)
 
 
 def steps(picture, period):

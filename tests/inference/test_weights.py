@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from perceptual.errors import WeightsError
 from perceptual.files import write_atomically
 from perceptual.inference.metadata import FORMAT, find_distinct, find_weights, read_metadata, shipped_weights
-from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.networks import StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.weights import load_network, save_network
 from perceptual_models import NETWORKS
 
@@ -155,3 +155,18 @@ def test_weights_of_one_style_as_earlier_versions_wrote_them(tmp_path):
     expected, _ = load_network(tmp_path / "today.safetensors")
     photo = torch.rand(1, 3, 20, 24)
     assert torch.equal(loaded(photo), expected(photo))
+
+
+def test_super_resolution_as_earlier_versions_wrote_it(tmp_path):
+    torch.manual_seed(0)
+    network = SuperResolutionNetwork(scale=4, init_features=4, num_residuals=1).eval()
+    torch.nn.init.normal_(network.layers[-1].weight, std=0.05)
+    save_network(file := tmp_path / "old.safetensors", network, {})
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    config = json.loads(metadata["config"])
+    assert not config.pop("blended")
+    save_file(load_file(file), file, metadata | {"config": json.dumps(config)})
+    photo = torch.rand(1, 3, 9, 11)
+    with torch.inference_mode():
+        torch.testing.assert_close(load_network(file)[0](photo), network(photo), atol=1e-3, rtol=0)

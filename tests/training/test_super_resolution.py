@@ -202,6 +202,7 @@ def test_only_small_photos_are_one_clear_error(settings, workers):
         ({"loss": "perceptual"}, "loss: expected feature, pixel or both, got 'perceptual'"),
         ({"degradation": "jpeg"}, "degradation: expected mixed, paper or bicubic, got 'jpeg'"),
         ({"blend": "yes"}, "blend: needs --initial-weights"),
+        ({"grid_weight": 1, "upscale_factor": 8}, "image-size: the grid loss needs 64 at least, got 32"),
         ({"content_weight": [1, 2]}, "content-weight: expected 1 or 1 numbers"),
     ],
 )
