@@ -1,5 +1,8 @@
 """The peak loss, against small regions that dominate the statistics of a norm."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +33,7 @@ class PeakLoss(nn.Module):
         super().__init__()
         self.weight = weight
         self.measured: list[Tensor] = []
+        self.running = True
         if weight > 0:
             for norm in network.modules():
                 if isinstance(norm, InstanceNorm):
@@ -37,8 +41,15 @@ class PeakLoss(nn.Module):
 
     def measure(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Called before a norm runs."""
-        if norm.training:
+        if norm.training and self.running:
             self.measured.append(excess(inputs[0]))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Measures nothing for the length of a block, where the network runs for another loss."""
+        self.running = False
+        yield
+        self.running = True
 
     def forward(self) -> dict[str, Tensor]:
         """The loss of the last pictures, summed over norms, as ``peaks``; nothing if nothing is measured."""

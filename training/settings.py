@@ -135,6 +135,9 @@ class PaintingSettings(TrainingSettings):
     peak_weight: float = setting(
         0.0, Number(0), "weight of the peak loss, against flat black regions; try 2e4 if there are any", LOSSES
     )
+    steadiness_weight: float = setting(
+        0.0, Number(0), "weight of the steadiness loss, against flicker in videos; doubles the network's share", LOSSES
+    )
     optimizer: str = setting(
         "muon", Choice(("muon", "adam")), "muon needs fewer iterations; adam is the paper's", OPTIMIZATION
     )

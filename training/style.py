@@ -21,6 +21,7 @@ from .peaks import PeakLoss
 from .pictures import load_image
 from .settings import StyleSettings
 from .sheets import sheet
+from .steadiness import SteadinessLoss
 from .task import (
     FRAME_SIZE,
     build_network,
@@ -69,14 +70,23 @@ class StyleTransfer:
         network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
+        self.steadiness = SteadinessLoss(settings.steadiness_weight)
         self.crops = resized_crops(settings.image_size)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses by name for photos N×3×H×W in [0, 1], and the stylized photos."""
-        stylized = self.network(photos.contiguous(memory_format=self.memory_format))
+        stylized = self.run(photos)
         seen, content = randomly_cropped(POOLED, stylized, photos)
-        return {**self.objective(seen, self.objective.targets(content)), **self.peaks()}, stylized
+        losses = {**self.objective(seen, self.objective.targets(content)), **self.peaks()}
+        with self.peaks.paused():
+            losses |= self.steadiness(self.run, photos, stylized)
+        return losses, stylized
+
+    def run(self, photos: Tensor) -> Tensor:
+        """Stylizes photos N×3×H×W in [0, 1]."""
+        stylized: Tensor = self.network(photos.contiguous(memory_format=self.memory_format))
+        return stylized
 
     def sheet(self) -> Image.Image:
         """Each sample photo beside the painting and the stylized photo."""

@@ -5,6 +5,7 @@ et al. 2016. Every crop of a batch is assigned a random style, at one of the siz
 """
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .paintings import Painting, digest, find_paintings
 from .peaks import PeakLoss
 from .settings import LearningSettings, StylesSettings
 from .sheets import sheet
+from .steadiness import SteadinessLoss
 from .style import POOLED
 from .task import FRAME_SIZE, build_network, prepare, provenance, randomly_cropped, run_finished, sample_photos
 
@@ -78,6 +80,7 @@ class ManyStyles:
         network = self.build(device)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
+        self.steadiness = SteadinessLoss(settings.steadiness_weight)
         self.reached: dict[str, float] = {}
 
     def find_paintings(self) -> list[Painting]:
@@ -122,7 +125,8 @@ class ManyStyles:
         rows = self.network.styles.flatten(0, 1)
         count, first = len(photos), parallel.rank() * len(photos)
         which = torch.randint(len(rows), (count * parallel.world_size(),), device=rows.device)[first : first + count]
-        stylized = self.network(photos.contiguous(memory_format=self.memory_format), rows[which])
+        run = partial(self.run, styles=rows[which])
+        stylized = run(photos)
         seen, content = randomly_cropped(POOLED, stylized, photos)
         objective = self.objective
         targets, features = objective.targets(content), objective.features(seen)
@@ -132,7 +136,14 @@ class ManyStyles:
             "total_variation": objective.total_variation(seen),
             **self.peaks(),
         }
+        with self.peaks.paused():
+            losses |= self.steadiness(run, photos, stylized)
         return losses, stylized
+
+    def run(self, photos: Tensor, styles: Tensor) -> Tensor:
+        """Stylizes photos N×3×H×W in [0, 1], each in its style, N×P."""
+        stylized: Tensor = self.network(photos.contiguous(memory_format=self.memory_format), styles)
+        return stylized
 
     def sheet(self) -> Image.Image:
         """Every painting beside a sample photo in its style, at each size."""

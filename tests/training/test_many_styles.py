@@ -53,6 +53,19 @@ def test_all_paintings_weigh_the_same(many):
     torch.testing.assert_close(doubled.factors, task.factors * torch.tensor([2.0, 2.0, 1.0, 1.0]))
 
 
+def test_steadiness_is_a_loss_of_its_own_and_leaves_the_others(many):
+    plain, steady = (ManyStyles(many(steadiness_weight=weight), CPU) for weight in (0.0, 3.0))
+    steady.network.load_state_dict(plain.network.state_dict())
+    losses = []
+    for task in (plain, steady):
+        task.network.train()
+        torch.manual_seed(0)
+        losses.append(task.losses(task.samples[:2])[0])
+        assert not task.peaks.measured  # the pictures of the shifted photos do not count
+    assert losses[1].pop("steadiness") > 0
+    torch.testing.assert_close(losses[1], losses[0])
+
+
 def test_resuming_is_exact(many, tmp_path):
     straight = many(sample_path=tmp_path / "straight", model_path=tmp_path / "straight.safetensors")
     train_styles(straight)
