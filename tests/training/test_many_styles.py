@@ -1,4 +1,5 @@
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from perceptual.errors import InputError, TrainingError
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import load_network
 from perceptual.settings import parse
+from perceptual_training import styles
+from perceptual_training.paintings import find_paintings
 from perceptual_training.settings import StylesSettings
 from perceptual_training.styles import ManyStyles, factors_by_name, train_styles
 from perceptual_training.task import build_network
@@ -143,3 +146,9 @@ def test_factors_name_paintings(many):
     for text, message in (("circles=2", "no painting 'circles'"), ("dots=x", "expected NAME=NUMBER, got 'dots=x'")):
         with pytest.raises(InputError, match=message):
             factors_by_name((text,), task.paintings)
+
+
+def test_the_paintings_that_ship_can_be_trained_on():
+    """Each has an entry in their catalogue, and the catalogue names no other."""
+    shipped = find_paintings(Path(styles.__file__).parent / "paintings")
+    assert len(shipped) == 31 and all({"title", "artist", "year"} <= each.facts.keys() for each in shipped)
