@@ -1,6 +1,7 @@
 """Reduces photos to low-resolution inputs: as in section 4.2 of Johnson et al. 2016, or as users' photos were."""
 
 import io
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +18,23 @@ COMPRESSED = 1 / 3  # share of mixed degradations that end in JPEG
 QUALITIES = 60, 100  # lowest and highest quality of JPEG
 
 
-def degrade(targets: Tensor, scale: int, degradation: str) -> Tensor:
+class Draws(NamedTuple):
+    """What mixed degradations do to each of N photos."""
+
+    sigmas: Tensor  # N standard deviations of the blur, in pixels of the target
+    filters: Tensor  # N indices of the filter of the reduction
+    qualities: list[int | None]  # of JPEG; None is no compression
+
+
+def degrade(targets: Tensor, scale: int, degradation: str, draws: Draws | None = None) -> Tensor:
     """Reduces photos to the inputs of a super-resolution network.
 
     Args:
         targets: Float RGB in [0, 1], N×3×H×W; ``scale`` divides H and W, both at least 5.
         scale: How many times smaller the result is.
-        degradation: ``mixed`` draws a form for each photo, see :func:`mixed`; ``paper`` blurs with a Gaussian of σ =
-            1.0 px before it reduces bicubically; ``bicubic``, usual in later papers, only reduces.
+        degradation: ``mixed`` reduces each photo in its own way, see :func:`draw`; ``paper`` blurs with a Gaussian of
+            σ = 1.0 px before it reduces bicubically; ``bicubic``, usual in later papers, only reduces.
+        draws: For ``mixed``; new ones by default.
 
     Returns:
         N×3×(H/scale)×(W/scale) in [0, 1], quantized to 256 levels as in an image file.
@@ -34,30 +44,37 @@ def degrade(targets: Tensor, scale: int, degradation: str) -> Tensor:
     """
     with torch.autocast(targets.device.type, enabled=False):
         if degradation == "mixed":
-            return mixed(targets, scale)
+            return mixed(targets, scale, draws or draw(len(targets)))
         blurred = gaussian_blur(targets, [2 * REACH + 1] * 2, [SIGMA] * 2) if degradation == "paper" else targets
         return quantized(resize_bicubic(blurred, 1 / scale)) / 255
 
 
-@torch.compiler.disable  # the codec cannot be compiled
-def mixed(targets: Tensor, scale: int) -> Tensor:
-    """Reduces each photo in its own way, so that a network meets what users have, not one kind of reduction.
+@torch.compiler.disable  # numbers of it are read, for the codec
+def draw(count: int) -> Draws:
+    """Draws from PyTorch's random numbers in which way each photo is reduced, so that a network meets what users have.
 
-    Drawn for each photo, from PyTorch's random numbers: a Gaussian blur, which a quarter of the photos is spared, the
-    filter of the reduction, and for a third of the photos a compression as JPEG. Arguments and result as for
-    :func:`degrade`.
+    A Gaussian blur, which a quarter of the photos is spared, the filter, and for a third of the photos a compression as
+    JPEG.
     """
-    count = len(targets)
     sigmas = STRONGEST * torch.rand(count) * (torch.rand(count) < 3 / 4)
-    blurred = blur_each(targets, sigmas)
+    filters = torch.randint(4, (count,))
+    low, high = QUALITIES
+    compressed = (torch.rand(count) < COMPRESSED).tolist()
+    return Draws(sigmas, filters, [int(torch.randint(low, high + 1, ())) if each else None for each in compressed])
+
+
+@torch.compiler.disable  # the codec cannot be compiled
+def mixed(targets: Tensor, scale: int, draws: Draws) -> Tensor:
+    """Reduces each photo in its own way. Arguments and result as for :func:`degrade`."""
+    blurred = blur_each(targets, draws.sigmas)
     bicubic = resize_bicubic(blurred, 1 / scale)
     size = [side // scale for side in targets.shape[2:]]
     bilinear = F.interpolate(blurred, size, mode="bilinear", antialias=True)
-    forms = torch.stack([bicubic, bicubic, bilinear, F.avg_pool2d(blurred, scale)])
-    reduced = quantized(forms[torch.randint(len(forms), (count,)), torch.arange(count)])
-    low, high = QUALITIES
-    for i in (torch.rand(count) < COMPRESSED).nonzero().flatten().tolist():
-        reduced[i] = through_jpeg(reduced[i].byte(), int(torch.randint(low, high + 1, ()))).to(reduced)
+    forms = torch.stack([bicubic, bicubic, bilinear, F.avg_pool2d(blurred, scale)])  # half of the photos are bicubic
+    reduced = quantized(forms[draws.filters, torch.arange(len(targets))])
+    for i, quality in enumerate(draws.qualities):
+        if quality is not None:
+            reduced[i] = through_jpeg(reduced[i].byte(), quality).to(reduced)
     return reduced / 255
 
 

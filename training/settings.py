@@ -72,6 +72,13 @@ class TrainingSettings:
         (1.0,), Several(Number(0)), "weight of the feature reconstruction loss, one for all layers or one each", LOSSES
     )
 
+    steadiness_weight: float = setting(
+        0.0,
+        Number(0),
+        "weight of the steadiness loss, against flicker in videos and weave in large photos; the network runs twice",
+        LOSSES,
+    )
+
     iterations: int = setting(40_000, Integer(1), "iterations in all", OPTIMIZATION)
     minutes: float | None = setting(
         None,
@@ -134,9 +141,6 @@ class PaintingSettings(TrainingSettings):
     reg_weight: float = setting(1e5, Number(0), "weight of the total variation loss", LOSSES)
     peak_weight: float = setting(
         0.0, Number(0), "weight of the peak loss, against flat black regions; try 2e4 if there are any", LOSSES
-    )
-    steadiness_weight: float = setting(
-        0.0, Number(0), "weight of the steadiness loss, against flicker in videos; doubles the network's share", LOSSES
     )
     optimizer: str = setting(
         "muon", Choice(("muon", "adam")), "muon needs fewer iterations; adam is the paper's", OPTIMIZATION

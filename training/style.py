@@ -21,7 +21,7 @@ from .peaks import PeakLoss
 from .pictures import load_image
 from .settings import StyleSettings
 from .sheets import sheet
-from .steadiness import SteadinessLoss
+from .steadiness import NOISE, SteadinessLoss
 from .task import (
     FRAME_SIZE,
     build_network,
@@ -33,6 +33,7 @@ from .task import (
 )
 
 POOLED = 8  # pixels; the period of the loss network's third pooling, the last before relu4_3
+STRIDE = 4  # pixels; of the transformation network's coarsest features
 
 
 def train_style(settings: StyleSettings, *, resume: bool = False) -> Path | None:
@@ -70,7 +71,7 @@ class StyleTransfer:
         network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
-        self.steadiness = SteadinessLoss(settings.steadiness_weight)
+        self.steadiness = SteadinessLoss(settings.steadiness_weight, STRIDE, NOISE)
         self.crops = resized_crops(settings.image_size)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]
 

@@ -27,8 +27,8 @@ from .paintings import Painting, digest, find_paintings
 from .peaks import PeakLoss
 from .settings import LearningSettings, StylesSettings
 from .sheets import sheet
-from .steadiness import SteadinessLoss
-from .style import POOLED
+from .steadiness import NOISE, SteadinessLoss
+from .style import POOLED, STRIDE
 from .task import FRAME_SIZE, build_network, prepare, provenance, randomly_cropped, run_finished, sample_photos
 
 OWN = 1e6  # style loss of unchanged photos, for every painting, with a style weight of 1
@@ -80,7 +80,7 @@ class ManyStyles:
         network = self.build(device)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
-        self.steadiness = SteadinessLoss(settings.steadiness_weight)
+        self.steadiness = SteadinessLoss(settings.steadiness_weight, STRIDE, NOISE)
         self.reached: dict[str, float] = {}
 
     def find_paintings(self) -> list[Painting]:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from perceptual.inference.resampling import resize_bicubic
 from perceptual.inference.weights import save_network
 
 from .data import plain_crops
-from .degradation import degrade
+from .degradation import Draws, degrade, draw
 from .loop import train
 from .loss_network import load_loss_network
 from .losses import FeatureReconstructionLoss, GridLoss, PixelLoss, TotalVariationLoss
 from .settings import SuperResolutionSettings, weights_by_layer
 from .sheets import sheet
+from .steadiness import SteadinessLoss
 from .task import build_network, prepare, provenance, randomly_cropped, run_finished, sample_photos
 
 LOSSES = {"feature": "feature loss", "pixel": "pixel loss", "both": "feature and pixel loss"}
@@ -76,6 +78,7 @@ class SuperResolution:
         self.crops = plain_crops(settings.image_size)
         self.pixel_loss = PixelLoss(settings.pixel_weight)
         self.grid_loss = GridLoss(settings.grid_weight, self.scale)
+        self.steadiness = SteadinessLoss(settings.steadiness_weight, self.scale)
         self.total_variation = TotalVariationLoss(settings.reg_weight)
         self.origin: str | None = None
         if settings.loss != "pixel":
@@ -90,8 +93,9 @@ class SuperResolution:
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses by name for target photos N×3×H×W in [0, 1], and the outputs for their reductions."""
         targets = photos.contiguous(memory_format=torch.channels_last)
-        inputs = self.reduce(targets).contiguous(memory_format=torch.channels_last)
-        outputs = self.network(inputs)
+        draws = draw(len(photos)) if self.settings.degradation == "mixed" else None
+        run = partial(self.enlarge, draws=draws)
+        outputs = run(targets)
         losses = {}
         if self.settings.loss != "pixel":
             seen, targets_seen = randomly_cropped(POOLED, outputs, targets)
@@ -102,11 +106,18 @@ class SuperResolution:
             losses["pixel"] = self.pixel_loss(outputs, targets)
         if self.settings.grid_weight:
             losses["grid"] = self.grid_loss(outputs, targets)
+        losses |= self.steadiness(run, targets, outputs)
         return {**losses, "total_variation": self.total_variation(outputs)}, outputs
 
-    def reduce(self, photos: Tensor) -> Tensor:
+    def enlarge(self, photos: Tensor, draws: Draws | None) -> Tensor:
+        """What the network makes of reductions of photos."""
+        inputs = self.reduce(photos, draws).contiguous(memory_format=torch.channels_last)
+        outputs: Tensor = self.network(inputs)
+        return outputs
+
+    def reduce(self, photos: Tensor, draws: Draws | None = None) -> Tensor:
         """Low-resolution inputs for photos."""
-        return degrade(photos, self.scale, self.settings.degradation)
+        return degrade(photos, self.scale, self.settings.degradation, draws)
 
     def sheet(self) -> Image.Image:
         """For each sample photo: the low-resolution input, its bicubic enlargement, the network's, and the photo."""

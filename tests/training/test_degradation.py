@@ -6,7 +6,7 @@ from matlab import imresize
 from scipy.ndimage import gaussian_filter
 
 from perceptual_training import degradation
-from perceptual_training.degradation import blur_each, degrade
+from perceptual_training.degradation import blur_each, degrade, draw
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
@@ -85,3 +85,10 @@ def test_mixed_reductions_follow_from_the_seed():
         torch.manual_seed(seed)
         drawn.append(degrade(photos, 4, "mixed"))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_the_same_draws_reduce_in_the_same_way():
+    torch.manual_seed(0)
+    photos, draws = torch.rand(12, 3, 16, 16), draw(12)
+    assert torch.equal(degrade(photos, 4, "mixed", draws), degrade(photos, 4, "mixed", draws))
+    assert len({*draws.filters.tolist()}) == 4 and None in draws.qualities and len({*draws.qualities}) > 2

@@ -115,6 +115,19 @@ def test_the_network_sees_reduced_photos(settings):
     assert torch.equal(seen[0], task.reduce(photos))
 
 
+def test_a_weave_is_unsteady_and_what_follows_from_the_photo_is_not(settings):
+    """Of a network that enlarges bicubically, as it begins, and of the same with another shade for each phase."""
+    task = SuperResolution(settings(loss="pixel", steadiness_weight=3), CPU)
+    photo = torch.linspace(0.3, 0.7, 64).expand(2, 3, 64, 64)
+    losses = []
+    for shade in (0, 4 / 255):
+        with torch.no_grad():
+            task.network.layers[-2].bias += shade * torch.randn(48, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        losses.append(task.losses(photo)[0]["steadiness"].item())
+    assert losses[0] < 3 and losses[1] > 30  # about 3 · 2 · 4² if no phase meets itself
+
+
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_resuming_is_exact(settings, tmp_path, preset):
     def run(name, iterations):
