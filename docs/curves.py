@@ -43,16 +43,15 @@ def curves(logs: Sequence[Path]) -> bytes:
 def read_log(text: str) -> np.ndarray:
     """Iterations, content and style losses of a log, 3×N.
 
-    A log may hold several trainings, each of which went on from the one before, and iterations twice where one was
-    resumed from a checkpoint; the later ones count.
+    A log may hold several trainings, each of which began with the weights of the one before, after a line that begins
+    with #; and iterations twice where one was resumed from a checkpoint: the later ones count.
     """
     done: list[tuple[int, float, float]] = []
-    before = 0  # iterations of the trainings before
-    for line in LINE.finditer(text):
-        iteration = int(line[1])
-        if done and iteration <= done[0][0]:  # as early as the very first line: another training
-            before = done[-1][0]
-        while done and done[-1][0] >= before + iteration:
-            done.pop()
-        done.append((before + iteration, float(line[2]), float(line[3])))
+    for training in re.split(r"^#.*$", text, flags=re.MULTILINE):
+        before = done[-1][0] if done else 0
+        for line in LINE.finditer(training):
+            iteration = before + int(line[1])
+            while done and done[-1][0] >= iteration:
+                done.pop()
+            done.append((iteration, float(line[2]), float(line[3])))
     return np.array(done).T

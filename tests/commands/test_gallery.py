@@ -99,7 +99,7 @@ def test_a_log_of_several_trainings_is_one_curve(script):
 
     first = ["100/300  content 9  style 90  total", "200/300  content 8  style 80  total"]
     again = ["resumed", "150/300  content 7.5  style 75  total", "300/300  content 7e0  style 70  total"]
-    longer = ["compiling", "100/400  content 6  style 60  total", "200/400  content 5  style 50  total"]
+    longer = ["# from these weights", "100/400  content 6  style 60  total", "200/400  content 5  style 50  total"]
     expected = [[100, 150, 300, 400, 500], [9, 7.5, 7, 6, 5], [90, 75, 70, 60, 50]]
     np.testing.assert_equal(read_log("\n".join(first + again + longer)), expected)
     log = ROOT / "docs/results/starry_night_fast/train.log"
