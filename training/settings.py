@@ -75,7 +75,7 @@ class TrainingSettings:
     steadiness_weight: float = setting(
         0.0,
         Number(0),
-        "weight of the steadiness loss, against flicker in videos and weave in large photos; the network runs twice",
+        "weight of the steadiness loss, against flicker in videos and a weave in enlargements; the network runs twice",
         LOSSES,
     )
 
