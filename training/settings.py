@@ -210,7 +210,7 @@ class LearningSettings(PaintingSettings):
     content_layers: tuple[str, ...] = setting(("relu3_3",), Several(Text("a layer")), "layers for content", LOSSES)
     batch_size: int = setting(2, Integer(1), "photos per iteration", DATA)
     image_size: int = setting(224, Integer(32), "side of the training crops, in pixels", DATA)
-    iterations: int = setting(150, Integer(1), "iterations in all", OPTIMIZATION)
+    iterations: int = setting(80, Integer(1), "iterations in all", OPTIMIZATION)
     optimizer: str = setting("adam", Choice(("muon", "adam")), "muon has no effect here", OPTIMIZATION)
     lr: float = setting(2e-2, Number(0), "learning rate", OPTIMIZATION)
     lr_schedule: str = setting("cosine", Choice(("constant", "cosine")), "see style", OPTIMIZATION)

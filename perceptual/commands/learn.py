@@ -35,7 +35,7 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser("learn", help=summary, description=DESCRIPTION, usage=usage)
     parser.add_argument("style_image", type=Path, metavar="PAINTING", help="image file of the painting")
     parser.add_argument("--photo", type=Path, help="photo for the first picture; default: one of --content-dir")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the first picture; default: NAME.jpg")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the first picture; default: NAME_first.jpg")
     parser.add_argument("--port", type=int, help="the server's inference port; default: the one started last")
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     add_settings(parser, LearningSettings, without=("style_image",))
@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
     use_scratch_folder()
     settings = learning_settings({"trunk": STYLES, **given(args, LearningSettings)})
     file = model_file(settings, settings.name or settings.style_image.stem)
-    output = args.output or Path(f"{file.stem}.jpg")
+    output = args.output or Path(f"{file.stem}_first.jpg")  # NAME.jpg may well be the painting
     photo = args.photo or sample(settings)
     server = running(args.port)
     if server is not None:

@@ -1,4 +1,5 @@
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -80,11 +81,12 @@ def test_a_style_is_added_to_the_served_trunk_and_no_request_is_lost(server, man
 
 @pytest.fixture
 def learn(run, trunk, photos, painting, loss_weights, tmp_path, monkeypatch):
-    """Runs ``perceptual learn`` with six iterations."""
+    """Runs ``perceptual learn`` with six iterations, beside the painting."""
     monkeypatch.chdir(tmp_path)
+    Path("stripes.jpg").write_bytes(painting.read_bytes())
     short = ("--iterations", 6, "--image-size", 32, "--num-workers", 0, "--samples", 2, "--device", "cpu")
     given = ("--trunk", trunk, "--content-dir", photos, "--loss-weights", loss_weights, *short)
-    return lambda *more: run("learn", painting, *given, *more)
+    return lambda *more: run("learn", "stripes.jpg", *given, *more)
 
 
 @pytest.mark.trains
@@ -101,14 +103,14 @@ def test_from_a_painting_to_a_served_picture_in_one_command(server, management, 
     status, out, err = learn("--port", port, "--photo", "me.jpg")
     assert status == 0, err
     assert "networks/stripes.safetensors is served: POST a photo to /predictions/trunk with style=stripes" in out
-    with Image.open(tmp_path / "stripes.jpg") as picture:
+    with Image.open(tmp_path / "stripes_first.jpg") as picture:
         assert picture.size == (64, 48)
-    (tmp_path / "stripes.jpg").unlink()  # as if it had been broken off before its first picture
+    (tmp_path / "stripes_first.jpg").unlink()  # as if it had been broken off before its first picture
     status, out, err = learn("--port", port, "--photo", "me.jpg", "--resume")
-    assert status == 0 and (tmp_path / "stripes.jpg").exists(), err
+    assert status == 0 and (tmp_path / "stripes_first.jpg").exists(), err
     assert [each.version for each in management.versions("trunk")] == ["1.1"]
-    status, _, err = learn("--port", port, "--name", "again", "-o", "stripes.jpg")
-    assert status == 1 and "stripes.jpg already exists" in err
+    status, _, err = learn("--port", port, "--name", "again", "-o", "stripes_first.jpg")
+    assert status == 1 and "stripes_first.jpg already exists" in err
     management.unregister("trunk")
     for name in {file.name for file in server.model_store.iterdir()} - before:
         (server.model_store / name).unlink()
