@@ -33,7 +33,7 @@ class PeakLoss(nn.Module):
         super().__init__()
         self.weight = weight
         self.measured: list[Tensor] = []
-        self.running = True
+        self.measuring = True
         if weight > 0:
             for norm in network.modules():
                 if isinstance(norm, InstanceNorm):
@@ -41,15 +41,17 @@ class PeakLoss(nn.Module):
 
     def measure(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Called before a norm runs."""
-        if norm.training and self.running:
+        if norm.training and self.measuring:
             self.measured.append(excess(inputs[0]))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Measures nothing for the length of a block, where the network runs for another loss."""
-        self.running = False
-        yield
-        self.running = True
+        self.measuring = False
+        try:
+            yield
+        finally:
+            self.measuring = True
 
     def forward(self) -> dict[str, Tensor]:
         """The loss of the last pictures, summed over norms, as ``peaks``; nothing if nothing is measured."""
