@@ -8,7 +8,7 @@ Instead, the strokes of one frame, the anchor, are warped by the optical flow fr
 that they are resampled once, however old they are. Where new content appears, where the flow is not reliable, and where
 the strokes would change their size, the network's own result is used. If that is a large share of a frame, the frame
 becomes a further anchor. Colours and light always follow the network's own result: only finer detail is taken from
-anchors.
+anchors. A pixel has the strokes of one anchor, or the network's own, as a mixture of two has less contrast.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +23,11 @@ from .flow import Motion, MotionFinder, reduced, warped
 
 LIGHT = 65  # pixels; differences at coarser scales are light and colour, not strokes
 SMALL, LARGE = 5, 31  # pixels; details are compared at scales between these
+EDGE = 3  # pixels; side of the square by which an anchor's area is shrunk, as flow is least reliable at edges
+ISLAND = 15  # pixels; smaller islands and holes of an anchor's area are removed, as each edge cuts strokes
 WIDE = 101  # pixels; side of the square over which enlargement is averaged
 ENLARGED = 0.035  # maximum enlargement or reduction of strokes
-MAX_ANCHORS = 4
+MAX_ANCHORS = 2  # with more, a picture is a patchwork
 LEAST_USED = 0.02  # share of a frame; an anchor that covers less is dropped
 
 
@@ -90,7 +92,7 @@ class Steady:
         """The weight of each anchor at each pixel, older anchors first, and the share of the frame that none covers."""
         uncovered, used = np.float32(1), []
         for anchor in self.anchors:
-            used.append(uncovered * anchor.visible_in(frame, self.level.max_difference))
+            used.append(uncovered * anchor.still_visible(frame, self.level.max_difference))
             uncovered = uncovered - used[-1]
         return used, float(uncovered.mean())
 
@@ -114,13 +116,17 @@ class Anchor:
         self.flow = motion.flow + warped(self.flow, motion.flow)
         self.seen = motion.seen * warped(self.seen, motion.flow)
 
-    def visible_in(self, frame: Picture, max_difference: float) -> np.ndarray:
-        """A mask of where the anchor shows the same as the current frame, float32 in [0, 1] with soft edges."""
+    def still_visible(self, frame: Picture, max_difference: float) -> np.ndarray:
+        """Where the anchor shows the same as the current frame, and has in all frames since: float32, 0 or 1.
+
+        What is lost stays lost: strokes that come and go would flicker.
+        """
         difference = detail(reduced(frame.rgb)) - detail(warped(self.grey, self.flow))
         alike = cv2.blur(np.abs(difference), (SMALL, SMALL)) < max_difference
-        known = self.seen * (alike & (np.abs(self.enlarged()) < ENLARGED))
-        soft: np.ndarray = cv2.blur(cv2.erode(known, np.ones((SMALL, SMALL))), (SMALL, SMALL))
-        return soft
+        known = (self.seen > 0.5) & alike & (np.abs(self.enlarged()) < ENLARGED)
+        self.seen *= known
+        shrunk = cv2.erode(known.astype(np.uint8), np.ones((EDGE, EDGE)))
+        return cv2.medianBlur(shrunk, ISLAND).astype(np.float32)
 
     def enlarged(self) -> np.ndarray:
         """How much larger the strokes are than in the anchor, around each pixel: 0.05 is 5 %."""

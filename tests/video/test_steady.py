@@ -11,8 +11,8 @@ from video_files import make_clip
 
 import perceptual
 from perceptual.inference.images import Picture
-from perceptual.video.flow import MotionFinder, positions, warped
-from perceptual.video.steady import LEVELS, Steady
+from perceptual.video.flow import Motion, MotionFinder, positions, warped
+from perceptual.video.steady import LEVELS, Anchor, Steady
 
 SIZE = 128
 
@@ -100,6 +100,22 @@ def test_the_motion_of_a_pan_is_found():
     inner = np.s_[16:-16, 16:-16]
     assert np.abs(motion.flow - flows[0])[inner].mean() < 0.25
     assert motion.seen[inner].mean() > 0.9 and not motion.is_cut
+
+
+def test_a_pixel_has_the_strokes_of_one_picture_and_what_was_hidden_is_not_used_again():
+    (frame, *_), _ = clip("docs/photos/chelsea.jpg", PAN)
+    hidden = frame.clone()
+    hidden[:, 40:80, 40:80] = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
+    anchor = Anchor(Picture(frame), Picture(frame))
+    still = Motion(np.zeros((SIZE, SIZE, 2), np.float32), np.ones((SIZE, SIZE), np.float32))
+    masks = []
+    for each in (frame, hidden, frame):
+        anchor.move(still)
+        masks.append(anchor.still_visible(Picture(each), LEVELS["strong"].max_difference))
+    assert all(set(np.unique(mask)) <= {0, 1} for mask in masks)  # not a mixture, which has less contrast
+    assert masks[0][8:-8, 8:-8].all()
+    assert not masks[1][44:76, 44:76].any() and masks[1][100:120, 100:120].all()
+    assert np.array_equal(masks[1], masks[2])
 
 
 def test_a_cut_begins_anew():
