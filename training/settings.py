@@ -250,6 +250,9 @@ class SuperResolutionSettings(TrainingSettings):
     grid_weight: float = setting(
         0.0, Number(0), "weight of the grid loss, against the weave that features cause; try 8000", LOSSES
     )
+    texture_weight: float = setting(
+        0.0, Number(0), "weight of the texture loss, for detail as strong as in photos; try 100", LOSSES
+    )
     reg_weight: float = setting(0.0, Number(0), "weight of the total variation loss; 1e4 has a small effect", LOSSES)
     iterations: int = setting(200_000, Integer(1), "iterations in all", OPTIMIZATION)
 

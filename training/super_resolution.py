@@ -27,6 +27,7 @@ from .settings import SuperResolutionSettings, weights_by_layer
 from .sheets import sheet
 from .steadiness import SteadinessLoss
 from .task import build_network, prepare, provenance, randomly_cropped, run_finished, sample_photos
+from .texture import TextureLoss
 
 LOSSES = {"feature": "feature loss", "pixel": "pixel loss", "both": "feature and pixel loss"}
 POOLED = 4  # pixels; period of the loss network's second pooling; the default layer comes after the first
@@ -78,6 +79,7 @@ class SuperResolution:
         self.crops = plain_crops(settings.image_size)
         self.pixel_loss = PixelLoss(settings.pixel_weight)
         self.grid_loss = GridLoss(settings.grid_weight, self.scale)
+        self.texture_loss = TextureLoss(settings.texture_weight).to(device)
         self.steadiness = SteadinessLoss(settings.steadiness_weight, self.scale)
         self.total_variation = TotalVariationLoss(settings.reg_weight)
         self.origin: str | None = None
@@ -106,6 +108,8 @@ class SuperResolution:
             losses["pixel"] = self.pixel_loss(outputs, targets)
         if self.settings.grid_weight:
             losses["grid"] = self.grid_loss(outputs, targets)
+        if self.settings.texture_weight:
+            losses["texture"] = self.texture_loss(outputs, targets)
         losses |= self.steadiness(run, targets, outputs)
         return {**losses, "total_variation": self.total_variation(outputs)}, outputs
 

@@ -126,7 +126,8 @@ class Anchor:
         known = (self.seen > 0.5) & alike & (np.abs(self.enlarged()) < ENLARGED)
         self.seen *= known
         shrunk = cv2.erode(known.astype(np.uint8), np.ones((EDGE, EDGE)))
-        return cv2.medianBlur(shrunk, ISLAND).astype(np.float32)
+        smooth: np.ndarray = cv2.medianBlur(shrunk, ISLAND).astype(np.float32)
+        return smooth
 
     def enlarged(self) -> np.ndarray:
         """How much larger the strokes are than in the anchor, around each pixel: 0.05 is 5 %."""

@@ -13,6 +13,7 @@ from perceptual_training import super_resolution
 from perceptual_training.settings import SuperResolutionSettings
 from perceptual_training.super_resolution import SuperResolution, train_super_resolution
 from perceptual_training.task import randomly_cropped
+from perceptual_training.texture import TextureLoss
 
 CPU = torch.device("cpu")
 
@@ -90,6 +91,13 @@ def test_losses_are_weighted_and_compare_with_the_target(settings, loss, names):
     monkey.forward = lambda inputs: photos  # a perfect network
     perfect, _ = once.losses(photos)
     assert all(perfect[name].item() == 0 for name in names)
+
+
+def test_texture_is_a_loss_of_its_own(settings):
+    photos = torch.rand(2, 3, 32, 32)
+    losses, outputs = SuperResolution(settings(loss="pixel", texture_weight=3), CPU).losses(photos)
+    assert list(losses) == ["pixel", "texture", "total_variation"]
+    assert losses["texture"].item() == TextureLoss(3)(outputs, photos).item() > 0
 
 
 def test_images_are_shifted_by_less_than_a_period_and_alike():
