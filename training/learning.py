@@ -102,6 +102,10 @@ class Learning(ManyStyles):
         """None: the painting has the same weight as those of the trunk."""
         return {}
 
+    def style_draws(self) -> dict[str, float]:
+        """None: there is one painting."""
+        return {}
+
     def build(self, device: torch.device) -> StyleNetwork:
         """The trunk, frozen, initialized with its style of the lowest style loss for the painting."""
         trunk, _ = load_network(self.settings.trunk)

@@ -188,6 +188,12 @@ class StylesSettings(PaintingSettings):
     style_factors: tuple[str, ...] = setting(
         (), Several(Text("NAME=NUMBER")), "more or less style for single paintings, such as great_wave=2", LOSSES
     )
+    style_draws: tuple[str, ...] = setting(
+        (),
+        Several(Text("NAME=NUMBER")),
+        "how often single paintings are drawn, such as starry_night=6; others: 1",
+        DATA,
+    )
     peak_weight: float = setting(2e4, Number(0), "weight of the peak loss, against flat black regions", LOSSES)
     content_layers: tuple[str, ...] = setting(("relu3_3",), Several(Text("a layer")), "layers for content", LOSSES)
 

@@ -4,6 +4,7 @@ Conditional instance normalization (Dumoulin et al. 2017, https://arxiv.org/abs/
 et al. 2016. Every crop of a batch is assigned a random style, at one of the sizes at which each painting is learned.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from itertools import islice
@@ -76,6 +77,7 @@ class ManyStyles:
         targets = (painting.load(size) for painting in self.paintings for size in sizes)
         self.objective, self.origin = build_objective(settings, targets, device)
         self.factors = self.balance(device)
+        self.draws = torch.tensor(self.each_row(self.style_draws()), device=device)
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = self.build(device)
         self.network = network.to(device).to(memory_format=self.memory_format)
@@ -106,9 +108,18 @@ class ManyStyles:
         return network
 
     def style_factors(self) -> dict[str, float]:
-        """The user's factors for single paintings."""
+        """The user's factors of the style loss for single paintings."""
         assert isinstance(self.settings, StylesSettings)
-        return factors_by_name(self.settings.style_factors, self.paintings)
+        return numbers_by_name("style-factors", self.settings.style_factors, self.paintings)
+
+    def style_draws(self) -> dict[str, float]:
+        """How often single paintings are drawn, relative to the others."""
+        assert isinstance(self.settings, StylesSettings)
+        return numbers_by_name("style-draws", self.settings.style_draws, self.paintings)
+
+    def each_row(self, numbers: Mapping[str, float]) -> list[float]:
+        """For each painting, at each size, its number, or 1."""
+        return [numbers.get(painting.name, 1.0) for painting in self.paintings for _ in self.settings.style_sizes]
 
     def balance(self, device: torch.device) -> Tensor:
         """Factor of the style loss for each painting, at each size."""
@@ -116,15 +127,13 @@ class ManyStyles:
         crops = RandomCrops(find_photos(settings.content_dir, settings.split), self.crops, settings.seed)
         own = own_losses(self.objective, batches(crops, 4, 0, MEASURED // 4, 0, device))
         factors = OWN / own
-        user_factors = self.style_factors()
-        each = [user_factors.get(painting.name, 1.0) for painting in self.paintings for _ in settings.style_sizes]
-        return factors * factors.new_tensor(each)
+        return factors * factors.new_tensor(self.each_row(self.style_factors()))
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses by name for photos N×3×H×W in [0, 1], each in a style at random, and the stylized photos."""
         rows = self.network.styles.flatten(0, 1)
         count, first = len(photos), parallel.rank() * len(photos)
-        which = torch.randint(len(rows), (count * parallel.world_size(),), device=rows.device)[first : first + count]
+        which = torch.multinomial(self.draws, count * parallel.world_size(), replacement=True)[first : first + count]
         run = partial(self.run, styles=rows[which])
         stylized = run(photos)
         seen, content = randomly_cropped(POOLED, stylized, photos)
@@ -213,16 +222,18 @@ def own_losses(objective: StyleObjective, photos: Any) -> Tensor:
     return torch.stack(losses).mean(dim=0)
 
 
-def factors_by_name(pairs: tuple[str, ...], paintings: list[Painting]) -> dict[str, float]:
-    """Factors given as ``NAME=NUMBER``. Raises InvalidOption for any other text, and for unknown paintings."""
-    factors = {}
+def numbers_by_name(option: str, pairs: tuple[str, ...], paintings: list[Painting]) -> dict[str, float]:
+    """Numbers given as ``NAME=NUMBER``. Raises InvalidOption for any other text, and for unknown paintings."""
+    numbers = {}
     names = [painting.name for painting in paintings]
     for pair in pairs:
-        name, _, number = pair.partition("=")
+        name, _, text = pair.partition("=")
         if name not in names:
-            raise InvalidOption(f"style-factors: there is no painting {name!r}; the paintings are: {', '.join(names)}")
+            raise InvalidOption(f"{option}: there is no painting {name!r}; the paintings are: {', '.join(names)}")
         try:
-            factors[name] = float(number)
+            numbers[name] = float(text)
         except ValueError:
-            raise InvalidOption(f"style-factors: expected NAME=NUMBER, got {pair!r}") from None
-    return factors
+            numbers[name] = math.nan
+        if not 0 < numbers[name] < math.inf:
+            raise InvalidOption(f"{option}: expected NAME=NUMBER, a number above 0, got {pair!r}")
+    return numbers

@@ -13,7 +13,7 @@ from perceptual.settings import parse
 from perceptual_training import styles
 from perceptual_training.paintings import find_paintings
 from perceptual_training.settings import StylesSettings
-from perceptual_training.styles import ManyStyles, factors_by_name, train_styles
+from perceptual_training.styles import ManyStyles, numbers_by_name, train_styles
 from perceptual_training.task import build_network
 
 CPU = torch.device("cpu")
@@ -141,11 +141,34 @@ def test_a_painting_that_cannot_be_used(many, paintings, name, picture, message)
     assert not many().sample_path.exists()
 
 
-def test_factors_name_paintings(many):
-    task = ManyStyles(many(), CPU)
-    for text, message in (("circles=2", "no painting 'circles'"), ("dots=x", "expected NAME=NUMBER, got 'dots=x'")):
-        with pytest.raises(InputError, match=message):
-            factors_by_name((text,), task.paintings)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("circles=2", "style-draws: there is no painting 'circles'"),
+        *(
+            (f"dots={number}", f"style-draws: .*a number above 0, got 'dots={number}'")
+            for number in ("x", "0", "nan", "inf")
+        ),
+    ],
+)
+def test_numbers_name_paintings(many, text, message):
+    paintings = ManyStyles(many(), CPU).paintings
+    assert numbers_by_name("style-draws", ("dots=2",), paintings) == {"dots": 2}
+    with pytest.raises(InputError, match=message):
+        numbers_by_name("style-draws", (text,), paintings)
+
+
+def test_a_painting_can_be_drawn_more_often(many, monkeypatch):
+    task = ManyStyles(many(style_draws=("dots=3",)), CPU)
+    seen = []
+    monkeypatch.setattr(
+        task.objective.style_loss, "of_each", lambda features, which: seen.append(which) or 0 * which.float()
+    )
+    task.network.train()
+    for _ in range(40):
+        task.losses(task.samples[:1].expand(8, -1, -1, -1))
+    counts = torch.cat(seen).bincount(minlength=4)  # of 320: dots and stripes, at two sizes each
+    assert (counts - torch.tensor([120, 120, 40, 40])).abs().max() < 35
 
 
 def test_the_paintings_that_ship_can_be_trained_on():
