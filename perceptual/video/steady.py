@@ -23,7 +23,6 @@ from .flow import Motion, MotionFinder, reduced, warped
 
 LIGHT = 65  # pixels; differences at coarser scales are light and colour, not strokes
 SMALL, LARGE = 5, 31  # pixels; details are compared at scales between these
-EDGE = 3  # pixels; side of the square by which an anchor's area is shrunk, as flow is least reliable at edges
 ISLAND = 15  # pixels; smaller islands and holes of an anchor's area are removed, as each edge cuts strokes
 WIDE = 101  # pixels; side of the square over which enlargement is averaged
 ENLARGED = 0.035  # maximum enlargement or reduction of strokes
@@ -125,8 +124,7 @@ class Anchor:
         alike = cv2.blur(np.abs(difference), (SMALL, SMALL)) < max_difference
         known = (self.seen > 0.5) & alike & (np.abs(self.enlarged()) < ENLARGED)
         self.seen *= known
-        shrunk = cv2.erode(known.astype(np.uint8), np.ones((EDGE, EDGE)))
-        smooth: np.ndarray = cv2.medianBlur(shrunk, ISLAND).astype(np.float32)
+        smooth: np.ndarray = cv2.medianBlur(known.astype(np.uint8), ISLAND).astype(np.float32)
         return smooth
 
     def enlarged(self) -> np.ndarray:
