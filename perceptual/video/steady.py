@@ -118,7 +118,7 @@ class Anchor:
     def still_visible(self, frame: Picture, max_difference: float) -> np.ndarray:
         """Where the anchor shows the same as the current frame, and has in all frames since: float32, 0 or 1.
 
-        What is lost stays lost: strokes that come and go would flicker.
+        Called once for each frame: ``seen`` loses what is not visible, as strokes that come and go would flicker.
         """
         difference = detail(reduced(frame.rgb)) - detail(warped(self.grey, self.flow))
         alike = cv2.blur(np.abs(difference), (SMALL, SMALL)) < max_difference

@@ -23,8 +23,6 @@ let settings = read(location.search);
 let sample = new URLSearchParams(location.search).get("photo");
 let photo = null;
 let opening = 0; // counts photos
-let listed; // called when the list of styles has arrived, without which no photo can be opened
-const ready = new Promise((resolve) => (listed = resolve));
 let shown = null; // the result that can be downloaded
 let results = []; // of this visit, the newest first
 
@@ -309,8 +307,8 @@ async function resume() {
 async function take(file, name, from = null) {
   const mine = (opening += 1);
   say("Opening the photo …");
-  await ready;
   try {
+    if (!looks.length) await learn(); // the list has not arrived, and the server reads with a look
     const opened = await open(file, name, looks[0], offers.max_bytes);
     if (mine !== opening) return; // another was chosen meanwhile
     usePhoto({ ...opened, sample: from });
@@ -426,7 +424,6 @@ async function begin() {
     sayError(error.message, begin, error.retry || AGAIN);
     return;
   }
-  listed();
   showTab();
   if (sample && !opening) await takeSample(sample);
   get("start").hidden = photo !== null;
