@@ -109,7 +109,8 @@ def test_shipped_recipes_are_valid(recipe):
     if "super_resolution" in recipe.stem:
         assert parse(SuperResolutionSettings, values).image_size % values["upscale-factor"] == 0
         return
-    if recipe.stem == "styles":
+    if "style-dir" in values:
+        assert values.get("teacher", "styles") in shipped_weights()
         assert parse(StylesSettings, values).style_dir.is_dir()
         return
     settings = parse(StyleSettings, {"style-image": "painting.jpg"} | values)

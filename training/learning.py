@@ -106,6 +106,9 @@ class Learning(ManyStyles):
         """None: there is one painting."""
         return {}
 
+    def load_teacher(self, device: torch.device) -> None:
+        """None: the painting is learned by its own losses."""
+
     def build(self, device: torch.device) -> StyleNetwork:
         """The trunk, frozen, initialized with its style of the lowest style loss for the painting."""
         trunk, _ = load_network(self.settings.trunk)

@@ -334,6 +334,7 @@ def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
     return {
         "the paintings" if "styles" in facts else "the painting": str(facts.get("style_image_sha256")),
         "the trunk": str(facts.get("trunk", "")),
+        "the teacher": str(facts.get("teacher", "none")),
         "the loss network": identity(str(facts.get("loss_network"))),
         "the initial weights": hashlib.sha256(initial.read_bytes()).hexdigest() if initial else "",
     }

@@ -51,8 +51,8 @@ class TrainingSettings:
     initial_weights: Path | None = setting(
         None,
         FilePath("a weights file"),
-        "start from this network, a file or a name, of the same layers: faster than from scratch; a network of many "
-        "styles gives their mean",
+        "start from this network, a file or a name, of the same layers: faster than from scratch; one of another "
+        "number of styles gives their mean",
         NETWORK,
     )
     initial_share: float = setting(
@@ -195,6 +195,13 @@ class StylesSettings(PaintingSettings):
         DATA,
     )
     peak_weight: float = setting(2e4, Number(0), "weight of the peak loss, against flat black regions", LOSSES)
+    teacher: Path | None = setting(
+        None,
+        FilePath("a network"),
+        "learn to make the pictures of this network of the same styles, a file or a name, instead of the losses above: "
+        "quicker, for a network of fewer features; go on from there without it",
+        LOSSES,
+    )
     content_layers: tuple[str, ...] = setting(("relu3_3",), Several(Text("a layer")), "layers for content", LOSSES)
 
 
@@ -299,6 +306,7 @@ PATHS = {
     if isinstance(each.metadata["kind"], FilePath)
 }
 # Settings that may change on resume, as they do not affect the result.
+NETWORKS = ("initial-weights", "teacher", "trunk")  # which may be names
 FREE_ON_RESUME = PATHS.keys() | {
     "compile",
     "initial_share",
@@ -335,7 +343,7 @@ def find_recipe(name_or_path: Path) -> Path:
 def read_recipe(path: Path) -> dict[str, Any]:
     """The settings of a recipe, by option name.
 
-    Relative paths are taken from the recipe's folder; initial weights without folder and ending are a network's name.
+    Relative paths are taken from the recipe's folder; a network without folder and ending is a name.
 
     Args:
         path: A file or a name, as for :func:`find_recipe`.
@@ -349,7 +357,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidOption(f"recipe {path}: {error}") from error
     for name, value in values.items():
-        if name == "initial-weights" and isinstance(value, str) and Path(value).name == Path(value).stem == value:
+        if name in NETWORKS and isinstance(value, str) and Path(value).name == Path(value).stem == value:
             continue
         if name.replace("-", "_") in PATHS and isinstance(value, str) and value:
             values[name] = path.parent / parse_one(PATHS[name.replace("-", "_")], value)

@@ -22,6 +22,7 @@ from perceptual.inference.weights import save_network
 
 from . import parallel
 from .data import RandomCrops, batches, find_photos, resized_crops
+from .distillation import DistillationLoss
 from .loop import train
 from .objective import StyleObjective, build_objective
 from .paintings import Painting, digest, find_paintings
@@ -83,6 +84,7 @@ class ManyStyles:
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
         self.steadiness = SteadinessLoss(settings.steadiness_weight, STRIDE, NOISE)
+        self.distillation = self.load_teacher(device)
         self.reached: dict[str, float] = {}
 
     def find_paintings(self) -> list[Painting]:
@@ -106,6 +108,14 @@ class ManyStyles:
                 raise InvalidOption("trainable: styles alone need --initial-weights")
             network.requires_grad_(False).styles.requires_grad_(True)
         return network
+
+    def load_teacher(self, device: torch.device) -> DistillationLoss | None:
+        """The loss of another network's pictures, if there is a teacher. Raises as :class:`.DistillationLoss`."""
+        assert isinstance(self.settings, StylesSettings)
+        if not self.settings.teacher:
+            return None
+        names = [painting.name for painting in self.paintings]
+        return DistillationLoss(self.settings.teacher, names, len(self.settings.style_sizes)).to(device)
 
     def style_factors(self) -> dict[str, float]:
         """The user's factors of the style loss for single paintings."""
@@ -131,11 +141,11 @@ class ManyStyles:
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses by name for photos N×3×H×W in [0, 1], each in a style at random, and the stylized photos."""
-        rows = self.network.styles.flatten(0, 1)
-        count, first = len(photos), parallel.rank() * len(photos)
-        which = torch.multinomial(self.draws, count * parallel.world_size(), replacement=True)[first : first + count]
-        run = partial(self.run, styles=rows[which])
+        which = self.draw(len(photos))
+        run = partial(self.run, styles=self.network.styles.flatten(0, 1)[which])
         stylized = run(photos)
+        if self.distillation:
+            return {"pixels": self.distillation(photos, which, stylized), **self.peaks()}, stylized
         seen, content = randomly_cropped(POOLED, stylized, photos)
         objective = self.objective
         targets, features = objective.targets(content), objective.features(seen)
@@ -148,6 +158,11 @@ class ManyStyles:
         with self.peaks.paused():
             losses |= self.steadiness(run, photos, stylized)
         return losses, stylized
+
+    def draw(self, count: int) -> Tensor:
+        """Rows of random styles for that many photos, each a painting at one of its sizes."""
+        first = parallel.rank() * count
+        return torch.multinomial(self.draws, count * parallel.world_size(), replacement=True)[first : first + count]
 
     def run(self, photos: Tensor, styles: Tensor) -> Tensor:
         """Stylizes photos N×3×H×W in [0, 1], each in its style, N×P."""
@@ -201,6 +216,7 @@ class ManyStyles:
             styles=[painting.provenance() for painting in self.paintings],
             style_image_sha256=digest(self.paintings),
             loss_network=self.origin,
+            **({"teacher": self.distillation.digest} if self.distillation else {}),
         )
 
 
