@@ -9,18 +9,19 @@ from PIL import Image
 from torch import Tensor
 
 from perceptual.errors import InvalidOption
-from perceptual.inference.metadata import find_weights
+from perceptual.inference.metadata import find_weights, read_metadata
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.styles import read_trunk, save_style
 from perceptual.inference.weights import load_network
-from perceptual.settings import option_name, parse, settings_of
+from perceptual.naming import checked_name
+from perceptual.settings import parse
 
 from .loop import train
 from .paintings import CATALOGUE, Painting, open_painting, read_catalogue
-from .settings import NETWORK, LearningSettings, PaintingSettings
+from .settings import DETERMINED, LearningSettings
 from .sheets import sheet
 from .styles import ManyStyles
-from .task import FRAME_SIZE, prepare, provenance
+from .task import FRAME_SIZE, model_file, prepare, provenance
 
 # Settings taken from the trunk's own training, unless given.
 LOSSES = (
@@ -43,8 +44,7 @@ def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
         WeightsError: There is no such file, or it is not a trunk.
         InvalidOption: A setting is invalid, or determined by the trunk.
     """
-    determined = [option_name(each) for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK]
-    if refused := [name for name in determined if name in values]:
+    if refused := [name for name in values if name.replace("-", "_") in DETERMINED]:
         raise InvalidOption(f"{refused[0]}: the trunk determines it; leave it out")
     trunk = find_weights(values["trunk"])
     losses = trunk_losses(read_trunk(trunk).metadata["provenance"], values)
@@ -65,7 +65,7 @@ def trunk_losses(provenance: Mapping[str, Any], values: Mapping[str, Any]) -> di
 
 
 def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | None:
-    """Learns a painting on a trunk; a finished run is not resumed, so that what follows it can be done again.
+    """Learns a painting on a trunk. What is learned already is not learned again, so that what follows can be repeated.
 
     Returns:
         The style file, or None if a signal or ``settings.minutes`` stopped the training early.
@@ -75,12 +75,21 @@ def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | N
         InputError: The painting cannot be used, or settings contradict each other.
         WeightsError: The trunk cannot be read.
     """
-    open_painting(settings.style_image, {})  # checks the painting before any work
-    run, device = prepare(settings, settings.name or settings.style_image.stem, resume=resume)
-    if resume and run.has_done(settings.iterations):
+    painting = open_painting(settings.style_image, {})  # before any work
+    name = settings.name or settings.style_image.stem
+    checked_name(model_file(settings, name).stem, "choose another --name for the style")
+    run, device = prepare(settings, name, resume=resume)
+    if resume and run.has_done(settings.iterations) and is_of(run.model, painting, settings.trunk):
         return run.model
     task = Learning(settings, device)
     return run.model if train(task, settings, run, device, resume=resume) else None
+
+
+def is_of(style: Path, painting: Painting, trunk: Path) -> bool:
+    """Whether a style was learned from a painting on a trunk. Raises WeightsError if a file cannot be read."""
+    provenance = read_metadata(style)["provenance"]
+    learned_from = provenance.get("style_image_sha256"), provenance.get("trunk")
+    return learned_from == (painting.sha256, read_trunk(trunk).trunk)
 
 
 class Learning(ManyStyles):

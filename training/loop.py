@@ -174,7 +174,8 @@ class Training:
         self.quick = quick_in_bfloat16(device)
         self.half = settings.precision == "bfloat16" or (settings.precision == "auto" and self.quick)
         self.precision = partial(bfloat16, device, enabled=self.half)
-        self.initial = initial_weights(settings)
+        names = [each["name"] for each in task.provenance().get("styles", [])]
+        self.initial = initial_weights(settings, self.network, names)
         self.sources = sources_of(task, settings)
         self.losses_of = parallel.synchronized(self.network, task.losses)
         self.unusable: set[Path] = set()

@@ -1,26 +1,26 @@
 """Interpolates the weights that a training writes with the initial weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from perceptual.inference.metadata import find_weights
-from perceptual.inference.networks import ImageTransformationNetwork, SuperResolutionNetwork
+from perceptual.inference.metadata import find_weights, styles_in
+from perceptual.inference.networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
 from perceptual.inference.networks.super_resolution import FAITHFUL
 from perceptual.inference.weights import load_network
 
 from .settings import TrainingSettings
 
 
-def initial_weights(settings: TrainingSettings) -> Mapping[str, Tensor]:
-    """The initial weights, if a share of them is kept. Raises WeightsError."""
+def initial_weights(settings: TrainingSettings, network: nn.Module, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """The initial weights of a network of named styles, if a share of them is kept. Raises WeightsError."""
     if not settings.initial_weights or not settings.initial_share:
         return {}
     with torch.random.fork_rng(devices=[]):  # building a network draws random weights
-        return load_initial(settings.initial_weights).state_dict()
+        return state_for(network, settings.initial_weights, load_initial(settings.initial_weights), names)
 
 
 def load_initial(name_or_path: Path) -> ImageTransformationNetwork:
@@ -44,8 +44,6 @@ def mixed_with(network: nn.Module, initial: Mapping[str, Tensor], share: float) 
         yield
         return
     trained = {name: value.clone() for name, value in network.state_dict().items()}
-    if "styles" in trained:
-        initial = {**initial, "styles": styles_like(initial["styles"], trained["styles"])}
     mixed = {
         name: value.lerp(initial[name].to(value.device), share) if value.is_floating_point() else value
         for name, value in trained.items()
@@ -57,12 +55,27 @@ def mixed_with(network: nn.Module, initial: Mapping[str, Tensor], share: float) 
         network.load_state_dict(trained)
 
 
-def styles_like(initial: Tensor, styles: Tensor) -> Tensor:
-    """A table of styles, N×S×P for S sizes of strokes, in the shape of another.
+def state_for(
+    network: nn.Module, file: Path, initial: ImageTransformationNetwork, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """The state of an initial network, its styles arranged as a network of named styles has them.
 
-    Where the number of styles or sizes differs, all begin with the mean.
+    A style begins as the one of its name. Others begin with the mean of all, and so does a network of one style, which
+    has no name. Where the number of sizes differs, all sizes begin with their mean.
+
+    Args:
+        network: The network to train.
+        file: File or name of the initial network.
+        initial: What it holds.
+        names: The styles to train, in order; empty for a network of one style, and for super-resolution.
     """
-    for dim in (0, 1):
-        if initial.shape[dim] != styles.shape[dim]:
-            initial = initial.mean(dim, keepdim=True)
-    return initial.expand_as(styles).to(styles.device)
+    state = initial.state_dict()
+    if isinstance(network, StyleNetwork):
+        styles, wanted = state["styles"], network.styles
+        if styles.shape[1] != wanted.shape[1]:
+            styles = styles.mean(1, keepdim=True)
+        known = dict(zip((each["name"] for each in styles_in(find_weights(file))), styles, strict=False))
+        mean = styles.mean(0)
+        rows = torch.stack([known.get(name, mean) for name in names] or [mean])
+        state["styles"] = rows.expand_as(wanted).to(wanted.device)
+    return state

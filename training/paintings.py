@@ -1,7 +1,6 @@
 """The paintings of a folder, and the catalogue that describes them."""
 
 import hashlib
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torchvision.transforms.v2.functional import center_crop
 
 from perceptual.errors import InvalidImage, InvalidOption, TrainingError
 from perceptual.inference import images
+from perceptual.naming import checked_name
 
 from .data import image_files
 from .pictures import load_image
@@ -23,7 +23,6 @@ else:
     import tomli as tomllib
 
 CATALOGUE = "paintings.toml"
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 LEAST_SIDE = 64  # pixels; strokes of smaller images are too small for all layers
 CONSTANT = 2  # levels of 255; a standard deviation below which a painting is of one colour
 
@@ -75,6 +74,7 @@ def find_paintings(folder: Path) -> list[Painting]:
             raise InvalidOption(
                 f"{paintings[file.stem].path} and {file} would both be the style {file.stem}: rename one"
             )
+        checked_name(file.stem, f"rename {file}")
         paintings[file.stem] = open_painting(file, catalogue.pop(file.stem, {}))
     if catalogue:
         raise InvalidOption(f"{folder / CATALOGUE} describes {', '.join(catalogue)}, but there is no such painting")
@@ -83,8 +83,6 @@ def find_paintings(folder: Path) -> list[Painting]:
 
 def open_painting(file: Path, facts: dict[str, Any]) -> Painting:
     """A painting, after validation. Raises InputError."""
-    if not NAME.fullmatch(file.stem):
-        raise InvalidOption(f"{file}: a style's name may have only letters, digits, _, - and .: rename the file")
     pixels = images.load(file).opaque()
     height, width = pixels.shape[1:]
     if min(height, width) < LEAST_SIDE:

@@ -51,8 +51,8 @@ class TrainingSettings:
     initial_weights: Path | None = setting(
         None,
         FilePath("a weights file"),
-        "start from this network, a file or a name, of the same layers: faster than from scratch; one of another "
-        "number of styles gives their mean",
+        "start from this network, a file or a name, of the same layers: faster than from scratch; a style begins as "
+        "the one of its name, or as the mean of all",
         NETWORK,
     )
     initial_share: float = setting(
@@ -198,8 +198,8 @@ class StylesSettings(PaintingSettings):
     teacher: Path | None = setting(
         None,
         FilePath("a network"),
-        "learn to make the pictures of this network of the same styles, a file or a name, instead of the losses above: "
-        "quicker, for a network of fewer features; go on from there without it",
+        "learn the pictures of this network of the same styles, a file or a name, instead of content, style and total "
+        "variation: quicker, for a network of fewer features; go on from there without it",
         LOSSES,
     )
     content_layers: tuple[str, ...] = setting(("relu3_3",), Several(Text("a layer")), "layers for content", LOSSES)
@@ -305,8 +305,10 @@ PATHS = {
     for each in settings_of(cls)
     if isinstance(each.metadata["kind"], FilePath)
 }
+# Settings of a network that is learned on, and so not of the learning.
+DETERMINED = tuple(each.name for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK)
+NETWORKS = ("initial-weights", "teacher", "trunk")  # settings that may be the name of a network
 # Settings that may change on resume, as they do not affect the result.
-NETWORKS = ("initial-weights", "teacher", "trunk")  # which may be names
 FREE_ON_RESUME = PATHS.keys() | {
     "compile",
     "initial_share",

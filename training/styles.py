@@ -99,6 +99,7 @@ class ManyStyles:
         network = build_network(
             StyleNetwork,
             settings,
+            [painting.name for painting in self.paintings],
             styles=len(self.paintings),
             sizes=len(settings.style_sizes),
             in_channels=settings.in_channels,
@@ -145,19 +146,24 @@ class ManyStyles:
         run = partial(self.run, styles=self.network.styles.flatten(0, 1)[which])
         stylized = run(photos)
         if self.distillation:
-            return {"pixels": self.distillation(photos, which, stylized), **self.peaks()}, stylized
-        seen, content = randomly_cropped(POOLED, stylized, photos)
-        objective = self.objective
-        targets, features = objective.targets(content), objective.features(seen)
-        losses = {
-            "content": objective.content_loss(features, targets),
-            "style": (objective.style_loss.of_each(features, which) * self.factors[which]).mean(),
-            "total_variation": objective.total_variation(seen),
-            **self.peaks(),
-        }
+            losses = {"pixels": self.distillation(photos, which, stylized)}
+        else:
+            losses = self.perceptual_losses(photos, which, stylized)
+        losses |= self.peaks()
         with self.peaks.paused():
             losses |= self.steadiness(run, photos, stylized)
         return losses, stylized
+
+    def perceptual_losses(self, photos: Tensor, which: Tensor, stylized: Tensor) -> dict[str, Tensor]:
+        """The losses of the paper for stylized photos, N×3×H×W in [0, 1], each in the style of a row."""
+        seen, content = randomly_cropped(POOLED, stylized, photos)
+        objective = self.objective
+        targets, features = objective.targets(content), objective.features(seen)
+        return {
+            "content": objective.content_loss(features, targets),
+            "style": (objective.style_loss.of_each(features, which) * self.factors[which]).mean(),
+            "total_variation": objective.total_variation(seen),
+        }
 
     def draw(self, count: int) -> Tensor:
         """Rows of random styles for that many photos, each a painting at one of its sizes."""

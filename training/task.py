@@ -1,6 +1,7 @@
 """Common parts of the tasks: the files of a run, the initial network, sample photos, and provenance."""
 
 import platform
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +13,13 @@ from torch import Tensor
 import perceptual
 from perceptual.errors import InputError, InvalidOption, TrainingError
 from perceptual.inference.metadata import OWN
-from perceptual.inference.networks import ImageTransformationNetwork, StyleNetwork
+from perceptual.inference.networks import ImageTransformationNetwork
 from perceptual.inference.predictor import pick_device
 
 from . import parallel
 from .data import find_photos, image_files, spread
 from .loop import Run, photos_for
-from .mixing import load_initial, styles_like
+from .mixing import load_initial, state_for
 from .pictures import load_square
 from .settings import TrainingSettings
 
@@ -56,8 +57,14 @@ def model_file(settings: TrainingSettings, name: str) -> Path:
     return settings.model_path or OWN / f"{name}.safetensors"
 
 
-def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N:
+def build_network(cls: type[N], settings: TrainingSettings, names: Sequence[str] = (), **changes: Any) -> N:
     """The preset's network, changed by arguments that are not None; with random weights or ``initial_weights``.
+
+    Args:
+        cls: Its class.
+        settings: The training's.
+        names: Of its styles, as for :func:`.mixing.state_for`.
+        changes: To the preset.
 
     Raises:
         WeightsError: The file cannot be read.
@@ -75,9 +82,7 @@ def build_network(cls: type[N], settings: TrainingSettings, **changes: Any) -> N
                 f"initial-weights: {settings.initial_weights} is another network ({initial.task} {initial.config}); "
                 f"this training's is {network.task} {network.config}"
             )
-        state = initial.state_dict()
-        if isinstance(network, StyleNetwork):
-            state["styles"] = styles_like(state["styles"], network.styles)
+        state = state_for(network, settings.initial_weights, initial, names)
         own = network.state_dict()
         fitting = {name: value for name, value in state.items() if value.shape == own[name].shape}
         network.load_state_dict({**own, **fitting})

@@ -125,8 +125,9 @@ def listed(place: Place) -> list[tuple[Photo, PurePosixPath]]:
         where = Place.at(line) if "://" in line else Place(line, place.filesystem, str(folder / line))
         homes.setdefault(id(where.filesystem), (where, []))[1].append(where.path)
     photos = [photo for home, paths in homes.values() for photo in photos_of(home, paths)]
-    common = os.path.commonpath([photo.path.rpartition("/")[0] for photo in photos]) if photos else ""
-    return [(photo, PurePosixPath(photo.path[len(common) :].lstrip("/"))) for photo in photos]
+    names = [PurePosixPath(os.path.normpath(photo.path)) for photo in photos]  # without "..", which would leave OUT
+    common = os.path.commonpath([name.parent for name in names]) if names else ""
+    return [(photo, name.relative_to(common)) for photo, name in zip(photos, names, strict=True)]
 
 
 def photos_of(home: Place, paths: list[str]) -> list[Photo]:

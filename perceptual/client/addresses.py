@@ -15,6 +15,8 @@ from .inference import WORKING, InferenceClient
 from .management import LOADING, ManagementClient
 from .tokens import Tokens
 
+CLOCK = 60.0  # seconds by which the clock may have been set since
+
 
 class ServerAddress:
     """The addresses of a server's APIs.
@@ -111,9 +113,17 @@ def server_running_at(inference_url: str) -> RunningServer | None:
 def running_servers(files: str) -> Iterator[RunningServer]:
     """The running servers announced in files that match a glob pattern, the one started last first."""
     announced = filter(None, map(read_state, state_folder().glob(files)))
-    for _, server in sorted(announced, key=lambda each: each[0], reverse=True):
-        if psutil.pid_exists(server.pid):
+    for time, server in sorted(announced, key=lambda each: each[0], reverse=True):
+        if existed(server.pid, time):
             yield server
+
+
+def existed(pid: int, time: float) -> bool:
+    """Whether a process of this machine existed at a time, in seconds since 1970; a later one may have its number."""
+    try:
+        return psutil.Process(pid).create_time() < time + CLOCK
+    except psutil.NoSuchProcess:
+        return False
 
 
 def server_at(management_url: str, key_file: str | Path | None = None) -> RemoteServer:

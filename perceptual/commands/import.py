@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..errors import InputError
@@ -65,4 +66,4 @@ def run(args: Namespace) -> None:
     network, provenance = import_network(args.file, args.layout, licence=args.licence)
     save_network(output, network, provenance | {"name": output.stem})
     print(f"{output} is imported from {provenance['imported']['repository']}. Try it: ", end="")
-    print(f"perceptual stylize PHOTO --model {output if args.output else output.stem} -o stylized.jpg")
+    print(f"perceptual stylize PHOTO --model {quote(str(output)) if args.output else output.stem} -o stylized.jpg")

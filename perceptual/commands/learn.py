@@ -3,6 +3,7 @@
 import time
 from argparse import Namespace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, ServerError
@@ -28,7 +29,7 @@ a server, only the style file is written.
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import LearningSettings
+    from perceptual_training.settings import DETERMINED, LearningSettings
 
     summary = "learn a painting and serve it, in minutes"
     usage = "perceptual learn PAINTING --content-dir PHOTOS [settings]"
@@ -38,7 +39,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the first picture; default: NAME_first.jpg")
     parser.add_argument("--port", type=int, help="the server's inference port; default: the one started last")
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
-    add_settings(parser, LearningSettings, without=("style_image",))
+    add_settings(parser, LearningSettings, without=("style_image", *DETERMINED))
     parser.set_defaults(run=run)
 
 
@@ -63,8 +64,9 @@ def run(args: Namespace) -> int:
         return 130
     if server is None:
         print(f"{style} is learned. No server is running; to serve it:")
-        print(f"  perceptual package {settings.trunk}\n  perceptual serve {settings.trunk.stem}")
-        print(f"  perceptual models register {style}")
+        print(f"  perceptual package {quote(str(settings.trunk))}")
+        print(f"  perceptual serve {quote(settings.trunk.stem)}")
+        print(f"  perceptual models register {quote(str(style))}")
         return 0
     serve(server, style, photo, output)
     print(f"{output} is the first picture, {time.monotonic() - started:.0f} s after the start")

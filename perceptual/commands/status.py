@@ -1,5 +1,6 @@
 """``perceptual status``: workers, queue, requests and latencies of a running server."""
 
+import sys
 import time
 from argparse import Namespace
 from contextlib import nullcontext
@@ -53,7 +54,10 @@ def run(args: Namespace) -> int:
                 else:
                     live.update(fitting(status, printer)) if live else printer.print(report_of(status))
             except ServerError as error:  # it may be restarting
-                (live.update if live else printer.print)(f"[red]{escape(str(error))}[/red]")
+                if args.json:
+                    print(error, file=sys.stderr)
+                else:
+                    (live.update if live else printer.print)(f"[red]{escape(str(error))}[/red]")
             time.sleep(INTERVAL)
 
 

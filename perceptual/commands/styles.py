@@ -1,5 +1,6 @@
 """``perceptual styles``: lists the available styles."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -67,14 +68,29 @@ def pictures_of(file: Path) -> Iterator[dict[str, str]]:
 
 
 def served(args: Namespace) -> Iterator[dict[str, Any]]:
-    """The styles of a server's models; none if no server is named and none is running."""
+    """The styles of a server's models; none if no server is named and none is running.
+
+    What one model, or a server that is not named, does not tell is a line on standard error: the others are listed.
+    """
+    named = args.port is not None or args.url
     try:
         server = server_of(args)
     except ServerError:
-        if args.port is not None:
+        if named:
             raise
         return
     with server.management() as management:
-        for model in management.models():
-            for facts in management.capabilities(model)["styles"]:
-                yield {**facts, "where": f"/predictions/{model}"}
+        try:
+            models = management.models()
+        except ServerError as error:
+            if named:
+                raise
+            print(error, file=sys.stderr)
+            return
+        for model in models:
+            try:
+                styles = management.capabilities(model)["styles"]
+            except ServerError as error:  # as of a model without workers
+                print(f"{model} does not tell its styles: {error}", file=sys.stderr)
+                continue
+            yield from ({**facts, "where": f"/predictions/{model}"} for facts in styles)

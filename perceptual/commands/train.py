@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from ..settings import parse, settings_of
@@ -97,13 +98,15 @@ def train_style(args: Namespace) -> int:
     from perceptual_training.settings import StyleSettings
     from perceptual_training.style import train_style
 
+    values = chosen(args, StyleSettings)
     if hasattr(args, "trunk"):
+        values["trunk"] = args.trunk
+    if "trunk" in values:
         from perceptual_training.learning import learn_style, learning_settings
 
-        settings = learning_settings({**chosen(args, StyleSettings), "trunk": args.trunk})
-        return finish(learn_style(settings, resume=args.resume), "stylize", "stylized")
+        return finish(learn_style(learning_settings(values), resume=args.resume), "stylize", "stylized")
 
-    return finish(train_style(merged(args, StyleSettings), resume=args.resume), "stylize", "stylized")
+    return finish(train_style(parse(StyleSettings, values), resume=args.resume), "stylize", "stylized")
 
 
 def train_styles(args: Namespace) -> int:
@@ -142,10 +145,15 @@ def finish(weights: Path | None, command: str, result: str) -> int:
     """Prints how to use the weights. Returns the exit status: 130 if a signal or --minutes ended the training early."""
     from perceptual_training import parallel
 
+    from ..inference.metadata import styles_in
+
     first = parallel.rank() == 0
     parallel.leave()
     if weights is None:
         return 130
     if first:
-        print(f"{weights} is trained. Try it: perceptual {command} PHOTO --model {weights} -o {result}.jpg")
+        styles = styles_in(weights)
+        style = f" --style {styles[0]['name']}" if len(styles) > 1 else ""
+        model = quote(str(weights))
+        print(f"{weights} is trained. Try it: perceptual {command} PHOTO --model {model}{style} -o {result}.jpg")
     return 0

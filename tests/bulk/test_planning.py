@@ -49,6 +49,13 @@ def test_a_list_names_photos_from_its_own_folder_or_by_address(folder, tmp_path)
     assert list(results.values()) == ["in/a.jpg", "missing.jpg", "in/deep/b.jpg"]
 
 
+def test_what_a_list_names_above_its_folder_stays_in_the_output(folder, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/list.txt").write_text(f"../in/a.png\nc.jpg\nfile://{folder}/../in/deep/b.TIFF\n")
+    results, _ = tasks_of(tmp_path / "lists/list.txt", output=tmp_path / "out")
+    assert list(results.values()) == ["in/a.jpg", "lists/c.jpg", "in/deep/b.jpg"]
+
+
 def test_collisions_and_overwriting_are_refused(folder, tmp_path):
     with pytest.raises(InvalidOption, match="would overwrite a photo"):
         tasks_of(folder, output=folder, format="png")

@@ -9,6 +9,7 @@ from serving_fixtures import Http
 import perceptual
 from perceptual.commands import COMMANDS, build_parser, main
 from perceptual.errors import OutOfMemory
+from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import save_network
 
@@ -69,6 +70,19 @@ def test_the_command_line_wins_over_the_recipe(tmp_path, monkeypatch):
     assert (settings.lr, settings.iterations, settings.style_image) == (0.5, 9, tmp_path / "p.jpg")
     assert settings.style_weights == (5e4, 3e4, 5e4, 5e4) and resume
     assert (settings.batch_size, settings.image_size) == (4, 256)
+
+
+def test_a_recipe_may_name_a_trunk(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("perceptual_training.learning.learn_style", lambda settings, resume: seen.append(settings))
+    (tmp_path / "r.toml").write_text('trunk = "styles"\nstyle-image = "p.jpg"\n')
+    assert main(["train", "style", "--recipe", str(tmp_path / "r.toml"), "--content-dir", "photos"]) == 130
+    assert (seen[0].trunk, seen[0].iterations) == (shipped_weights()["styles"], 80)
+
+
+def test_learn_lists_no_option_that_the_trunk_determines(run):
+    assert "--trunk " in (out := run("learn", "--help")[1])
+    assert not any(f"--{option} " in out for option in ("preset", "init-features", "initial-weights", "in-channels"))
 
 
 def test_training_without_photos_or_painting_says_what_is_missing(run):

@@ -1,9 +1,12 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from perceptual.client.addresses import RunningServer
+from perceptual.errors import ServerError
 from perceptual.inference.metadata import shipped_weights, styles_in
 from perceptual_models import PAINTINGS
 from perceptual_training.settings import read_recipe
@@ -46,6 +49,28 @@ def test_what_a_server_holds_is_listed(run, server):
     port = server.address.inference_url.rsplit(":", 1)[1]
     listed = json.loads(run("styles", "--json", "--port", port)[1])
     assert listed[-1] == {"name": "tiny", "where": "/predictions/tiny"}
+
+
+def test_a_model_that_does_not_answer_is_told_and_the_others_are_listed(run, nowhere, monkeypatch):
+    def without_workers(self, name):
+        if name == "paused":
+            raise ServerError("paused has no worker")
+        return {"styles": [{"name": "tiny"}]}
+
+    monkeypatch.setattr("perceptual.client.management.ManagementClient.models", lambda self: ["paused", "tiny"])
+    monkeypatch.setattr("perceptual.client.management.ManagementClient.capabilities", without_workers)
+    RunningServer(os.getpid(), "http://127.0.0.1:1", "http://127.0.0.1:2", "", None, "logs").announce(1)
+    status, out, err = run("styles", "--json")
+    assert (status, err) == (0, "paused does not tell its styles: paused has no worker\n")
+    assert json.loads(out)[-1] == {"name": "tiny", "where": "/predictions/tiny"}
+
+
+def test_a_server_that_does_not_answer_is_told_and_what_ships_is_listed(run, nowhere):
+    RunningServer(os.getpid(), "http://127.0.0.1:1", "http://127.0.0.1:2", "", None, "logs").announce(1)
+    status, out, err = run("styles", "--json")
+    assert status == 0 and "http://127.0.0.1:2" in err and err.count("\n") == 1
+    assert json.loads(out)[0]["where"] == "ships"
+    assert run("styles", "--port", "1")[0] == 1  # it was named
 
 
 def test_a_recipe_that_ships_is_found_by_its_name(run):

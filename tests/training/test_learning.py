@@ -99,6 +99,23 @@ def test_resuming_is_exact(learning, tmp_path):
     assert learn_style(learning(**halves), resume=True) == halves["model_path"]  # finished: nothing is trained
 
 
+def test_another_painting_does_not_pass_for_what_is_learned(learning, tmp_path):
+    learn_style(learning())
+    Image.effect_noise((90, 80), 80).convert("RGB").save(tmp_path / "other.png")
+    with pytest.raises(TrainingError, match="made with another file as the painting"):
+        learn_style(learning(style_image=tmp_path / "other.png"), resume=True)
+
+
+def test_the_style_s_name_must_be_one_that_can_be_served(learning, painting, tmp_path):
+    of_a_camera = painting.rename(tmp_path / "my painting (1).png")
+    named = {"style_image": of_a_camera, "iterations": 1}
+    with pytest.raises(InputError, match=r"choose another --name for the style; 'my painting \(1\)' cannot be served"):
+        learn_style(learning(**named, model_path=None))
+    with pytest.raises(InputError, match="choose another --name for the style; 'my style' cannot be served"):
+        learn_style(learning(**named, model_path=tmp_path / "my style.safetensors"))
+    assert learn_style(learning(**named)).stem == "stripes"  # the painting's file may have any name
+
+
 def test_another_trunk_does_not_go_on(learning, trunk):
     learn_style(learning(iterations=3))
     save_network(trunk, StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1), {})

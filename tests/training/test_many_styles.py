@@ -1,3 +1,4 @@
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import load_network
 from perceptual.settings import parse
 from perceptual_training import styles
+from perceptual_training.mixing import initial_weights
 from perceptual_training.paintings import find_paintings
 from perceptual_training.settings import StylesSettings
 from perceptual_training.styles import ManyStyles, numbers_by_name, train_styles
@@ -37,6 +39,18 @@ def test_a_run_leaves_one_network_of_all_styles(many, small_samples):
     assert perceptual.load(weights, "cpu").stylize(photo, style={"dots": 1, "stripes": 1}, stroke=0.5).size == (50, 40)
     with Image.open(many().sample_path / "samples.png") as sheet:
         assert sheet.width == 12 * (small_samples + 4) + 4
+
+
+def test_what_the_command_prints_can_be_typed(run, many, photos, paintings, loss_weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--loss-weights", loss_weights, "--init-features", 4, "--num-residuals", 1, "--image-size", 32)
+    data = ("--style-dir", paintings, "--content-dir", photos, "--batch-size", 2, "--iterations", 2, "--device", "cpu")
+    status, out, _ = run("train", "styles", *data, *options, "--model-path", tmp_path / "my models/two.safetensors")
+    assert status == 0
+    perceptual, *arguments = shlex.split(out.partition("Try it: ")[2])
+    photo = next(photos.rglob("*.png"))
+    assert perceptual == "perceptual" and run(*(photo if each == "PHOTO" else each for each in arguments))[0] == 0
+    assert (tmp_path / "stylized.jpg").is_file()
 
 
 def test_all_paintings_weigh_the_same(many):
@@ -103,6 +117,17 @@ def test_a_network_of_one_style_begins_with_the_mean_of_many(many, tmp_path):
     assert torch.equal(network.blocks[0].body[0].weight, initial["blocks.0.body.0.weight"])
 
 
+def test_styles_begin_as_those_of_their_names(many, paintings):
+    first = train_styles(many())
+    (paintings / "stripes.png").rename(paintings / "aslant.png")
+    further = many(initial_weights=first)
+    initial, own = load_network(first)[0], ManyStyles(further, CPU).network
+    mean = initial.styles.mean(0)
+    assert torch.equal(own.styles, torch.stack([mean, initial.styles[0]]))  # aslant is new, dots was first
+    share = initial_weights(many(initial_weights=first, initial_share=0.25), own, ["aslant", "dots"])
+    assert torch.equal(share["styles"], own.styles)
+
+
 def test_a_second_size_is_learned_by_the_styles_alone(many, tmp_path):
     first = train_styles(many(style_sizes=64))
     files = {"sample_path": tmp_path / "second", "model_path": tmp_path / "second.safetensors"}
@@ -125,7 +150,7 @@ def test_without_initial_weights_there_are_no_convolutions_to_keep(many):
         ("broken.jpg", b"not an image", "broken.jpg"),
         ("small.png", Image.effect_noise((63, 200), 80), "63×200 pixels are too few; a painting needs 64 a side"),
         ("grey.png", Image.new("RGB", (80, 80), (90, 90, 90)), "is of one colour, and has no style"),
-        ("a:b.png", Image.effect_noise((80, 80), 80), "a style's name may have only letters, digits, _, - and ."),
+        ("a:b.png", Image.effect_noise((80, 80), 80), "rename .*a:b.png; 'a:b' cannot be served: letters, digits"),
         ("dots.jpg", Image.effect_noise((80, 80), 80), "would both be the style dots: rename one"),
         ("paintings.toml", b"[nobody]", "describes nobody, but there is no such painting"),
         ("paintings.toml", b"[", "paintings.toml"),
