@@ -22,9 +22,11 @@ from pathlib import Path
 
 from perceptual.archives.build import package
 from perceptual.client.addresses import RunningServer
+from perceptual.commands.arguments import converter
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import save_network
 from perceptual.serving.server import Server
+from perceptual.settings import Number
 
 from .arguments import count
 from .load import Client, generate
@@ -42,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--shares",
         nargs="+",
-        type=float,
+        type=converter(Number(0.01, 0.99)),
         metavar="SHARE",
         default=[0.3, 0.5, 0.7, 0.8, 0.9],
         help="shares of the time in which the worker should be busy (default: 0.3 0.5 0.7 0.8 0.9)",

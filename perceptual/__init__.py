@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ExportError,
         ImageTooLarge,
         InputError,
+        InternalError,
         InvalidImage,
         InvalidOption,
         InvalidVideo,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         UnknownStyle,
         UnsupportedFormat,
         WeightsError,
+        WorkerDied,
         WorkersFailed,
     )
     from .inference.networks import StyleNetwork, SuperResolutionNetwork
@@ -54,6 +56,7 @@ __all__ = [
     "ImageTooLarge",
     "InferenceClient",
     "InputError",
+    "InternalError",
     "InvalidImage",
     "InvalidOption",
     "InvalidVideo",
@@ -77,6 +80,7 @@ __all__ = [
     "UnsupportedFormat",
     "VideoReport",
     "WeightsError",
+    "WorkerDied",
     "WorkersFailed",
     "__version__",
     "find_server",

@@ -152,6 +152,18 @@ class ServerError(PerceptualError):
     status = 503
 
 
+class WorkerDied(ServerError):
+    """Two workers of a server died during a request, usually for lack of memory."""
+
+    status = 500
+
+
+class InternalError(ServerError):
+    """A fault of the server's own, on this request; its log has the traceback."""
+
+    status = 500
+
+
 class AlreadyRegistered(ServerError):
     """The server already has that version of the model."""
 

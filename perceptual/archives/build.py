@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -25,6 +25,7 @@ from ..files import write_atomically
 from ..inference.metadata import (
     LARGE,
     UPSCALER,
+    facts_of_styles,
     find_weights,
     known_names,
     named_weights,
@@ -108,8 +109,7 @@ def package_collection(
         model_store: As for :func:`package`.
 
     Raises:
-        WeightsError: As :func:`package`; or two networks have the same name or factor; or a learned style and a style
-            of its trunk have the same name.
+        WeightsError: As :func:`package`; or two networks have the same name or factor, or styles of the same name.
         InputError: Its name cannot be served.
         ServerError: As :func:`package`.
     """
@@ -121,11 +121,23 @@ def package_collection(
         raise WeightsError(
             "a collection can have only one network for each name, and for each factor of super-resolution"
         )
+    check_styles(networks)
     name = checked_name(name, "--collection")
     description = f"Collection of {', '.join(networks)}"
     enlarging = [file for file in files if networks[file.stem]["config"].get("scale") == LARGE_FACTOR]
     contents = gather(with_learned_styles(files) | for_large(*enlarging), COLLECTION, None)
     return build(Path(model_store), name, "1.0", description, COLLECTION, contents)
+
+
+def check_styles(networks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises WeightsError if two networks have styles of the same name, given the metadata of each by name."""
+    holders: dict[str, str] = {}
+    for network, metadata in networks.items():
+        if metadata["task"] == "super-resolution":
+            continue
+        for style in facts_of_styles(metadata, network):
+            if (other := holders.setdefault(style["name"], network)) != network:
+                raise WeightsError(f"{other} and {network} both have a style {style['name']}: leave out or rename one")
 
 
 def repackage(

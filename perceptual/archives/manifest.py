@@ -87,7 +87,7 @@ def find_archives(
         if not names:
             raise ArchiveError(f"there are no archives in {model_store}; build them with: perceptual package")
     archives = []
-    for name in names:
+    for name in dict.fromkeys(names):
         try:
             archives.append(read_archive(model_store / f"{checked_name(name, 'the name of an archive')}.mar"))
         except (InputError, ArchiveError) as error:

@@ -80,6 +80,7 @@ class RunningServer(ServerAddress):
     logs: str
     model_store: str = ""
     snapshots: str = ""
+    started: float = 0.0  # seconds since 1970; later restarts of TorchServe do not count
 
     def announce(self, port: int) -> Path:
         """Writes the file that :func:`find_server` reads; only this user can read it."""
@@ -113,7 +114,7 @@ def server_running_at(inference_url: str) -> RunningServer | None:
 def running_servers(files: str) -> Iterator[RunningServer]:
     """The running servers announced in files that match a glob pattern, the one started last first."""
     announced = filter(None, map(read_state, state_folder().glob(files)))
-    for time, server in sorted(announced, key=lambda each: each[0], reverse=True):
+    for time, server in sorted(announced, key=lambda each: each[1].started, reverse=True):
         if existed(server.pid, time):
             yield server
 

@@ -10,7 +10,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import NewConnectionError
 
 from .. import errors
-from ..errors import AlreadyRegistered, InputError, PerceptualError, ServerError, WorkersFailed
+from ..errors import AlreadyRegistered, InputError, InvalidOption, PerceptualError, ServerError, WorkersFailed
 from ..naming import ModelVersion
 from .sockets import SocketAdapter
 
@@ -55,9 +55,14 @@ class Client:
         url: The API's address; ``unix:PATH`` for a socket.
         auth: Authorizes the requests; text is a client's key.
         timeout: Seconds to wait for a reply.
+
+    Raises:
+        InvalidOption: The key cannot be sent.
     """
 
     def __init__(self, url: str, auth: AuthBase | str | None = None, timeout: float = 10.0) -> None:
+        if isinstance(auth, str) and not (auth.isascii() and auth.isprintable()):
+            raise InvalidOption("the key has other than printable ASCII characters")
         self.url = url
         self.base = url.rstrip("/")
         self.timeout = timeout

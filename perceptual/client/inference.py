@@ -102,6 +102,7 @@ def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
     try:
         if not isinstance(photo, Image.Image):
             return Path(photo).read_bytes()
+        photo.load()  # which turns a TIFF upright, and removes its orientation
         profile, exif = photo.info.get("icc_profile"), orientation_of(photo)
         if photo.mode in IN_NO_FILE:
             photo = photo.convert(IN_NO_FILE[photo.mode])

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from requests.auth import AuthBase
 
-from ..errors import ServerError
+from ..errors import AlreadyRegistered, ServerError
 from ..naming import ModelVersion
 from ..undo import all_or_nothing
 from .connection import Client
@@ -121,7 +121,11 @@ class ManagementClient(Client):
         before = {each.id for each in self.every_version()}
         with all_or_nothing() as undo:
             undo.callback(self.forget, Path(archive).name, before)
-            registered = registered_in(self.send("POST", "/models", params=parameters).json()["status"])
+            try:
+                registered = registered_in(self.send("POST", "/models", params=parameters).json()["status"])
+            except AlreadyRegistered:  # by another client, if it was not before
+                undo.pop_all()
+                raise
             if workers is not None:
                 self.scale(registered.name, workers, registered.version)
             self.wait_until_ready(*registered)

@@ -43,6 +43,7 @@ class Model:
         waiting: Requests in the queue.
         queue_size: Requests that the queue can hold.
         batch_size: Maximum number of requests in one batch.
+        batch_delay: Milliseconds that a batch waits for more requests.
         response_timeout: Seconds that a worker may take for a batch.
         on_gpu: Whether the workers are on GPUs.
         gpus: The GPUs that its archive names; empty if it may use all.
@@ -57,6 +58,7 @@ class Model:
     waiting: int = 0
     queue_size: int = 100
     batch_size: int = 1
+    batch_delay: int = 0
     response_timeout: float = 120.0
     on_gpu: bool = False
     gpus: tuple[int, ...] = ()
@@ -75,6 +77,7 @@ class Model:
             waiting=queue["pendingRequests"],
             queue_size=queue["pendingRequests"] + queue["remainingCapacity"],
             batch_size=described["batchSize"],
+            batch_delay=described["maxBatchDelay"],
             response_timeout=described["responseTimeout"],
             on_gpu=described["deviceType"] == "gpu",
             gpus=tuple(described.get("deviceIds") or ()),

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ..errors import DeadlineExceeded, InputError, InvalidOption, OutOfMemory
+from ..errors import DeadlineExceeded, InputError, InternalError, InvalidOption, OutOfMemory, WorkerDied
 from ..files import EXTENSIONS, check_apart, images_below, is_image, named_apart, suffix_of, write_atomically
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 STANDARD = Path("-")
+OF_ONE_PHOTO = (InputError, OutOfMemory, DeadlineExceeded, WorkerDied, InternalError)  # others may do
 STYLES = "styles"  # the network of many styles that ships
 
 
@@ -105,7 +106,7 @@ def convert(
             job.write(convert_one(job.read(), job.format))
         except BrokenPipeError:  # of standard output
             raise
-        except (InputError, OutOfMemory, DeadlineExceeded, OSError) as error:
+        except (*OF_ONE_PHOTO, OSError) as error:
             failures += 1
             report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
     where = f", in {output}" if failures < len(jobs) else ""

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ServerError
-from .arguments import report, working
+from ..settings import Number
+from .arguments import converter, report, working
 from .package import add_model_store
 
 DESCRIPTION = """Starts TorchServe on this machine with the archives of the model store, and keeps it running.
@@ -57,7 +58,7 @@ def add_to(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--drain",
-        type=float,
+        type=converter(Number(0)),
         default=25,
         metavar="SECONDS",
         help="time for running requests when the server stops; systemd, docker or Kubernetes must allow 15 s more "

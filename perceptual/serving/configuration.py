@@ -56,6 +56,13 @@ def without_effect(settings: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} has no effect: perceptual serve sets it itself (see --port, --sockets, --no-tokens)"
 
 
+def check_size(settings: Mapping[str, str]) -> None:
+    """Raises InputError if the maximum size of a request, which the front limits, is not a number of bytes."""
+    size = settings.get("max_request_size", "0").strip()
+    if not (size.isascii() and size.isdecimal()):
+        raise InputError(f"max_request_size: expected a number of bytes, got {size!r}")
+
+
 def written(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Writes the shipped configuration with further settings; returns all of them."""
     properties = javaproperties.loads(CONFIG.read_text()) | {key: str(value) for key, value in settings.items()}

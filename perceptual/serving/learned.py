@@ -10,8 +10,7 @@ from ..client.management import ManagementClient
 from ..client.model import Model
 from ..errors import InputError
 from ..naming import ModelVersion
-from ..undo import all_or_nothing
-from .registration import Source, add, take_over
+from .registration import Source, add, changing, take_over
 
 
 def add_style(
@@ -38,15 +37,15 @@ def add_style(
         InputError: No served model, or more than one, has its trunk; or the model has a style of this name.
         ServerError: The new version cannot be loaded; then nothing has changed.
     """
-    with server.management() as management, all_or_nothing() as undo:
+    with changing(server, progress) as (management, undo):
         old = holder(server, management, trunk_of(style), style.stem)
         archive = Path(server.model_store) / old.archive
         if version is None and holds_style(archive, style):
             return old.id
         check_addable(archive, style.stem)
         taken = {each.version for each in management.versions(old.name)}
-        source = Source(archive, version or version_after(old.version, taken), style=style)
-        new = add(undo, server, management, source, old.wanted or None, progress)
+        source = Source(archive, version or version_after(old.version, taken), style=style, like=old)
+        new = add(undo, server, management, source, old.wanted, progress)
         take_over(undo, server, management, old, new, progress)
     return new
 

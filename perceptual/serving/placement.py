@@ -6,8 +6,7 @@ from pathlib import Path
 
 from ..client.addresses import RunningServer
 from ..naming import ModelVersion
-from ..undo import all_or_nothing
-from .registration import Source, add, take_over
+from .registration import Source, add, changing, take_over
 from .scaling import scale
 
 
@@ -41,11 +40,11 @@ def place(
         ServerError: No such model or GPU, that many workers do not fit, or one fails to start; then nothing has
             changed.
     """
-    with server.management() as management, all_or_nothing() as undo:
+    with changing(server, progress) as (management, undo):
         old = management.describe(name, version)
         if old.gpus == tuple(gpus):
             return old.id, scale(server, name, workers, old.version, progress)
-        source = Source(Path(server.model_store) / old.archive, version_on(gpus, old.version), gpus)
+        source = Source(Path(server.model_store) / old.archive, version_on(gpus, old.version), gpus, like=old)
         new = add(undo, server, management, source, None, progress)
         count = scale(server, name, workers, new.version, progress)
         take_over(undo, server, management, old, new, progress)

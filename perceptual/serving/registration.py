@@ -1,9 +1,10 @@
 """Registers weights files and archives with a running server, completely or not at all."""
 
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,18 @@ from ..client.management import ManagementClient
 from ..client.model import Model, Worker
 from ..errors import AlreadyRegistered, ArchiveError, InvalidOption, PerceptualError, ServerError, WorkersFailed
 from ..files import write_atomically
+from ..locks import take
 from ..naming import ModelVersion
 from ..undo import all_or_nothing, signals_deferred
 from .scaling import scale
 from .status import read_status
 
 QUIET = 1.0  # seconds that a model must be idle: no metric counts a request on its way from the queue to the handler
+LOCK = "registration.lock"  # in the server's folder
 LOST = 5.0  # if workers use no processor time for so many seconds, open requests are lost: their worker has died
 RESTING = 0.1  # seconds of processor time that count as none
+
+in_this_process = threading.Lock()  # a process can take its own file locks again
 
 
 def register(
@@ -62,18 +67,52 @@ def register(
         WorkersFailed: The model fails to load.
         ServerError: The server does not answer.
     """
-    with server.management() as management, all_or_nothing() as undo:
-        return add(undo, server, management, Source(Path(file), version, gpus), workers, progress)
+    with changing(server, progress) as (management, undo):
+        return add(undo, server, management, Source(file, version, gpus), workers, progress)
+
+
+@contextmanager
+def changing(server: RunningServer, progress: Callable[[str], None]) -> Iterator[tuple[ManagementClient, ExitStack]]:
+    """A client, and a stack of :func:`perceptual.undo.all_or_nothing`, while nobody else adds models to a server.
+
+    Of two at the same time, the one that comes too late would undo what the other has done.
+    """
+    with alone(Path(server.logs).parent / LOCK, progress), server.management() as management, all_or_nothing() as undo:
+        yield management, undo
+
+
+@contextmanager
+def alone(file: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Locks a file for the length of a block, once other threads and processes have released it."""
+    with in_this_process:
+        while True:
+            try:
+                lock = take(file)
+                break
+            except BlockingIOError:
+                progress("waiting for another registration to end")
+                time.sleep(0.1)
+        with lock:
+            yield
 
 
 @dataclass(frozen=True)
 class Source:
-    """What to register: a file; a version and GPUs that replace its own; and a style file to be added to it."""
+    """What to register.
 
-    file: Path
+    Attributes:
+        file: Weights or an archive.
+        version: Replaces its own.
+        gpus: Replace its own.
+        style: A style file, to be added to it.
+        like: The served version that it follows, of which it takes over how requests are batched.
+    """
+
+    file: str | Path
     version: str | None = None
     gpus: Sequence[int] | None = None
     style: Path | None = None
+    like: Model | None = None
 
 
 def add(
@@ -94,13 +133,18 @@ def add(
         check_is_new(management, archive)
         stored = into_store(archive, Path(server.model_store), undo)
     progress(f"loading {stored.name}")
-    undo.callback(forget, management, archive.model)
-    load(management, stored, server.logs)
+    own = [archive.model]
+    undo.callback(forget, management, own)
+    try:
+        load(management, stored, server.logs, source.like)
+    except AlreadyRegistered:  # by another client, in the meantime
+        own.clear()
+        raise
     if source.gpus is not None:
         check_gpus(management, archive.model, source.gpus)
     if workers is not None:
         scale(server, archive.name, workers, archive.version, progress)
-    if archive.is_ours and not archive.is_collection:  # a collection runs every network while it loads
+    if archive.is_ours and not archive.is_collection and workers != 0:  # a collection runs every network while it loads
         progress(f"warming up {archive.model}")
         warm_up(server, archive.model)
     return archive.model
@@ -226,10 +270,16 @@ def put_back(file: Path, content: bytes | None) -> None:
         write_atomically(file, content)
 
 
-def load(management: ManagementClient, archive: Path, logs: str) -> None:
-    """Registers an archive of the model store. Raises WorkersFailed, which names the log, if it fails to load."""
+def load(management: ManagementClient, archive: Path, logs: str, like: Model | None) -> None:
+    """Registers an archive of the model store, with batches as of another version.
+
+    Raises:
+        WorkersFailed: It fails to load; names the log.
+        AlreadyRegistered: Another client has registered it.
+    """
+    batches = {"batch_size": like.batch_size, "max_batch_delay": like.batch_delay} if like else {}
     try:
-        management.register(archive.name)
+        management.register(archive.name, **batches)
     except WorkersFailed as error:
         raise WorkersFailed(f"{error}: {logs}/model_log.log", error.model) from error
 
@@ -251,7 +301,8 @@ def warm_up(server: RunningServer, model: ModelVersion) -> None:
             raise ServerError(f"{model} loads but does not answer: {error}") from error
 
 
-def forget(management: ManagementClient, model: ModelVersion) -> None:
-    """Unregisters a model that was just registered, if TorchServe still has it."""
-    with suppress(ServerError):
-        management.unregister(*model)
+def forget(management: ManagementClient, models: Sequence[ModelVersion]) -> None:
+    """Unregisters models that were just registered, if TorchServe still has them."""
+    for model in models:
+        with suppress(ServerError):
+            management.unregister(*model)

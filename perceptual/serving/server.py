@@ -21,7 +21,7 @@ from ..client.addresses import RunningServer
 from ..client.management import LOADING, ManagementClient
 from ..errors import ServerError
 from ..undo import signals_exit
-from .configuration import LOGGING, METRICS, behind_front, written
+from .configuration import LOGGING, METRICS, behind_front, check_size, written
 from .front import DRAIN, Front
 from .front.page import PageSettings
 from .logs import Logs
@@ -84,6 +84,7 @@ class Server:
         self.on_skip = on_skip
         self.failed: set[Archive] = set()
         self.running = False
+        self.started = 0.0
         self.cleanup = ExitStack()
 
     def __enter__(self) -> "Server":
@@ -96,10 +97,13 @@ class Server:
         """Starts TorchServe and waits until every model has a worker that has loaded it.
 
         Raises:
+            InputError: A setting is invalid.
             ServerError: Something is not installed, a port is in use, there is not enough memory for the workers, an
                 archive is damaged, or a model fails to load. Then nothing is left running; the message names the log.
         """
+        check_size(self.overrides)
         check_requirements()
+        self.started = time.time()
         archives = find_archives(self.model_store, self.models, self.on_skip)
         # If models are named, exactly these are served.
         kept = snapshot_folder(self.model_store, self.port) if self.models is None else None
@@ -232,6 +236,7 @@ class Server:
             logs=str(self.logs.folder),
             model_store=str(self.model_store),
             snapshots=str(self.snapshots),
+            started=self.started,
         )
 
     def environment(self, temporary: Path) -> dict[str, str]:

@@ -169,6 +169,15 @@ def snapshot_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.cfg"), key=lambda file: (file.stat().st_mtime_ns, file.name))
 
 
+def make_newest(folder: Path, before: Sequence[Path]) -> None:
+    """Makes the snapshots that were not there ``before`` the newest by their times, even if the clock was set back."""
+    latest = max((file.stat().st_mtime_ns for file in before if file.exists()), default=0)
+    for file in snapshot_files(folder):
+        if file not in before and file.stat().st_mtime_ns <= latest:
+            latest += 1
+            os.utime(file, ns=(latest, latest))
+
+
 def read_snapshot(file: Path) -> dict[str, Any] | None:
     """The models of a snapshot, which are JSON in one property of a configuration file; None if it is incomplete."""
     try:

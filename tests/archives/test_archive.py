@@ -248,6 +248,11 @@ def test_a_collection_must_be_able_to_choose(two_styles_and_a_factor, tmp_path):
     for files in ([one, other, one], [larger, tmp_path / "again.safetensors"]):
         with pytest.raises(WeightsError, match="one network for each name, and for each factor"):
             package_collection("several", files, tmp_path)
+    many = tmp_path / "many.safetensors"
+    names = [{"name": "dots"}, {"name": "one"}]
+    save_network(many, StyleNetwork(styles=2, init_features=4, num_residuals=1), {"styles": names})
+    with pytest.raises(WeightsError, match="one and many both have a style one: leave out or rename one"):
+        package_collection("several", [one, many], tmp_path)
     with pytest.raises(InputError, match="--collection"):
         package_collection("se/veral", [one], tmp_path)
     assert not list(tmp_path.glob("*.mar"))

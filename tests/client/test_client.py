@@ -30,3 +30,16 @@ def test_a_photo_of_any_mode_is_sent_with_no_more_than_how_it_was_held(mode):
     photo.getexif()[ExifTags.Base.Orientation] = 6
     photo.getexif()[ExifTags.Base.XResolution] = "no number"  # what Pillow fails to write
     assert images.decode(encoded(photo)).rgb.shape == (3, 8, 6)
+
+
+@pytest.mark.parametrize("orientation", (1, 3, 6, 8))
+@pytest.mark.parametrize("format", ("TIFF", "JPEG", "PNG"))
+def test_an_opened_photo_is_sent_upright_once(format, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = tmp_path / f"photo.{format.lower()}"
+    Image.linear_gradient("L").crop((0, 0, 60, 40)).convert("RGB").save(file, exif=exif)
+    with Image.open(file) as photo:
+        sent = images.decode(encoded(photo)).rgb
+    expected = images.decode(file.read_bytes()).rgb
+    assert sent.shape == expected.shape and (sent.int() - expected.int()).abs().max() <= 1

@@ -6,14 +6,24 @@ import pytest
 import requests
 
 from perceptual.client.connection import Client
-from perceptual.errors import AlreadyRegistered, ImageTooLarge, InputError, ServerError, WorkersFailed
+from perceptual.errors import (
+    AlreadyRegistered,
+    ImageTooLarge,
+    InputError,
+    InternalError,
+    InvalidOption,
+    ServerError,
+    WorkerDied,
+    WorkersFailed,
+)
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind", "message"),
     [
         (413, {"error": "ImageTooLarge", "detail": "48 megapixels"}, ImageTooLarge, "^48 megapixels$"),
-        (500, {"error": "InternalError", "detail": "failed"}, ServerError, "^failed$"),
+        (500, {"error": "InternalError", "detail": "failed"}, InternalError, "^failed$"),
+        (500, {"error": "WorkerDied", "detail": "two died"}, WorkerDied, "^two died$"),
         (400, {"type": "InvalidKeyException", "message": "Token"}, ServerError, "valid token"),
         (
             404,
@@ -119,3 +129,9 @@ def test_a_redirection_is_not_followed(replies):
         client.session.mount("http://", replies(lambda request: (302, {})))
         with pytest.raises(ServerError, match="HTTP 302"):
             client.send("POST", "/predictions/tiny")
+
+
+@pytest.mark.parametrize("key", ["ключ", "a\nb", "a\x00"])
+def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(key):
+    with pytest.raises(InvalidOption, match="^the key has other than printable ASCII characters$"):
+        Client("http://i", key)

@@ -10,6 +10,8 @@ import perceptual
 from perceptual.commands import remote
 from perceptual.errors import ServerError
 
+DIED = b'{"code": 500, "error": "WorkerDied", "detail": "two workers died during this request"}'
+
 
 @pytest.fixture
 def proxy(photo):
@@ -30,7 +32,7 @@ def proxy(photo):
             if again is not None:
                 self.send_header("Retry-After", again)
             self.end_headers()
-            self.wfile.write(photo if status == 200 else b"<html>nginx</html>")
+            self.wfile.write({200: photo, 500: DIED}.get(status, b"<html>nginx</html>"))
 
         def log_message(self, *_):
             pass
@@ -77,6 +79,18 @@ def test_a_key_and_all_options_are_sent(run, proxy, photo, tmp_path, monkeypatch
     status, _, err = run("stylize", *line, "--model", "gallery", "--key", "wrong")
     assert status == 1 and err == "perceptual: HTTP 401 Unauthorized; it needs a key: give --key, in Python auth=KEY\n"
     assert "do not work with --url" in run("stylize", *line, "--model", "gallery", "--device", "cpu")[2]
+
+
+def test_a_photo_that_the_server_cannot_do_does_not_end_the_others(run, proxy, photo, tmp_path):
+    url, got, due = proxy
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / "in" / name).write_bytes(photo)
+    due += [(200, None), (500, None)]
+    line = (tmp_path / "in", "-o", tmp_path / "out", "--model", "m", "--url", url, "--key", "secret")
+    status, out, err = run("stylize", *line)
+    assert status == 1 and out == f"2 of 3 photos stylized, in {tmp_path / 'out'}\n" and len(got) == 3
+    assert err == f"{tmp_path / 'in/b.png'}: two workers died during this request\n"
 
 
 def test_python_sends_a_key_too(proxy, photo):

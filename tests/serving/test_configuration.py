@@ -1,12 +1,14 @@
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from ts.model_server import load_properties
 
 from perceptual.archives.build import COLLECTION, HANDLERS
+from perceptual.errors import InputError
 from perceptual.inference.images import MAX_PIXELS, Picture, encode
-from perceptual.serving.configuration import CONFIG, KNOWN, read_settings, without_effect
+from perceptual.serving.configuration import CONFIG, KNOWN, check_size, read_settings, without_effect
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +18,14 @@ def test_every_model_keeps_its_replies_below_the_server_s_limit():
     models = {file.stem: yaml.safe_load(file.read_text()) for file in ROOT.glob("handlers/*.yaml")}
     assert models.keys() == {*HANDLERS.values(), COLLECTION}
     assert all(model["max_reply"] < limit for model in models.values())
+
+
+def test_the_largest_request_is_a_number_of_bytes():
+    check_size({})
+    check_size({"max_request_size": "65535"})
+    for size in ("64MB", "", "-1", "1e6"):
+        with pytest.raises(InputError, match=f"^max_request_size: expected a number of bytes, got '{size}'$"):
+            check_size({"max_request_size": size})
 
 
 def test_no_worker_is_given_up(server):

@@ -41,6 +41,9 @@ class Behind(BaseHTTPRequestHandler):
         if self.path == "/dies":
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if self.path.startswith("/predictions/quotes"):
+            self.reply(404, b'{"code": 404, "error": "UnknownStyle", "message": "no style Worker died."}')
+            return
         if self.path.startswith("/predictions/deadly") and inner.deaths:
             inner.deaths -= 1
             self.reply(500, DIED)
@@ -59,6 +62,7 @@ class Behind(BaseHTTPRequestHandler):
                 "modelUrl": f"{name}.mar",
                 "minWorkers": inner.workers,
                 "batchSize": 1,
+                "maxBatchDelay": 100,
                 "responseTimeout": inner.response_timeout,
                 "deviceType": "cpu",
                 "workers": [{"pid": 1, "status": "READY", "gpu": False, "memoryUsage": 0}] * inner.workers,
@@ -314,6 +318,13 @@ def test_a_request_of_which_a_worker_dies_is_tried_once_more(client, front, torc
     assert (begun["bytes"], begun["format"]) == (10, "png")
     ends = {each["request_id"]: each for each in journal(folder) if each["event"] == "end"}
     assert (ends["the-killer"]["status"], ends["the-killer"]["refused"]) == (500, "worker_died")
+
+
+def test_what_a_request_says_is_no_death(client, front, torchserve):
+    reply = client.post("/predictions/quotes", data=b"photo")
+    assert (reply.status_code, reply.json()["error"]) == (404, "UnknownStyle")
+    assert len(torchserve.predictions()) == 1
+    assert front.counters.deaths.collect()[0].samples == []
 
 
 def test_a_request_that_took_too_long_is_not_tried_again(client, torchserve):

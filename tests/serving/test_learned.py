@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from perceptual.errors import UnknownStyle
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.styles import read_weights, save_style
 from perceptual.inference.weights import save_network
+from perceptual.serving.learned import add_style
 from perceptual.serving.registration import register
 
 
@@ -90,6 +93,40 @@ def learn(run, trunk, photos, painting, loss_weights, tmp_path, monkeypatch):
 
 
 @pytest.mark.trains
+def test_two_styles_added_at_the_same_time_are_both_served(server, management, trunk, photo):
+    before = {file.name for file in server.model_store.iterdir()}
+    register(server.address, trunk)
+    archive = management.describe("trunk").archive
+    management.unregister("trunk")
+    management.register(archive, batch_size=3, max_batch_delay=20)
+    styles = [learned(trunk, name) for name in ("first", "second")]
+    commands = [
+        [sys.executable, "-m", "perceptual", "models", "register", str(style), "--port", str(server.ports.inference)]
+        for style in styles
+    ]
+    for process in [subprocess.Popen(command) for command in commands]:
+        assert process.wait(120) == 0
+    (served,) = management.versions("trunk")
+    assert (served.version, served.batch_size, served.batch_delay) == ("1.2", 3, 20)
+    with server.address.inference() as client:
+        assert client.stylize(photo, "trunk", style={"first": 1, "second": 1})
+    management.unregister("trunk")
+    for name in {file.name for file in server.model_store.iterdir()} - before:
+        (server.model_store / name).unlink()
+
+
+def test_a_paused_model_stays_paused(server, management, trunk):
+    before = {file.name for file in server.model_store.iterdir()}
+    register(server.address, trunk)
+    management.scale("trunk", 0)
+    add_style(server.address, learned(trunk, "mine"))
+    (served,) = management.versions("trunk")
+    assert (served.version, served.wanted, served.workers) == ("1.1", 0, ())
+    management.unregister("trunk")
+    for name in {file.name for file in server.model_store.iterdir()} - before:
+        (server.model_store / name).unlink()
+
+
 def test_from_a_painting_to_a_served_picture_in_one_command(server, management, trunk, learn, photo, tmp_path):
     port = urlsplit(server.address.inference_url).port
     before = {file.name for file in server.model_store.iterdir()}

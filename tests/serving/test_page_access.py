@@ -51,8 +51,8 @@ def test_without_key_or_cookie_nothing_is_served(front):
     stranger = browser(front)
     for path in ("/", "/?look=a", "/?key=", "/?key=guessed", "/?key=%C3%A9", *FILES):
         assert stranger.get(path).status_code == 401, path
-    for forged in ("", ".", "x", "9999999999.", "9999999999.x", "9999999999.é", "é"):
-        cookie = f"{front.page.visitors.name}={forged}".encode()
+    for forged in ("", ".", "x", "9999999999.", "9999999999.x", "9999999999.é", "é", b"1.\xff\xfe"):
+        cookie = f"{front.page.visitors.name}=".encode() + (forged if isinstance(forged, bytes) else forged.encode())
         assert browser(front, cookie).get("/page/about").status_code == 401, forged
     assert stranger.post("/predictions/tiny", data=b"photo").status_code == 401
     reply = stranger.get("/")
@@ -96,6 +96,7 @@ FOREIGN = [
     {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:9999"},
     {"Origin": "http://127.0.0.1:9999"},
     {"Origin": "null"},
+    {"Origin": "http://[bad"},
 ]
 
 

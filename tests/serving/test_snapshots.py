@@ -20,6 +20,7 @@ from perceptual.serving.processes import group_members
 from perceptual.serving.server import Server
 from perceptual.serving.snapshots import (
     begin,
+    make_newest,
     newest_snapshot,
     plan_restart,
     plan_start,
@@ -88,6 +89,14 @@ def test_an_unregistered_archive_stays_out_however_often_one_starts(folder):
         begin(folder, ["two.mar"])
         assert [file.name for file in folder.glob("*.cfg")] == ["2.cfg"]
         assert planned(folder, ONE, TWO)[:3] == ([ONE], [], [])
+
+
+def test_what_is_written_last_is_the_newest_even_after_the_clock_was_set_back(folder):
+    before = [write(folder, "2.cfg", 0, one=1)]
+    write(folder, "1.cfg", 3300, one=1, two=1)
+    make_newest(folder, before)
+    assert newest_snapshot(folder)["models"].keys() == {"one", "two"}
+    assert planned(folder, ONE, TWO)[0] == [ONE, TWO]
 
 
 def test_a_snapshot_that_breaks_off_is_passed_over(folder):

@@ -66,7 +66,8 @@ class Front:
         metrics: Where to serve the metrics.
         torchserve: The folder with TorchServe's sockets ``inference.sock``, ``management.sock``, ``metrics.sock`` and
             its key file.
-        folder: For the key file ``key_file.json``, large bodies, and the log of requests in its folder ``logs``.
+        folder: For the key file ``key_file.json``, large bodies, and the log of requests in its folder ``logs``, where
+            TorchServe writes its snapshots to ``config``.
         largest: Maximum size of a request body, in bytes; the reply to a larger one is 413.
         tokens: Whether requests for predictions need a token; those of the management API always do.
         page: Settings of the page; None for no page.
@@ -99,7 +100,10 @@ class Front:
         self.inference = Inference(
             self.backend, self.check if tokens else None, self.bodies, self.queues, self.journal, self.counters
         )
-        self.management = Management(self.backend, self.access, self.bodies, self.queues, self.inference, self.page)
+        snapshots = folder / "logs" / "config"
+        self.management = Management(
+            self.backend, self.access, self.bodies, self.queues, self.inference, self.page, snapshots
+        )
 
     def start(self) -> None:
         """Starts the thread and listens. Raises ServerError if an address cannot be used."""

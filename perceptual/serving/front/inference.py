@@ -1,6 +1,7 @@
 """The inference API: forwards requests to TorchServe, and tries a request once more if it ends a worker."""
 
 import asyncio
+import json
 import logging
 import math
 import time
@@ -21,7 +22,7 @@ from .torchserve import Gone, TorchServe, passed, unanswered
 
 BAD_FORM = (b"ErrorDataDecoderException", b"NullPointerException")  # TorchServe's 500 for a form it cannot parse
 NO_WORKER = b"has no worker to serve inference request"  # TorchServe's message also if the queue is full
-DIED = b"Worker died."  # TorchServe's message if a worker died during the request, with status 500, 507 or others
+DIED = "Worker died."  # TorchServe's message if a worker died during the request, with status 500, 507 or others
 
 logger = logging.getLogger(__name__)
 
@@ -179,5 +180,9 @@ class Inference:
 
 
 def died(text: bytes | None) -> bool:
-    """Whether TorchServe reports the death of a worker."""
-    return text is not None and DIED in text
+    """Whether TorchServe reports the death of a worker; other replies may have its words in them, from the request."""
+    try:
+        reply = json.loads(text or b"")
+    except ValueError:
+        return False
+    return isinstance(reply, dict) and "error" not in reply and reply.get("message") == DIED

@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 from aiohttp import ClientError, web
 
+from ..snapshots import make_newest, snapshot_files
 from .access import KINDS, Access
 from .bodies import Bodies
 from .inference import Inference
@@ -31,6 +33,7 @@ class Management:
         queues: Queues,
         inference: Inference,
         page: Page | None,
+        snapshots: Path,
     ) -> None:
         self.torchserve = torchserve
         self.access = access
@@ -38,6 +41,7 @@ class Management:
         self.queues = queues
         self.inference = inference
         self.page = page
+        self.snapshots = snapshots
 
     async def renew_token(self, request: web.Request) -> web.Response:
         """Issues a token, or a key for the page: ``GET /token?type=inference``, ``management`` or ``page``."""
@@ -55,8 +59,10 @@ class Management:
         name, version = model_in(request.rel_url.raw_path)
         paths = await self.paths_of(name, version) if name and request.method in ("DELETE", "PUT") else []
         removed = paths if request.method == "DELETE" else []
+        before = snapshot_files(self.snapshots)
         async with self.finished(removed):
             response = await self.relay(request)
+        make_newest(self.snapshots, before)
         if name and response.status < 300 and request.method != "GET":
             if request.method == "DELETE" or request.query.get("min_worker") == "0":
                 for path in paths:  # requests that wait for it would never be answered

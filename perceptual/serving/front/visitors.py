@@ -56,7 +56,10 @@ class Visitors:
 
     def knows(self, request: web.BaseRequest) -> bool:
         """Whether a request has a valid cookie."""
-        expiry, _, signed = request.cookies.get(self.name, "").partition(".")
+        cookie = request.cookies.get(self.name, "")
+        if not cookie.isascii():  # aiohttp passes other bytes as lone surrogates
+            return False
+        expiry, _, signed = cookie.partition(".")
         genuine = hmac.compare_digest(signature(self.secret, expiry).encode(), signed.encode())
         return genuine and int(expiry) >= time.time()
 
@@ -84,7 +87,10 @@ def is_foreign(request: web.BaseRequest) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.host
+    except ValueError:  # it is not an address
+        return True
 
 
 def kept_secret(file: Path) -> bytes:
