@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InvalidOption, OutOfMemory
+from ..options import StyleOptions, UpscaleOptions
 from ..settings import parse
 from ..signals import stop_signals
 from ..video.options import VideoOptions
 from .arguments import add_settings, given, report
+from .bulk import check_task
 from .photos import STYLES, add_learned, add_machine, check_writable
 from .upscale import default_network
 
@@ -29,8 +31,11 @@ In: all videos that FFmpeg reads, animated GIF, PNG and WebP, or a folder of ima
 .m4v, .mov, .mkv, .webm, .gif, .png, .apng, .webp; of one clip without an ending, a folder of images. Several clips go
 to a folder under their own names.
 
-Ctrl-C closes the partial result, which can be played; --resume continues from there.
+Ctrl-C closes the partial result, which can be played; --resume continues from there, except in animations, and leaves
+clips that are complete as they are.
 """
+
+OF_ANY_VIDEO = {"scale", "codec", "crf", "fps"}  # options that do not depend on the network
 
 
 def add_to(subparsers: Any) -> None:
@@ -58,9 +63,13 @@ def run(args: Namespace) -> int:
     import perceptual.video.conversion as conversion
 
     stylizer, enlarger = load_networks(args.model, options, args)
+    check_used(values, stylizer, enlarger, args.model or (STYLES if stylizer else default_network(options.scale)))
     failed = False
     with stop_signals() as stop:
         for source, target in jobs:
+            if args.resume and is_complete(target):
+                print(f"{target}: complete already; without --resume, it is made again")
+                continue
             try:
                 with progress_bar(source) as progress:
                     common = {"resume": args.resume, "progress": progress, "stop": stop, **python_names(values)}
@@ -97,6 +106,14 @@ def load_networks(
     return first, load(default_network(scale), args.device, args.engine) if scale else None
 
 
+def check_used(values: dict[str, Any], stylizer: "Predictor | None", enlarger: "Predictor | None", model: str) -> None:
+    """Raises InvalidOption for an option that none of the networks uses."""
+    if not stylizer:
+        check_task([name for name in values if name not in OF_ANY_VIDEO], UpscaleOptions, model)
+    elif not enlarger:
+        check_task([name for name in values if name not in {*OF_ANY_VIDEO, "steady"}], StyleOptions, model)
+
+
 def plan(clips: list[Path], output: Path) -> list[tuple[Path, Path]]:
     """Pairs every clip with its result.
 
@@ -122,13 +139,24 @@ def named(clip: Path) -> str:
     return clip.name if clip.suffix.lower() in ENDINGS else f"{clip.name if clip.is_dir() else clip.stem}.mp4"
 
 
+def is_complete(target: Path) -> bool:
+    """Whether an earlier run has finished a result."""
+    from ..video.sinks import part_of
+
+    there = any(target.iterdir()) if target.is_dir() else target.exists()
+    return there and not part_of(target).exists()
+
+
 def print_outcome(outcome: "VideoReport") -> None:
     """Prints the outcome of a clip: faults to standard error, and a line to standard output."""
+    from ..video.sinks import KINDS
+
     for fault in outcome.faults:
         report(fault)
     without = f"; without {', '.join(outcome.omitted)}" if outcome.omitted else ""
     if outcome.stopped:
-        print(f"stopped after {outcome.frames} frames, in {outcome.path}; --resume continues{without}")
+        hint = "" if outcome.path.suffix.lower() in KINDS else "; --resume continues"
+        print(f"stopped after {outcome.frames} frames, in {outcome.path}{hint}{without}")
     else:
         print(f"{outcome.frames} frames, in {outcome.path}{without}")
 

@@ -3,22 +3,23 @@
 import hashlib
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 from av.packet import Packet
 
-from ..errors import InvalidOption, InvalidVideo
+from ..errors import InvalidVideo, first_line
 from ..inference import images
 from ..inference.images import Picture
 from ..inference.predictor import Predictor, given
 from ..options import StyleOptions, UpscaleOptions
 from ..settings import parse, settings_of
 from .ahead import ahead
-from .clips import Frame, open_clip
+from .clips import Clip, Frame, open_clip
 from .options import VideoOptions
 from .sinks import Sink, open_sink
 from .steady import LEVELS, Steady
@@ -119,12 +120,11 @@ def convert(
     stop: threading.Event | None,
 ) -> VideoReport:
     """Reads, converts and writes all frames, in parallel."""
-    if target.resolve() == source.resolve():
-        raise InvalidOption(f"{target} would overwrite the video; choose another --output")
     batch = BATCH if networks[0].device.type == "cuda" else 1
     with (
+        errors_about(target),
         open_clip(source, options.fps) as clip,
-        open_sink(clip, target, options, origin(source, networks, options), resume=resume) as sink,
+        open_sink(clip, target, options, origin(clip, networks, options), resume=resume) as sink,
     ):
         report = VideoReport(target, sink.done, omitted=clip.omitted)
         before = sink.last() if sink.done else None
@@ -139,6 +139,17 @@ def convert(
         else:
             sink.publish()
     return report
+
+
+@contextmanager
+def errors_about(target: Path) -> Iterator[None]:
+    """Raises InvalidVideo, which names the result, for FFmpeg's errors other than OSErrors such as a full disk."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise InvalidVideo(f"{target}: FFmpeg cannot write it: {first_line(error)}") from error
 
 
 def write_all(
@@ -221,11 +232,11 @@ def shared(options: VideoOptions, kind: type) -> dict[str, Any]:
     return {each.name: getattr(options, each.name) for each in settings_of(kind)}
 
 
-def origin(source: Path, networks: Sequence[Predictor], options: VideoOptions) -> str:
-    """A digest of what a result is made from: the source, the networks and the options."""
+def origin(clip: Clip, networks: Sequence[Predictor], options: VideoOptions) -> str:
+    """A digest of what a result is made from: the clip's files, the networks and the options."""
     digest = hashlib.sha256()
-    if source.is_file():
-        digest.update(f"{source.resolve()} {source.stat().st_size} {source.stat().st_mtime_ns}".encode())
+    for file in clip.files:
+        digest.update(f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
     for each in networks:
         for name, parameter in each.network.state_dict().items():
             digest.update(name.encode() + parameter.cpu().contiguous().numpy().tobytes())

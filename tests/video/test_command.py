@@ -1,12 +1,17 @@
 """The command, and Python's functions, with a network."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from video_files import make_clip, pictures, shown, times_of
 
 import perceptual
+from perceptual.commands.video import print_outcome
 from perceptual.errors import InvalidOption, WeightsError
+from perceptual.video.conversion import VideoReport
 
 pytestmark = pytest.mark.slow  # encodes and decodes clips
 
@@ -49,3 +54,56 @@ def test_several_clips_go_to_a_folder_past_a_bad_one(run, clip, weights, tmp_pat
     assert status == 1 and errors.endswith("out.mp4: several clips need a folder as --output\n")
     status, _, errors = run("video", clip, "-o", tmp_path / "out.mp4")
     assert status == 1 and "style is missing; the styles are:" in errors
+
+
+def test_a_result_without_a_name_or_of_a_size_that_the_codec_does_not_have_is_a_sentence(run, clip, weights, tmp_path):
+    for output in (".", "/"):
+        status, _, errors = run("video", clip, "--model", weights, "-o", output)
+        assert status == 1 and f"{output}: name the result, such as" in errors and errors.count("\n") == 1
+    status, _, errors = run(
+        "video", clip, "--model", weights, "-o", tmp_path / "out.mp4", "--codec", "hevc", "--max-size", "16"
+    )
+    assert (status, errors) == (1, f"{clip}: codec: hevc cannot encode pictures of 16 × 12 pixels\n")
+
+
+def test_options_that_no_network_uses_are_refused(run, clip, weights, upscaler, tmp_path):
+    for name, options in (
+        ("style", ("--style", "udnie")),
+        ("max-size", ("--max-size", 32)),
+        ("steady", ("--steady", "off")),
+    ):
+        status, _, errors = run(
+            "video", clip, "--model", upscaler, *options, "--codec", "hevc", "-o", tmp_path / "out.mp4"
+        )
+        assert (status, errors) == (
+            1,
+            f"perceptual: {name}: not an option of super-resolution, which {upscaler} is for\n",
+        )
+    status, _, errors = run("video", clip, "--model", weights, "--fidelity", 1, "-o", tmp_path / "out.mp4")
+    assert (status, errors) == (1, f"perceptual: fidelity: not an option of style, which {weights} is for\n")
+    status, _, errors = run("video", clip, "--scale", 2, "--strength", 0.5, "-o", tmp_path / "out.mp4")
+    assert status == 1 and "strength: not an option of super-resolution, which super_resolution_x2 is for" in errors
+
+
+def test_resuming_several_clips_leaves_those_that_are_complete(run, clip, weights, tmp_path):
+    other = Path(shutil.copy(clip, tmp_path / "other.mkv"))
+    out = tmp_path / "out"
+    command = ("video", clip, other, "--model", weights, "-o", out, "--engine", "eager")
+    run("video", clip, "--model", weights, "-o", out / "clip.mkv", "--engine", "eager")
+    made = (out / "clip.mkv").stat()
+    status, output, errors = run(*command, "--resume")
+    assert (status, errors) == (0, "") and (out / "clip.mkv").stat() == made
+    assert output.splitlines() == [
+        f"{out / 'clip.mkv'}: complete already; without --resume, it is made again",
+        f"5 frames, in {out / 'other.mkv'}",
+    ]
+    (out / "clip.part.mkv").touch()  # of a second run
+    assert f"5 frames, in {out / 'clip.mkv'}" in run(*command, "--resume")[1]
+
+
+@pytest.mark.parametrize(
+    ("ending", "hint"), [(".gif", ""), (".png", ""), (".webp", ""), (".mp4", "; --resume continues")]
+)
+def test_only_what_can_be_resumed_is_said_to_be(ending, hint, capsys):
+    print_outcome(VideoReport(Path(f"out.part{ending}"), frames=3, stopped=True))
+    assert capsys.readouterr().out == f"stopped after 3 frames, in out.part{ending}{hint}\n"

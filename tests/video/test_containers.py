@@ -1,7 +1,9 @@
 """Video files in and out: whatever is not a pixel stays as it was."""
 
+import shutil
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -12,6 +14,7 @@ from video_files import TIMES, make_clip, packets_of, pictures, shown, sound_of,
 from perceptual.errors import InvalidOption
 from perceptual.video.sinks import container as video_sink
 from perceptual.video.sinks import part_of
+from perceptual.video.sinks.container import CODECS_IN
 
 pytestmark = pytest.mark.slow  # encodes and decodes clips
 
@@ -72,6 +75,33 @@ def test_subtitles_are_copied_and_refused_where_they_do_not_fit(convert, tmp_pat
     assert [content for content, _ in packets_of(tmp_path / "out.mkv", "subtitle")] == [b"Hello", b"World"]
     with pytest.raises(InvalidOption, match="cannot hold stream 2 of .*, subtitle .*name the result .mkv"):
         convert(source, tmp_path / "out.webm", codec="vp9")
+
+
+def test_the_endings_are_named_that_hold_what_does_not_fit(convert, tmp_path):
+    with av.open(str(tmp_path / "in.mp4"), "w") as made:
+        video, text = made.add_stream("libx264", rate=30), made.add_mux_stream("mov_text", time_base=Fraction(1, 1000))
+        (pixels,) = pictures(1)
+        video.height, video.width = pixels.shape[:2]
+        made.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        made.mux(video.encode(None))
+        packet = av.Packet(b"\0\5Hello")
+        packet.stream, packet.time_base, packet.pts, packet.dts = text, text.time_base, 0, 0
+        made.mux(packet)
+    with pytest.raises(InvalidOption, match=".mkv cannot hold .*mov_text.*: name the result .mp4, .m4v or .mov$"):
+        convert(tmp_path / "in.mp4", tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv"])
+def test_the_sound_of_a_transport_stream_is_the_same(convert, tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(video_sink, "KEY_FRAMES", 8)
+    source, stop = make_clip(tmp_path / "in.ts", time_base=Fraction(1, 90_000)), threading.Event()
+    convert(source, tmp_path / f"whole{ending}")
+    convert(source, tmp_path / f"out{ending}", stop=stop, progress=lambda frames, total: frames == 19 and stop.set())
+    convert(source, tmp_path / f"out{ending}", resume=True)
+    for made in (tmp_path / f"whole{ending}", tmp_path / f"out{ending}"):
+        assert times_of(made) == pytest.approx(times_of(source), abs=0.0011)
+        (start, samples), (expected_start, expected) = sound_of(made), sound_of(source)
+        assert start == pytest.approx(expected_start, abs=0.0011) and np.array_equal(samples, expected)
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (61, 48), (64, 37), (33, 17)])
@@ -140,9 +170,37 @@ def test_colours_are_those_of_the_matrix_and_range(convert, tmp_path, matrix, fu
     assert (shown(tmp_path / "out.mp4")[0][:, 32, 16::32] - expected[:, 0]).abs().max() <= 3
 
 
-def test_a_stopped_run_can_be_played_and_gone_on_with(convert, phone, tmp_path, monkeypatch):
+def test_no_frame_is_lost_where_sound_is_the_first_stream(convert, tmp_path):
+    source = make_clip(tmp_path / "in.mp4", sound_first=True)
+    convert(source, tmp_path / "out.mp4")
+    assert times_of(tmp_path / "out.mp4") == times_of(source) == [Fraction(time, 30) for time in TIMES]
+    assert packets_of(tmp_path / "out.mp4") == packets_of(source)
+    few = make_clip(tmp_path / "few.mp4", times=range(3), sound_first=True)
+    assert convert(few, tmp_path / "few_out.mp4").frames == 3
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+def test_a_time_code_stays(convert, tmp_path, ending):
+    source = make_clip(tmp_path / "in.mov", timecode="01:00:00:00")
+    convert(source, tmp_path / f"out{ending}")
+    with av.open(str(tmp_path / f"out{ending}")) as out:
+        assert out.streams.video[0].metadata["timecode"] == "01:00:00:00"
+
+
+@pytest.mark.parametrize("sound_first", [False, True])
+@pytest.mark.parametrize(
+    ("ending", "codec"),
+    [*((ending, CODECS_IN[ending][0]) for ending in (".mp4", ".m4v", ".mov", ".mkv", ".webm")), (".mkv", "hevc")],
+)
+def test_a_stopped_run_can_be_played_and_gone_on_with(convert, tmp_path, monkeypatch, ending, codec, sound_first):
     monkeypatch.setattr(video_sink, "KEY_FRAMES", 8)
-    convert(phone, tmp_path / "whole.mp4")
+    sound = "libopus" if ending == ".webm" else "aac"
+    frames = list(pictures(len(TIMES), 96, 72))
+    phone = make_clip(
+        tmp_path / "phone.mp4", frames, rotation=90, sound=sound, sound_first=sound_first, timecode="01:00:00:00"
+    )
+    whole, out = tmp_path / f"whole{ending}", tmp_path / f"out{ending}"
+    convert(phone, whole, codec=codec)
     stop = threading.Event()
 
     def stop_at_19(frames, total):
@@ -150,21 +208,23 @@ def test_a_stopped_run_can_be_played_and_gone_on_with(convert, phone, tmp_path, 
         if frames == 19:
             stop.set()
 
-    report = convert(phone, tmp_path / "out.mp4", progress=stop_at_19, stop=stop)
-    assert report.stopped and report.path == part_of(tmp_path / "out.mp4") and not (tmp_path / "out.mp4").exists()
-    assert times_of(report.path) == times_of(phone)[:19]
+    report = convert(phone, out, progress=stop_at_19, stop=stop, codec=codec)
+    assert report.stopped and report.path == part_of(out) and not out.exists()
+    assert times_of(report.path) == times_of(whole)[:19]
     seen = []
 
     def watched(pictures):
         seen.extend(pictures)
         return list(pictures)
 
-    report = convert(phone, tmp_path / "out.mp4", transform=watched, resume=True)
-    assert len(seen) == len(TIMES) - 16 and report.frames == len(TIMES)  # from the key frame before the 19th
-    assert times_of(tmp_path / "out.mp4") == times_of(phone)
-    assert packets_of(tmp_path / "out.mp4") == packets_of(phone)
-    for out, expected in zip(shown(tmp_path / "out.mp4"), shown(tmp_path / "whole.mp4"), strict=True):
-        assert (out.float() - expected.float()).abs().mean() < 2
+    report = convert(phone, out, transform=watched, resume=True, codec=codec)
+    assert 8 < len(TIMES) - len(seen) < 19 and report.frames == len(TIMES)  # from the key frame before the 19th
+    rounded = 0.0011 if ending in (".mkv", ".webm") else 0
+    assert times_of(out) == pytest.approx(times_of(whole), abs=rounded)
+    (contents, times), (expected, expected_times) = (zip(*packets_of(each), strict=True) for each in (out, whole))
+    assert contents == expected and times == pytest.approx(expected_times, abs=rounded)
+    for picture, expected in zip(shown(out), shown(whole), strict=True):
+        assert (picture.float() - expected.float()).abs().mean() < 2
     assert [each.name for each in tmp_path.iterdir() if "part" in each.name] == []
 
 
@@ -187,3 +247,19 @@ def test_what_does_not_fit_together_is_said(convert, phone, tmp_path):
             convert(phone, tmp_path / name, **options)
     with pytest.raises(InvalidOption, match="would overwrite the video"):
         convert(phone, phone)
+
+
+def test_a_part_that_is_the_source_is_not_overwritten(convert, phone, tmp_path):
+    source = Path(shutil.copy(phone, tmp_path / "out.part.mp4"))
+    for resume in (False, True):
+        with pytest.raises(InvalidOption, match="out.part.mp4 would overwrite the video"):
+            convert(source, tmp_path / "out.mp4", resume=resume)
+    assert source.read_bytes() == phone.read_bytes()
+    (tmp_path / "link.part.mp4").symlink_to(source)
+    with pytest.raises(InvalidOption, match="link.part.mp4 would overwrite the video"):
+        convert(source, tmp_path / "link.mp4")
+
+
+def test_a_part_that_cannot_be_read_is_begun_anew(convert, phone, tmp_path):
+    (tmp_path / "out.part.mp4").write_bytes(b"")
+    assert convert(phone, tmp_path / "out.mp4", resume=True).frames == len(TIMES)

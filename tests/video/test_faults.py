@@ -10,7 +10,7 @@ import time
 import av
 import numpy as np
 import pytest
-from video_files import make_clip, pictures, shown, sound_of, sound_packets, times_of
+from video_files import make_clip, packets_of, pictures, shown, sound_of, sound_packets, times_of
 
 from perceptual.errors import InvalidVideo
 from perceptual.video.sinks import container
@@ -75,6 +75,34 @@ def test_a_damaged_packet_repeats_the_frame_before_and_is_counted(convert, clip,
     assert report.faults == [f"{tmp_path / 'damaged.mp4'}: 1 damaged frames, each replaced by the one before"]
     out, expected = shown(tmp_path / "out.mp4"), shown(clip)
     assert (out[damaged].float() - expected[damaged - 1].float()).abs().mean() < 8
+
+
+def test_damaged_sound_of_a_transport_stream_is_left_out_and_counted(convert, tmp_path):
+    source = make_clip(tmp_path / "in.ts")
+    content, header = source.read_bytes(), packets_of(source)[0][0][:4]  # the same in each packet
+    position = content.index(header, len(content) // 2)
+    (tmp_path / "damaged.ts").write_bytes(content[:position] + bytes(2) + content[position + 2 :])
+    report = convert(tmp_path / "damaged.ts", tmp_path / "out.mp4")
+    assert report.faults == [f"{tmp_path / 'damaged.ts'}: 1 damaged packets of sound, left out"]
+    assert len(packets_of(tmp_path / "out.mp4")) == len(packets_of(source)) - 1
+    assert len(times_of(tmp_path / "out.mp4")) == len(times_of(source))
+
+
+def test_clips_that_were_simply_joined_are_a_sentence(convert, tmp_path):
+    source = make_clip(tmp_path / "in.ts", sound="mp2")
+    (tmp_path / "joined.ts").write_bytes(2 * source.read_bytes())
+    with pytest.raises(
+        InvalidVideo, match="joined.ts: the times of stream 1 are not in order; repair them first, with"
+    ):
+        convert(tmp_path / "joined.ts", tmp_path / "out.mp4")
+
+
+def test_another_error_of_ffmpeg_is_a_sentence(convert, clip, tmp_path):
+    def fail(frames, total):
+        raise av.BugError(558323010, "Internal bug")
+
+    with pytest.raises(InvalidVideo, match="out.mp4: FFmpeg cannot write it: .*Internal bug"):
+        convert(clip, tmp_path / "out.mp4", progress=fail)
 
 
 def test_an_encrypted_video_is_said_to_be_damaged_or_encrypted(convert, tmp_path):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from video_files import make_clip
+from video_files import make_clip, shown
 
 import perceptual
 from perceptual.inference.images import Picture
 from perceptual.video.flow import Motion, MotionFinder, positions, warped
+from perceptual.video.sinks import container
 from perceptual.video.steady import LEVELS, Anchor, Steady
 
 SIZE = 128
@@ -131,10 +132,12 @@ def test_a_cut_begins_anew():
     assert torch.equal(made[3].rgb, torch.full_like(made[3].rgb, 120))
 
 
-def test_a_run_that_is_gone_on_with_keeps_the_strokes(convert, network, tmp_path):
-    frames, _ = clip("docs/photos/chelsea.jpg", PAN)
-    source = make_clip(tmp_path / "in.mkv", [each.permute(1, 2, 0).numpy() for each in frames], times=range(6))
-    paint = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), np.uint8))
+@pytest.mark.parametrize(("name", "size"), [("out", SIZE), ("out.mp4", SIZE - 1)])  # a video's sides are made even
+def test_a_run_that_is_gone_on_with_keeps_the_strokes(convert, tmp_path, monkeypatch, name, size):
+    monkeypatch.setattr(container, "KEY_FRAMES", 1)
+    frames = [each[:, :size, :size].permute(1, 2, 0).numpy() for each in clip("docs/photos/chelsea.jpg", PAN)[0]]
+    source = make_clip(tmp_path / "in.mkv", frames, times=range(6), codec="ffv1", pix_fmt="bgr0", options={})
+    paint = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, size, size), np.uint8)).expand(3, -1, -1)
     fresh = iter(range(100))
 
     def make(given):  # another painting for each frame
@@ -146,11 +149,15 @@ def test_a_run_that_is_gone_on_with_keeps_the_strokes(convert, network, tmp_path
         return make(given)
 
     count = iter(range(10))
+    options = {} if name == "out" else {"crf": 1}
     with pytest.raises(RuntimeError):
-        convert(source, tmp_path / "out", transform=Steady(stop_after_3, LEVELS["strong"]))
-    left = Image.open(tmp_path / "out.part" / "000003.png")
-    convert(source, tmp_path / "out", transform=Steady(make, LEVELS["strong"]), resume=True)
-    before, after = (np.asarray(each, np.float32) for each in (left, Image.open(tmp_path / "out" / "000004.png")))
+        convert(source, tmp_path / name, transform=Steady(stop_after_3, LEVELS["strong"]), **options)
+    before = next(fresh)
+    convert(source, tmp_path / name, transform=Steady(make, LEVELS["strong"]), resume=True, **options)
+    done = 6 - (next(fresh) - before - 1)
+    left, after = (
+        each.permute(1, 2, 0).numpy().astype(np.float32) for each in shown(tmp_path / name)[done - 1 : done + 1]
+    )
     inner = np.s_[24:-24, 24:-24]
-    there = warped(before, np.full((SIZE, SIZE, 2), (2.3, 0.7), np.float32), cv2.INTER_CUBIC)
+    there = warped(left, np.full((*left.shape[:2], 2), (2.3, 0.7), np.float32), cv2.INTER_CUBIC)
     assert np.corrcoef(there[inner].ravel(), after[inner].ravel())[0, 1] > 0.7

@@ -26,6 +26,8 @@ def make_clip(
     times=TIMES,
     time_base=Fraction(1, 30_000),
     sound="aac",
+    sound_first=False,
+    timecode=None,
     rotation=0,
     codec="libx264",
     pix_fmt="yuv420p",
@@ -38,7 +40,10 @@ def make_clip(
     frames = list(pictures(len(times)) if frames is None else frames)
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "Holiday"
+        audio = container.add_stream(sound, rate=48_000) if sound and sound_first else None
         video = container.add_stream(codec, rate=30, options=options or {"g": "12"})
+        if timecode:
+            video.metadata["timecode"] = timecode
         video.height, video.width = frames[0].shape[:2]
         video.pix_fmt, video.time_base, video.codec_context.time_base = pix_fmt, time_base, time_base
         if matrix:
@@ -46,7 +51,7 @@ def make_clip(
         video.codec_context.color_range = 2 if full else 1
         if rotation:
             video.set_display_rotation(rotation)
-        audio = container.add_stream(sound, rate=48_000) if sound else None
+        audio = audio or (container.add_stream(sound, rate=48_000) if sound else None)
         if audio:
             audio.metadata["language"] = "deu"
         if chapters and path.suffix in (".mp4", ".mkv"):

@@ -31,7 +31,10 @@ class Animation(Clip):
         except Exception as error:  # Pillow raises many kinds
             raise InvalidVideo(f"{path}: this is not a GIF, PNG or WebP, or it is damaged") from error
         images.check_size(*self.image.size, images.MAX_PIXELS, 1)
-        self.count = int(getattr(self.image, "n_frames", 1))
+        frames = int(getattr(self.image, "n_frames", 1)) or 1
+        # A PNG may begin with a picture for programs that do not show animations.
+        self.frames = range(1 if getattr(self.image, "default_image", False) else 0, frames)
+        self.count = len(self.frames)
         self.last_duration = self.read_last_duration()
         self.rate = 1 / (self.last_duration or USUAL_SECONDS)
         loop = self.image.info.get("loop")
@@ -42,7 +45,7 @@ class Animation(Clip):
     def read_last_duration(self) -> Fraction:
         """Duration of the last frame, in seconds; 0 if the file is damaged before it."""
         try:
-            self.image.seek((self.count or 1) - 1)
+            self.image.seek(self.frames[-1])
             self.image.load()  # sets the duration in a WebP
             return seconds(self.image)
         except Exception:  # Pillow raises many kinds; reported when the frames are read
@@ -51,12 +54,12 @@ class Animation(Clip):
     def __iter__(self) -> Iterator[Frame]:
         """See the base class."""
         pts = 0
-        for index in range(self.count or 1):
+        for done, index in enumerate(self.frames):
             try:
                 self.image.seek(index)
                 shown = self.image.convert("RGBA")
             except Exception as error:  # Pillow raises many kinds
-                self.faults.append(f"{self.path}: damaged after {index} of {self.count} frames: {first_line(error)}")
+                self.faults.append(f"{self.path}: damaged after {done} of {self.count} frames: {first_line(error)}")
                 return
             duration = round(seconds(self.image) / self.time_base)
             yield Frame(images.from_pil(shown), pts, duration)

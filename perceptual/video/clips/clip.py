@@ -36,7 +36,9 @@ class Clip(ABC):
 
     Attributes:
         path: Of the source.
+        files: That are read: the source itself, or the images in it, in the order of frames.
         time_base: Seconds, the unit of times.
+        start: Presentation time of the first frame, in this unit; known once that frame is read.
         rate: Mean frames per second, as far as known before all are read.
         count: Number of frames, as the source states it; None if it does not.
         aspect: Width of a pixel divided by its height.
@@ -51,6 +53,7 @@ class Clip(ABC):
     """
 
     time_base: Fraction
+    start = 0
     rate: Fraction
     count: int | None = None
     aspect = Fraction(1)
@@ -61,6 +64,7 @@ class Clip(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.files = [path]
         self.copied: list[Stream] = []
         self.repeated = 0
         self.faults: list[str] = []

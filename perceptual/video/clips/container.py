@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import torch
+from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -50,6 +51,10 @@ class VideoFile(Clip):
         shape = self.stream.sample_aspect_ratio or Fraction(1)
         self.aspect = 1 / shape if self.turns % 2 else shape
         self.copied = [each for each in self.container.streams if each.type in COPIED and each.time_base]
+        self.unpack = {
+            each.index: BitStreamFilterContext("aac_adtstoasc", each) for each in self.copied if has_headers(each)
+        }
+        self.left_out = 0  # damaged packets of sound
         self.omitted = [
             f"stream {each.index} ({each.type})"
             for each in self.container.streams
@@ -94,16 +99,27 @@ class VideoFile(Clip):
             for packet in self.container.demux(self.stream, *self.copied):
                 if packet.dts is not None or packet.pts is not None:
                     end = max(end, end_of(packet))
-                if packet.stream_index == self.stream.index:
+                if packet.stream is self.stream:  # the stream_index of the empty packet at the end is always 0
                     yield from frames.of(packet)
                 elif packet.size:
-                    yield packet
+                    yield from self.unpacked(packet)
         except av.FFmpegError as error:
             self.faults.append(f"{self.path}: cannot be read further than {end:.1f} s: {error.strerror}")
             yield from frames.rest()
         if self.repeated:
             self.faults.append(f"{self.path}: {self.repeated} damaged frames, each replaced by the one before")
+        if self.left_out:
+            self.faults.append(f"{self.path}: {self.left_out} damaged packets of sound, left out")
         self.check_whole(end)
+
+    def unpacked(self, packet: Packet) -> list[Packet]:
+        """A packet of a copied stream in the form that all containers hold; nothing if it is damaged."""
+        unpack = self.unpack.get(packet.stream_index)
+        try:
+            return unpack.filter(packet) if unpack else [packet]
+        except av.FFmpegError:
+            self.left_out += 1
+            return []
 
     def check_whole(self, end: float) -> None:
         """Adds a fault if the file ends long before its declared duration."""
@@ -169,7 +185,8 @@ class Frames:
         """The presentation time of a frame; always later than that of the frame before."""
         pts = frame.pts if frame.pts is not None else frame.dts
         if self.last is None:
-            return pts or 0
+            self.clip.start = pts or 0
+            return self.clip.start
         usual = max(1, self.last.duration or round(1 / (self.clip.rate * self.clip.time_base)))
         return self.last.pts + usual if pts is None else max(pts, self.last.pts + 1)
 
@@ -208,6 +225,12 @@ def end_of(packet: Packet) -> float:
 def is_cover(stream: VideoStream) -> bool:
     """Whether a stream is a cover picture."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def has_headers(stream: av.stream.Stream) -> bool:
+    """Whether a stream is AAC with a header in each packet, as in MPEG-TS; MP4 has one header for all."""
+    context = stream.codec_context
+    return isinstance(context, av.AudioCodecContext) and context.name == "aac" and not context.extradata
 
 
 def chapters(stream: av.stream.Stream) -> bool:

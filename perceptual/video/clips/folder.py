@@ -45,4 +45,4 @@ class Folder(Clip):
 def natural(file: Path) -> list[tuple[int, str]]:
     """A key that sorts names by the numbers in them: 2 before 10."""
     parts = re.split(r"(\d+)", file.name)
-    return [(int(part), part) if part.isdigit() else (0, part) for part in parts]
+    return [(int(part), part) if part.isdecimal() else (0, part) for part in parts]

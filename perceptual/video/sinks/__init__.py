@@ -10,7 +10,7 @@ from .container import CODECS_IN, VideoSink
 from .folder import FolderSink
 from .sink import Sink, part_of
 
-__all__ = ["ENDINGS", "Sink", "open_sink", "part_of"]
+__all__ = ["ENDINGS", "KINDS", "Sink", "open_sink", "part_of"]
 
 ENDINGS = (*CODECS_IN, *KINDS)
 
@@ -26,8 +26,9 @@ def open_sink(clip: Clip, target: Path, options: VideoOptions, origin: str, *, r
         resume: Continue the partial file of an earlier run, if there is one.
 
     Raises:
-        InvalidOption: The ending is unknown, or an option does not apply to it.
+        InvalidOption: The ending is unknown, an option does not apply to it, or the source would be overwritten.
     """
+    check_kept(clip, target)
     ending = target.suffix.lower()
     if ending in CODECS_IN:
         return VideoSink(clip, target, options, origin, resume=resume)
@@ -38,7 +39,15 @@ def open_sink(clip: Clip, target: Path, options: VideoOptions, origin: str, *, r
     if options.codec or options.crf is not None:
         raise InvalidOption(f"codec and crf are for videos, not for {ending or 'a folder of images'}")
     if not ending:
-        return FolderSink(clip, target, options.format or "png", options.quality, resume=resume)
+        return FolderSink(clip, target, options.format or "png", options.quality, origin, resume=resume)
     if resume and part_of(target).exists():
         raise InvalidOption(f"{target}: a partial {ending} cannot be resumed; start again without --resume")
     return AnimationSink(clip, target, options.quality)
+
+
+def check_kept(clip: Clip, target: Path) -> None:
+    """Raises InvalidOption if the result, or its partial file, would overwrite the source or an image in it."""
+    read = {each.resolve() for each in (clip.path, *clip.files)}
+    for written in (target, part_of(target)):
+        if written.resolve() in read:
+            raise InvalidOption(f"{written} would overwrite the video; choose another --output")

@@ -1,13 +1,15 @@
 """Animated GIF, PNG and WebP as results."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.filter import Graph
 
+from ...errors import InvalidOption
 from ...files import move_into_place
 from ..clips import Clip, Frame
 from ..colours import ANY_UNIT, chain
@@ -68,7 +70,12 @@ class AnimationSink(Sink):
         encoded.time_base = self.unit
         encoded.pts = round(time / self.unit)
         stream = self.stream or self.start(encoded)
-        self.container.mux(stream.encode(encoded))
+        try:
+            packets = stream.encode(encoded)
+        except av.ArgumentError as error:
+            size = f"{encoded.width} × {encoded.height} pixels"
+            raise InvalidOption(f"{self.target}: {self.target.suffix} cannot hold pictures of {size}") from error
+        self.container.mux(packets)
 
     def start(self, frame: av.VideoFrame) -> Any:
         """Adds the stream, of the first frame's size."""
@@ -93,25 +100,36 @@ class AnimationSink(Sink):
             self.container.mux(self.stream.encode(None))
         self.container.close()
         if self.encoder == "libwebp_anim" and self.clip.last_duration:
-            set_last_duration(self.part, round(1000 * self.clip.last_duration))
+            start = self.clip.start * self.clip.time_base
+            set_duration(self.part, round(1000 * (self.written + self.clip.last_duration - start)))
 
     def publish(self) -> None:
         """See the base class."""
         move_into_place(self.part, self.target)
 
 
-def set_last_duration(path: Path, milliseconds: int) -> None:
-    """Sets the duration of an animated WebP's last frame; FFmpeg's encoder writes the mean of the others."""
+def set_duration(path: Path, milliseconds: int) -> None:
+    """Sets how long an animated WebP lasts, by the duration of its last frame.
+
+    FFmpeg's encoder gives that frame the mean duration of the others. It has merged equal frames, also at the end.
+    """
     with path.open("r+b") as file:
-        place, last = 12, None  # the RIFF header is followed by chunks: name, size, content
-        while len(head := file.read(8) if file.seek(place) else b"") == 8:
-            if head[:4] == b"ANMF":
-                last = place
-            size = int.from_bytes(head[4:], "little")
-            place += 8 + size + size % 2
-        if last is not None:
-            file.seek(last + 8 + 12)
-            file.write(milliseconds.to_bytes(3, "little"))
+        frames = list(durations(file))
+        if frames:
+            place, _ = frames.pop()
+            file.seek(place)
+            file.write((milliseconds - sum(duration for _, duration in frames)).to_bytes(3, "little"))
+
+
+def durations(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """The durations of the frames in a WebP, in milliseconds, each with its place in the file."""
+    place = 12  # the RIFF header is followed by chunks: name, size, content
+    while len(head := file.read(8) if file.seek(place) else b"") == 8:
+        if head[:4] == b"ANMF":
+            file.seek(place + 8 + 12)
+            yield file.tell(), int.from_bytes(file.read(3), "little")
+        size = int.from_bytes(head[4:], "little")
+        place += 8 + size + size % 2
 
 
 def palette_graph(frame: av.VideoFrame) -> Graph:

@@ -6,7 +6,8 @@ copied to a file without fragments, with the index in front and with the source'
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from fractions import Fraction
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from torch import Tensor
 
-from ...errors import InvalidOption
+from ...errors import InvalidOption, InvalidVideo
 from ...files import move_into_place
 from ...inference.images import Picture
+from ...settings import alternatives
 from ..clips import Clip, Frame, VideoFile
 from ..colours import FromRgb
 from ..options import VideoOptions
-from .sink import Sink
+from .sink import Sink, check_origin
 
 # By codec: the encoder, its default crf, its other options.
 ENCODERS: dict[str, tuple[str, int | None, dict[str, str]]] = {
@@ -32,6 +34,7 @@ ENCODERS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "vp9": ("libvpx-vp9", 30, {"b": "0", "row-mt": "1", "deadline": "realtime", "cpu-used": "4"}),
     "ffv1": ("ffv1", None, {}),
 }
+LEAST_WIDTH = {"hevc": 64}  # pixels; x265 writes past its memory if pictures are narrower, and may crash
 HIGHEST_CRF = {"h264": 51, "hevc": 51}
 CODECS_IN = {
     ".mp4": ("h264", "hevc", "av1", "vp9"),
@@ -42,6 +45,7 @@ CODECS_IN = {
 }
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 KEY_FRAMES = 48  # maximum number of frames between key frames; --resume continues from one
+MOST_REORDERED = 16  # frames that a decoder holds back to bring them into order
 # Filters that convert packets of a file to the form in which the encoder writes them.
 ANNEX_B = {
     "h264": "h264_mp4toannexb",
@@ -61,8 +65,9 @@ class VideoSink(Sink):
         resume: Continue from the last key frame of the partial file that an earlier run left.
 
     Raises:
-        InvalidOption: The container cannot hold the codec or one of the streams to be copied, or the partial file is
-            of another origin.
+        InvalidOption: The container cannot hold the codec or one of the streams to be copied, the codec cannot encode
+            pictures of this size, or the partial file is of another origin.
+        InvalidVideo: A stream to be copied has times that are not in order.
     """
 
     def __init__(self, clip: Clip, target: Path, options: VideoOptions, origin: str, *, resume: bool) -> None:
@@ -75,18 +80,23 @@ class VideoSink(Sink):
         self.crf = chosen_crf(self.codec, options.crf)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.origin = f"{origin} {self.codec} {self.crf} {av.__version__}"
-        self.earlier = Earlier(self.part, self.origin) if resume and self.part.exists() else None
+        earlier = Earlier(self.part, self.origin) if resume and self.part.exists() else None
+        self.earlier = earlier if earlier and earlier.total else None
         self.done = self.earlier.frames if self.earlier else 0
-        self.skipped: Counter[int] = Counter(self.earlier.copied if self.earlier else ())
+        copied = self.earlier.copied if self.earlier else Counter[int]()
+        # A part has the video first, then the copied streams; the source has them in any order.
+        self.skipped = Counter({each.index: copied[number] for number, each in enumerate(clip.copied, 1)})
         self.waiting: list[Packet] = []  # to be copied once the first frame has set the size
         self.container: av.container.OutputContainer | None = None
         check_holds(clip, target)
 
     def last(self) -> Picture:
         """See the base class."""
+        assert self.earlier
         with VideoFile(self.part) as clip:
             frames = (each for each in clip if isinstance(each, Frame))
-            return next(islice(frames, self.done - 1, None)).picture
+            rgb = next(islice(frames, self.done - 1, None)).picture.rgb
+        return Picture(rgb[:, : self.earlier.height, : self.earlier.width].contiguous())
 
     def write(self, frame: Frame) -> None:
         """See the base class."""
@@ -106,21 +116,44 @@ class VideoSink(Sink):
         elif self.container is None:
             self.waiting.append(packet)
         else:
-            packet.stream = self.streams[packet.stream_index]
+            self.mux_copied(packet)
+
+    def mux_copied(self, packet: Packet) -> None:
+        """Writes a packet of a copied stream. Raises InvalidVideo if it is earlier than the one before."""
+        assert self.container
+        index = packet.stream_index
+        packet.stream = self.streams[index]
+        try:
             self.container.mux(packet)
+        except av.ArgumentError as error:
+            raise InvalidVideo(
+                f"{self.clip.path}: the times of stream {index} are not in order; "
+                f"repair them first, with ffmpeg -i {self.clip.path} -c copy repaired.mp4"
+            ) from error
 
     def start(self, rgb: Tensor) -> None:
         """Opens the file for frames of this size, and writes the packets that come before the first frame."""
+        height, width = rgb.shape[1:]
+        unfit = InvalidOption(f"codec: {self.codec} cannot encode pictures of {width} × {height} pixels")
+        if width < LEAST_WIDTH.get(self.codec, 0):
+            raise unfit
         path = self.part if self.earlier is None else self.part.with_suffix(f".resumed{self.suffix}")
         fragments = {"movflags": "frag_keyframe+delay_moov"} if MUXERS[self.suffix] in ("mp4", "mov") else {}
         container = av.open(str(path), "w", format=MUXERS[self.suffix], options=fragments)
-        container.metadata["comment"] = self.origin
+        container.metadata["comment"] = f"{self.origin} {width}x{height}"
         self.add_video(container, rgb)
-        self.streams = {each.index: copied_stream(container, each) for each in self.clip.copied}
-        container.start_encoding()
+        templates = self.earlier.copied_streams() if self.earlier else self.clip.copied
+        self.streams = {
+            each.index: copied_stream(container, template)
+            for each, template in zip(self.clip.copied, templates, strict=True)
+        }
+        try:
+            container.start_encoding()
+        except av.ArgumentError as error:
+            raise unfit from error
         self.container, self.last_dts = container, -(2**62)
         if self.earlier:
-            for packet in self.earlier.packets():
+            for packet in self.earlier.packets(self.clip.start * self.clip.time_base):
                 self.mux_earlier(packet)
             path.replace(self.part)  # while it is open: only now does it hold all that the earlier run had written
         waiting, self.waiting = self.waiting, []
@@ -201,16 +234,21 @@ class Earlier:
     Attributes:
         frames: Number of frames in it.
         copied: Number of packets in it, by stream index.
+        total: Number of all packets in it; 0 if it cannot be read.
+        width: Of its pictures, in pixels, before their sides were made even.
+        height: As ``width``.
     """
 
     def __init__(self, part: Path, origin: str) -> None:
         self.part = part
+        self.frames, self.total, self.copied = 0, 0, Counter[int]()
+        self.start = Fraction(0)  # when the first frame is shown, in seconds
         try:
             with av.open(str(part)) as container:
-                if container.metadata.get("comment") != origin:
-                    raise InvalidOption(
-                        f"{part}: made from another file or with other options; start again without --resume"
-                    )
+                tags = {name.lower(): value for name, value in container.metadata.items()}  # Matroska's are in capitals
+                made_from, _, size = tags.get("comment", "").rpartition(" ")
+                check_origin(part, made_from, origin)
+                self.width, self.height = map(int, size.split("x"))
                 self.count(container)
         except av.FFmpegError:
             self.frames, self.total, self.copied = 0, 0, Counter[int]()
@@ -218,41 +256,65 @@ class Earlier:
     def count(self, container: av.container.InputContainer) -> None:
         """Counts packets up to the last key frame."""
         counted: Counter[int] = Counter()
-        self.frames, self.total, self.copied = 0, 0, Counter[int]()
-        for packet in container.demux():
+        for packet in container.demux(*written(container)):
             if not packet.size:
                 continue
+            if packet.stream_index == 0 and not counted[0]:
+                self.start = (packet.pts or 0) * packet.time_base
             if packet.stream_index == 0 and packet.is_keyframe:
                 self.frames, self.total, self.copied = counted[0], counted.total(), counted.copy()
             counted[packet.stream_index] += 1
 
-    def packets(self) -> Iterator[Packet]:
-        """Its packets, those of the video in the form in which the encoder writes them."""
+    def copied_streams(self) -> list[Any]:
+        """Its streams other than the video, in the order of the source's."""
+        return written(av.open(str(self.part)))[1:]
+
+    def packets(self, start: Fraction) -> Iterator[Packet]:
+        """Its packets, those of the video in the form in which the encoder writes them.
+
+        Args:
+            start: When the source's first frame is shown, in seconds. Containers without times below zero have moved
+                all packets; they are moved back, as the container will do the same again.
+        """
         with av.open(str(self.part)) as container:
             video = container.streams.video[0]
             name = ANNEX_B.get(video.codec_context.name)
             unpack = BitStreamFilterContext(name, video) if name else None
-            left = self.total
-            for packet in container.demux():
-                if not left:
-                    return
-                if packet.size:
-                    left -= 1
-                    yield from unpack.filter(packet) if unpack and packet.stream_index == 0 else [packet]
+            missing = count(-MOST_REORDERED)
+            packets = (each for each in container.demux(*written(container)) if each.size)
+            for packet in islice(packets, self.total):
+                if packet.dts is None:  # Matroska has no decoding times, and FFmpeg guesses none for the first frames
+                    packet.dts = round(self.start / packet.time_base) + next(missing)
+                move(packet, start - self.start)
+                yield from unpack.filter(packet) if unpack and packet.stream_index == 0 else [packet]
+
+
+def move(packet: Packet, seconds: Fraction) -> None:
+    """Makes a packet later."""
+    later = round(seconds / packet.time_base)
+    packet.pts = None if packet.pts is None else packet.pts + later
+    packet.dts = None if packet.dts is None else packet.dts + later
 
 
 def remux(source: av.container.InputContainer, result: av.container.OutputContainer) -> None:
     """Copies all packets from one container to another."""
-    streams = {each.index: copied_stream(result, each) for each in source.streams if each.type != "data"}
-    for packet in source.demux(*(source.streams[index] for index in streams)):
+    streams = {each.index: copied_stream(result, each) for each in written(source)}
+    for packet in source.demux(*written(source)):
         if packet.size:
             packet.stream = streams[packet.stream_index]
             result.mux(packet)
 
 
+def written(container: av.container.InputContainer) -> list[Any]:
+    """The streams of a partial file without those that the muxer adds by itself: chapters and time codes."""
+    return [each for each in container.streams if each.type != "data"]
+
+
 def copied_stream(container: av.container.OutputContainer, template: Any) -> Any:
     """Adds a stream for the packets of another, with its language, title and disposition."""
     stream = container.add_stream_from_template(template, opaque=True)
+    if template.type == "video":
+        stream.codec_context.framerate = template.average_rate  # of which MP4's time codes are multiples
     stream.metadata.update(worth_keeping(template.metadata))
     stream.disposition = template.disposition
     return stream
@@ -264,21 +326,29 @@ def worth_keeping(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def check_holds(clip: Clip, target: Path) -> None:
-    """Raises InvalidOption if a container cannot hold one of the streams to be copied."""
-    muxer = MUXERS[target.suffix.lower()]
+    """Raises InvalidOption if a container cannot hold one of the streams to be copied; names those that hold all."""
     for stream in clip.copied:
-        trial = av.open("/dev/null", "w", format=muxer)
-        try:
-            copied_stream(trial, stream)
-            trial.start_encoding()
-        except (av.FFmpegError, ValueError) as error:
+        if not holds(target.suffix.lower(), stream):
+            endings = [each for each in MUXERS if all(holds(each, copied) for copied in clip.copied)]
+            advice = f"name the result {alternatives(endings)}" if endings else "remove the stream from the clip first"
             name = getattr(stream.codec_context, "name", "unknown")
             raise InvalidOption(
                 f"{target}: {target.suffix} cannot hold stream {stream.index} of {clip.path}, "
-                f"{stream.type} ({name}): name the result .mkv"
-            ) from error
-        finally:
-            trial.close()
+                f"{stream.type} ({name}): {advice}"
+            )
+
+
+def holds(ending: str, stream: Any) -> bool:
+    """Whether a container can hold the packets of a stream."""
+    trial = av.open("/dev/null", "w", format=MUXERS[ending])
+    try:
+        copied_stream(trial, stream)
+        trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    finally:
+        trial.close()
+    return True
 
 
 def chosen_crf(codec: str, crf: int | None) -> int | None:

@@ -5,15 +5,29 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+import av
 from av.packet import Packet
 
+from ...errors import InvalidOption
 from ...inference.images import Picture
 from ..clips import Frame
 
 
 def part_of(target: Path) -> Path:
-    """The path of the partial file: ``clip.part.mp4`` for ``clip.mp4``."""
+    """The path of the partial file: ``clip.part.mp4`` for ``clip.mp4``.
+
+    Raises:
+        InvalidOption: The path has no name, such as ``.`` or ``/``.
+    """
+    if not target.name:
+        raise InvalidOption(f"{target}: name the result, such as {target / 'clip.mp4'}")
     return target.with_name(f"{target.stem}.part{target.suffix}")
+
+
+def check_origin(part: Path, made_from: str, origin: str) -> None:
+    """Raises InvalidOption if the origin of a partial result is not that of the result that shall continue it."""
+    if made_from != origin:
+        raise InvalidOption(f"{part}: made from another file or with other options; start again without --resume")
 
 
 class Sink(ABC):
@@ -66,5 +80,5 @@ class Sink(ABC):
         if error is None:
             self.close()
             return
-        with suppress(OSError):  # it would repeat ``error``, such as a full disk
+        with suppress(OSError, av.FFmpegError):  # it would repeat ``error``, such as a full disk
             self.close()
