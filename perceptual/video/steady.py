@@ -23,7 +23,8 @@ from .flow import Motion, MotionFinder, reduced, warped
 
 LIGHT = 65  # pixels; differences at coarser scales are light and colour, not strokes
 SMALL, LARGE = 5, 31  # pixels; details are compared at scales between these
-ISLAND = 15  # pixels; smaller islands and holes of an anchor's area are removed, as each edge cuts strokes
+ISLAND = 31  # pixels; smaller islands of an anchor's area are removed, as each edge cuts strokes
+HOLE = 15  # pixels; smaller holes in it are filled; larger ones may be objects that have come before it
 WIDE = 101  # pixels; side of the square over which enlargement is averaged
 ENLARGED = 0.035  # maximum enlargement or reduction of strokes
 MAX_ANCHORS = 2  # with more, a picture is a patchwork
@@ -124,7 +125,8 @@ class Anchor:
         alike = cv2.blur(np.abs(difference), (SMALL, SMALL)) < max_difference
         known = (self.seen > 0.5) & alike & (np.abs(self.enlarged()) < ENLARGED)
         self.seen *= known
-        smooth: np.ndarray = cv2.medianBlur(known.astype(np.uint8), ISLAND).astype(np.float32)
+        there = known.astype(np.uint8)
+        smooth: np.ndarray = np.minimum(cv2.medianBlur(there, ISLAND), cv2.medianBlur(there, HOLE)).astype(np.float32)
         return smooth
 
     def enlarged(self) -> np.ndarray:
