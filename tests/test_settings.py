@@ -112,6 +112,7 @@ def test_shipped_recipes_are_valid(recipe):
     if "style-dir" in values:
         assert values.get("teacher", "styles") in shipped_weights()
         assert parse(StylesSettings, values).style_dir.is_dir()
+        assert not {"style-draws", "style-factors"} & values.keys()  # these name paintings, and users have others
         return
     settings = parse(StyleSettings, {"style-image": "painting.jpg"} | values)
     if "style-image" in values:
