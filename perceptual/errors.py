@@ -19,6 +19,8 @@ with status 1::
     ├── ExportError                 500   an exported network that does not give the same picture
     ├── TrainingError               500   a training that cannot start or continue
     └── ServerError                 503   TorchServe does not start, does not answer, or refuses
+        ├── WorkerDied              500   two workers died during a request
+        ├── InternalError           500   a fault of the server's own
         ├── AlreadyRegistered       409   the server has that version of the model
         ├── ArchiveError            503   an archive that is missing or damaged
         └── WorkersFailed           503   the workers of a model do not start
