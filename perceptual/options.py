@@ -1,10 +1,12 @@
 """Options of a request. Each is also a header, a form field, a command-line option and a Python argument."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .settings import Choice, Integer, Number, OneOf, Switch, setting
+from .errors import InvalidOption
+from .settings import Choice, Integer, Number, OneOf, Switch, option_name, setting, settings_of
 
 FORMATS = ("jpeg", "png", "webp")
 TILE = Integer(128, 16384)  # pixels
@@ -99,3 +101,11 @@ class CollectionOptions(StyleOptions, UpscaleOptions):
     scale: int | None = setting(
         None, OneOf(SCALES), "factor by which a collection enlarges the result; default: not enlarged"
     )
+
+
+def check_task(values: Iterable[str], cls: type, model: str) -> None:
+    """Raises InvalidOption for an option that the task of a network does not have."""
+    known = {option_name(each) for each in settings_of(cls)}
+    if strange := [name for name in values if name not in known]:
+        task = "super-resolution" if cls is UpscaleOptions else "style"
+        raise InvalidOption(f"{strange[0]}: not an option of {task}, which {model} is for")

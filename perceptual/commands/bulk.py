@@ -2,14 +2,14 @@
 
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, PerceptualError
-from ..options import CollectionOptions, StyleOptions, UpscaleOptions
-from ..settings import Integer, Number, option_name, parse, settings_of
+from ..options import CollectionOptions, StyleOptions, UpscaleOptions, check_task
+from ..settings import Integer, Number, parse
 from .arguments import add_settings, converter, given, report
 from .photos import STYLES, add_learned, add_machine, ignored
 from .stylize import add_own_size
@@ -130,14 +130,6 @@ def read_job(args: Namespace) -> tuple["Job", str]:
     weights = read_files(model, [*args.learned, *([enlarger] if enlarger else [])])
     name = enlarger.name if enlarger else None
     return Job(weights, options, args.device, args.engine, args.cpus, args.own_size, learned, name), done
-
-
-def check_task(values: Iterable[str], cls: type, model: str) -> None:
-    """Raises InvalidOption for an option that the task of a network does not have."""
-    known = {option_name(each) for each in settings_of(cls)}
-    if strange := [name for name in values if name not in known]:
-        task = "super-resolution" if cls is UpscaleOptions else "style"
-        raise InvalidOption(f"{strange[0]}: not an option of {task}, which {model} is for")
 
 
 def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[str, int]:

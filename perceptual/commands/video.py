@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InvalidOption, OutOfMemory
-from ..options import StyleOptions, UpscaleOptions
 from ..settings import parse
 from ..signals import stop_signals
 from ..video.options import VideoOptions
 from .arguments import add_settings, given, report
-from .bulk import check_task
 from .photos import STYLES, add_learned, add_machine, check_writable
 from .upscale import default_network
 
@@ -34,8 +32,6 @@ to a folder under their own names.
 Ctrl-C closes the partial result, which can be played; --resume continues from there, except in animations, and leaves
 clips that are complete as they are.
 """
-
-OF_ANY_VIDEO = {"scale", "codec", "crf", "fps"}  # options that do not depend on the network
 
 
 def add_to(subparsers: Any) -> None:
@@ -63,7 +59,8 @@ def run(args: Namespace) -> int:
     import perceptual.video.conversion as conversion
 
     stylizer, enlarger = load_networks(args.model, options, args)
-    check_used(values, stylizer, enlarger, args.model or (STYLES if stylizer else default_network(options.scale)))
+    model = str(args.model or (STYLES if stylizer else default_network(options.scale)))
+    conversion.check_used(values, model, stylizes=bool(stylizer), enlarges=bool(enlarger))
     failed = False
     with stop_signals() as stop:
         for source, target in jobs:
@@ -104,14 +101,6 @@ def load_networks(
             raise InvalidOption(f"scale: {model} enlarges {first.network.scale} times, not {scale}")
         return None, first
     return first, load(default_network(scale), args.device, args.engine) if scale else None
-
-
-def check_used(values: dict[str, Any], stylizer: "Predictor | None", enlarger: "Predictor | None", model: str) -> None:
-    """Raises InvalidOption for an option that none of the networks uses."""
-    if not stylizer:
-        check_task([name for name in values if name not in OF_ANY_VIDEO], UpscaleOptions, model)
-    elif not enlarger:
-        check_task([name for name in values if name not in {*OF_ANY_VIDEO, "steady"}], StyleOptions, model)
 
 
 def plan(clips: list[Path], output: Path) -> list[tuple[Path, Path]]:

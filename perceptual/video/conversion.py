@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +16,7 @@ from ..errors import InvalidVideo, first_line
 from ..inference import images
 from ..inference.images import Picture
 from ..inference.predictor import Predictor, given
-from ..options import StyleOptions, UpscaleOptions
+from ..options import StyleOptions, UpscaleOptions, check_task
 from ..settings import parse, settings_of
 from .ahead import ahead
 from .clips import Clip, Frame, open_clip
@@ -24,6 +24,7 @@ from .options import VideoOptions
 from .sinks import Sink, open_sink
 from .steady import LEVELS, Steady
 
+OF_ANY_VIDEO = {"scale", "codec", "crf", "fps"}  # options that do not depend on the network
 BATCH = 8  # frames on a GPU; on a CPU, a batch is no faster
 
 Transform = Callable[[Sequence[Picture]], list[Picture]]
@@ -80,7 +81,9 @@ def stylize_video(
         WeightsError: A network is for another task.
     """
     predictor.require("style")
-    parsed = parse(VideoOptions, given(**options))
+    values = given(**options)
+    parsed = parse(VideoOptions, values)
+    check_used(values, "this network", stylizes=True, enlarges=bool(enlarger))
     style = StyleOptions(**shared(parsed, StyleOptions))
     predictor.conditions([style])  # raises if the style is unknown, before any work
     networks = [predictor] if enlarger is None else [predictor, enlarger]
@@ -104,9 +107,20 @@ def upscale_video(
 ) -> VideoReport:
     """Enlarges a video; everything else as :func:`stylize_video`, with a super-resolution network."""
     predictor.require("super-resolution")
-    parsed = parse(VideoOptions, given(**options))
+    values = given(**options)
+    parsed = parse(VideoOptions, values)
+    check_used(values, "this network", stylizes=False, enlarges=True)
     transform = partial(upscaled, predictor, UpscaleOptions(**shared(parsed, UpscaleOptions)))
     return convert(Path(source), Path(target), [predictor], transform, parsed, resume, progress, stop)
+
+
+def check_used(options: Iterable[str], model: str, *, stylizes: bool, enlarges: bool) -> None:
+    """Raises InvalidOption for an option that none of the networks uses; ``model`` names them in the message."""
+    names = [name for name in options if name not in OF_ANY_VIDEO]
+    if not stylizes:
+        check_task(names, UpscaleOptions, model)
+    elif not enlarges:
+        check_task([name for name in names if name != "steady"], StyleOptions, model)
 
 
 def convert(

@@ -85,6 +85,15 @@ def test_options_that_no_network_uses_are_refused(run, clip, weights, upscaler, 
     assert status == 1 and "strength: not an option of super-resolution, which super_resolution_x2 is for" in errors
 
 
+def test_options_that_no_network_uses_are_refused_in_python_too(clip, weights, upscaler, tmp_path):
+    target = tmp_path / "out.mp4"
+    with pytest.raises(InvalidOption, match="^style: not an option of super-resolution, which this network is for$"):
+        perceptual.upscale_video(perceptual.load(upscaler, "cpu"), clip, target, style="udnie", crf=20)
+    with pytest.raises(InvalidOption, match="^fidelity: not an option of style, which this network is for$"):
+        perceptual.stylize_video(perceptual.load(weights, "cpu"), clip, target, fidelity=1, steady=None)
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_resuming_several_clips_leaves_those_that_are_complete(run, clip, weights, tmp_path):
     other = Path(shutil.copy(clip, tmp_path / "other.mkv"))
     out = tmp_path / "out"
