@@ -4,13 +4,17 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 LOCK = "lock"  # the file in a temporary folder that its process has locked
-in_use: set[Path] = set()  # temporary folders of this process: a process can take its own locks again
+# A process can take its own locks again:
+in_use: set[Path] = set()  # temporary folders of this process
+in_this_process = threading.Lock()  # held by the thread that is alone
 
 
 def take(path: Path) -> TextIO:
@@ -33,6 +37,26 @@ def take(path: Path) -> TextIO:
             file.close()
             raise
         file.close()  # another process has removed the file since
+
+
+@contextmanager
+def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Locks a file for the length of a block, once other threads and processes have released it.
+
+    Args:
+        path: The file.
+        waiting: Called again and again while another process holds it.
+    """
+    with in_this_process:
+        while True:
+            try:
+                lock = take(path)
+                break
+            except BlockingIOError:
+                waiting()
+                time.sleep(0.1)
+        with lock:
+            yield
 
 
 def remove_abandoned(parent: Path, prefix: str) -> None:

@@ -1,11 +1,11 @@
 """Registers weights files and archives with a running server, completely or not at all."""
 
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -18,7 +18,7 @@ from ..client.management import ManagementClient
 from ..client.model import Model, Worker
 from ..errors import AlreadyRegistered, ArchiveError, InvalidOption, PerceptualError, ServerError, WorkersFailed
 from ..files import write_atomically
-from ..locks import take
+from ..locks import alone
 from ..naming import ModelVersion
 from ..undo import all_or_nothing, signals_deferred
 from .scaling import scale
@@ -28,8 +28,6 @@ QUIET = 1.0  # seconds that a model must be idle: no metric counts a request on 
 LOCK = "registration.lock"  # in the server's folder
 LOST = 5.0  # if workers use no processor time for so many seconds, open requests are lost: their worker has died
 RESTING = 0.1  # seconds of processor time that count as none
-
-in_this_process = threading.Lock()  # a process can take its own file locks again
 
 
 def register(
@@ -77,23 +75,10 @@ def changing(server: RunningServer, progress: Callable[[str], None]) -> Iterator
 
     Of two at the same time, the one that comes too late would undo what the other has done.
     """
-    with alone(Path(server.logs).parent / LOCK, progress), server.management() as management, all_or_nothing() as undo:
+    lock = Path(server.logs).parent / LOCK
+    waiting = partial(progress, "waiting for another registration to end")
+    with alone(lock, waiting), server.management() as management, all_or_nothing() as undo:
         yield management, undo
-
-
-@contextmanager
-def alone(file: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Locks a file for the length of a block, once other threads and processes have released it."""
-    with in_this_process:
-        while True:
-            try:
-                lock = take(file)
-                break
-            except BlockingIOError:
-                progress("waiting for another registration to end")
-                time.sleep(0.1)
-        with lock:
-            yield
 
 
 @dataclass(frozen=True)
