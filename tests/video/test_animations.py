@@ -106,7 +106,7 @@ def test_a_video_becomes_a_folder_that_can_be_gone_on_with(convert, tmp_path):
     source = make_clip(tmp_path / "in.mp4")
 
     def fail(pictures):
-        if len(images_below(tmp_path / "out.part")) == 5:
+        if len(images_below(tmp_path / "out.part")) >= 5:  # several may be written between two batches
             raise RuntimeError("power cut")
         return list(pictures)
 
