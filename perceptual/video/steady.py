@@ -8,7 +8,8 @@ Instead, the strokes of one frame, the anchor, are warped by the optical flow fr
 that they are resampled once, however old they are. Where new content appears, where the flow is not reliable, and where
 the strokes would change their size, the network's own result is used. If that is a large share of a frame, the frame
 becomes a further anchor. Colours and light always follow the network's own result: only finer detail is taken from
-anchors. A pixel has the strokes of one anchor, or the network's own, as a mixture of two has less contrast.
+anchors. A pixel has the strokes of one anchor, or the network's own, as a mixture of two has less contrast. At last the
+whole picture gets the contrast of the network's own result, at each scale.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from ..inference.images import Picture
+from .contrast import with_contrast
 from .flow import Motion, MotionFinder, reduced, warped
 
 LIGHT = 65  # pixels; differences at coarser scales are light and colour, not strokes
@@ -82,6 +84,8 @@ class Steady:
         result = own = as_array(styled).astype(np.float32)
         for anchor, share in zip(self.anchors, used, strict=True):
             result = result + anchor.difference(own, share)
+        if self.anchors:
+            result = with_contrast(result, own)
         self.anchors = [each for each, share in zip(self.anchors, used, strict=True) if share.mean() > LEAST_USED]
         if uncovered > self.level.max_uncovered:
             self.anchors = [*self.anchors[1 - MAX_ANCHORS :], Anchor(frame, styled)]
