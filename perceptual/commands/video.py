@@ -61,6 +61,7 @@ def run(args: Namespace) -> int:
     stylizer, enlarger = load_networks(args.model, options, args)
     model = str(args.model or (STYLES if stylizer else default_network(options.scale)))
     conversion.check_used(values, model, stylizes=bool(stylizer), enlarges=bool(enlarger))
+    conversion.check_scale(options, enlarger, model)
     failed = False
     with stop_signals() as stop:
         for source, target in jobs:
@@ -97,8 +98,6 @@ def load_networks(
         model = STYLES
     first = load(model, args.device, args.engine, styles=args.learned) if model else None
     if first and first.network.task == "super-resolution":
-        if scale not in (None, first.network.scale):
-            raise InvalidOption(f"scale: {model} enlarges {first.network.scale} times, not {scale}")
         return None, first
     return first, load(default_network(scale), args.device, args.engine) if scale else None
 

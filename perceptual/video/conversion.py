@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import av
+import torch.nn.functional as F
 from av.packet import Packet
 
-from ..errors import InvalidVideo, first_line
+from ..errors import InvalidOption, InvalidVideo, first_line
 from ..inference import images
 from ..inference.images import Picture
 from ..inference.predictor import Predictor, given
@@ -24,10 +25,11 @@ from .options import VideoOptions
 from .sinks import Sink, open_sink
 from .steady import LEVELS, Steady
 
-OF_ANY_VIDEO = {"scale", "codec", "crf", "fps"}  # options that do not depend on the network
+OF_ANY_VIDEO = {"scale", "codec", "crf", "fps"}  # options that are not of pictures
 BATCH = 8  # frames on a GPU; on a CPU, a batch is no faster
 
 Transform = Callable[[Sequence[Picture]], list[Picture]]
+Begin = Callable[[Picture, Picture], None]
 Progress = Callable[[int, int | None], None]
 
 
@@ -84,15 +86,18 @@ def stylize_video(
     values = given(**options)
     parsed = parse(VideoOptions, values)
     check_used(values, "this network", stylizes=True, enlarges=bool(enlarger))
+    check_scale(parsed, enlarger, "this network")
     style = StyleOptions(**shared(parsed, StyleOptions))
     predictor.conditions([style])  # raises if the style is unknown, before any work
     networks = [predictor] if enlarger is None else [predictor, enlarger]
     transform: Transform = partial(stylized, predictor, style)
-    if enlarger:
-        transform = chained(transform, partial(upscaled, enlarger, UpscaleOptions(**shared(parsed, UpscaleOptions))))
+    begin: Begin | None = None
     if parsed.steady != "off":
-        transform = Steady(transform, LEVELS[parsed.steady])
-    return convert(Path(source), Path(target), networks, transform, parsed, resume, progress, stop)
+        transform = steady = Steady(transform, LEVELS[parsed.steady])
+        begin = lambda result, frame: steady.begin(frame, reduced(result, enlarger))  # noqa: E731
+    if enlarger:  # last, as strokes are found by their size in pixels
+        transform = chained(transform, partial(upscaled, enlarger, UpscaleOptions(**shared(parsed, UpscaleOptions))))
+    return convert(Path(source), Path(target), networks, transform, parsed, resume, progress, stop, begin)
 
 
 def upscale_video(
@@ -110,6 +115,7 @@ def upscale_video(
     values = given(**options)
     parsed = parse(VideoOptions, values)
     check_used(values, "this network", stylizes=False, enlarges=True)
+    check_scale(parsed, predictor, "this network")
     transform = partial(upscaled, predictor, UpscaleOptions(**shared(parsed, UpscaleOptions)))
     return convert(Path(source), Path(target), [predictor], transform, parsed, resume, progress, stop)
 
@@ -123,6 +129,13 @@ def check_used(options: Iterable[str], model: str, *, stylizes: bool, enlarges: 
         check_task([name for name in names if name != "steady"], StyleOptions, model)
 
 
+def check_scale(options: VideoOptions, enlarger: Predictor | None, model: str) -> None:
+    """Raises InvalidOption if the network does not enlarge by the given scale; ``model`` names it in the message."""
+    factor = enlarger.network.scale if enlarger else 1
+    if options.scale not in (None, factor):
+        raise InvalidOption(f"scale: {model} enlarges {factor} times, not {options.scale}")
+
+
 def convert(
     source: Path,
     target: Path,
@@ -132,8 +145,12 @@ def convert(
     resume: bool,
     progress: Progress | None,
     stop: threading.Event | None,
+    begin: Begin | None = None,
 ) -> VideoReport:
-    """Reads, converts and writes all frames, in parallel."""
+    """Reads, converts and writes all frames, in parallel.
+
+    If an earlier run is continued, ``begin`` gets the last result of that, and its frame.
+    """
     batch = BATCH if networks[0].device.type == "cuda" else 1
     with (
         errors_about(target),
@@ -141,8 +158,9 @@ def convert(
         open_sink(clip, target, options, origin(clip, networks, options), resume=resume) as sink,
     ):
         report = VideoReport(target, sink.done, omitted=clip.omitted)
-        before = sink.last() if sink.done else None
-        with closing(ahead(pictures(ahead(iter(clip)), transform, batch, sink.done, before))) as items:
+        before = sink.last() if sink.done and begin else None
+        begun = partial(begin, before) if begin and before else None
+        with closing(ahead(pictures(ahead(iter(clip)), transform, batch, sink.done, begun))) as items:
             write_all(items, sink, report, clip.count, progress, stop)
         report.repeated, report.faults = clip.repeated, clip.faults
         if not report.frames and not report.stopped:
@@ -189,7 +207,11 @@ def write_all(
 
 
 def pictures(
-    items: Generator[Frame | Packet, None, None], transform: Transform, size: int, done: int, before: Picture | None
+    items: Generator[Frame | Packet, None, None],
+    transform: Transform,
+    size: int,
+    done: int,
+    begin: Callable[[Picture], None] | None,
 ) -> Iterator[Frame | Packet]:
     """Frames with their pictures replaced by the networks' results, and packets unchanged.
 
@@ -198,7 +220,7 @@ def pictures(
         transform: Runs the networks.
         size: Frames in a batch.
         done: Number of frames at the beginning that an earlier run has converted; they are skipped.
-        before: The result of the last of these.
+        begin: Called with the last of these.
     """
     batch: list[Frame] = []
     with closing(items):
@@ -207,8 +229,8 @@ def pictures(
                 yield item
             elif done:
                 done -= 1
-                if not done and before and isinstance(transform, Steady):
-                    transform.begin(item.picture, before)
+                if begin and not done:
+                    begin(item.picture)
             else:
                 batch.append(item)
                 if len(batch) == size:
@@ -234,6 +256,14 @@ def upscaled(predictor: Predictor, options: UpscaleOptions, frames: Sequence[Pic
         height, width = picture.rgb.shape[1:]
         images.check_size(width, height, images.MAX_PIXELS, predictor.network.scale)
     return predictor.upscale_pictures(frames, [options] * len(frames))
+
+
+def reduced(result: Picture, enlarger: Predictor | None) -> Picture:
+    """A frame's result at the size that it had before it was enlarged."""
+    if enlarger is None:
+        return result
+    rgb = F.avg_pool2d(result.rgb.float(), enlarger.network.scale).round().to(result.rgb.dtype)
+    return replace(result, rgb=rgb)
 
 
 def chained(first: Transform, second: Transform) -> Transform:

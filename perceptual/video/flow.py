@@ -12,6 +12,7 @@ from torch import Tensor
 LONGEST = 640  # pixels; flow is found in frames reduced to this longest side
 # If forward and backward flow differ by more than this, a pixel was occluded (Sundaram et al. 2010, section 3).
 RELATIVE, ABSOLUTE = 0.01, 0.5
+LEAST_SIDE = 16  # pixels; of lower frames OpenCV reads beyond the edges
 LEAST_SEEN = 0.3  # if a smaller share of a frame is visible in the frame before, there is a cut between them
 
 
@@ -47,10 +48,13 @@ class MotionFinder:
         self.before: np.ndarray | None = None
 
     def __call__(self, rgb: Tensor) -> Motion | None:
-        """The motion from the frame before to this, uint8 3×H×W; None for the first, and after a change of size."""
+        """The motion from the frame before to this, uint8 3×H×W.
+
+        None for the first, after a change of size, and if a frame, reduced, is lower or narrower than 16 pixels.
+        """
         before, now = self.before, reduced(rgb)
         self.before = now
-        if before is None or before.shape != now.shape:
+        if before is None or before.shape != now.shape or min(now.shape) < LEAST_SIDE:
             return None
         backward = self.flow.calc(now, before, None)
         forward = self.flow.calc(before, now, None)

@@ -102,6 +102,18 @@ def test_a_folder_of_frames_keeps_order_and_names(convert, tmp_path):
         convert(folder, tmp_path / "copies")
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "gif", "webp", "png"])
+def test_images_of_several_sizes_are_not_distorted(convert, tmp_path, ending):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index, size in enumerate([(64, 48), (64, 48), (48, 64)]):
+        Image.new("RGB", size).save(folder / f"{index}.png")
+    with pytest.raises(InvalidVideo, match="the first has 64 × 48 pixels, one has 48 × 64"):
+        convert(folder, tmp_path / f"out.{ending}")
+    assert not (tmp_path / f"out.{ending}").exists()
+    assert convert(folder, tmp_path / "copies").frames == 3
+
+
 def test_a_video_becomes_a_folder_that_can_be_gone_on_with(convert, tmp_path):
     source = make_clip(tmp_path / "in.mp4")
 

@@ -1,6 +1,7 @@
 """The command, and Python's functions, with a network."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from video_files import make_clip, pictures, shown, times_of
 import perceptual
 from perceptual.commands.video import print_outcome
 from perceptual.errors import InvalidOption, WeightsError
+from perceptual.video import conversion
 from perceptual.video.conversion import VideoReport
+from perceptual.video.steady import Steady
 
 pytestmark = pytest.mark.slow  # encodes and decodes clips
 
@@ -92,6 +95,41 @@ def test_options_that_no_network_uses_are_refused_in_python_too(clip, weights, u
     with pytest.raises(InvalidOption, match="^fidelity: not an option of style, which this network is for$"):
         perceptual.stylize_video(perceptual.load(weights, "cpu"), clip, target, fidelity=1, steady=None)
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_scale_that_the_networks_do_not_have_is_refused(clip, weights, upscaler, tmp_path):
+    networks, target = (perceptual.load(weights, "cpu"), perceptual.load(upscaler, "cpu")), tmp_path / "out.mp4"
+    with pytest.raises(InvalidOption, match="^scale: this network enlarges 1 times, not 4$"):
+        perceptual.stylize_video(networks[0], clip, target, scale=4)
+    with pytest.raises(InvalidOption, match="^scale: this network enlarges 4 times, not 8$"):
+        perceptual.stylize_video(networks[0], clip, target, enlarger=networks[1], scale=8)
+    with pytest.raises(InvalidOption, match="^scale: this network enlarges 4 times, not 8$"):
+        perceptual.upscale_video(networks[1], clip, target, scale=8)
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("size", [50, 25])  # of the longer side
+def test_frames_are_steadied_before_they_are_enlarged(clip, weights, upscaler, tmp_path, monkeypatch, size):
+    networks, steadied = (perceptual.load(weights, "cpu", "eager"), perceptual.load(upscaler, "cpu", "eager")), []
+
+    class Watched(Steady):
+        def steadied(self, frame, styled):
+            steadied.append(tuple(styled.rgb.shape))
+            return super().steadied(frame, styled)
+
+        def begin(self, frame, styled):
+            steadied.append(("begun", *styled.rgb.shape))
+            super().begin(frame, styled)
+
+    monkeypatch.setattr(conversion, "Steady", Watched)
+    stop, options = threading.Event(), {"enlarger": networks[1], "max_size": size}
+    shape = (3, round(size * 38 / 50), size)
+    perceptual.stylize_video(networks[0], clip, tmp_path / "out", stop=stop, progress=lambda *_: stop.set(), **options)
+    assert set(steadied) == {shape}
+    steadied.clear()
+    perceptual.stylize_video(networks[0], clip, tmp_path / "out", resume=True, **options)
+    assert steadied == [("begun", *shape)] + 4 * [shape]
+    assert shown(tmp_path / "out")[0].shape == (3, 4 * shape[1], 4 * shape[2])
 
 
 def test_resuming_several_clips_leaves_those_that_are_complete(run, clip, weights, tmp_path):

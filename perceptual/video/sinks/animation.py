@@ -60,6 +60,7 @@ class AnimationSink(Sink):
 
     def write(self, frame: Frame) -> None:
         """See the base class."""
+        self.check_size(frame.picture)
         time = frame.pts * self.clip.time_base
         if self.encoder == "gif" and time - self.written < LEAST_SECONDS:
             return

@@ -100,6 +100,7 @@ class VideoSink(Sink):
 
     def write(self, frame: Frame) -> None:
         """See the base class."""
+        self.check_size(frame.picture)
         rgb = frame.picture.opaque()
         if self.container is None:
             self.start(rgb)

@@ -8,7 +8,7 @@ from types import TracebackType
 import av
 from av.packet import Packet
 
-from ...errors import InvalidOption
+from ...errors import InvalidOption, InvalidVideo
 from ...inference.images import Picture
 from ..clips import Frame
 
@@ -45,10 +45,19 @@ class Sink(ABC):
         self.target = target
         self.part = part_of(target)
         self.closed = False
+        self.size: tuple[int, int] | None = None
 
     @abstractmethod
     def write(self, frame: Frame) -> None:
         """Adds a frame."""
+
+    def check_size(self, picture: Picture) -> None:
+        """Raises InvalidVideo if a picture is not as large as the first, for results of one size."""
+        height, width = picture.rgb.shape[1:]
+        self.size = self.size or (width, height)
+        if self.size != (width, height):
+            first, other = (f"{each[0]} × {each[1]}" for each in (self.size, (width, height)))
+            raise InvalidVideo(f"{self.target}: frames have one size; the first has {first} pixels, one has {other}")
 
     def last(self) -> Picture | None:
         """The last picture that an earlier run has written; None if there is none."""
