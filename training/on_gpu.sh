@@ -15,6 +15,7 @@ python=${PYTHON:-python3}
 
 pack() {
   mkdir -p gpu
+  rm -rf gpu/paintings gpu/photos
   cp -r "$2" gpu/paintings
   cp "$3" gpu/loss_network.safetensors
   "$python" - "$1" gpu/photos <<'PY'
@@ -24,15 +25,15 @@ from PIL import Image, ImageOps
 
 photos, target = map(Path, sys.argv[1:])
 files = sorted(file for file in photos.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
-target.mkdir(exist_ok=True)
 room = 60 * 2**20 - sum(file.stat().st_size for file in target.parent.rglob("*") if file.is_file())
 for quality in (90, 85, 80, 75, 70, 60, 50):
+    size = 0
     for file in files:
+        packed = target / file.relative_to(photos)  # the whole name, by which a photo belongs to a split
+        packed.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(file) as image:
-            ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), image.size).save(
-                target / f"{file.stem}.jpg", quality=quality
-            )
-    size = sum(file.stat().st_size for file in target.iterdir())
+            ImageOps.exif_transpose(image).convert("RGB").save(packed, "JPEG", quality=quality)
+        size += packed.stat().st_size
     print(f"{len(files)} photos at quality {quality}: {size / 2**20:.0f} MiB", flush=True)
     if size <= room:
         break
@@ -46,15 +47,17 @@ train() {
     --content-dir gpu/photos --loss-network vgg19 --loss-weights gpu/loss_network.safetensors --compile yes "$@"
 }
 
-# Copies the output. Each part gets its name only when it is complete, so that no incomplete part is fetched.
+# Copies the output. Each part gets its name only when all are complete, so that no incomplete part is fetched.
+# Returns 1 if that fails, as on a full disk; what was copied before stays. (set -e has no effect where that is caught.)
 hand_out() {
   [[ -e $run/checkpoint.pt ]] || return 0
-  local new
-  new=$(mktemp -d "$OUT/.new.XXXX")
-  split -b 15M -d "$run/checkpoint.pt" "$new/checkpoint.pt."
-  cp "$run"/*.safetensors "$run/train.log" "$run/samples.png" "$new" 2>/dev/null || true
-  mv -f "$new"/* "$OUT"
-  rmdir "$new"
+  local new file
+  rm -rf "$OUT"/.new.*
+  new=$(mktemp -d "$OUT/.new.XXXX") && split -b 15M -d "$run/checkpoint.pt" "$new/checkpoint.pt." || return 1
+  for file in "$run"/*.safetensors "$run/train.log" "$run/samples.png"; do
+    [[ ! -e $file ]] || cp "$file" "$new" || return 1
+  done
+  mv -f "$new"/* "$OUT" && rmdir "$new"
 }
 
 [[ ${1:-} == pack && $# == 4 ]] && { pack "$2" "$3" "$4"; exit; }
@@ -102,12 +105,16 @@ PY
 )
 echo "$pace images/s: $iterations iterations in all"
 
-(while sleep 60; do hand_out; done) &
+(while sleep 60; do hand_out || echo "copying to $OUT failed; trying again in a minute" >&2; done) &
 copier=$!
 status=0
 left=$((minutes - (SECONDS - began) / 60))
 train "$@" "${resume[@]}" --iterations "$iterations" --minutes $((left > 1 ? left : 1)) \
   --save-step 200 --sample-path "$run" --model-path "$OUT/${task[0]}.safetensors" || status=$?
-kill $copier
-hand_out
+kill $copier || true
+if ! hand_out; then
+  trap - EXIT
+  echo "copying to $OUT failed; checkpoint and weights are in $run" >&2
+  exit 1
+fi
 exit $status
