@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from .errors import InputError
 
-# TorchServe refuses ".." anywhere in a path, and a model called "all" stands for all of them.
+# TorchServe registers no archive with ".." in its name, the front refuses a path with the part "..", and a model called
+# "all" stands for all of them.
 VALID_NAME = re.compile(r"(?!all$)[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9_-]+)*", re.IGNORECASE | re.ASCII)
 
 

@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPSConnection
 from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,8 +33,9 @@ from perceptual.serving.processes import end_group
 from perceptual.serving.server import Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PASSWORD = "Basic YnJvd3NlcjphLWxvbmctcGFzc3dvcmQ="  # browser:a-long-password
-KEY = {"Authorization": "Bearer a-client-s-key", "Content-Type": "application/octet-stream"}
+SECRET = "0123456789abcdef" * 4  # as long as of openssl rand -hex 32
+PASSWORD = "Basic " + base64.b64encode(f"browser:{SECRET}".encode()).decode()
+KEY = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/octet-stream"}
 
 needs_nginx = pytest.mark.skipif(
     not (shutil.which("nginx") and shutil.which("openssl")), reason="nginx or openssl is not installed"
@@ -148,6 +151,67 @@ def test_only_predictions_and_health_are_exposed(front, photo):
     assert front.delete("/ping").status_code == 403
 
 
+def ask_as_written(client, method, path, headers=(), body=None):
+    """Status and body for a path that requests would change."""
+    insecure = ssl._create_unverified_context()
+    connection = HTTPSConnection(urlsplit(client.url).netloc, timeout=60, context=insecure)
+    connection.request(method, path, body, dict(headers))
+    with connection.getresponse() as reply:
+        return reply.status, reply.read()
+
+
+@needs_nginx
+def test_what_nginx_forwards_is_the_path_that_it_has_checked(front, photo):
+    octets = {"Content-Type": KEY["Content-Type"]}
+    for path in (
+        "/predictions/tiny/1.2/../../../ping",
+        "/predictions/tiny/%2e%2E/.%2e/ping",
+        "/predictions/tiny%2F..%2f../ping",
+        "/page/status/../../ping",
+        "/models/../ping",
+        "//ping",
+    ):
+        status, body = ask_as_written(front, "GET", path, octets, photo)
+        assert (status, json.loads(body)) == (200, {"status": "Healthy"}), path
+    for path in (
+        "/ping/../predictions/tiny",
+        "/page/../predictions/tiny",
+        "//predictions//tiny",
+        "/%70redictions/tiny",
+    ):
+        assert ask_as_written(front, "POST", path, octets, photo)[0] == 401, path
+        status, body = ask_as_written(front, "POST", path, KEY, photo)
+        assert status == 200 and body.startswith(b"\xff\xd8"), path
+    for path in ("/predictions/tiny/../../models", "/page/..%2fmodels", "/page/%2e%2e/metrics"):
+        assert ask_as_written(front, "POST", path, KEY, photo)[0] == 404, path
+    status, body = ask_as_written(front, "POST", "/explanations/tiny/../../predictions/tiny", KEY, photo)
+    assert status == 200 and body.startswith(b"\xff\xd8")
+    password = octets | {"Authorization": PASSWORD}
+    assert ask_as_written(front, "GET", "/page/about/../../predictions/tiny", password, photo)[0] == 403
+    assert ask_as_written(front, "GET", "/predictions/../page/about", password)[0] == 200
+    status, body = ask_as_written(front, "GET", "/page/%252e%252e/ping", password)
+    assert status == 404 and b"Healthy" not in body
+
+
+def test_the_command_for_a_password_prints_one_line():
+    texts = ((DEPLOY / "nginx.conf").read_text(), (DEPLOY.parent / "docs/operations.md").read_text())
+    for text in texts:
+        command = re.sub(r"NAME:[A-Z-]+", f"browser:{SECRET}", re.search(r"printf %s NAME:[^`\n]+", text)[0])
+        printed = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+        assert f"Basic {printed}" == PASSWORD
+
+
+FOREIGN = [
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "anything"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "https://127.0.0.1:1"},
+    {"Origin": "https://127.0.0.1"},
+    {"Origin": "null"},
+]
+
+
 @needs_nginx
 def test_the_page_is_for_browsers_with_a_password(front, photo):
     reply = front.get("/")
@@ -160,10 +224,17 @@ def test_the_page_is_for_browsers_with_a_password(front, photo):
     told = front.get("/page/about", headers=password).json()
     assert [each["name"] for each in told["models"]] == ["tiny"] and told["token"] == ""
     assert front.get("/page/status", headers=password).status_code == 404
-    for site, status in (("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403)):
-        headers = password | {"Content-Type": "image/png", "Sec-Fetch-Site": site}
-        assert front.post("/predictions/tiny", data=photo, headers=headers).status_code == status
-    assert front.post("/predictions/tiny", data=photo, headers=KEY | {"Sec-Fetch-Site": "cross-site"}).ok
+    sites = [
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": front.url}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": front.url}, 200),
+        *((foreign, 403) for foreign in FOREIGN),
+    ]
+    for site, status in sites:
+        headers = password | {"Content-Type": "image/png"} | site
+        assert front.post("/predictions/tiny", data=photo, headers=headers).status_code == status, site
+        assert front.post("/predictions/tiny", data=photo, headers=KEY | site).ok
 
 
 @needs_nginx

@@ -5,6 +5,7 @@ import socketserver
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -196,6 +197,46 @@ def test_requests_and_replies_pass_as_they_are(client, torchserve):
     assert client.post("/in-pieces", data=iter([b"one, ", b"two"])).content == b"one, two"
     assert client.get("/ping").status_code == 200
     assert client.put("/predictions/m", data=body).content == body
+
+
+def ask_as_written(port, method, path, headers=()):
+    """Status and JSON for a path that a client would change: requests resolves dots."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request(method, path, headers=dict(headers))
+    with connection.getresponse() as reply:
+        return reply.status, json.loads(reply.read() or b"null")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/predictions/m/1.0/../../../ping",
+        "/predictions/m/./1.0",
+        "/predictions/m/1.0/..",
+        "/predictions/m/%2e%2E/ping",
+        "/predictions/m/.%2e/ping",
+        "/predictions/m%2F..%2fping",
+        "/predictions/m%5C..%5cping",
+        "/predictions/m/%C3%2F..%2Fping",
+        "//predictions/m/..//ping",
+        "http://elsewhere/predictions/m/../ping",
+    ],
+)
+def test_a_path_with_dots_for_a_part_is_a_bad_request(front, torchserve, path):
+    token = {"Authorization": f"Bearer {front.access.newest['management']['key']}"}
+    for port in front.addresses:
+        status, told = ask_as_written(port, "POST", path, token)
+        assert (status, told["code"], told["type"]) == (400, 400, "BadRequestException")
+        assert told["message"].startswith("a part of the path is '.' or '..'")
+    assert not torchserve.asked and not torchserve.described and refusals(front) == {"path": 3}
+
+
+@pytest.mark.parametrize(
+    "path", ["/predictions/m..n/1..0", "/predictions/.m/1.", "/predictions/...", "/predictions/m?x=/../y"]
+)
+def test_other_dots_in_a_path_pass(front, torchserve, path):
+    assert ask_as_written(front.addresses[0], "POST", path)[0] == 200
+    assert torchserve.asked[-1][1] == path
 
 
 def test_large_bodies_pass_by_way_of_a_file(folder, torchserve):

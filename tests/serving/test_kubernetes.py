@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import psutil
@@ -20,12 +22,13 @@ import requests
 import yaml
 from serving_fixtures import Http, wait_for
 
+from perceptual.serving.front import Front
 from perceptual.serving.preconditions import reserve_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy/kubernetes"
 CHART = DEPLOY / "chart"
 VERSIONS = ("1.35", "1.36", "1.37")
-KEY = {"Authorization": "Bearer a-client-s-key"}
+KEY = {"Authorization": "Bearer " + "0123456789abcdef" * 4}  # as long as of openssl rand -hex 32
 KSERVE = ("/v1/models/tiny:predict", "/v2/models/tiny/infer")
 SERVE = [sys.executable, "-c", "import sys; from perceptual.commands import main; sys.exit(main())", "serve"]
 
@@ -172,28 +175,18 @@ def test_of_kserve_s_protocols_there_is_what_the_manifest_says(server, photo):
             assert client.request("GET", path).status_code in (404, 405)
 
 
-class Pod:
-    """A server and its nginx, as the Deployment has them, on ports and in folders of this machine."""
+class Nginx:
+    """The pod's nginx, on ports and in a folder of this machine, before sockets in ``folder/run``."""
 
-    def __init__(self, folder, model_store):
-        self.folder = folder
-        (folder / "run").mkdir(parents=True)
+    def __init__(self, folder, metrics, log=None):
+        (folder / "run").mkdir()
         (folder / "clients.map").write_text(f'"{KEY["Authorization"]}" tester;\n')
-        (self.port,), (http,), (metrics,) = (reserve_ports(0)[:1] for _ in range(3))
-        changes = {"9080": str(self.port), "/run/perceptual": f"{folder}/run"}
-        args = [changes.get(each, each) for each in SERVER["args"]]
-        self.log = (folder / "log").open("w")
-        self.server = subprocess.Popen(
-            [*SERVE, "--supervise", "--model-store", str(model_store), *args],
-            env=os.environ | {"XDG_RUNTIME_DIR": str(folder), "OMP_NUM_THREADS": "1"},
-            stdout=self.log,
-            stderr=self.log,
-        )
+        (http,), (own_metrics,) = (reserve_ports(0)[:1] for _ in range(2))
         conf = NGINX_CONF
         for old, new in {
             "listen 8080": f"listen 127.0.0.1:{http}",
-            "listen 8082": f"listen 127.0.0.1:{metrics}",
-            "127.0.0.1:9082": f"127.0.0.1:{self.port + 2}",
+            "listen 8082": f"listen 127.0.0.1:{own_metrics}",
+            "127.0.0.1:9082": f"127.0.0.1:{metrics}",
             "/tmp/": f"{folder}/",
             "/etc/perceptual/": f"{folder}/",
             "/run/perceptual/": f"{folder}/run/",
@@ -204,8 +197,27 @@ class Pod:
             conf = conf.replace(old, new)
         (folder / "nginx.conf").write_text(conf)
         command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
-        self.nginx = subprocess.Popen(command, stderr=self.log)
-        self.client, self.metrics = Http(f"http://127.0.0.1:{http}"), Http(f"http://127.0.0.1:{metrics}")
+        self.process = subprocess.Popen(command, stderr=log)
+        self.client, self.metrics = Http(f"http://127.0.0.1:{http}"), Http(f"http://127.0.0.1:{own_metrics}")
+
+
+class Pod:
+    """A server and its nginx, as the Deployment has them, on ports and in folders of this machine."""
+
+    def __init__(self, folder, model_store):
+        self.folder = folder
+        (self.port,) = reserve_ports(0)[:1]
+        changes = {"9080": str(self.port), "/run/perceptual": f"{folder}/run"}
+        args = [changes.get(each, each) for each in SERVER["args"]]
+        self.log = (folder / "log").open("w")
+        nginx = Nginx(folder, self.port + 2, self.log)
+        self.nginx, self.client, self.metrics = nginx.process, nginx.client, nginx.metrics
+        self.server = subprocess.Popen(
+            [*SERVE, "--supervise", "--model-store", str(model_store), *args],
+            env=os.environ | {"XDG_RUNTIME_DIR": str(folder), "OMP_NUM_THREADS": "1"},
+            stdout=self.log,
+            stderr=self.log,
+        )
 
     def probe(self, path="/ready"):
         try:
@@ -250,6 +262,71 @@ def pods(model_store, tmp_path_factory):
 
 
 needs_nginx = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+
+
+@pytest.fixture
+def front_in_pod(tmp_path):
+    """A front at the pod's socket, with what stands for TorchServe, and a client of nginx before it."""
+    from test_front import Torchserve
+
+    for name in ("inner", "logs", "tmp"):
+        (tmp_path / name).mkdir()
+    management, metrics = reserve_ports(0)[:2]
+    nginx = Nginx(tmp_path, metrics)
+    at = (tmp_path / "run" / "inference.sock", management, metrics)
+    front = Front(*at, torchserve=tmp_path / "inner", folder=tmp_path, largest=100_000, tokens=False)
+    front.start()
+    try:
+        with Torchserve(tmp_path / "inner") as torchserve:
+            wait_for(lambda: probed(nginx.client) == 200)
+            yield front, torchserve, nginx
+    finally:
+        front.stop()
+        nginx.process.terminate()
+        nginx.process.wait(60)
+
+
+def probed(client, path="/live", seconds=10):
+    try:
+        return client.get(path, timeout=seconds).status_code
+    except requests.RequestException:
+        return None
+
+
+@needs_nginx
+def test_a_server_that_hangs_is_restarted_and_nginx_is_not(front_in_pod):
+    front, _, nginx = front_in_pod
+    ports = {port["name"]: port["containerPort"] for port in NGINX["ports"]}
+    alive, started = (SERVER[f"{kind}Probe"] for kind in ("liveness", "startup"))  # Kubernetes restarts what has them
+    assert alive["httpGet"] == {"path": "/live", "port": ports["http"]}
+    assert started["httpGet"] == {"path": "/ready", "port": ports["http"]}
+    assert not {"livenessProbe", "startupProbe"} & NGINX.keys()
+    assert NGINX["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "http"}
+    end = threading.Event()
+    front.loop.call_soon_threadsafe(end.wait, 60)
+    assert probed(nginx.client, seconds=alive["timeoutSeconds"]) is None
+    end.set()
+    wait_for(lambda: probed(nginx.client) == 200)
+
+
+@needs_nginx
+def test_what_the_pod_s_nginx_forwards_is_the_path_that_it_has_checked(front_in_pod):
+    _, torchserve, nginx = front_in_pod
+
+    def ask(method, path, key=None, client=nginx.client):
+        connection = HTTPConnection(urlsplit(client.url).netloc, timeout=20)  # requests would resolve the dots
+        connection.request(method, path, b"photo", key or {})
+        with connection.getresponse() as reply:
+            return reply.status
+
+    for dots in ("/predictions/tiny/1.2/../../..", "/predictions/%2e%2E", "/v2/models/tiny%2f..%2F../..", "/"):
+        assert ask("GET", f"{dots}/ping") == 200 and torchserve.asked.pop()[1] == "/ping"
+        assert (ask("GET", f"{dots}/live"), ask("GET", f"{dots}/ready"), torchserve.asked) == (200, 503, [])
+        assert ask("GET", f"{dots}/metrics", client=nginx.metrics) == 200
+    for path in ("/predictions/tiny", "/predictions/tiny/1.2", *KSERVE):
+        written = f"/explanations/x/../..{path}"
+        assert (ask("POST", written), torchserve.asked) == (401, [])
+        assert ask("POST", written, KEY) == 200 and torchserve.asked.pop()[1] == path
 
 
 @needs_nginx

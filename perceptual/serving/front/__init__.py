@@ -20,12 +20,14 @@
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from aiohttp import ClientError, web
 
@@ -222,6 +224,7 @@ class Front:
         status, reason = 499, {}  # the client has gone
         with self.connections.in_use(request):
             try:
+                check_path(request)
                 response: web.StreamResponse = await handler(request)
                 status = response.status
             except Refusal as refusal:
@@ -260,6 +263,16 @@ class Front:
         except (Gone, ClientError, OSError):
             theirs = b""
         return web.Response(body=own + theirs, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def check_path(request: web.Request) -> None:
+    """Raises a refusal if a part of a request's path is ``.`` or ``..``, in whatever notation.
+
+    Proxies resolve them, and TorchServe does not: it would not do what the proxy has allowed.
+    """
+    parts = re.split(r"[/\\]", unquote(request.rel_url.raw_path))
+    if not {".", ".."}.isdisjoint(parts):
+        raise Refusal(400, "path", "a part of the path is '.' or '..': send the path without it")
 
 
 async def later(request: web.Request) -> None:
