@@ -3,6 +3,7 @@
 ==============  ======================================================================
 ``places``      folders and files, local or in one of pyarrow's file systems
 ``planning``    which photos to convert, and the names of their results
+``origins``     of which photo each result was made, which a repeated job keeps
 ``job``         the network and the options, the same for all actors
 ``converter``   an actor: reads, converts, writes and reports photos
 ``cluster``     starts Ray or connects to it, and runs the actors

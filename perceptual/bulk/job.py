@@ -14,7 +14,7 @@ from ..errors import InvalidOption
 from ..inference.metadata import find_weights, read_metadata
 from ..inference.styles import find_trunk, is_learned
 from ..options import StyleOptions, UpscaleOptions
-from .places import Place, errors_about
+from .places import errors_about
 
 if TYPE_CHECKING:
     from ..inference.conversion import Conversion, Decode
@@ -63,11 +63,10 @@ class Job:
             enlarger = load(Path(folder, self.enlarger), self.device, self.engine) if self.enlarger else None
             return Conversion(predictor, self.options, upscaler, decode or decoding.decode, enlarger)
 
-    def notes(self, inputs: Sequence[Place]) -> bytes:
-        """Everything on which results depend, as JSON; results of a job with other notes are converted again."""
+    def notes(self) -> bytes:
+        """Everything on which results depend beside the photos, as JSON; a job with other notes makes them again."""
         notes = {
             "version": __version__,
-            "photos": sorted(each.address if not each.is_local else each.path for each in inputs),
             "weights": {name: hashlib.sha256(content).hexdigest() for name, content in self.weights.items()},
             "options": asdict(self.options),
             "device": self.device,
@@ -111,19 +110,3 @@ def read_files(model: str, further: Sequence[Path] = ()) -> dict[str, bytes]:
         raise InvalidOption(f"two files have the name {twice[0]}: rename one")
     with errors_about(model):
         return {file.name: file.read_bytes() for file in files}
-
-
-def note_options(output: Place, notes: bytes) -> int:
-    """Writes the notes unless they are the same already; returns the time of that file, in nanoseconds since 1970.
-
-    Raises:
-        InputError: The output cannot be written.
-    """
-    path = output.below(NOTES)
-    with errors_about(output.address):
-        there = output.filesystem.get_file_info(path)
-        if not there.is_file or output.read(path) != notes:
-            output.write(path, notes)
-            there = output.filesystem.get_file_info(path)
-    since: int = there.mtime_ns
-    return since

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
@@ -17,6 +17,10 @@ from ..files import write_atomically
 
 ATOMIC = ("s3", "gcs", "abfs")  # object stores: a file appears only when it is complete
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # names of files until they are complete
+KEY = r"(?:[^/]*@|(?<!hdfs://)[^/:]*:[^@]*@)"  # in an address: may have a slash; hdfs://host:8020/a@b has none
+ADDRESS = re.compile(
+    rf"(?P<scheme>.*?)://(?P<key>{KEY}?)(?P<host>[^/?]*)(?P<path>.*?)(?:\?(?P<options>[^?/=]+=[^?]*))?", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,14 @@ class Place:
         """
         if "://" not in address:
             return cls(address, LocalFileSystem(), str(Path(address).expanduser().absolute()))
-        parts = urlsplit(address)
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        scheme, key, host, path, options = ADDRESS.fullmatch(address).groups(default="")  # type: ignore[union-attr]
+        scheme = scheme.lower()
+        if scheme == "file" and options:  # this machine's files have no options: it is a part of the name
+            path, options = f"{path}?{options}", ""
+        shown = f"{scheme}://{host}{path}"
         with errors_about(shown):
-            filesystem, root = file_system(parts.scheme, parts.netloc, parts.query)
-        return cls(shown, filesystem, (root.rstrip("/") + unquote(parts.path)).rstrip("/"))
+            filesystem, root = file_system(scheme, key.replace("/", "%2F") + host, options)
+        return cls(shown, filesystem, (root.rstrip("/") + unquote(path)).rstrip("/"))
 
     @property
     def is_local(self) -> bool:
@@ -61,15 +68,21 @@ class Place:
         """A path of this file system as an address."""
         return path if self.is_local else f"{self.filesystem.type_name}://{path.lstrip('/')}"
 
-    def files(self) -> list[FileInfo]:
-        """This file, or all files in this folder and below, sorted by path; empty if it does not exist."""
+    def files(self, linked: bool = False) -> list[FileInfo]:
+        """This file, or all files in this folder and below, sorted by path; empty if it does not exist.
+
+        Args:
+            linked: Whether folders that are links are entered too.
+        """
         with errors_about(self.address):
             found = self.filesystem.get_file_info(self.path)
             if found.type == FileType.File:
                 return [found]
             if found.type == FileType.NotFound:
                 return []
-            below = self.filesystem.get_file_info(FileSelector(self.path, recursive=True))
+            enters_links = linked or not self.is_local
+            selected = FileSelector(self.path, recursive=True) if enters_links else paths_below(self.path)
+            below = self.filesystem.get_file_info(selected)
         return sorted((each for each in below if each.type == FileType.File), key=lambda each: each.path.split("/"))
 
     def check_there(self) -> None:
@@ -111,11 +124,19 @@ class Place:
         self.filesystem.move(temporary, path)
 
 
+def paths_below(folder: str) -> list[str]:
+    """The paths of all files in a folder of this machine and below, without those in folders that are links."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    return [f"{parent.rstrip('/')}/{name}" for parent, _, names in os.walk(folder, onerror=fail) for name in names]
+
+
 @cache
-def file_system(scheme: str, host: str, query: str) -> tuple[FileSystem, str]:
+def file_system(scheme: str, host: str, options: str) -> tuple[FileSystem, str]:
     """The file system of an address, and the path of its root there."""
-    root = SplitResult(scheme, host, "/", query, "").geturl()
-    filesystem, path = FileSystem.from_uri(root)
+    filesystem, path = FileSystem.from_uri(f"{scheme}://{host}/" + (f"?{options}" if options else ""))
     return filesystem, path
 
 
@@ -131,9 +152,9 @@ def errors_about(address: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The message of a file system's error; for AWS, its code and text without the request's number."""
+    """The message of a file system's error, without keys; for AWS, its code and text without the request's number."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    message = first_line(error)
+    message = re.sub(f"(?<=://){KEY}", "", first_line(error))
     aws = re.search(r"AWS Error (\w+)[^:]*: (.*?)(?: \(Request ID.*)?$", message)
     return f"{aws[1].lower().replace('_', ' ')}: {aws[2]}" if aws else message

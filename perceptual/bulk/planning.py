@@ -1,15 +1,16 @@
 """Finds the photos, names their results, and sets apart those that are done already."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import InvalidOption
 from ..files import EXTENSIONS, check_apart, is_image, named_apart, suffix_of
 from .job import NOTES, REPORT
+from .origins import ORIGINS, Origin
 from .places import TEMPORARY, Place, errors_about
 
 LIST = ".txt"  # ending of a file that lists photos
@@ -44,14 +45,16 @@ class Plan:
     """The photos of a job, by what there is to do.
 
     Attributes:
-        missing: Photos whose result is missing, or older than the photo or the options.
+        missing: Photos whose result is missing, of another photo, or older than the photo or the options.
         kept: The other photos.
+        origins: Of all results in the output, by path below it, as they are once the job has begun.
         others: Files in the folders whose names are not those of images.
         unfinished: Paths of temporary files in the output, left by a job that was killed.
     """
 
     missing: list[Task] = field(default_factory=list)
     kept: list[Task] = field(default_factory=list)
+    origins: dict[str, Origin] = field(default_factory=dict)
     others: list[PurePosixPath] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
@@ -63,7 +66,7 @@ def find_tasks(inputs: Sequence[Place], output: Place, format: str | None) -> tu
 
     Raises:
         InputError: An input cannot be read.
-        InvalidOption: There is no photo, or a result would overwrite a photo or another result.
+        InvalidOption: There is no photo, or a result would overwrite a photo or another result, or be a photo itself.
     """
     found: list[tuple[Photo, PurePosixPath]] = []
     others: list[PurePosixPath] = []
@@ -78,18 +81,33 @@ def find_tasks(inputs: Sequence[Place], output: Place, format: str | None) -> tu
     paths = {identity(photo.place, photo.path) for photo, _ in jobs}
     if overwriting := [result for _, result in jobs if identity(output, output.below(result)) in paths]:
         raise InvalidOption(f"{output.below(overwriting[0])} would overwrite a photo; choose another output")
+    check_outside(output, {result.parent for _, result in jobs}, inputs)
     return [Task(*job) for job in jobs], others
 
 
-def identity(place: Place, path: str) -> tuple[str, str]:
-    """A value that is the same for all paths of one file."""
+def check_outside(output: Place, folders: Iterable[PurePosixPath], inputs: Sequence[Place]) -> None:
+    """Raises InvalidOption if folders below the output are in an input: a repeated job would find its own results."""
+    searched = [real_folder(each, each.path) for each in inputs]
+    for path in map(output.below, folders):
+        if any(PurePosixPath(real_folder(output, path)).is_relative_to(each) for each in searched):
+            raise InvalidOption(f"results in {path} would be photos when the job is repeated; choose another output")
+
+
+def identity(place: Place, path: str) -> str:
+    """A path that is the same for all paths of one file: without links."""
     folder, _, name = path.rpartition("/")
-    return place.filesystem.type_name, f"{real_folder(folder) if place.is_local else folder}/{name}"
+    direct = f"{real_folder(place, folder or '/').rstrip('/')}/{name}"
+    return os.path.realpath(direct) if place.is_local and Path(direct).is_symlink() else direct
 
 
-@cache
-def real_folder(folder: str) -> str:
-    """A folder's path without links; cached, as a folder has many files."""
+def real_folder(place: Place, folder: str) -> str:
+    """A path that is the same for all paths of one folder: without links."""
+    return without_links(folder) if place.is_local else place.shown(folder)
+
+
+@cache  # as a folder has many files
+def without_links(folder: str) -> str:
+    """The path of a folder of this machine without links."""
     return os.path.realpath(folder)
 
 
@@ -118,14 +136,15 @@ def listed(place: Place) -> list[tuple[Photo, PurePosixPath]]:
     Their names are their paths below the folder that contains all of them.
     """
     with errors_about(place.address):
-        lines = place.read(place.path).decode().splitlines()
+        lines = place.read(place.path).decode("utf-8-sig").splitlines()
     folder = PurePosixPath(place.path).parent
     homes: dict[int, tuple[Place, list[str]]] = {}  # by file system
     for line in filter(None, map(str.strip, lines)):
         where = Place.at(line) if "://" in line else Place(line, place.filesystem, str(folder / line))
         homes.setdefault(id(where.filesystem), (where, []))[1].append(where.path)
     photos = [photo for home, paths in homes.values() for photo in photos_of(home, paths)]
-    names = [PurePosixPath(os.path.normpath(photo.path)) for photo in photos]  # without "..", which would leave OUT
+    # Without "..", which would leave OUT, and all from a root, which the paths in a bucket do not have.
+    names = [PurePosixPath(os.path.normpath(f"/{photo.path.lstrip('/')}")) for photo in photos]
     common = os.path.commonpath([name.parent for name in names]) if names else ""
     return [(photo, name.relative_to(common)) for photo, name in zip(photos, names, strict=True)]
 
@@ -136,26 +155,32 @@ def photos_of(home: Place, paths: list[str]) -> list[Photo]:
         return [Photo(home, info.path, info.mtime_ns) for info in home.filesystem.get_file_info(paths)]
 
 
-def divide(tasks: list[Task], others: list[PurePosixPath], output: Place, since: int) -> Plan:
-    """Sets apart the photos that are done: those whose result is newer than the photo and the options.
+def divide(tasks: list[Task], others: list[PurePosixPath], output: Place, known: Mapping[str, Origin]) -> Plan:
+    """Sets apart the photos that are done: those whose result is of this photo, and newer than it and the options.
 
     Args:
         tasks: All of them.
         others: As in :class:`Plan`.
         output: Where results are.
-        since: When the options were last changed, in nanoseconds since 1970.
+        known: The origins of the results of earlier jobs with the same options.
     """
-    there = {file.path: file.mtime_ns for file in output.files()}
-    plan = Plan(others=others)
+    there = {file.path: file.mtime_ns for file in output.files(linked=True)}
+    plan = Plan(others=others, origins=dict(known))
     for task in tasks:
-        written = there.get(output.below(task.result))
-        done = (
-            written is not None and task.photo.changed is not None and written > task.photo.changed and written >= since
-        )
+        photo, name = identity(task.photo.place, task.photo.path), str(task.result)
+        if name not in known or known[name].photo != photo:
+            plan.origins[name] = Origin(photo, None)
+        done = is_newer(there.get(output.below(name)), task.photo.changed, plan.origins[name].since)
         (plan.kept if done else plan.missing).append(task)
-    ours = {output.below(each) for each in (REPORT, NOTES, *(str(task.result) for task in tasks))}
-    plan.unfinished = [path for path in there if finished_name(path) in ours]
+    if output.is_local:  # elsewhere nothing tells whether another job is writing them
+        ours = {output.below(each) for each in (REPORT, NOTES, ORIGINS, *(str(task.result) for task in tasks))}
+        plan.unfinished = [path for path in there if finished_name(path) in ours]
     return plan
+
+
+def is_newer(written: int | None, changed: int | None, since: int | None) -> bool:
+    """Whether a result is newer than its photo and than its origin. Times as there; None if there is none yet."""
+    return not (written is None or changed is None or since is None) and written > changed and written >= since
 
 
 def finished_name(path: str) -> str | None:

@@ -32,9 +32,9 @@ An input is a folder, an image, or a .txt file that lists images, here or at an 
 hdfs://…. Results have the same names and bytes as those of `perceptual stylize` and `perceptual upscale`. Beside them,
 bulk.parquet has a row for each photo, and bulk.json the network and the options.
 
-If the command is repeated, only missing results are computed: those that are newer than their photo, and were made with
-the same network and options, are kept. A photo that cannot be converted is reported and skipped; the exit status is
-then 1.
+If the command is repeated, only missing results are computed: those that are newer than their photo, and were made of
+it with the same network and options, are kept. A photo that cannot be converted is reported and skipped; the exit
+status is then 1.
 """
 
 PERIOD = 600.0  # seconds over which photos/s are averaged: rows arrive in blocks
@@ -86,7 +86,7 @@ def add_cluster(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Converts every photo; returns 1 if one failed."""
     from ..bulk.cluster import connected
-    from ..bulk.job import note_options
+    from ..bulk.origins import alone, known
     from ..bulk.places import Place
     from ..bulk.planning import divide, find_tasks
     from ..undo import signals_exit
@@ -94,11 +94,11 @@ def run(args: Namespace) -> int:
     job, done = read_job(args)
     inputs, output = [Place.at(each) for each in args.inputs], Place.at(args.output)
     tasks, others = find_tasks(inputs, output, job.options.format)
-    plan = divide(tasks, others, output, since=note_options(output, job.notes(inputs)))
-    output.remove(plan.unfinished)
     cpus = args.actors and args.actors * args.cpus
-    with signals_exit(), connected(args.address, cpus):
-        counts = convert(plan, job, output, args)
+    with signals_exit(), alone(output):
+        plan = divide(tasks, others, output, known(output, job.notes()))
+        with connected(args.address, cpus):
+            counts = convert(plan, job, output, args)
     total = f"{counts['made']} of {len(tasks)} photos {done}"
     kept = f", {counts['kept']} were done before" if counts["kept"] else ""
     print(f"{total}{kept}, in {output.address}{ignored(plan.others)}")
@@ -136,6 +136,7 @@ def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[
     """Converts the missing photos, and writes the report. Returns the number of photos by outcome."""
     from ..bulk import cluster
     from ..bulk.converter import Converter
+    from ..bulk.origins import note
     from ..bulk.report import lost, reporting
 
     on_gpus = cluster.has_gpus() if job.device is None else job.device.startswith("cuda")
@@ -144,6 +145,8 @@ def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[
     places = list({id(task.photo.place): task.photo.place for task in plan.missing}.values())
     arguments = {"job": job, "places": places, "output": output, "format": job.options.format or "jpeg"}
     reported: set[str] = set()
+    output.remove(plan.unfinished)
+    note(output, plan.origins, job.notes())  # not before: a job that does not begin leaves the results of others valid
     with reporting(output, plan.kept) as summary, progress(len(plan.missing)) as advance:
         try:
             for rows in cluster.rows(plan.missing, Converter, arguments, actors, share) if plan.missing else ():

@@ -5,9 +5,10 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
+from perceptual.bulk.origins import alone, known, note
 from perceptual.bulk.places import Place
-from perceptual.bulk.planning import find_tasks
-from perceptual.errors import InputError
+from perceptual.bulk.planning import divide, find_tasks
+from perceptual.errors import InputError, InvalidOption
 
 pytestmark = pytest.mark.serves
 
@@ -50,6 +51,36 @@ def test_a_bucket_is_read_written_and_listed_as_a_folder_is(bucket, photo):
     tasks, others = find_tasks([place], Place.at(bucket("photos/out")), "webp")
     assert [(str(task.photo), str(task.result)) for task in tasks] == [("s3://photos/in/deep/a.png", "deep/a.webp")]
     assert [each.name for each in others] == ["b.txt"]
+
+
+def test_what_was_made_is_noted_in_a_bucket_too(bucket, photo, tmp_path):
+    place, output = Place.at(bucket("photos/in")), Place.at(bucket("photos/made"))
+    place.write(place.below("a@2x.png"), photo)
+    tasks, others = find_tasks([place], output, None)
+    with alone(output):
+        plan = divide(tasks, others, output, known(output, b"{}"))
+        assert plan.missing == tasks
+        note(output, plan.origins, b"{}")
+    output.write(output.below(tasks[0].result), photo)
+    plan = divide(tasks, others, output, known(output, b"{}"))
+    assert plan.kept[0] == tasks[0]
+    assert not known(output, b"others")
+
+
+def test_a_list_has_photos_of_a_bucket_and_of_this_machine(bucket, photo, tmp_path):
+    Place.at(bucket("photos/in")).write("photos/in/b?c#d.png", photo)
+    (tmp_path / "a.png").write_bytes(photo)
+    (tmp_path / "list.txt").write_text(f"a.png\n{bucket('photos/in/b?c#d.png')}\n")
+    tasks, _ = find_tasks([Place.at(str(tmp_path / "list.txt"))], Place.at(str(tmp_path / "out")), None)
+    assert [task.photo.path for task in tasks if task.photo.changed] == [str(tmp_path / "a.png"), "photos/in/b?c#d.png"]
+    assert str(tasks[1].result) == "photos/in/b?c#d.jpg"
+
+
+def test_results_among_the_photos_of_a_bucket_are_refused(bucket, photo):
+    place = Place.at(bucket("photos/in"))
+    place.write(place.below("a.png"), photo)
+    with pytest.raises(InvalidOption, match="results in photos/in/out.* would be photos when the job is repeated"):
+        find_tasks([place], Place.at(bucket("photos/in/out")), None)
 
 
 def test_what_is_wrong_with_a_bucket_is_one_sentence(run, bucket, weights, photo, tmp_path):
