@@ -73,6 +73,13 @@ def test_a_key_lets_in_one_browser(front):
     assert (again.status_code, again.headers["location"]) == (303, "/") and "set-cookie" not in again.headers
 
 
+def test_a_browser_that_was_let_in_uses_up_another_key(front):
+    mine, key = let_in(front), front.page.invite()
+    reply = mine.get(f"/?key={key}", allow_redirects=False)
+    assert reply.status_code == 303 and "set-cookie" not in reply.headers
+    assert browser(front).get(f"/?key={key}").status_code == 401
+
+
 def test_who_was_let_in_gets_the_page_and_asks_for_pictures(front):
     mine = let_in(front)
     reply = mine.get("/")

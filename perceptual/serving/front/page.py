@@ -102,7 +102,8 @@ class Page:
         known = self.visitors is None or self.visitors.knows(request)
         if key is None:
             return self.file(self.files[INDEX]) if known else self.refuse(request)
-        if not known and not (self.visitors and self.visitors.admit(key)):
+        admitted = self.visitors is not None and self.visitors.admit(key)  # also of a known browser: it works once
+        if not known and not admitted:
             return self.refuse(request)
         response = web.Response(status=303, headers={**HEADERS, "Location": without_key(request)})
         if self.visitors and not known:
