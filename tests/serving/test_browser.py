@@ -166,6 +166,51 @@ def test_a_photo_that_only_the_server_reads_may_be_chosen_before_the_styles_are_
         route.continue_()
 
 
+@pytest.mark.parametrize("older", ["file", "sample"])
+def test_the_photo_that_was_chosen_last_stays(visit, older):
+    page, held = visit.page, []
+    page.wait_for_selector("#start:not([hidden])")
+    page.route(
+        "**/predictions/**" if older == "file" else "**/samples/china.jpg", lambda route: held.append(route), times=1
+    )
+    if older == "file":
+        visit.choose("old.tiff", encoded(noise(64, 48), "TIFF"))
+    else:
+        page.click("[data-sample=china]")
+    wait_for(lambda: page.wait_for_timeout(50) or held)
+    visit.choose("new.png", encoded(noise(80, 48)))
+    assert opened(visit.result()).size == (80, 48)
+    if older == "file":
+        held[0].fulfill(status=503, headers={"Retry-After": "1"}, body="{}")
+    else:
+        held[0].continue_()
+    page.wait_for_timeout(3000)
+    assert page.get_attribute("#before", "alt") == "new.png" and not page.inner_text("#message")
+
+
+def test_a_result_that_is_brought_back_stays(visit):
+    page, held = visit.page, []
+    visit.choose("first.png", encoded(noise(64, 48)))
+    visit.result()
+    visit.set("strength", 0.5)
+    visit.result()
+    page.route("**/predictions/**", lambda route: held.append(route), times=1)
+    visit.choose("second.tiff", encoded(noise(80, 48), "TIFF"))
+    wait_for(lambda: page.wait_for_timeout(50) or held)
+    page.locator("#results button").last.click()
+    held[0].continue_()
+    page.wait_for_timeout(2000)
+    assert page.get_attribute("#before", "alt") == "first.png"
+
+
+@pytest.mark.parametrize("broken", ["tiny", "many"])
+def test_a_photo_that_only_the_server_reads_needs_one_model_that_answers(visit, broken):
+    visit.page.goto(f"{visit.url}/?look={'many/dots' if broken == 'tiny' else 'tiny'}")
+    visit.page.route(f"**/predictions/{broken}", lambda route: route.fulfill(status=500, body="{}"))
+    visit.choose("photo.tiff", encoded(noise(64, 48), "TIFF"))
+    assert opened(visit.result()).size == (64, 48)
+
+
 # What a user does with a file, as the browser tells the page of it.
 GIVEN = """([kind, bytes]) => {
   const given = new DataTransfer();
@@ -239,6 +284,27 @@ def test_fidelity_is_a_choice_where_the_network_has_it(visit):
     visit.check()
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_a_photo_that_stays_as_it_is_is_shown_alone_and_not_downloaded(visit, format):
+    page = visit.page
+    visit.choose(f"photo.{format.lower()}", encoded(noise(60, 40), format))
+    visit.result()
+    page.locator("#strip input[value='none']").check()
+    page.wait_for_selector("text=nothing to download")
+    page.wait_for_timeout(1000)
+    assert page.get_attribute("#download", "href") is None and page.is_disabled("#enlarged")
+    assert page.locator("#before").evaluate("each => each.naturalWidth") == 60
+    assert not page.locator("#after").is_visible() and not page.locator("summary").is_visible()
+    assert page.get_attribute("#stage", "aria-busy") == "false" and page.locator("#results button").count() == 1
+    visit.set("enlarge", "large:4")
+    assert opened(visit.result()).size == (240, 160)
+    page.select_option("#enlarge", "")
+    page.wait_for_selector("text=nothing to download")
+    page.locator("#strip input[value='tiny']").check()
+    assert opened(visit.result()).size == (60, 40)
+    visit.check()
+
+
 def test_who_asks_for_no_size_is_told_that_large_photos_are_painted_smaller(visit):
     told = visit.page.get_by_text("Photos over 4 megapixels are painted smaller")
     visit.choose("photo.png", encoded(noise(64, 48)))
@@ -279,6 +345,14 @@ def test_a_look_can_be_shared_as_an_address(visit, chromium, registered):
     other.page.goto(f"{visit.url}/?look=gone&mix=x&strength=7&share=x&format=exe&enlarge=x&photo=..%2Fabout")
     other.page.wait_for_selector("#start:not([hidden])")
     other.context.close()
+
+
+def test_invalid_settings_in_an_address_have_their_defaults(visit):
+    visit.page.goto(f"{visit.url}/?look=tiny&size=abc&strength=")
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    visit.result()
+    assert visit.page.input_value("#size") == "1024" and visit.page.input_value("#strength") == "1"
+    assert "max-size=1024" in visit.page.text_content("#curl")
 
 
 def test_comparing(visit):
@@ -408,6 +482,41 @@ def test_an_error_stays_until_it_is_mended(visit):
     visit.page.clock.resume()
     visit.result()
     assert not visit.page.locator("#retry").is_visible() and not visit.page.inner_text("#message")
+
+
+@pytest.mark.parametrize("which", ["preview", "whole"])
+def test_a_reply_that_is_no_picture_is_told(visit, which):
+    def garble(route):
+        whole = b"max-size" in route.request.post_data_buffer
+        route.fulfill(body=b"no picture") if whole == (which == "whole") else route.continue_()
+
+    visit.page.route("**/predictions/**", garble)
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    visit.page.wait_for_selector("#retry:visible")
+    assert "cannot be decoded" in visit.page.inner_text("#message")
+    assert visit.page.get_attribute("#stage", "aria-busy") == "false"
+    assert visit.page.get_attribute("#download", "href") is None
+    visit.page.unroute("**/predictions/**")
+    visit.page.click("#retry")
+    visit.result()
+
+
+@pytest.mark.parametrize("retry", [None, "300"])
+def test_a_model_that_fails_leaves_the_other_thumbnails(visit, retry):
+    headers = {"Retry-After": retry} if retry else {}
+    visit.page.route(
+        "**/predictions/tiny", lambda route: route.fulfill(status=503 if retry else 500, headers=headers, body="{}")
+    )
+    visit.page.goto(f"{visit.url}/?look=many/dots")
+    visit.choose("photo.png", encoded(noise(64, 48)))
+    visit.result()
+    visit.page.wait_for_function("document.querySelectorAll('.thumb img').length === 3")
+    assert not visit.page.locator("input[value=tiny] + .thumb img").count()
+    asked = len(visit.asked)
+    visit.set("strength", 0.5)
+    visit.result()
+    again = [url for url in visit.asked[asked:] if url.endswith("/predictions/tiny")]
+    assert bool(again) == bool(retry)  # a model that fails is not asked again for this photo, a busy one is
 
 
 def test_a_mouse_s_wheel_moves_the_strip(visit):

@@ -10,10 +10,16 @@ export class Trouble extends Error {
     this.retry = retry;
     this.status = status;
   }
+
+  /** Whether the fault may be the model's, so that another one may answer. */
+  get ofModel() {
+    return [404, 500, 503, 507].includes(this.status);
+  }
 }
 
 export const about = () => ask("page/about").then((response) => response.json());
 export const status = (signal) => ask("page/status", { signal }).then((response) => response.json());
+export const sample = (name, signal) => ask(`page/samples/${encodeURIComponent(name)}.jpg`, { signal }).then(read);
 
 /**
  * Runs the steps of a plan, each on the result of the previous one.

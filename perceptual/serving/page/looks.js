@@ -5,6 +5,8 @@ export const DEFAULTS = {
   format: "jpeg",
 };
 
+export const SIZES = ["512", "1024", "2048", ""]; // pixels of the longest side; the last is the photo's own
+
 /** The photo itself, to be enlarged. */
 export const NONE = { id: "none", title: "No style", more: "Enlarge only", artist: "" };
 
@@ -37,7 +39,7 @@ export function enlargersOf(models) {
 export const partners = (look, looks) =>
   looks.filter((each) => each !== look && look?.named && each.model === look.model && each.network === look.network);
 
-/** The requests for a picture: one, or two if another model enlarges it. `look` is null for the photo itself. */
+/** The requests for a picture: one, or two if another model enlarges it. `look` is null for the photo itself: none unless it is enlarged. */
 export function plan(settings, look, enlarger) {
   const format = { format: settings.format };
   const enlarging = enlarger ? { ...scaled(enlarger), ...faithful(settings, enlarger) } : {};
@@ -78,7 +80,7 @@ function mixture({ mix, share }, look) {
 
 const round = (number) => Math.round(number * 100) / 100;
 
-/** The settings in an address; missing and unknown ones have their defaults. */
+/** The settings in an address; missing and invalid ones have their defaults. What the server offers is not checked. */
 export function read(search) {
   const given = new URLSearchParams(search);
   const settings = { ...DEFAULTS };
@@ -87,8 +89,9 @@ export function read(search) {
     const value = given.get(name);
     if (typeof usual === "string") settings[name] = value;
     else if (typeof usual === "boolean") settings[name] = value === "on";
-    else if (Number(value) >= 0 && Number(value) <= 1) settings[name] = Number(value);
+    else if (value && Number(value) >= 0 && Number(value) <= 1) settings[name] = Number(value);
   }
+  if (!SIZES.includes(settings.size)) settings.size = DEFAULTS.size;
   return settings;
 }
 

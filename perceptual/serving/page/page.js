@@ -1,8 +1,8 @@
 // The page: a photo, the chosen look, and the result.
 
-import { about, predict, Trouble } from "./api.js";
+import { about, predict, sample as sampleFile, Trouble } from "./api.js";
 import { get, make, picture, sleep } from "./dom.js";
-import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, paintsSmaller, partners, plan, read, write } from "./looks.js";
+import { curl, DEFAULTS, enlargersOf, extension, looksOf, NONE, paintsSmaller, partners, plan, read, SIZES, write } from "./looks.js";
 import { quiet, say, sayError } from "./notice.js";
 import { open } from "./photo.js";
 import { watch } from "./server.js";
@@ -11,7 +11,6 @@ import * as strip from "./strip.js";
 const STILL = 300; // milliseconds without a change before the whole picture is asked for
 const MOST_RESULTS = 12; // that are kept of a visit
 const AGAIN = 5; // seconds until the list of styles is requested again
-const SIZES = ["512", "1024", "2048", ""]; // pixels of the longest side; the last is the photo's own
 const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP" };
 
 const controls = get("controls");
@@ -22,7 +21,7 @@ let enlargers = [];
 let settings = read(location.search);
 let sample = new URLSearchParams(location.search).get("photo");
 let photo = null;
-let opening = 0; // counts photos
+let opening = null; // of the photo that was chosen last
 let shown = null; // the result that can be downloaded
 let results = []; // of this visit, the newest first
 
@@ -35,6 +34,7 @@ const by = (id) => (each) => each.id === id;
 const lookNow = () => looks.find(by(settings.look)) ?? null;
 const mixNow = () => looks.find(by(settings.mix)) ?? null;
 const enlargerNow = () => enlargers.find(by(settings.enlarge)) ?? null;
+const stepsNow = () => plan(settings, lookNow(), enlargerNow());
 
 // ---------------------------------------------------------------- the list of styles
 
@@ -63,10 +63,10 @@ function showSettings() {
   offer("enlarge", [["", "Off"], ...enlargers.map((each) => [each.id, each.title])]);
   offer("format", offers.formats.map((each) => [each, FORMATS[each] ?? each]));
   offer("size", SIZES.map((each) => [each, each ? `${each} px` : photo ? `${photo.width} × ${photo.height}` : "Whole"]));
-  const steps = plan(settings, look, enlargerNow());
+  const steps = stepsNow();
   const has = {
     style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length,
-    blended: enlargerNow()?.blended, smaller: paintsSmaller(steps, look),
+    blended: enlargerNow()?.blended, smaller: paintsSmaller(steps, look), request: steps.length,
   };
   for (const each of controls.querySelectorAll("[data-needs]")) each.hidden = !has[each.dataset.needs];
   for (const [name, value] of Object.entries(settings)) {
@@ -134,18 +134,19 @@ async function refresh(withPreview = true) {
   strip.stop();
   quiet();
   if (!photo) return;
-  const known = finished();
-  busy(!known);
-  if (known) {
+  busy(!settled());
+  if (settled()) {
     previewing?.abort();
     fillStrip();
-    return show(known);
+    if (finished()) return show(finished());
+    showPhoto();
+    return describe(titles(), "not enlarged: nothing to download");
   }
   allow(null);
   if (previewing && withPreview) return; // it continues with the latest settings, then requests the whole picture
   try {
     if (withPreview) await preview();
-    if (!finished()) await complete();
+    if (!settled()) await complete();
   } catch (error) {
     if (error.name !== "AbortError") failed(error, resume);
   }
@@ -154,17 +155,21 @@ async function refresh(withPreview = true) {
 /** The result for the current photo and settings, if there is one. */
 const finished = () => results.find((each) => each.photo === photo && same(each.settings, settings));
 
+/** Whether there is nothing to request: the result is there, or the settings leave the photo as it is. */
+const settled = () => finished() || !stepsNow().length;
+
 /** Requests previews until the last is up to date. Outdated ones are shown too, so that a moving slider has an effect. */
 async function preview() {
-  for (let asked = null; asked !== change && !finished(); ) {
+  for (let asked = null; asked !== change && !settled(); ) {
     asked = change;
     previewing = new AbortController();
+    const { signal } = previewing;
     const look = lookNow();
     const steps = plan({ ...settings, format: "jpeg", size: "" }, look, null);
     try {
-      const { blob } = steps.length ? await predict(steps, photo.preview, previewing.signal) : { blob: photo.preview };
-      const url = await decoded(blob);
-      if (look === lookNow() && !finished()) {
+      const { blob } = steps.length ? await predict(steps, photo.preview, signal) : { blob: photo.preview };
+      const url = await decoded(blob, signal);
+      if (look === lookNow() && !settled()) {
         display(url);
         describe(titles(), "preview");
       }
@@ -182,14 +187,14 @@ async function complete() {
   whole = new AbortController();
   const { signal } = whole;
   await sleep(STILL, signal);
-  const steps = plan(settings, lookNow(), enlargerNow());
   const result = {
     photo,
     settings: { ...settings },
     name: resultName(),
     ...titles(),
-    ...(steps.length ? await predict(steps, photo.file, signal) : { blob: photo.file, stages: {}, time: 0 }),
+    ...(await predict(stepsNow(), photo.file, signal)),
   };
+  result.url = await decoded(result.blob, signal);
   busy(false);
   keep(result);
   fillStrip();
@@ -207,10 +212,19 @@ function describe({ title, artist }, facts) {
   get("times").textContent = facts;
 }
 
-/** The URL of a picture that is already decoded, which avoids flicker. */
-async function decoded(blob) {
+/** The URL of a picture that is already decoded, which avoids flicker. Throws an error for what is not a picture. */
+async function decoded(blob, signal) {
   const url = URL.createObjectURL(blob);
-  await make("img", { src: url }).decode();
+  const image = make("img", { src: url });
+  try {
+    await image.decode().catch((error) => {
+      if (!image.naturalWidth) throw error; // otherwise it is only too large to be decoded in advance
+    });
+    signal.throwIfAborted();
+  } catch (error) {
+    URL.revokeObjectURL(url);
+    throw error;
+  }
   return url;
 }
 
@@ -219,6 +233,14 @@ function display(url) {
   get("after").src = url;
   get("frame").dataset.result = "";
   if (!results.some((each) => each.url === previous)) URL.revokeObjectURL(previous);
+}
+
+/** Shows the photo alone. */
+function showPhoto() {
+  get("after").removeAttribute("src");
+  delete get("frame").dataset.result;
+  get("caption").textContent = get("times").textContent = "";
+  allow(null);
 }
 
 async function show(result) {
@@ -235,7 +257,6 @@ async function show(result) {
 
 /** How long a result took and, if the server reports it, the time of each stage. */
 function times({ time, stages }) {
-  if (!time) return [];
   const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(milliseconds < 100 ? 3 : 2)} s`;
   const parts = Object.entries(stages).map(([name, value]) => `${name} ${seconds(value)}`);
   return [seconds(time), parts.join(", ")].filter(Boolean);
@@ -253,8 +274,7 @@ function allow(result) {
     each.ariaCurrent = each.dataset.url === result?.url ? "true" : null;
 }
 
-function keep(painted) {
-  const result = { ...painted, url: URL.createObjectURL(painted.blob) };
+function keep(result) {
   results = [result, ...results];
   for (const { url } of results.splice(MOST_RESULTS)) URL.revokeObjectURL(url);
   get("results").replaceChildren(...results.map(resultChoice));
@@ -270,6 +290,7 @@ function resultChoice(result) {
 }
 
 function bringBack(result) {
+  opening?.abort();
   settings = { ...result.settings };
   if (result.photo !== photo) usePhoto(result.photo);
   showSettings();
@@ -286,8 +307,12 @@ function busy(is) {
 
 /** Shows an error, and retries where that may help: by itself if the server says when. */
 function failed(error, again) {
-  if (!(error instanceof Trouble)) throw error;
   busy(false);
+  if (!(error instanceof Trouble)) {
+    console.error(error); // with where it happened
+    sayError(`This browser reports: ${error.message}`, again);
+    return;
+  }
   sayError(error.message, error.retry || error.status === 401 || error.status >= 500 ? again : null, error.retry);
   if (error.status === 404) learn().catch(() => {}); // the model has gone
 }
@@ -304,16 +329,20 @@ async function resume() {
 
 // ---------------------------------------------------------------- photos
 
-async function take(file, name, from = null) {
-  const mine = (opening += 1);
+/** Opens the photo that `load` gives, unless another is chosen meanwhile. */
+async function take(load, name, from = null) {
+  opening?.abort();
+  opening = new AbortController();
+  const { signal } = opening;
   say("Opening the photo …");
   try {
+    const file = await load(signal);
     if (!looks.length) await learn(); // the list has not arrived, and the server reads with a look
-    const opened = await open(file, name, looks[0], offers.max_bytes);
-    if (mine !== opening) return; // another was chosen meanwhile
+    const opened = await open(file, name, looks, offers.max_bytes, signal);
+    if (signal.aborted) return;
     usePhoto({ ...opened, sample: from });
   } catch (error) {
-    failed(error, () => take(file, name, from));
+    if (!signal.aborted) failed(error, () => take(load, name, from));
     return;
   }
   showSettings();
@@ -327,9 +356,7 @@ function usePhoto(opened) {
   previewing?.abort();
   get("before").src = photo.url;
   get("before").alt = photo.name;
-  get("after").removeAttribute("src");
-  delete get("frame").dataset.result;
-  get("caption").textContent = get("times").textContent = "";
+  showPhoto();
   get("stage").style.setProperty("--ratio", photo.width / photo.height);
   const byKeyboard = get("start").contains(document.activeElement);
   get("start").hidden = true;
@@ -339,13 +366,9 @@ function usePhoto(opened) {
   strip.clear();
 }
 
-async function takeSample(name) {
-  const response = await fetch(`page/samples/${encodeURIComponent(name)}.jpg`).catch(() => null);
-  if (response?.ok) await take(await response.blob(), `${name}.jpg`, name);
-  else say("The server does not send this sample.");
-}
+const takeSample = (name) => take((signal) => sampleFile(name, signal), `${name}.jpg`, name);
 
-const takeFirst = (files) => files.length && take(files[0], files[0].name);
+const takeFirst = ([file]) => file && take(() => file, file.name);
 
 for (const [button, input] of [["choose", "file"], ["another", "file"], ["take", "camera"]])
   get(button).addEventListener("click", () => get(input).click());

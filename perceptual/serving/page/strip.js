@@ -4,15 +4,17 @@ import { predict } from "./api.js";
 import { get, make, picture, sleep } from "./dom.js";
 import { DEFAULTS, plan } from "./looks.js";
 
-const TRIES = 3; // attempts, if the server sends Retry-After
+const TRIES = 3; // rounds without a new thumbnail, if models are busy
 
 let filling = new AbortController();
+const failed = new Set(); // the looks whose models cannot make a thumbnail of this photo
 
 /** Shows the looks to choose from. Returns false if they are shown already. */
 export function show(looks) {
   const ids = looks.map((each) => each.id).join("\n");
   if (get("strip").dataset.ids === ids) return false;
   get("strip").dataset.ids = ids;
+  failed.clear();
   get("strip").replaceChildren(...looks.map(choice));
   return true;
 }
@@ -42,6 +44,7 @@ export const focus = (id) => inputOf(id)?.focus();
 /** Clears the thumbnails, which show another photo. */
 export function clear() {
   stop();
+  failed.clear();
   for (const each of get("strip").querySelectorAll(".thumb")) each.replaceChildren();
 }
 
@@ -55,31 +58,41 @@ export async function fill(looks, photo) {
   put("none", photo.thumb);
   const { signal } = filling;
   try {
-    for (let look; (look = nearest(looks.filter((each) => inputOf(each.id) && !thumbOf(each.id).hasChildNodes()))); ) {
-      const steps = plan({ ...DEFAULTS, size: "" }, look, null);
-      put(look.id, (await patiently(() => predict(steps, photo.thumb, signal), signal)).blob);
+    for (let tries = 0; tries < TRIES; tries++) {
+      const busy = new Map(); // the models to ask later, and after how many seconds
+      for (let look; (look = nearest(looks.filter((each) => isMissing(each) && !busy.has(each.model)))); ) {
+        const wait = await request(look, photo, signal);
+        if (wait) busy.set(look.model, wait);
+        else tries = 0;
+      }
+      if (!busy.size) return;
+      await sleep(Math.min(...busy.values()) * 1000, signal);
     }
   } catch {
     // Errors are shown with the picture itself; the strip is filled again after its next success.
   }
 }
 
+/** Requests a thumbnail. Returns after how many seconds to try again, if its model is busy, and otherwise 0. */
+async function request(look, photo, signal) {
+  try {
+    const steps = plan({ ...DEFAULTS, size: "" }, look, null);
+    put(look.id, (await predict(steps, photo.thumb, signal)).blob);
+  } catch (error) {
+    if (!error.ofModel) throw error;
+    if (error.retry) return error.retry;
+    failed.add(look.id);
+  }
+  return 0;
+}
+
+const isMissing = ({ id }) => inputOf(id) && !thumbOf(id).hasChildNodes() && !failed.has(id);
+
 /** The look that is nearest to the middle of what is in view. */
 function nearest(looks) {
   const middle = (each) => each.getBoundingClientRect().left + each.getBoundingClientRect().right;
   const distance = (look) => Math.abs(middle(thumbOf(look.id)) - middle(get("strip")));
   return looks.toSorted((one, other) => distance(one) - distance(other))[0];
-}
-
-async function patiently(attempt, signal) {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (!error.retry || tries === TRIES) throw error;
-      await sleep(error.retry * 1000, signal);
-    }
-  }
 }
 
 // A mouse's wheel moves the strip, until it is at an end.
