@@ -6,7 +6,7 @@ or TOML values, and :func:`settings_of` lists the fields.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -209,14 +209,19 @@ def described(each: Field[Any]) -> dict[str, Any]:
     return {"name": option_name(each), "values": values, "default": each.default, "meaning": meaning}
 
 
-def parse(cls: type[T], values: Mapping[str, Any]) -> T:
+def parse(cls: type[T], values: Mapping[str, Any], without: Container[str] = ()) -> T:
     """Builds a dataclass of settings from values by option name.
+
+    Args:
+        cls: The dataclass.
+        values: The values that are given.
+        without: Names of settings that cannot be given.
 
     Raises:
         InvalidOption: An unknown name, a missing required one, or an invalid value; the message says what was
             expected and what was given.
     """
-    known = {option_name(each): each for each in settings_of(cls)}
+    known = {option_name(each): each for each in settings_of(cls) if each.name not in without}
     if unknown := [name for name in values if name not in known]:
         hint = did_you_mean(unknown[0], known)
         raise InvalidOption(f"unknown option {unknown[0]}; the options are {', '.join(known)}{hint}")

@@ -52,8 +52,9 @@ def image_files(folder: Path, option: str) -> list[Path]:
 
 
 def spread(files: Sequence[Path], count: int) -> list[Path]:
-    """Evenly spaced files: at least ``count``, or all if there are fewer."""
-    return list(files[:: max(1, len(files) // count)])
+    """``count`` evenly spaced files, or all if there are fewer."""
+    count = min(count, len(files))
+    return [files[i * len(files) // count] for i in range(count)]
 
 
 def read_photo(file: Path) -> Tensor:
@@ -160,17 +161,23 @@ def mixed_seed(*parts: int) -> int:
 def batches(
     dataset: RandomCrops, batch_size: int, start: int, stop: int, workers: int, device: torch.device
 ) -> Iterator[Sample]:
-    """Batches ``start`` to ``stop`` of a dataset: float N×3×H×W in [0, 1] on the device, with unusable files.
+    """Batches ``start`` to ``stop`` of a dataset, as from :func:`load`.
 
     In a distributed training each process gets its part of every batch.
     """
+    parts = [parallel.part(range(i * batch_size, (i + 1) * batch_size)) for i in range(start, stop)]
+    return load(dataset, parts, workers, device)
+
+
+def load(
+    dataset: RandomCrops, positions: Sequence[Sequence[int]], workers: int, device: torch.device
+) -> Iterator[Sample]:
+    """Batches of the samples at given positions: float N×3×H×W in [0, 1] on the device, with unusable files."""
     if fit_on(device, dataset.files):  # then workers have nothing to decode
         dataset, workers = RandomCrops(dataset.files, dataset.crop, dataset.seed, keeping(device)), 0
-    share = batch_size // parallel.world_size()
-    first = parallel.rank() * share
     loader = DataLoader(
         ErrorsAsValues(dataset),
-        batch_sampler=[list(range(i * batch_size + first, i * batch_size + first + share)) for i in range(start, stop)],
+        batch_sampler=[list(each) for each in positions],
         num_workers=workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda" and workers > 0,

@@ -11,6 +11,8 @@ from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor, t
 
 from perceptual.inference.resampling import mirror, resize_bicubic
 
+from . import parallel
+
 SIGMA = 1.0  # standard deviation of the paper's blur, in pixels of the target
 STRONGEST = 1.2  # standard deviation of the strongest blur of mixed degradations
 REACH = 4  # pixels of the target, beyond which a blur is cut off
@@ -54,13 +56,15 @@ def draw(count: int) -> Draws:
     """Draws from PyTorch's random numbers in which way each photo is reduced, so that a network meets what users have.
 
     A Gaussian blur, which a quarter of the photos is spared, the filter, and for a third of the photos a compression as
-    JPEG.
+    JPEG. In a distributed training, ``count`` photos are this process's part of a batch.
     """
-    sigmas = STRONGEST * torch.rand(count) * (torch.rand(count) < 3 / 4)
-    filters = torch.randint(4, (count,))
+    whole = count * parallel.world_size()
+    sigmas = STRONGEST * torch.rand(whole) * (torch.rand(whole) < 3 / 4)
+    filters = torch.randint(4, (whole,))
     low, high = QUALITIES
-    compressed = (torch.rand(count) < COMPRESSED).tolist()
-    return Draws(sigmas, filters, [int(torch.randint(low, high + 1, ())) if each else None for each in compressed])
+    compressed = (torch.rand(whole) < COMPRESSED).tolist()
+    qualities = [int(torch.randint(low, high + 1, ())) if each else None for each in compressed]
+    return Draws(parallel.part(sigmas), parallel.part(filters), parallel.part(qualities))
 
 
 @torch.compiler.disable  # the codec cannot be compiled

@@ -1,8 +1,9 @@
-"""Many styles learned from the pictures of a larger network, without a loss network.
+"""Many styles learned from the pictures of a larger network, instead of by the losses of a loss network.
 
 As in Hinton et al. 2015 (https://arxiv.org/abs/1503.02531): a small network learns more easily what a large one answers
-than what that one was trained for. It is quicker too, as nothing runs through a loss network. Pixels alone make soft
-strokes where the small network cannot follow, so a training by the losses should come after it.
+than what that one was trained for. It is quicker too, as no crop runs through a loss network; that is loaded only to
+measure the style loss of the sample sheets. Pixels alone make soft strokes where the small network cannot follow, so a
+training by the losses should come after it.
 """
 
 import hashlib

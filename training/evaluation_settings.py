@@ -90,7 +90,7 @@ class VideoEvaluationSettings:
     style_dir: Path = setting(
         Path(__file__).with_name("paintings"),
         FilePath("a folder"),
-        "folder of such a network's paintings; default: those that ship",
+        "folder of such a network's paintings, or of a learned style's, with its name; default: those that ship",
     )
     clips: tuple[Path, ...] = setting(MISSING, Several(FilePath("a video")), "videos; required")
     frames: int = setting(30, Integer(2), "number of frames of each, from its beginning")

@@ -48,7 +48,7 @@ def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
         raise InvalidOption(f"{refused[0]}: the trunk determines it; leave it out")
     trunk = find_weights(values["trunk"])
     losses = trunk_losses(read_trunk(trunk).metadata["provenance"], values)
-    return parse(LearningSettings, {**losses, **values, "trunk": trunk})
+    return parse(LearningSettings, {**losses, **values, "trunk": trunk}, DETERMINED)
 
 
 def trunk_losses(provenance: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

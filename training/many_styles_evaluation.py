@@ -1,7 +1,7 @@
-"""Evaluates the styles of one network, and compares them with networks of one style, by one objective.
+"""Evaluates the styles of one network, or one learned on it, and compares them with networks of one style.
 
-The objective is that of the network's own training. It is measured on photos that were not used in training: for the
-unchanged photo, for every style at each size of its painting, and for networks of one style after the same painting.
+All are measured by the objective of the network's own training, on photos that were not used in it: the unchanged
+photo, every style at each size of its painting, and networks of one style after the same painting.
 """
 
 import json
@@ -78,7 +78,7 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
     objective = trained_objective(settings, trunk, paintings, sizes)
     looks = list(looks_of(settings, trunk, paintings, sizes))
     files = find_photos(settings.content, settings.split, "--content")
-    files = spread(files, settings.photos)[: settings.photos]
+    files = spread(files, settings.photos)
     rows: list[Row] = []
     report = settings.output / "styles.md"
     with Console(stderr=True).status("measuring") as status:
@@ -92,14 +92,15 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
                 rows += [{"size": size, **row} for row in measured]
                 sheet.append([(f"{look.painting.name}, {look.size} px", thumbnail(pictures.pop("photo")))])
                 sheet[-1] += [(name, thumbnail(picture)) for name, picture in pictures.items()]
-                write_report(settings, report, rows, faults)
+                write_report(settings, report, len(files), rows, faults)
             contact_sheet(sheet).save(settings.output / f"contact_sheet_{size}.png")
     return report
 
 
 def chosen_paintings(trunk: Predictor, names: Sequence[str], folder: Path) -> list[Painting]:
     """The paintings of the styles to be measured: those named, or all in the folder."""
-    known = {each["name"]: each for each in trunk.metadata["provenance"].get("styles", [])}
+    provenance = trunk.metadata["provenance"]
+    known = {each["name"]: each for each in provenance.get("styles", [provenance] if "trunk" in provenance else [])}
     if unknown := [name for name in names if name not in known]:
         raise InvalidOption(f"styles: there is no style {unknown[0]!r} here; the styles are: {', '.join(known)}")
     there = {each.name: each for each in find_paintings(folder) if each.name in known}
@@ -191,9 +192,9 @@ def artefacts(look: Look, method: str) -> Row:
 
 
 def write_report(
-    settings: ManyStylesEvaluationSettings, report: Path, rows: Sequence[Row], faults: Sequence[Row]
+    settings: ManyStylesEvaluationSettings, report: Path, photos: int, rows: Sequence[Row], faults: Sequence[Row]
 ) -> None:
-    """Writes all figures so far, as Markdown and JSON."""
+    """Writes all figures so far, of a number of photos, as Markdown and JSON."""
     means = averages(rows, "size", "painting", "painted at", "method")
     for mean in means:
         mean.pop("image")
@@ -202,9 +203,10 @@ def write_report(
     text = [
         "# Styles of one network, measured",
         "",
-        f"Means over {settings.photos} photos, cut to squares, of the weighted losses of the network's own training: "
-        "of the photo itself, of the network at each size of the painting, and of networks of one style. `relu4_2`: "
-        "the distance of the photo's features there, unweighted.",
+        f"Means over {photos} photos, cut to squares, of the weighted losses of the network's own training: "
+        "of the photo itself, of the network at each size of the painting, and of networks of one style. `of the "
+        "photo's`: style loss relative to that of the same photo untouched, the mean of these ratios. `relu4_2`: the "
+        "distance of the photo's features there, unweighted.",
         "",
         *table(means, shown),
         "",

@@ -1,12 +1,13 @@
 """Trains one network on several GPUs or machines: ``torchrun`` starts processes, each with a part of every batch.
 
 All processes draw the same random numbers and have the same weights; the result is that of one process up to rounding.
-Only rank 0 writes files. Every function here also works in a training of one process.
+So numbers for single photos are drawn for the whole batch, of which each process uses its :func:`part`. Only rank 0
+writes files. Every function here also works in a training of one process.
 """
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from perceptual.errors import InvalidOption
 
 Losses = Callable[[Tensor], tuple[dict[str, Tensor], Tensor]]
+Batch = TypeVar("Batch", Tensor, list[Any], range)
 
 
 def join(device: torch.device, batch_size: int) -> torch.device:
@@ -51,6 +53,12 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def part(batch: Batch) -> Batch:
+    """This process's part of what a whole batch has, in order: of its photos, or of numbers for each of them."""
+    share = len(batch) // world_size()
+    return batch[rank() * share : (rank() + 1) * share]
 
 
 class Step(nn.Module):

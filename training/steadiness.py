@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from . import parallel
 from .losses import wide
 from .task import randomly_cropped
 
@@ -43,6 +44,12 @@ class SteadinessLoss(nn.Module):
         if not self.weight:
             return {}
         shifted, expected = randomly_cropped(self.period + 1, photos, pictures)
-        found = run(shifted + self.noise * torch.randn_like(shifted) if self.noise else shifted)
+        found = run(shifted + self.noise * noise_for(shifted) if self.noise else shifted)
         change = 255 * (wide(found) - wide(expected))[..., EDGE:-EDGE, EDGE:-EDGE]
         return {"steadiness": self.weight * change.square().mean()}
+
+
+def noise_for(photos: Tensor) -> Tensor:
+    """Normal noise for this process's photos N×3×H×W, of a standard deviation of 1, drawn for the whole batch."""
+    count = len(photos) * parallel.world_size()
+    return parallel.part(torch.randn(count, *photos.shape[1:], dtype=photos.dtype, device=photos.device))

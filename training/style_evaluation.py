@@ -63,7 +63,7 @@ def evaluate_style(settings: StyleEvaluationSettings) -> Path:
     for predictor in predictors.values():
         predictor.require("style")
     files = find_photos(settings.content, settings.split, "--content")
-    files = spread(files, settings.photos)[: settings.photos]
+    files = spread(files, settings.photos)
     groups: dict[OptimizationSettings, dict[str, Predictor]] = {}  # networks of the same losses share optimizations
     for name, predictor in predictors.items():
         groups.setdefault(losses_of(name, predictor, settings), {})[name] = predictor
@@ -97,10 +97,16 @@ def losses_of(
     """The losses that a network was trained with, from its provenance; the painting is checked by its digest.
 
     Raises:
-        TrainingError: The provenance is incomplete, or the painting or the loss network's file is not the right one.
+        TrainingError: The provenance is incomplete, or that of many styles or of a learned one; or the painting or the
+            loss network's file is not the right one.
     """
     provenance = predictor.metadata["provenance"]
     recipe = provenance.get("recipe", {})
+    if "style_sizes" in recipe:
+        raise TrainingError(
+            f"{name} was trained by the losses of many styles, which give every painting the same weight: use "
+            f"perceptual evaluate styles, with the painting under its style's name in --style-dir"
+        )
     if "style_image" not in provenance or not recipe:
         raise TrainingError(f"{name}: its metadata has no recipe, so its losses are unknown")
     painting = settings.style_image or STYLES / provenance["style_image"]
@@ -238,7 +244,8 @@ def markdown(
             f"Means over {count} photos, cut to squares, of the weighted losses of each network's own training: of its "
             f"output, of the photo itself, and of pictures optimized by L-BFGS from {settings.start}. `worth "
             "iterations`: the iterations after which the optimized picture's total is as low as the network's: "
-            "the median over photos, and the range.",
+            "the median over photos, and the range. `of the photo's`: the mean style loss relative to the mean of the "
+            "untouched photos.",
             "",
             *table(summary, shown),
             "",

@@ -21,7 +21,7 @@ from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import save_network
 
 from . import parallel
-from .data import RandomCrops, batches, find_photos, resized_crops
+from .data import RandomCrops, find_photos, load, resized_crops
 from .distillation import DistillationLoss
 from .loop import train
 from .objective import StyleObjective, build_objective
@@ -49,6 +49,8 @@ def train_styles(settings: StylesSettings, *, resume: bool = False) -> Path | No
         InputError: A painting cannot be used, or settings contradict each other.
         WeightsError: The initial weights cannot be read.
     """
+    if settings.teacher and settings.style_factors:
+        raise InvalidOption("style-factors: with --teacher there is no style loss; leave one of the two out")
     run, device = prepare(settings, settings.name or "styles", resume=resume)
     task = ManyStyles(settings, device)
     return run.model if train(task, settings, run, device, resume=resume) else None
@@ -133,10 +135,10 @@ class ManyStyles:
         return [numbers.get(painting.name, 1.0) for painting in self.paintings for _ in self.settings.style_sizes]
 
     def balance(self, device: torch.device) -> Tensor:
-        """Factor of the style loss for each painting, at each size."""
+        """Factor of the style loss for each painting, at each size: the same in all processes."""
         settings = self.settings
         crops = RandomCrops(find_photos(settings.content_dir, settings.split), self.crops, settings.seed)
-        own = own_losses(self.objective, batches(crops, 4, 0, MEASURED // 4, 0, device))
+        own = own_losses(self.objective, load(crops, [range(i, i + 4) for i in range(0, MEASURED, 4)], 0, device))
         factors = OWN / own
         return factors * factors.new_tensor(self.each_row(self.style_factors()))
 
@@ -167,8 +169,7 @@ class ManyStyles:
 
     def draw(self, count: int) -> Tensor:
         """Rows of random styles for that many photos, each a painting at one of its sizes."""
-        first = parallel.rank() * count
-        return torch.multinomial(self.draws, count * parallel.world_size(), replacement=True)[first : first + count]
+        return parallel.part(torch.multinomial(self.draws, count * parallel.world_size(), replacement=True))
 
     def run(self, photos: Tensor, styles: Tensor) -> Tensor:
         """Stylizes photos N×3×H×W in [0, 1], each in its style, N×P."""

@@ -164,7 +164,7 @@ def sample_photos(settings: TrainingSettings, first: Path | None = None) -> Tens
     for split in (*others, settings.split):
         with suppress(TrainingError):
             files = files or find_photos(settings.content_dir, split)
-    tried = spread(files, settings.samples)
+    tried = dict.fromkeys([*spread(files, settings.samples), *files])  # others in place of those that cannot be read
     photos = [load_square(first, FRAME_SIZE)] if first else []
     reason: InputError | None = None
     for file in tried:

@@ -88,11 +88,11 @@ def timed(transform: Transform, frames: Sequence[Picture]) -> tuple[list[Picture
 
 def objective_of(predictor: Predictor, settings: VideoEvaluationSettings) -> StyleObjective:
     """The objective that the network was trained with, for the one style that is measured."""
-    if len(predictor.styles) == 1:
+    sizes = predictor.metadata["provenance"].get("recipe", {}).get("style_sizes")
+    if not sizes:
         return checked_objective(losses_of(settings.model, predictor, settings), {settings.model: predictor})
-    fine = predictor.metadata["provenance"]["recipe"]["style_sizes"][:1]
-    paintings = chosen_paintings(predictor, [str(settings.style)], settings.style_dir)
-    return trained_objective(settings, predictor, paintings, fine)
+    paintings = chosen_paintings(predictor, [settings.style or predictor.styles[0]], settings.style_dir)
+    return trained_objective(settings, predictor, paintings, sizes[:1])
 
 
 def stylized(predictor: Predictor, options: StyleOptions, frames: Sequence[Picture]) -> list[Picture]:

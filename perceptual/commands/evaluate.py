@@ -35,8 +35,10 @@ STYLES = """Measures the styles of one network, and compares them with networks 
   perceptual evaluate styles ... --styles starry_night udnie --against starry_night_fast mine
 
 Every painting has the same weight, as in the training: the style loss of unchanged photos is 1e6 times --style-weights.
-Reports content loss, style loss, its ratio to the photo's own, total variation and grids, for every size at which the
-paintings were learned. The folder --output gets tables as Markdown and as JSON, and contact sheets.
+Reports content loss, style loss, the mean of its ratio to the photo's own, total variation and grids, for every size at
+which the paintings were learned. The folder --output gets tables as Markdown and as JSON, and contact sheets.
+
+A style learned on a network is measured by its own file as --model; its painting has the style's name.
 """
 
 

@@ -1,4 +1,5 @@
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from perceptual_training.data import (
     plain_crops,
     read_photo,
     resized_crops,
+    spread,
 )
 
 CPU = torch.device("cpu")
@@ -56,6 +58,14 @@ def test_a_missing_or_empty_folder_fails_at_once(tmp_path):
     assert len(empty) == 2
     with pytest.raises(TrainingError, match=f"none of the 1 images .* is of the {empty[0]} split"):
         find_photos(tmp_path, empty[0])
+
+
+def test_files_are_spread_over_the_whole_folder():
+    files = [Path(f"{i:02}") for i in range(99)]
+    places = [int(file.name) for file in spread(files, 50)]
+    assert len(places) == 50 and places[0] == 0 and places[-1] == 97
+    assert {after - before for before, after in pairwise(places)} == {1, 2}
+    assert spread(files[:5], 5) == spread(files[:5], 9) == files[:5]
 
 
 def in_split(folder, split):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from matlab import imresize
 from scipy.ndimage import gaussian_filter
 
-from perceptual_training import degradation
+from perceptual_training import degradation, parallel
 from perceptual_training.degradation import blur_each, degrade, draw
 
 
@@ -92,3 +92,15 @@ def test_the_same_draws_reduce_in_the_same_way():
     photos, draws = torch.rand(12, 3, 16, 16), draw(12)
     assert torch.equal(degrade(photos, 4, "mixed", draws), degrade(photos, 4, "mixed", draws))
     assert len({*draws.filters.tolist()}) == 4 and None in draws.qualities and len({*draws.qualities}) > 2
+
+
+def test_each_process_has_its_part_of_the_draws_for_the_batch(monkeypatch):
+    torch.manual_seed(0)
+    whole, after = draw(12), torch.get_rng_state()
+    monkeypatch.setattr(parallel, "world_size", lambda: 3)
+    for rank in range(3):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        torch.manual_seed(0)
+        for mine, all_of_them in zip(draw(4), whole, strict=True):
+            assert list(mine) == list(all_of_them[4 * rank : 4 * rank + 4])
+        assert torch.equal(torch.get_rng_state(), after)

@@ -74,6 +74,11 @@ def test_a_teacher_of_other_styles(teacher, names, sizes, message):
         DistillationLoss(teacher, names, sizes)
 
 
+def test_a_style_loss_that_a_teacher_replaces_has_no_factors(many, tmp_path):
+    with pytest.raises(InputError, match="style-factors: with --teacher there is no style loss"):
+        train_styles(many(teacher=tmp_path / "teacher.safetensors", style_factors=("dots=2",)))
+
+
 def test_a_teacher_that_does_not_exist(many, tmp_path):
     with pytest.raises(WeightsError, match=r"none\.safetensors"):
         train_styles(many(teacher=tmp_path / "none.safetensors"))

@@ -146,6 +146,9 @@ def test_a_painting_that_cannot_be_used(learning, tmp_path, name, picture, messa
 def test_what_the_trunk_decides_cannot_be_told(learning):
     with pytest.raises(InputError, match="init-features: the trunk determines it"):
         learning(init_features=8)
+    with pytest.raises(InputError, match="unknown option style-size; .*; did you mean style-sizes") as told:
+        learning(style_size=256)
+    assert "trunk, " in str(told.value) and not any(f"{each}, " in str(told.value) for each in ("preset", "channels"))
     with pytest.raises(InputError, match="style-sizes: expected 2, as the trunk has; got 1"):
         Learning(learning(style_sizes=(64,)), CPU)
     with pytest.raises(WeightsError, match="has no table of styles"):

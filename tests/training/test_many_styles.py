@@ -11,7 +11,7 @@ from perceptual.errors import InputError, TrainingError
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import load_network
 from perceptual.settings import parse
-from perceptual_training import styles
+from perceptual_training import parallel, styles
 from perceptual_training.mixing import initial_weights
 from perceptual_training.paintings import find_paintings
 from perceptual_training.settings import StylesSettings
@@ -68,6 +68,13 @@ def test_all_paintings_weigh_the_same(many):
     torch.testing.assert_close(ManyStyles(many(style_weights=7), CPU).factors, task.factors)  # that weight adds to it
     doubled = ManyStyles(many(style_factors=("dots=2",)), CPU)
     torch.testing.assert_close(doubled.factors, task.factors * torch.tensor([2.0, 2.0, 1.0, 1.0]))
+
+
+def test_all_processes_give_the_paintings_the_same_weight(many, monkeypatch):
+    alone = ManyStyles(many(), CPU).factors
+    monkeypatch.setattr(parallel, "world_size", lambda: 8)
+    monkeypatch.setattr(parallel, "rank", lambda: 5)
+    assert torch.equal(ManyStyles(many(batch_size=8), CPU).factors, alone)
 
 
 def test_steadiness_is_a_loss_of_its_own_and_leaves_the_others(many):

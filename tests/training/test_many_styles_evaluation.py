@@ -3,9 +3,11 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
+from training_fixtures import make_photos
 
 from perceptual.errors import InvalidOption, TrainingError
 from perceptual.inference.networks import StyleNetwork
+from perceptual.inference.styles import read_weights, save_style
 from perceptual.inference.weights import save_network
 from perceptual.settings import parse
 from perceptual_training.evaluation_settings import ManyStylesEvaluationSettings
@@ -42,6 +44,34 @@ def measured(tmp_path, paintings, photos, loss_weights):
         )
 
     return make
+
+
+@pytest.fixture
+def learned(measured, paintings, tmp_path):
+    """A style file of the painting of dots, with the numbers of that style in the network."""
+    trunk = read_weights(measured().model)
+    painting = find_paintings(paintings)[0].provenance()
+    told = {each: trunk.metadata["provenance"][each] for each in ("recipe", "loss_network")}
+    (tmp_path / "styles").mkdir()
+    (tmp_path / "styles/many.safetensors").symlink_to(measured().model)
+    file = tmp_path / "styles/dots.safetensors"
+    save_style(file, trunk.tensors["styles"][0], trunk.trunk, {**painting, **told, "trunk": trunk.trunk})
+    return file
+
+
+def test_a_learned_style_is_measured_as_it_is_in_the_network(measured, learned, tmp_path):
+    found = []
+    for model in (measured().model, str(learned)):
+        evaluate_many_styles(measured(model=model, styles=["dots"], sizes=[64]))
+        found.append(json.loads((tmp_path / "out/styles.json").read_text())["means"])
+    names = [[row.pop("method") for row in means] for means in found]
+    assert names == [["photo", "many", "alone"] * 2, ["photo", "dots", "alone"] * 2] and found[0] == found[1]
+
+
+def test_the_report_counts_the_photos_that_were_there(measured, tmp_path):
+    make_photos(tmp_path / "few", 3)
+    report = evaluate_many_styles(measured(content=tmp_path / "few", photos=50, styles=["dots"], sizes=[64]))
+    assert "Means over 3 photos" in report.read_text()
 
 
 def test_every_style_at_every_size_beside_a_network_of_one(measured, tmp_path):

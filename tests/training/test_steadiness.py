@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from perceptual_training.steadiness import NOISE, SteadinessLoss
+from perceptual_training import parallel
+from perceptual_training.steadiness import NOISE, SteadinessLoss, noise_for
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +49,14 @@ def test_the_smallest_crops_have_pixels_to_compare():
 
 def test_without_a_weight_the_network_does_not_run_again():
     assert SteadinessLoss(0.0, 4)(None, None, None) == {}
+
+
+def test_each_process_has_its_part_of_the_noise_for_the_batch(monkeypatch):
+    batch, before = photos(), torch.get_rng_state()
+    whole, after = noise_for(batch), torch.get_rng_state()
+    monkeypatch.setattr(parallel, "world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        torch.set_rng_state(before)
+        assert torch.equal(noise_for(batch[:1]), whole[rank : rank + 1])
+        assert torch.equal(torch.get_rng_state(), after)

@@ -175,6 +175,13 @@ def test_bad_input_is_one_clear_error(settings, network, upscaler, weights, phot
         settings(sizes=[8])
 
 
+def test_losses_of_many_styles_are_not_taken_for_those_of_one(settings, network):
+    recipe = {"style_sizes": [64, 96], "style_weights": [5.0], "loss_weights": "narrow.safetensors"}
+    learned = network("learned", recipe=recipe, trunk="00ff")
+    with pytest.raises(TrainingError, match="learned was trained by the losses of many styles, .* evaluate styles,"):
+        evaluate_style(settings(model=[str(learned)]))
+
+
 def test_command(run, settings, painting, loss_weights, tmp_path):
     chosen = settings()
     status, out, err = run(

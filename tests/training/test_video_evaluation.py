@@ -2,7 +2,7 @@ import json
 
 import pytest
 from PIL import Image
-from test_many_styles_evaluation import measured  # noqa: F401
+from test_many_styles_evaluation import learned, measured  # noqa: F401
 from test_style_evaluation import network  # noqa: F401
 
 from perceptual.inference.predictor import Predictor
@@ -31,19 +31,27 @@ def test_every_level_is_measured_by_one_run_of_the_network(run, network, paintin
     assert (tmp_path / "out" / "strip_clip.png").exists()
 
 
-def test_one_style_of_many_is_measured_by_its_own_painting(run, measured, paintings, loss_weights, tmp_path):  # noqa: F811
+def test_one_style_of_many_is_measured_by_its_own_painting(
+    run,
+    measured,  # noqa: F811
+    learned,  # noqa: F811
+    paintings,
+    loss_weights,
+    tmp_path,
+):
     (clip := tmp_path / "clip").mkdir()
     with Image.open("docs/photos/chelsea.jpg") as photo:
         for index in range(3):
             photo.crop((60 + 2 * index, 40, 124 + 2 * index, 104)).save(clip / f"{index}.png")
     measured()
-    arguments = ("--model", tmp_path / "many.safetensors", "--clips", clip, "--style-dir", paintings)
+    many, alone = (("--model", file) for file in (tmp_path / "many.safetensors", learned))
+    arguments = ("--clips", clip, "--style-dir", paintings)
     losses = ("--loss-weights", loss_weights, "--device", "cpu", "--output", tmp_path / "out")
     found = []
-    for style in ("dots", "stripes"):
-        status, _, err = run("evaluate", "video", *arguments, *losses, "--style", style)
+    for chosen in ((*many, "--style", "dots"), (*many, "--style", "stripes"), alone):
+        status, _, err = run("evaluate", "video", *chosen, *arguments, *losses)
         assert status == 0, err
         found.append(json.loads((tmp_path / "out" / "video.json").read_text())["clips"][0]["style"])
-    assert found[0] != found[1]
-    status, _, err = run("evaluate", "video", *arguments, *losses)
+    assert found[0] == found[2] != found[1]
+    status, _, err = run("evaluate", "video", *many, *arguments, *losses)
     assert status == 1 and "style is missing; the styles are: dots, stripes" in err
