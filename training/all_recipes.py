@@ -65,7 +65,7 @@ class Recipe:
         run = self.run
         initial = run.model.with_name(f"{self.initial}.safetensors")
         own: dict[str, Any] = {"name": run.name, "model-path": run.model, "sample-path": run.folder}
-        if initial.is_file():  # a network that was just trained replaces the one that ships
+        if initial != run.model and initial.is_file():  # a network that was just trained replaces the one that ships
             own["initial-weights"] = initial
         if minutes is not None:
             own["minutes"] = minutes

@@ -56,9 +56,10 @@ def save_checkpoint(
     network: nn.Module,
     optimizers: Sequence[Optimizer],
 ) -> None:
-    """Writes the full state atomically, and keeps the previous checkpoint.
+    """Writes the full state, and keeps the previous checkpoint if that is sound.
 
-    The data's position and the learning rate follow from the iteration.
+    Each is written atomically, so that at every moment one of them is sound. The data's position and the learning rate
+    follow from the iteration.
 
     Args:
         path: The checkpoint.
@@ -80,8 +81,8 @@ def save_checkpoint(
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    if path.exists():
-        path.replace(previous(path))
+    if is_sound(path):
+        write_atomically(previous(path), path.read_bytes())
     write_atomically(path, buffer.getvalue())
 
 
@@ -163,6 +164,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not all(value.isfinite().all() for value in tensors_in([state["network"], state["optimizers"]])):
         raise Unsound(f"{path} has numbers that are not finite")
     return state
+
+
+def is_sound(path: Path) -> bool:
+    """Whether there is a checkpoint from which a training can go on."""
+    try:
+        read_checkpoint(path)
+    except (FileNotFoundError, TrainingError):
+        return False
+    return True
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -46,7 +46,8 @@ def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
     """
     if refused := [name for name in values if name.replace("-", "_") in DETERMINED]:
         raise InvalidOption(f"{refused[0]}: the trunk determines it; leave it out")
-    trunk = find_weights(values["trunk"])
+    given = parse(LearningSettings, values, DETERMINED)
+    trunk = find_weights(given.trunk, model_file(given, name_of(given)))
     losses = trunk_losses(read_trunk(trunk).metadata["provenance"], values)
     return parse(LearningSettings, {**losses, **values, "trunk": trunk}, DETERMINED)
 
@@ -76,13 +77,18 @@ def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | N
         WeightsError: The trunk cannot be read.
     """
     painting = open_painting(settings.style_image, {})  # before any work
-    name = settings.name or settings.style_image.stem
+    name = name_of(settings)
     checked_name(model_file(settings, name).stem, "choose another --name for the style")
     run, device = prepare(settings, name, resume=resume)
     if resume and run.has_done(settings.iterations) and is_of(run.model, painting, settings.trunk):
         return run.model
     task = Learning(settings, device)
     return run.model if train(task, settings, run, device, resume=resume) else None
+
+
+def name_of(settings: LearningSettings) -> str:
+    """The name given, or the painting's."""
+    return settings.name or settings.style_image.stem
 
 
 def is_of(style: Path, painting: Painting, trunk: Path) -> bool:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,7 +92,10 @@ class Run:
 
     def has_done(self, iterations: int) -> bool:
         """Whether there are weights after that many iterations at least. Raises WeightsError if they cannot be read."""
-        return self.model.exists() and read_metadata(self.model)["provenance"]["iterations"] >= iterations
+        if not self.model.exists():
+            return False
+        done: int = read_metadata(self.model)["provenance"].get("iterations", 0)  # imported weights do not tell
+        return done >= iterations
 
     def publish(self) -> None:
         """Writes the network as of the last checkpoint to ``model``."""
@@ -162,6 +165,8 @@ class Training:
 
     def __init__(self, task: Task, settings: TrainingSettings, run: Run, device: torch.device) -> None:
         self.started = time.monotonic()
+        if settings.initial_weights:
+            settings = replace(settings, initial_weights=find_weights(settings.initial_weights, run.model))
         self.task = task
         self.settings = settings
         self.run = run
@@ -331,7 +336,7 @@ def finish(run: Run) -> None:
 def sources_of(task: Task, settings: TrainingSettings) -> dict[str, str]:
     """SHA-256 of the input files by description, to detect on resume that a file has changed."""
     facts = task.provenance()
-    initial = find_weights(settings.initial_weights) if settings.initial_weights and settings.initial_share else None
+    initial = settings.initial_weights if settings.initial_share else None
     return {
         "the paintings" if "styles" in facts else "the painting": str(facts.get("style_image_sha256")),
         "the trunk": str(facts.get("trunk", "")),
@@ -349,7 +354,7 @@ def earlier_trainings(settings: TrainingSettings) -> tuple[dict[str, Any], ...]:
     """
     if not settings.initial_weights:
         return ()
-    provenance = read_metadata(find_weights(settings.initial_weights))["provenance"]
+    provenance = read_metadata(settings.initial_weights)["provenance"]
     known = {**provenance.get("recipe", {}), **provenance.get("training", {}), **provenance}
     facts = ("name", "iterations", "batch_size", "optimizer", "lr", "photos", "seconds", "machine")
     return (*provenance.get("earlier_trainings", ()), {fact: known[fact] for fact in facts if fact in known})

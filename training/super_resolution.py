@@ -73,9 +73,10 @@ class SuperResolution:
             raise InvalidOption(
                 f"image-size: the grid loss needs {GridLoss.window * self.scale} at least, got {settings.image_size}"
             )
-        network = build_network(SuperResolutionNetwork, settings, scale=self.scale)
+        blend = settings.blend == "yes"
+        network = build_network(SuperResolutionNetwork, settings, keeps_initial=blend, scale=self.scale)
         self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.faithful = copy.deepcopy(self.network) if settings.blend == "yes" else None
+        self.faithful = copy.deepcopy(self.network) if blend else None
         self.crops = plain_crops(settings.image_size)
         self.pixel_loss = PixelLoss(settings.pixel_weight)
         self.grid_loss = GridLoss(settings.grid_weight, self.scale)
@@ -144,7 +145,8 @@ class SuperResolution:
 
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes the network, blended with the initial one if the settings ask for it, with facts and provenance."""
-        network = blended(self.network, self.faithful) if self.faithful else self.network
+        with torch.random.fork_rng(devices=[]):  # building a network draws random weights
+            network = blended(self.network, self.faithful) if self.faithful else self.network
         save_network(path, network, {**self.provenance(), **facts})
 
     def provenance(self) -> dict[str, Any]:

@@ -57,18 +57,23 @@ def model_file(settings: TrainingSettings, name: str) -> Path:
     return settings.model_path or OWN / f"{name}.safetensors"
 
 
-def build_network(cls: type[N], settings: TrainingSettings, names: Sequence[str] = (), **changes: Any) -> N:
+def build_network(
+    cls: type[N], settings: TrainingSettings, names: Sequence[str] = (), *, keeps_initial: bool = False, **changes: Any
+) -> N:
     """The preset's network, changed by arguments that are not None; with random weights or ``initial_weights``.
 
     Args:
         cls: Its class.
         settings: The training's.
         names: Of its styles, as for :func:`.mixing.state_for`.
+        keeps_initial: Whether the weights that are written hold the initial ones too.
         changes: To the preset.
 
     Raises:
         WeightsError: The file cannot be read.
-        InvalidOption: It holds a network of other layers; or ``initial_share`` is set without ``initial_weights``.
+        InvalidOption: It holds a network of other layers, or one that fits but for its last layer although
+            ``initial_share`` or ``keeps_initial`` needs it whole; or ``initial_share`` is set without
+            ``initial_weights``.
     """
     if settings.initial_share and not settings.initial_weights:
         raise InvalidOption("initial-share: needs --initial-weights")
@@ -85,6 +90,11 @@ def build_network(cls: type[N], settings: TrainingSettings, names: Sequence[str]
         state = state_for(network, settings.initial_weights, initial, names)
         own = network.state_dict()
         fitting = {name: value for name, value in state.items() if value.shape == own[name].shape}
+        if len(fitting) < len(own) and (settings.initial_share or keeps_initial):
+            raise InvalidOption(
+                f"initial-weights: {settings.initial_weights} enlarges by another factor, so its last layer does not "
+                f"fit; initial-share and blend need all layers"
+            )
         network.load_state_dict({**own, **fitting})
     return network
 

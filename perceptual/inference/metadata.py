@@ -36,8 +36,13 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         return parse_metadata(path, file.metadata())
 
 
-def find_weights(name_or_path: str | Path) -> Path:
+def find_weights(name_or_path: str | Path, written: Path | None = None) -> Path:
     """The weights file at a path, or with a name of :func:`named_weights`.
+
+    Args:
+        name_or_path: The name or the path.
+        written: A file that no name means, as the caller's training writes it. So a training that begins with the
+            network that ships under its own name finds the same one when it is resumed.
 
     Raises:
         WeightsError: There is no such file or name; the message lists the names.
@@ -46,7 +51,7 @@ def find_weights(name_or_path: str | Path) -> Path:
     with suppress(OSError):  # a folder without permission, such as the current folder of another user
         if path.is_file():
             return path
-    named = named_weights()
+    named = named_weights(written)
     if str(name_or_path) in named:
         return named[str(name_or_path)]
     hint = did_you_mean(str(name_or_path), named)
@@ -73,9 +78,11 @@ def find_distinct(models: Iterable[str | Path]) -> dict[str, Path]:
     return found
 
 
-def named_weights() -> dict[str, Path]:
-    """Names and files of all networks; the user's own replaces one that ships with the same name."""
-    return shipped_weights() | own_weights()
+def named_weights(written: Path | None = None) -> dict[str, Path]:
+    """Names and files of all networks but ``written``; the user's own replaces one that ships with the same name."""
+    unnamed = written and written.resolve()
+    own = {name: file for name, file in own_weights().items() if file.resolve() != unnamed}
+    return shipped_weights() | own
 
 
 def shipped_weights() -> dict[str, Path]:

@@ -137,6 +137,27 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_sound(settings, spoil,
     assert newest_sound(file)[1]["iteration"] == 7
 
 
+def test_at_every_moment_there_is_a_sound_checkpoint(settings, monkeypatch):
+    train_style(settings())
+    file = settings().sample_path / "checkpoint.pt"
+    damage(file)
+    kept = []
+
+    def full(path, content):
+        kept.append((file.exists(), newest_sound(file)[1]["iteration"]))
+        if path == file and len(kept) == 1:  # the first that is written after the damage
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, content)
+
+    monkeypatch.setattr("perceptual_training.checkpoint.write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        train_style(settings(iterations=7), resume=True)
+    assert newest_sound(file)[1]["iteration"] == 3
+    train_style(settings(iterations=9), resume=True)
+    assert newest_sound(file)[1]["iteration"] == 9
+    assert kept == [(True, 3), (True, 3), (True, 6), (True, 6)]
+
+
 def test_a_run_killed_between_two_checkpoints_goes_on_from_the_first(settings):
     train_style(settings())
     (settings().sample_path / "checkpoint.pt").unlink()

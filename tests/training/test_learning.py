@@ -99,6 +99,21 @@ def test_resuming_is_exact(learning, tmp_path):
     assert learn_style(learning(**halves), resume=True) == halves["model_path"]  # finished: nothing is trained
 
 
+def test_a_style_named_as_its_trunk_goes_on(learning, trunk, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"stripes": trunk})
+    assert learn_style(learning(trunk="stripes", model_path=None, minutes=0)) is None
+    assert (tmp_path / "networks/stripes.safetensors").is_file()  # the style, which is not the trunk
+    assert learn_style(learning(trunk="stripes", model_path=None), resume=True)
+
+
+def test_weights_that_do_not_tell_their_iterations_do_not_pass_for_learned(learning, weights):
+    imported = learning().model_path
+    imported.write_bytes(weights.read_bytes())
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        learn_style(learning(), resume=True)
+
+
 def test_another_painting_does_not_pass_for_what_is_learned(learning, tmp_path):
     learn_style(learning())
     Image.effect_noise((90, 80), 80).convert("RGB").save(tmp_path / "other.png")

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,6 +165,13 @@ def test_a_network_of_another_factor_gives_all_but_its_last_layer(settings, tmp_
     assert not any(own[name].any() for name in last)
 
 
+@pytest.mark.parametrize("keeping", [{"initial_share": 0.25}, {"blend": "yes"}])
+def test_what_is_written_keeps_no_network_of_another_factor(settings, tmp_path, keeping):
+    save_network(tmp_path / "x4.safetensors", network_of(scale=4), {})
+    with pytest.raises(InvalidOption, match=r"initial-weights: .*x4\.safetensors enlarges by another factor"):
+        SuperResolution(settings(upscale_factor=2, initial_weights=tmp_path / "x4.safetensors", **keeping), CPU)
+
+
 def test_a_blended_file_holds_the_initial_and_the_trained_weights(settings, tmp_path):
     save_network(tmp_path / "x4.safetensors", network_of(scale=4), {})
     run = settings(initial_weights=tmp_path / "x4.safetensors", blend="yes", lr=1e-2)
@@ -187,6 +196,22 @@ def test_a_share_of_the_initial_weights_softens_the_crisp_ones_alone(settings, t
     photo = torch.rand(1, 3, 12, 14)
     torch.testing.assert_close(found[0.25].settled(0)(photo), found[0].settled(0.25)(photo), atol=2e-3, rtol=0)
     assert torch.equal(found[0.25].settled(1)(photo), found[0].settled(1)(photo))
+
+
+def test_a_run_named_as_the_network_it_begins_with_goes_on(settings, tmp_path, monkeypatch):
+    save_network(tmp_path / "x4.safetensors", network_of(scale=4), {})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"x4": tmp_path / "x4.safetensors"})
+    found = []
+    for name in ("straight", "x4"):
+        own = {"name": name, "model_path": None, "sample_path": tmp_path / "runs" / name}
+        run = settings(**own, initial_weights="x4", initial_share=0.25, blend="yes", loss="pixel")
+        if name == "x4":
+            assert train_super_resolution(replace(run, minutes=0)) is None
+            assert Path("networks/x4.safetensors").is_file()  # by now the network of that name
+        found.append(load_network(train_super_resolution(run, resume=name == "x4"))[0].state_dict())
+    straight, resumed = found
+    assert all(torch.equal(resumed[key], straight[key]) for key in straight)
 
 
 def network_of(scale):

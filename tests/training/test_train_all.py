@@ -7,6 +7,8 @@ from torchvision.models import vgg16
 
 from perceptual.errors import InvalidOption
 from perceptual.inference.metadata import read_metadata
+from perceptual.inference.networks import SuperResolutionNetwork
+from perceptual.inference.weights import save_network
 from perceptual_training.all_recipes import find_recipes
 
 COMMON = "init-features = 4\nnum-residuals = 0\nbatch-size = 1\nnum-workers = 0\nsamples = 1\nimage-size = 32\n"
@@ -86,6 +88,22 @@ def test_it_trains_what_is_missing_in_as_many_runs_as_it_takes(train_all, folder
 def test_bad_input_is_one_line(train_all, arguments, status, message):
     code, lines, errors = train_all(*arguments)
     assert (code, lines, errors.count("\n")) == (status, [], 1) and errors.startswith(message)
+
+
+def test_a_recipe_that_begins_with_a_network_of_its_own_name_goes_on(train_all, folder, monkeypatch):
+    shipped = folder / "shipped.safetensors"
+    config = SuperResolutionNetwork.presets["default"] | {"init_features": 4, "num_residuals": 0}
+    save_network(shipped, SuperResolutionNetwork(scale=4, **config), {})
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"b_factor": shipped})
+    for recipe in (folder / "recipes").iterdir():
+        if recipe.stem != "b_factor":
+            recipe.unlink()
+    with (folder / "recipes/b_factor.toml").open("a") as recipe:
+        recipe.write("initial-weights = 'b_factor'\ninitial-share = 0.25\n")
+    assert train_all("--minutes", "0")[0] == 130 and (folder / "networks/b_factor.safetensors").is_file()
+    status, _, errors = train_all()
+    assert status == 0 and "another file" not in errors
+    assert read_metadata(folder / "networks/b_factor.safetensors")["provenance"]["iterations"] == 3
 
 
 def test_each_recipe_comes_after_the_one_whose_network_it_begins_with(tmp_path):
