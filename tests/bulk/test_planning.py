@@ -212,6 +212,8 @@ def test_an_original_is_not_overwritten_through_a_link(tmp_path):
 
 def test_results_among_the_photos_are_refused(folder, tmp_path):
     (tmp_path / "linked").symlink_to("in")
+    with pytest.raises(InvalidOption, match=f"^results in {folder}/deep would be photos "):
+        tasks_of(folder / "deep", folder / "a.png", output=folder / "deep")
     for output in (folder / "out", folder / "deep/er", folder, tmp_path / "linked/out"):
         with pytest.raises(InvalidOption, match="would be photos when the job is repeated; choose another output"):
             tasks_of(folder, output=output)
