@@ -510,7 +510,7 @@ def test_a_model_that_fails_leaves_the_other_thumbnails(visit, retry):
     visit.page.goto(f"{visit.url}/?look=many/dots")
     visit.choose("photo.png", encoded(noise(64, 48)))
     visit.result()
-    visit.page.wait_for_function("document.querySelectorAll('.thumb img').length === 3")
+    visit.page.wait_for_function("() => document.querySelectorAll('.thumb img').length === 3")
     assert not visit.page.locator("input[value=tiny] + .thumb img").count()
     asked = len(visit.asked)
     visit.set("strength", 0.5)
