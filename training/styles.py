@@ -6,6 +6,7 @@ et al. 2016. Every crop of a batch is assigned a random style, at one of the siz
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from perceptual.errors import InvalidOption
+from perceptual.inference.metadata import find_weights
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import save_network
 
@@ -52,6 +54,8 @@ def train_styles(settings: StylesSettings, *, resume: bool = False) -> Path | No
     if settings.teacher and settings.style_factors:
         raise InvalidOption("style-factors: with --teacher there is no style loss; leave one of the two out")
     run, device = prepare(settings, settings.name or "styles", resume=resume)
+    if settings.teacher:  # a name means the network that was there before this training wrote its own
+        settings = replace(settings, teacher=find_weights(settings.teacher, run.model))
     task = ManyStyles(settings, device)
     return run.model if train(task, settings, run, device, resume=resume) else None
 

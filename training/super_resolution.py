@@ -124,9 +124,15 @@ class SuperResolution:
         """Low-resolution inputs for photos."""
         return degrade(photos, self.scale, self.settings.degradation, draws)
 
+    def sample_inputs(self) -> Tensor:
+        """Inputs for the sample photos, the same each time; the random numbers of the training remain as they are."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.reduce(self.samples)
+
     def sheet(self) -> Image.Image:
         """For each sample photo: the low-resolution input, its bicubic enlargement, the network's, and the photo."""
-        inputs = self.reduce(self.samples)
+        inputs = self.sample_inputs()
         columns = (
             F.interpolate(inputs, scale_factor=self.scale),  # its pixels as squares
             resize_bicubic(inputs, self.scale),
@@ -141,7 +147,7 @@ class SuperResolution:
 
     def frame(self) -> Image.Image:
         """The first sample, enlarged."""
-        return to_pil_image(run_finished(self.network, self.reduce(self.samples[:1]))[0].cpu())
+        return to_pil_image(run_finished(self.network, self.sample_inputs()[:1])[0].cpu())
 
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes the network, blended with the initial one if the settings ask for it, with facts and provenance."""

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,6 +53,15 @@ def test_a_smaller_network_comes_near_its_teacher(many, teacher):
     )
     assert after < 0.5 * before
     assert len(metadata["provenance"]["teacher"]) == 64
+
+
+def test_a_run_named_as_its_teacher_goes_on(many, teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"school": teacher})
+    run = many(name="school", model_path=None, sample_path=tmp_path / "run", teacher="school")
+    assert train_styles(replace(run, minutes=0)) is None
+    assert Path("networks/school.safetensors").is_file()  # by now the network of that name
+    assert train_styles(run, resume=True)
 
 
 def test_another_teacher_does_not_go_on(many, teacher, tmp_path):

@@ -142,7 +142,12 @@ def test_a_weave_is_unsteady_and_what_follows_from_the_photo_is_not(settings):
 def test_resuming_is_exact(settings, tmp_path, preset):
     def run(name, iterations):
         return settings(
-            preset=preset, iterations=iterations, sample_path=tmp_path / name, model_path=tmp_path / f"{name}.st"
+            preset=preset,
+            iterations=iterations,
+            sample_step=2,
+            save_step=2,
+            sample_path=tmp_path / name,
+            model_path=tmp_path / f"{name}.st",
         )
 
     train_super_resolution(run("straight", 4))
@@ -153,6 +158,15 @@ def test_resuming_is_exact(settings, tmp_path, preset):
     assert all(torch.equal(one[key], two[key]) for key in one)
     with pytest.raises(TrainingError, match="upscale-factor was 4 and is now 8"):
         train_super_resolution(settings(preset=preset, upscale_factor=8, sample_path=tmp_path / "halves"), resume=True)
+
+
+def test_samples_are_reduced_alike_each_time(settings):
+    task = SuperResolution(settings(degradation="mixed"), CPU)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first, second = task.sample_inputs(), task.sample_inputs()
+    assert torch.equal(first, second) and torch.equal(torch.rand(3), expected)
 
 
 def test_a_network_of_another_factor_gives_all_but_its_last_layer(settings, tmp_path):
