@@ -88,9 +88,8 @@ def find_tasks(inputs: Sequence[Place], output: Place, format: str | None) -> tu
 def check_outside(output: Place, folders: Iterable[PurePosixPath], inputs: Sequence[Place]) -> None:
     """Raises InvalidOption if folders below the output are in an input: a repeated job would find its own results."""
     searched = [real_folder(each, each.path) for each in inputs]
-    for path in (
-        str(PurePosixPath(output.below(folder))) for folder in folders
-    ):  # without the "." of the output itself
+    for folder in folders:
+        path = str(PurePosixPath(output.below(folder)))  # without the "." of the output itself
         if any(PurePosixPath(real_folder(output, path)).is_relative_to(each) for each in searched):
             raise InvalidOption(f"results in {path} would be photos when the job is repeated; choose another output")
 
