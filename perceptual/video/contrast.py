@@ -25,7 +25,7 @@ def with_contrast(picture: np.ndarray, like: np.ndarray, scales: int = SCALES) -
         return picture
     (coarse, detail), (coarse_like, detail_like) = split(picture), split(like)
     changed = with_contrast(coarse, coarse_like, scales - 1)
-    result: np.ndarray = enlarged(changed, picture) + detail @ colour_transfer(detail, detail_like)
+    result: np.ndarray = enlarged(changed, picture) + cv2.transform(detail, colour_transfer(detail, detail_like))
     return result
 
 
@@ -56,8 +56,9 @@ def colour_transfer(detail: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 def covariances(detail: np.ndarray) -> np.ndarray:
     """Of the three colours, 3×3; with those of rounding, so that a flat picture has some."""
-    colours = detail.reshape(-1, 3)
-    result: np.ndarray = (colours.T @ colours).astype(np.float64) / len(colours) + np.eye(3)
+    colours = [each.ravel() for each in cv2.split(detail)]  # three times as quick as a product of matrices
+    products = np.array([[one @ other for one in colours] for other in colours], np.float64)
+    result: np.ndarray = products / colours[0].size + np.eye(3)
     return result
 
 

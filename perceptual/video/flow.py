@@ -73,11 +73,18 @@ def reduced(rgb: Tensor) -> np.ndarray:
 def visible_before(backward: np.ndarray, forward: np.ndarray) -> np.ndarray:
     """1 where backward and forward flow agree and stay within the frame, else 0."""
     there = warped(forward, backward)
-    error = ((backward + there) ** 2).sum(2)
-    limit = RELATIVE * ((backward**2).sum(2) + (there**2).sum(2)) + ABSOLUTE
+    error = squared_length(backward + there)
+    limit = RELATIVE * (squared_length(backward) + squared_length(there)) + ABSOLUTE
     x, y = positions(backward)
     inside = (x >= 0) & (y >= 0) & (x <= backward.shape[1] - 1) & (y <= backward.shape[0] - 1)
     return np.asarray((error < limit) & inside, np.float32)
+
+
+def squared_length(flow: np.ndarray) -> np.ndarray:
+    """The square of each offset's length; far quicker than a sum over an axis of two."""
+    across, down = cv2.split(flow)
+    result: np.ndarray = across * across + down * down
+    return result
 
 
 def warped(image: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
