@@ -94,7 +94,7 @@ def stylize_video(
     begin: Begin | None = None
     if parsed.steady != "off":
         transform = steady = Steady(transform, LEVELS[parsed.steady])
-        begin = lambda result, frame: steady.begin(frame, reduced(result, enlarger))  # noqa: E731
+        begin = partial(begin_after, steady, enlarger)
     if enlarger:  # last, as strokes are found by their size in pixels
         transform = chained(transform, partial(upscaled, enlarger, UpscaleOptions(**shared(parsed, UpscaleOptions))))
     return convert(Path(source), Path(target), networks, transform, parsed, resume, progress, stop, begin)
@@ -131,9 +131,12 @@ def check_used(options: Iterable[str], model: str, *, stylizes: bool, enlarges: 
 
 def check_scale(options: VideoOptions, enlarger: Predictor | None, model: str) -> None:
     """Raises InvalidOption if the network does not enlarge by the given scale; ``model`` names it in the message."""
-    factor = enlarger.network.scale if enlarger else 1
-    if options.scale not in (None, factor):
-        raise InvalidOption(f"scale: {model} enlarges {factor} times, not {options.scale}")
+    if options.scale is None:
+        return
+    if enlarger is None:
+        raise InvalidOption(f"scale: {model} does not enlarge; give a super-resolution network as the enlarger")
+    if options.scale != enlarger.network.scale:
+        raise InvalidOption(f"scale: {model} enlarges {enlarger.network.scale} times, not {options.scale}")
 
 
 def convert(
@@ -258,12 +261,12 @@ def upscaled(predictor: Predictor, options: UpscaleOptions, frames: Sequence[Pic
     return predictor.upscale_pictures(frames, [options] * len(frames))
 
 
-def reduced(result: Picture, enlarger: Predictor | None) -> Picture:
-    """A frame's result at the size that it had before it was enlarged."""
-    if enlarger is None:
-        return result
-    rgb = F.avg_pool2d(result.rgb.float(), enlarger.network.scale).round().to(result.rgb.dtype)
-    return replace(result, rgb=rgb)
+def begin_after(steady: Steady, enlarger: Predictor | None, result: Picture, frame: Picture) -> None:
+    """Starts steadying after a frame that an earlier run has converted, with its result as it was before enlarging."""
+    if enlarger:
+        rgb = F.avg_pool2d(result.rgb.float(), enlarger.network.scale).round().to(result.rgb.dtype)
+        result = replace(result, rgb=rgb)
+    steady.begin(frame, result)
 
 
 def chained(first: Transform, second: Transform) -> Transform:

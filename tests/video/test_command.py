@@ -99,7 +99,7 @@ def test_options_that_no_network_uses_are_refused_in_python_too(clip, weights, u
 
 def test_a_scale_that_the_networks_do_not_have_is_refused(clip, weights, upscaler, tmp_path):
     networks, target = (perceptual.load(weights, "cpu"), perceptual.load(upscaler, "cpu")), tmp_path / "out.mp4"
-    with pytest.raises(InvalidOption, match="^scale: this network enlarges 1 times, not 4$"):
+    with pytest.raises(InvalidOption, match="^scale: this network does not enlarge; give a super-resolution network"):
         perceptual.stylize_video(networks[0], clip, target, scale=4)
     with pytest.raises(InvalidOption, match="^scale: this network enlarges 4 times, not 8$"):
         perceptual.stylize_video(networks[0], clip, target, enlarger=networks[1], scale=8)
