@@ -88,9 +88,8 @@ def run_in_bands(
     for top, outputs in decoder.outputs():
         first = REDUCTION * top
         band = slice(first, min(first + outputs.shape[2], image.shape[2]))
-        original = to_float(image[..., band, :], device)
-        styled = frozen.complete(outputs)[..., : original.shape[2], : original.shape[3]]
-        yield Part((slice(None), slice(None), band, slice(None)), original, styled)
+        styled = frozen.complete(outputs)[..., : band.stop - first, : image.shape[3]]
+        yield Part((slice(None), slice(None), band, slice(None)), styled)
 
 
 class FixedNorm(InstanceNorm):

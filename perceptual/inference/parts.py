@@ -14,12 +14,10 @@ class Part(NamedTuple):
 
     Attributes:
         place: The part's position in the whole result.
-        originals: The part of the input, N×3×h×w in [0, 1].
-        outputs: The network's outputs, N×3×(scale·h)×(scale·w), floats, on the same device.
+        outputs: The network's outputs, N×3×h×w, floats, on its device.
     """
 
     place: Place
-    originals: Tensor
     outputs: Tensor
 
 
@@ -29,7 +27,7 @@ Network = Callable[[Tensor], Tensor]  # of images N×3×H×W in [0, 1]
 def whole(network: Network, images: Tensor) -> Part:
     """Runs a network on images N×3×H×W in [0, 1], in one pass."""
     everything = slice(None)
-    return Part((everything,) * 4, images, network(images))
+    return Part((everything,) * 4, network(images))
 
 
 def to_float(images: Tensor, device: torch.device) -> Tensor:

@@ -148,7 +148,7 @@ class Predictor:
         count = self.batch_size(batch.shape[-2:], tile)
         for part, results in zip(batch.float().split(count), result.split(count), strict=True):
             conditions = self.conditions([options] * len(part))
-            for place, _, outputs in self.run(part, conditions, tile, UNOBSERVED):
+            for place, outputs in self.run(part, conditions, tile, UNOBSERVED):
                 results[place] = outputs
         return result
 
@@ -208,7 +208,8 @@ class Predictor:
     ) -> Tensor:
         """Stylizes bytes N×3×H×W, which share ``tile``, each in its style, N×P, and with its options."""
         result = self.empty_result(photos)
-        for place, originals, outputs in self.run(photos, styles, options[0].tile, observer):
+        for place, outputs in self.run(photos, styles, options[0].tile, observer):
+            originals = to_float(photos[place], self.device)
             result[place] = steer(originals, outputs, options[place[0]])
         return result
 
@@ -260,7 +261,7 @@ class Predictor:
     def upscale_batch(self, photos: Tensor, conditions: Tensor, tile: int | None, observer: Observer) -> Tensor:
         """Enlarges bytes N×3×H×W, by equal conditions."""
         result = self.empty_result(photos)
-        for place, _, outputs in self.run(photos, conditions, tile, observer):
+        for place, outputs in self.run(photos, conditions, tile, observer):
             result[place] = to_bytes(outputs)
         return result
 
@@ -381,8 +382,8 @@ class Predictor:
                     proceed=proceed,
                     bfloat16=self.bfloat16,
                 )
-                for (_, channels, rows, columns), originals, outputs in bands:
-                    yield Part((i, channels, rows, columns), originals, outputs)
+                for (_, channels, rows, columns), outputs in bands:
+                    yield Part((i, channels, rows, columns), outputs)
         else:
             yield whole(function, to_float(images, self.device))
 

@@ -30,13 +30,11 @@ def run_in_tiles(
         for left in range(0, width, side):
             above, before = min(margin, top), min(margin, left)  # there are no pixels beyond the image's border
             tile = images[..., top - above : top + side + margin, left - before : left + side + margin]
-            originals = to_float(tile, device)
             rows, columns = slice(top, min(top + side, height)), slice(left, min(left + side, width))
             down, across = slice(above, above + rows.stop - top), slice(before, before + columns.stop - left)
             yield Part(
                 (slice(None), slice(None), enlarged(rows, scale), enlarged(columns, scale)),
-                originals[..., down, across],
-                network(originals)[..., enlarged(down, scale), enlarged(across, scale)],
+                network(to_float(tile, device))[..., enlarged(down, scale), enlarged(across, scale)],
             )
 
 

@@ -35,9 +35,7 @@ def far_carrying(network):
 def joined(network, image, side, margin, scale):
     """The result whose tiles are each at their place."""
     result = torch.full((*image.shape[:2], *(scale * each for each in image.shape[2:])), torch.nan)
-    for place, originals, outputs in run_in_tiles(network, image, side, margin, scale, CPU):
-        rows, columns = (slice(each.start // scale, each.stop // scale) for each in place[2:])
-        assert torch.equal(originals, image[..., rows, columns])
+    for place, outputs in run_in_tiles(network, image, side, margin, scale, CPU):
         result[place] = outputs
     return result
 
