@@ -72,6 +72,11 @@ class StyleOptions(PictureOptions):
         None, Mixture(), "which style, or a mixture of styles such as starry_night:0.6,udnie:0.4"
     )
     stroke: float = setting(0.0, Number(0, 1), "size of the strokes, from 0, fine, to 1, coarse")
+    grain: float | None = setting(
+        None,
+        Number(0, 1),
+        "strength of smooth noise that the photo gets first, from which flat areas get strokes; default: the network's",
+    )
     strength: float = setting(1.0, Number(0, 1), "share of the style; the rest is the photo itself")
     keep_colors: bool = setting(False, Switch(), "take only brightness from the style and keep the photo's colours")
     max_size: int | None = setting(

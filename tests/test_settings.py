@@ -67,8 +67,8 @@ def test_values(kind, value, parsed):
         (
             "colour",
             "red",
-            "unknown option colour; the options are format, quality, tile, style, stroke, strength, keep-colors, "
-            "max-size",
+            "unknown option colour; the options are format, quality, tile, style, stroke, grain, strength, "
+            "keep-colors, max-size",
         ),
     ],
 )

@@ -142,6 +142,13 @@ class PaintingSettings(TrainingSettings):
     peak_weight: float = setting(
         0.0, Number(0), "weight of the peak loss, against flat black regions; try 2e4 if there are any", LOSSES
     )
+    grain: float = setting(
+        0.0,
+        Number(0, 1),
+        "strength of smooth noise in photos, from which flat areas get strokes instead of a weave: the mean while "
+        "training, and that of the network's pictures; 0.5 is 8 levels of 255",
+        NETWORK,
+    )
     optimizer: str = setting(
         "muon", Choice(("muon", "adam")), "muon needs fewer iterations; adam is the paper's", OPTIMIZATION
     )

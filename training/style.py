@@ -15,6 +15,7 @@ from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import save_network
 
 from .data import resized_crops
+from .grain import randomly_grained
 from .loop import train
 from .objective import build_objective
 from .peaks import PeakLoss
@@ -68,7 +69,7 @@ class StyleTransfer:
         self.objective, self.origin = build_objective(settings, [painting], device)
         # On a CPU, by measurement, the loss network is faster with channels last, the transformation network is not.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        network = build_network(StyleNetwork, settings, in_channels=settings.in_channels)
+        network = build_network(StyleNetwork, settings, in_channels=settings.in_channels, grain=settings.grain)
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
         self.steadiness = SteadinessLoss(settings.steadiness_weight, STRIDE, NOISE)
@@ -77,11 +78,12 @@ class StyleTransfer:
 
     def losses(self, photos: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses by name for photos N×3×H×W in [0, 1], and the stylized photos."""
-        stylized = self.run(photos)
+        grained = randomly_grained(photos, self.network.grain)
+        stylized = self.run(grained)
         seen, content = randomly_cropped(POOLED, stylized, photos)
         losses = {**self.objective(seen, self.objective.targets(content)), **self.peaks()}
         with self.peaks.paused():
-            losses |= self.steadiness(self.run, photos, stylized)
+            losses |= self.steadiness(self.run, grained, stylized)
         return losses, stylized
 
     def run(self, photos: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from perceptual.inference.weights import save_network
 from . import parallel
 from .data import RandomCrops, find_photos, load, resized_crops
 from .distillation import DistillationLoss
+from .grain import randomly_grained
 from .loop import train
 from .objective import StyleObjective, build_objective
 from .paintings import Painting, digest, find_paintings
@@ -109,6 +110,7 @@ class ManyStyles:
             styles=len(self.paintings),
             sizes=len(settings.style_sizes),
             in_channels=settings.in_channels,
+            grain=settings.grain,
         )
         if settings.trainable == "styles":
             if not settings.initial_weights:
@@ -150,14 +152,15 @@ class ManyStyles:
         """Weighted losses by name for photos N×3×H×W in [0, 1], each in a style at random, and the stylized photos."""
         which = self.draw(len(photos))
         run = partial(self.run, styles=self.network.styles.flatten(0, 1)[which])
-        stylized = run(photos)
+        grained = randomly_grained(photos, self.network.grain)
+        stylized = run(grained)
         if self.distillation:
-            losses = {"pixels": self.distillation(photos, which, stylized)}
+            losses = {"pixels": self.distillation(grained, which, stylized)}
         else:
             losses = self.perceptual_losses(photos, which, stylized)
         losses |= self.peaks()
         with self.peaks.paused():
-            losses |= self.steadiness(run, photos, stylized)
+            losses |= self.steadiness(run, grained, stylized)
         return losses, stylized
 
     def perceptual_losses(self, photos: Tensor, which: Tensor, stylized: Tensor) -> dict[str, Tensor]:

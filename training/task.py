@@ -12,6 +12,7 @@ from torch import Tensor
 
 import perceptual
 from perceptual.errors import InputError, InvalidOption, TrainingError
+from perceptual.inference.grain import with_grain
 from perceptual.inference.metadata import OWN
 from perceptual.inference.networks import ImageTransformationNetwork
 from perceptual.inference.predictor import pick_device
@@ -108,8 +109,8 @@ def fits(initial: ImageTransformationNetwork, network: ImageTransformationNetwor
 
 
 def layers(network: ImageTransformationNetwork) -> dict[str, Any]:
-    """A network's configuration without the numbers of styles and sizes, and without the factor of a pixel shuffle."""
-    free = {"styles", "sizes"} | ({"scale"} if network.config.get("upsampling") == "shuffle" else set())
+    """A network's configuration without styles, sizes and grain, and without the factor of a pixel shuffle."""
+    free = {"styles", "sizes", "grain"} | ({"scale"} if network.config.get("upsampling") == "shuffle" else set())
     return {name: value for name, value in network.config.items() if name not in free}
 
 
@@ -136,7 +137,8 @@ def run_finished(network: ImageTransformationNetwork, photos: Tensor, *styles: T
     """
     network.eval()
     conditions: list[tuple[Tensor, ...]] = [(style,) for style in styles] or [()]
-    outputs = torch.cat([network(photo[None], *style) for photo in photos for style in conditions])
+    grained = with_grain(photos, [network.grain] * len(photos))
+    outputs = torch.cat([network(photo[None], *style) for photo in grained for style in conditions])
     network.train()
     return outputs
 

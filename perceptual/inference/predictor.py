@@ -18,6 +18,7 @@ from ..settings import parse
 from . import engines, images
 from .bands import run_in_bands
 from .finishing import enlarged, match_channels, steer, to_bytes
+from .grain import with_grain
 from .images import Picture
 from .metadata import find_weights
 from .networks import ImageTransformationNetwork, StyleNetwork
@@ -121,6 +122,7 @@ class Predictor:
         *,
         style: str | Mapping[str, float] | None = None,
         stroke: float = 0.0,
+        grain: float | None = None,
         fidelity: float | None = None,
         tile: int | None = None,
     ) -> Tensor:
@@ -130,6 +132,7 @@ class Predictor:
             batch: The images.
             style: For all of them, as in :meth:`stylize`.
             stroke: As in :meth:`stylize`.
+            grain: As in :meth:`stylize`.
             fidelity: As in :meth:`upscale`.
             tile: Side of the largest square that is run in one pass, in pixels of the result; by default the network's.
 
@@ -143,12 +146,13 @@ class Predictor:
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
-        options = parse(CollectionOptions, given(style=style, stroke=stroke, fidelity=fidelity))
+        options = parse(CollectionOptions, given(style=style, stroke=stroke, grain=grain, fidelity=fidelity))
         result = self.empty_result(batch)
         count = self.batch_size(batch.shape[-2:], tile)
         for part, results in zip(batch.float().split(count), result.split(count), strict=True):
             conditions = self.conditions([options] * len(part))
-            for place, outputs in self.run(part, conditions, tile, UNOBSERVED):
+            grained = with_grain(part, self.grain_of([options] * len(part)))
+            for place, outputs in self.run(grained, conditions, tile, UNOBSERVED):
                 results[place] = outputs
         return result
 
@@ -158,6 +162,7 @@ class Predictor:
         *,
         style: str | Mapping[str, float] | None = None,
         stroke: float = 0.0,
+        grain: float | None = None,
         strength: float = 1.0,
         keep_colors: bool = False,
         max_size: int | None = None,
@@ -174,7 +179,13 @@ class Predictor:
             WeightsError: The network is for another task.
         """
         values = given(
-            style=style, stroke=stroke, strength=strength, keep_colors=keep_colors, max_size=max_size, tile=tile
+            style=style,
+            stroke=stroke,
+            grain=grain,
+            strength=strength,
+            keep_colors=keep_colors,
+            max_size=max_size,
+            tile=tile,
         )
         options = parse(StyleOptions, values)
         return self.stylize_pictures([open_picture(photo)], [options])[0].to_pil()
@@ -208,7 +219,8 @@ class Predictor:
     ) -> Tensor:
         """Stylizes bytes N×3×H×W, which share ``tile``, each in its style, N×P, and with its options."""
         result = self.empty_result(photos)
-        for place, outputs in self.run(photos, styles, options[0].tile, observer):
+        grained = with_grain(photos, self.grain_of(options))
+        for place, outputs in self.run(grained, styles, options[0].tile, observer):
             originals = to_float(photos[place], self.device)
             result[place] = steer(originals, outputs, options[place[0]])
         return result
@@ -304,6 +316,10 @@ class Predictor:
         if unknown := [name for name in shares if name not in self.styles]:
             raise unknown_style(unknown[0], self.styles)
         return network.style([shares.get(name, 0.0) for name in self.styles], options.stroke)
+
+    def grain_of(self, options: Sequence[StyleOptions]) -> list[float]:
+        """The strength of the grain for each of several requests, by default the network's own."""
+        return [self.network.grain if each.grain is None else each.grain for each in options]
 
     def batches(
         self, pictures: Sequence[Picture], options: Sequence[PictureOptions]

@@ -310,7 +310,7 @@ BAD = {
     "unknown field": (
         form(data=PHOTO, strenght="1"),
         (422, "InvalidOption"),
-        "unknown option strenght; the options are format, quality, tile, style, stroke, strength, keep-colors",
+        "unknown option strenght; the options are format, quality, tile, style, stroke, grain, strength, keep-colors",
     ),
     "header of an option that other models have": (
         raw(PHOTO, ("X-Scale", "4")),

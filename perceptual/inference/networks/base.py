@@ -20,6 +20,7 @@ class ImageTransformationNetwork(nn.Module):
         presets: Arguments of the constructor, by the preset's name.
         config: The arguments it was built with; enough to build it again.
         scale: Factor of enlargement.
+        grain: Strength of the grain that images get before, from 0 to 1: see :mod:`perceptual.inference.grain`.
         reach: Radius of the receptive field, in input pixels; None if an output pixel depends on the whole image.
         tile: Side, in output pixels, of the largest square that is run in one pass; takes about 1.5 GiB with the
             default preset.
@@ -29,6 +30,7 @@ class ImageTransformationNetwork(nn.Module):
     presets: ClassVar[dict[str, dict[str, Any]]]
     tile: ClassVar[int]
     scale = 1
+    grain = 0.0
     reach: int | None = None
 
     def __init__(self, config: dict[str, Any]) -> None:

@@ -38,6 +38,8 @@ class StyleNetwork(ImageTransformationNetwork):
             the fourth power.
         multiple: Sides of images are padded to a multiple of it: 4, which suits the strides; or 1, no padding, as in
             networks of other projects, whose norm statistics are those of the image alone.
+        grain: Strength of the grain with which its photos are stylized unless a request has its own, from 0 to 1: see
+            :mod:`perceptual.inference.grain`. The network itself adds none.
     """
 
     task = "style"
@@ -61,6 +63,7 @@ class StyleNetwork(ImageTransformationNetwork):
         upsampling: Upsampling = "resize",
         output: Literal["leaky", "tanh", "linear"] = "leaky",
         multiple: Literal[1, 4] = 4,
+        grain: float = 0.0,
     ) -> None:
         super().__init__(
             {
@@ -74,6 +77,7 @@ class StyleNetwork(ImageTransformationNetwork):
                 "upsampling": upsampling,
                 "output": output,
                 "multiple": multiple,
+                "grain": grain,
             }
         )
         if in_channels not in (1, 3):
@@ -81,9 +85,12 @@ class StyleNetwork(ImageTransformationNetwork):
         if padding == "border" and normalization == "instance":
             # Bands use the statistics of the image, which would have to include the border.
             raise ValueError("padding border goes with normalization batch or none")
+        if not 0 <= grain <= 1:
+            raise ValueError(f"grain is {grain}; it is from 0 to 1")
         if multiple not in (1, 4) or (multiple == 1 and normalization != "instance"):
             raise ValueError(f"multiple is {multiple}; it is 4, or 1 with normalization instance")
         self.multiple = multiple
+        self.grain = grain
         # Each unpadded residual block removes 2 px on each side of a feature map a quarter of the input's size.
         self.border = 8 * num_residuals if padding == "border" else 0
         self.minimum_size = max(16, self.border + 4)  # reflection needs more pixels than it pads

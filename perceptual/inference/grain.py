@@ -1,0 +1,59 @@
+"""Grain: smooth noise that a photo gets before it is stylized, from which flat areas get strokes.
+
+Where a photo is flat, nothing tells one place from the next. There a network can only repeat one small pattern, a weave
+or rows of dots. A network that was trained with grain makes strokes of it, each different from the others. Ulyanov et
+al. 2016 (https://arxiv.org/abs/1603.03417) give their generators noise too.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STRONGEST = 16 / 255  # standard deviation of grain of strength 1, in each channel
+SIGMA = 4.0  # pixels; of the Gaussian that smooths it: the grain has the size of the finest strokes
+RADIUS = 12  # pixels; of that filter
+PERIOD = 512  # pixels; after which the grain of large photos repeats
+
+
+def with_grain(images: Tensor, strengths: Sequence[float]) -> Tensor:
+    """Images with grain, the same in every image, from its upper left corner.
+
+    Args:
+        images: N×3×H×W, floats in [0, 1] or bytes.
+        strengths: For each image, from 0, without grain, to 1.
+
+    Returns:
+        Images of the same type.
+    """
+    if not any(strengths):
+        return images
+    result = torch.empty_like(images)
+    scale = 1 if images.is_floating_point() else 255
+    factors = scale * STRONGEST * torch.tensor(strengths, device=images.device).view(-1, 1, 1, 1)
+    grain = pattern(images.device)[..., torch.arange(images.shape[3], device=images.device) % PERIOD]
+    for top in range(0, images.shape[2], PERIOD):  # strips, for the memory
+        strip = images[..., top : top + PERIOD, :]
+        grained = (strip + factors * grain[..., : strip.shape[2], :]).clamp(0, scale)
+        result[..., top : top + PERIOD, :] = grained if scale == 1 else grained.round()
+    return result
+
+
+@lru_cache
+def pattern(device: torch.device) -> Tensor:
+    """The grain of one period, 1×3×512×512, of a standard deviation of 1."""
+    return smooth_noise(1, PERIOD, PERIOD, torch.Generator().manual_seed(0)).to(device)
+
+
+def smooth_noise(
+    count: int, height: int, width: int, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Smooth normal noise of a standard deviation of 1, N×3×H×W, which continues at its opposite edge."""
+    noise = torch.randn(3 * count, 1, height, width, generator=generator, device=device)
+    places = torch.arange(-RADIUS, RADIUS + 1, dtype=noise.dtype, device=device)
+    kernel = torch.exp(-(places / SIGMA).square() / 2)
+    kernel = kernel / kernel.square().sum().sqrt()  # keeps the variance
+    padded = F.pad(noise, [RADIUS] * 4, mode="circular")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1)).view(count, 3, height, width)
