@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from perceptual.errors import InvalidOption
-from perceptual.inference.metadata import find_weights, read_metadata
+from perceptual.inference.metadata import find_weights, read_metadata, shipped_weights, styles_in
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.styles import read_trunk, save_style
 from perceptual.inference.weights import load_network
@@ -31,6 +31,7 @@ LOSSES = (
     "style-layers",
     "style-weights",
     "reg-weight",
+    "peak-weight",
     "style-sizes",
 )
 COMPARED = 2  # photos on which the trunk's styles are compared with the painting
@@ -42,12 +43,13 @@ def learning_settings(values: Mapping[str, Any]) -> LearningSettings:
 
     Raises:
         WeightsError: There is no such file, or it is not a trunk.
-        InvalidOption: A setting is invalid, or determined by the trunk.
+        InvalidOption: A setting is invalid, determined by the trunk, or of no use with one.
     """
     if refused := [name for name in values if name.replace("-", "_") in DETERMINED]:
         raise InvalidOption(f"{refused[0]}: the trunk determines it; leave it out")
-    given = parse(LearningSettings, values, DETERMINED)
-    trunk = find_weights(given.trunk, model_file(given, name_of(given)))
+    if "content-image" in values:
+        raise InvalidOption("content-image: with a trunk, the animation shows the first sample; leave it out")
+    trunk = find_weights(parse(LearningSettings, values, DETERMINED).trunk)
     losses = trunk_losses(read_trunk(trunk).metadata["provenance"], values)
     return parse(LearningSettings, {**losses, **values, "trunk": trunk}, DETERMINED)
 
@@ -73,12 +75,12 @@ def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | N
 
     Raises:
         TrainingError: As in :func:`.loop.train`, or the loss network cannot be loaded.
-        InputError: The painting cannot be used, or settings contradict each other.
+        InputError: The painting or the name cannot be used, or settings contradict each other.
         WeightsError: The trunk cannot be read.
     """
     painting = open_painting(settings.style_image, {})  # before any work
     name = name_of(settings)
-    checked_name(model_file(settings, name).stem, "choose another --name for the style")
+    check_style_name(model_file(settings, name).stem, settings.trunk)
     run, device = prepare(settings, name, resume=resume)
     if resume and run.has_done(settings.iterations) and is_of(run.model, painting, settings.trunk):
         return run.model
@@ -89,6 +91,16 @@ def learn_style(settings: LearningSettings, *, resume: bool = False) -> Path | N
 def name_of(settings: LearningSettings) -> str:
     """The name given, or the painting's."""
     return settings.name or settings.style_image.stem
+
+
+def check_style_name(name: str, trunk: Path) -> None:
+    """Raises InputError if a style of that name could not be served, or would be taken for another style or network."""
+    advice = "choose another --name for the style"
+    checked_name(name, advice)
+    if name in {each["name"] for each in styles_in(trunk)}:
+        raise InvalidOption(f"{advice}; {trunk} has a style {name} already")
+    if name in {trunk.stem, *shipped_weights()}:
+        raise InvalidOption(f"{advice}; {name} is the name of a network")
 
 
 def is_of(style: Path, painting: Painting, trunk: Path) -> bool:

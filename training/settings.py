@@ -313,7 +313,7 @@ PATHS = {
     if isinstance(each.metadata["kind"], FilePath)
 }
 # Settings of a network that is learned on, and so not of the learning.
-DETERMINED = tuple(each.name for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK)
+DETERMINED = (*(each.name for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK), "style_size")
 NETWORKS = ("initial-weights", "teacher", "trunk")  # settings that may be the name of a network
 # Settings that may change on resume, as they do not affect the result.
 FREE_ON_RESUME = PATHS.keys() | {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import WeightsError, in_one_line
 from ..files import write_atomically
 from ..naming import checked_name
-from .metadata import FORMAT, LEARNED, named_weights, open_weights, parse_metadata, read_metadata
+from .metadata import FORMAT, LEARNED, open_weights, own_weights, parse_metadata, read_metadata, shipped_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,9 +192,10 @@ def provenance_of(file: Path) -> dict[str, Any]:
 
 
 def find_trunk(style: str | Path) -> Path:
-    """The trunk of a style file: in the same folder, or a named network. Raises WeightsError if there is none."""
+    """The trunk of a style file: in the same folder, in ``networks/``, or one that ships. Raises WeightsError."""
     digest = read_style(style).trunk
-    for file in [*sorted(Path(style).parent.glob("*.safetensors")), *named_weights().values()]:
+    beside = sorted(Path(style).parent.glob("*.safetensors"))
+    for file in [*beside, *own_weights().values(), *shipped_weights().values()]:  # whatever their names
         with suppress(WeightsError):
             candidate = read_weights(file)
             if candidate.is_trunk and candidate.trunk == digest:

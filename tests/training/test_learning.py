@@ -99,12 +99,40 @@ def test_resuming_is_exact(learning, tmp_path):
     assert learn_style(learning(**halves), resume=True) == halves["model_path"]  # finished: nothing is trained
 
 
-def test_a_style_named_as_its_trunk_goes_on(learning, trunk, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("styles", "choose another --name for the style; styles is the name of a network"),
+        ("super_resolution_x4", "super_resolution_x4 is the name of a network"),
+        ("trunk", "trunk is the name of a network"),
+        ("dots", "trunk.safetensors has a style dots already"),
+        ("a" * 201, "choose another --name for the style; 'a{40}'… is too long: at most 200 characters"),
+    ],
+)
+def test_a_name_that_is_taken_or_too_long_is_refused_before_the_training(learning, name, message):
+    with pytest.raises(InputError, match=message):
+        learn_style(learning(name=name, model_path=None))
+    assert not learning().sample_path.exists()
+
+
+def test_a_file_with_the_name_of_a_trunk_that_ships_does_not_hide_it(learning, trunk, upscaler, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: {"stripes": trunk})
-    assert learn_style(learning(trunk="stripes", model_path=None, minutes=0)) is None
-    assert (tmp_path / "networks/stripes.safetensors").is_file()  # the style, which is not the trunk
-    assert learn_style(learning(trunk="stripes", model_path=None), resume=True)
+    monkeypatch.setattr("perceptual.inference.styles.shipped_weights", lambda: {"trunk": trunk})
+    file = learn_style(learning(model_path=None, iterations=1))
+    file.with_name("trunk.safetensors").write_bytes(upscaler.read_bytes())
+    assert find_trunk(file) == trunk
+
+
+def test_the_longest_name_can_be_written(learning, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert learn_style(learning(name="a" * 200, model_path=None, iterations=1)).is_file()
+
+
+def test_the_trunk_s_peak_loss_is_taken_over(learning, trunk):
+    network, told = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1), read_metadata(trunk)
+    recipe = told["provenance"]["recipe"] | {"peak_weight": 2e4}
+    save_network(trunk, network, told["provenance"] | {"recipe": recipe})
+    assert learning().peak_weight == 2e4 and learning(peak_weight=0).peak_weight == 0
 
 
 def test_weights_that_do_not_tell_their_iterations_do_not_pass_for_learned(learning, weights):
@@ -161,8 +189,12 @@ def test_a_painting_that_cannot_be_used(learning, tmp_path, name, picture, messa
 def test_what_the_trunk_decides_cannot_be_told(learning):
     with pytest.raises(InputError, match="init-features: the trunk determines it"):
         learning(init_features=8)
-    with pytest.raises(InputError, match="unknown option style-size; .*; did you mean style-sizes") as told:
+    with pytest.raises(InputError, match="style-size: the trunk determines it; leave it out"):
         learning(style_size=256)
+    with pytest.raises(InputError, match="content-image: with a trunk, the animation shows the first sample"):
+        learning(content_image="photo.jpg")
+    with pytest.raises(InputError, match="unknown option style-size-s; .*; did you mean style-sizes") as told:
+        learning(style_size_s=256)
     assert "trunk, " in str(told.value) and not any(f"{each}, " in str(told.value) for each in ("preset", "channels"))
     with pytest.raises(InputError, match="style-sizes: expected 2, as the trunk has; got 1"):
         Learning(learning(style_sizes=(64,)), CPU)

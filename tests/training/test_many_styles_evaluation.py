@@ -19,7 +19,7 @@ from perceptual_training.paintings import find_paintings
 @pytest.fixture
 def measured(tmp_path, paintings, photos, loss_weights):
     """Settings of an evaluation of a random network, that says it has learned two paintings at two sizes."""
-    recipe = {"style_sizes": [64, 96], "style_weights": [5.0], "loss_weights": loss_weights.name}
+    recipe = {"style_sizes": [64, 96], "style_weights": [5.0], "peak_weight": 2e4, "loss_weights": loss_weights.name}
     told = {"styles": [each.provenance() for each in find_paintings(paintings)], "recipe": recipe}
     small = {"init_features": 4, "num_residuals": 1}
     told["loss_network"] = load_loss_network("vgg16", ["relu2_2"], loss_weights)[1]
