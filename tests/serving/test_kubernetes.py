@@ -3,6 +3,7 @@
 import copy
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -55,6 +56,15 @@ def test_the_manifests_are_what_the_api_takes(version):
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
     pod["spec"] = {key: value for key, value in spec.items() if key not in own}
     kubernetes_validate.validate(pod, version, strict=True)
+
+
+def test_kserve_s_manifest_says_how_to_make_what_it_assumes():
+    text = (DEPLOY / "inferenceservice.yaml").read_text()
+    (nginx,) = (each for each in yaml.safe_load(text)["spec"]["predictor"]["volumes"] if each["name"] == "nginx")
+    config, clients = nginx["projected"]["sources"]
+    file = re.search(f"kubectl create configmap {config['configMap']['name']} --from-file=(.+)", text)[1]
+    assert (DEPLOY.parents[1] / file).read_text() == NGINX_CONF
+    assert f"kubectl create secret generic {clients['secret']['name']} --from-file=clients.map\n" in text
 
 
 def test_a_manifest_that_is_wrong_is_found():
