@@ -28,6 +28,7 @@ from ..inference.metadata import (
     facts_of_styles,
     find_weights,
     known_names,
+    known_styles,
     named_weights,
     painting_of,
     read_metadata,
@@ -204,19 +205,23 @@ def networks_of(archive: str | Path) -> dict[str, Weights]:
 def check_addable(archive: str | Path, style: str) -> None:
     """Raises InputError if any network of an archive has a style of this name."""
     for name, network in networks_of(archive).items():
-        named = network.metadata["provenance"].get("styles") or [{"name": Path(name).stem}]
-        if style in {each["name"] for each in named}:
+        if style in names_of_styles(name, network):
             raise InputError(f"{archive} has a style {style} already: choose another name")
 
 
 def holds_style(archive: str | Path, style: Path) -> bool:
     """Whether a network in an archive has the very style of a file, under its name. Raises WeightsError as trunk_of."""
     row = read_style(style).tensors[ROW]
-    for network in networks_of(archive).values():
-        names = [each["name"] for each in network.metadata["provenance"].get("styles") or ()]
+    for name, network in networks_of(archive).items():
+        names = names_of_styles(name, network)
         if network.is_trunk and network.trunk == trunk_of(style) and style.stem in names:
             return bool((network.tensors[TABLE][names.index(style.stem)] == row).all())
     return False
+
+
+def names_of_styles(file: str, network: Weights) -> list[str]:
+    """The names of a network's styles, in their order."""
+    return [each["name"] for each in known_styles(network.metadata["provenance"], Path(file).stem)]
 
 
 def find_source(file: str, model_store: Path) -> Path:

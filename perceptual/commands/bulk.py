@@ -125,11 +125,12 @@ def read_job(args: Namespace) -> tuple["Job", str]:
     enlarger = find_weights(default_network(scale)) if scale and not enlarges else None
     check_task(values, UpscaleOptions if enlarges else StyleOptions, model)
     options = parse(UpscaleOptions, values) if enlarges else parse(StyleOptions, values)
-    done = check(model, options, args.engine, args.learned, enlarger)
-    learned = tuple(file.name for file in args.learned)
-    weights = read_files(model, [*args.learned, *([enlarger] if enlarger else [])])
+    learned = [*map(find_weights, args.learned)]
+    done = check(model, options, args.engine, learned, enlarger)
+    weights = read_files(model, [*learned, *([enlarger] if enlarger else [])])
+    names = tuple(file.name for file in learned)
     name = enlarger.name if enlarger else None
-    return Job(weights, options, args.device, args.engine, args.cpus, args.own_size, learned, name), done
+    return Job(weights, options, args.device, args.engine, args.cpus, args.own_size, names, name), done
 
 
 def convert(plan: "Plan", job: "Job", output: "Place", args: Namespace) -> dict[str, int]:

@@ -61,8 +61,8 @@ def add_learned(parser: ArgumentParser) -> None:
         type=Path,
         action="append",
         default=[],
-        metavar="FILE",
-        help="a style learned on this network, which --style can then name or mix; may be repeated",
+        metavar="STYLE",
+        help="a style learned on this network, a file or its name in networks/, which --style can then name or mix; may be repeated",
     )
 
 

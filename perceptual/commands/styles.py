@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import ServerError
+from ..errors import ServerError, WeightsError
 from .output import add_json, as_json, console, table
 from .servers import add_server, server_of
 
@@ -46,23 +46,26 @@ def row(style: dict[str, Any]) -> list[str]:
 
 
 def local() -> Iterator[dict[str, Any]]:
-    """The styles of networks that ship, and of the user's own."""
+    """The styles of networks that ship, and of the user's own; a file that cannot be read is told on standard error."""
     from ..inference.metadata import own_weights, shipped_weights, styles_in
 
     for where, networks in (("ships", shipped_weights()), ("", own_weights())):
         for file in networks.values():
-            for facts, picture in zip(styles_in(file), pictures_of(file), strict=False):
-                yield {**facts, "where": where or str(file), **picture}
+            try:
+                found = [*zip(styles_in(file), pictures_of(file), strict=False)]
+            except WeightsError as error:
+                print(error, file=sys.stderr)
+                continue
+            yield from ({**facts, "where": where or str(file), **picture} for facts, picture in found)
 
 
 def pictures_of(file: Path) -> Iterator[dict[str, str]]:
     """For each style of a network, the picture of its painting, if that ships with this package."""
-    from ..inference.metadata import read_metadata
+    from ..inference.metadata import known_styles, read_metadata
 
     training = find_spec("perceptual_training")
     folders = [Path(each, "paintings") for each in (training and training.submodule_search_locations) or []]
-    provenance = read_metadata(file)["provenance"]
-    for style in provenance.get("styles") or [provenance]:
+    for style in known_styles(read_metadata(file)["provenance"], file.stem):
         found = [each for folder in folders if (each := folder / style.get("style_image", "")).is_file()]
         yield {"picture": str(found[0])} if found else {}
 

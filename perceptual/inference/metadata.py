@@ -118,9 +118,13 @@ def facts_of_styles(metadata: Mapping[str, Any], name: str, painting: Mapping[st
         name: The style's name, in a network of one style.
         painting: Facts about its painting, in a network of one style.
     """
-    provenance = metadata["provenance"]
-    known = provenance.get("styles") or [{**painting, **provenance, "name": name}]
+    known = known_styles({**painting, **metadata["provenance"]}, name)
     return [{fact: each[fact] for fact in FACTS if each.get(fact)} for each in known]
+
+
+def known_styles(provenance: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The part of a network's provenance about each style, with its ``name``; ``name`` is that of an only style."""
+    return provenance.get("styles") or [{**provenance, "name": name}]
 
 
 def painting_of(file: Path) -> dict[str, Any]:

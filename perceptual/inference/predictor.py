@@ -20,7 +20,7 @@ from .bands import run_in_bands
 from .finishing import enlarged, match_channels, steer, to_bytes
 from .grain import with_grain
 from .images import Picture
-from .metadata import find_weights
+from .metadata import find_weights, known_styles
 from .networks import ImageTransformationNetwork, StyleNetwork
 from .parts import Part, to_float, whole
 from .tiles import run_in_tiles
@@ -62,13 +62,13 @@ def load(
             ``styles``. For a learned style, its trunk must be in the same folder or among these.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; by default the first GPU if there is one.
         engine: How the network is run, as for :func:`perceptual.inference.engines.build`.
-        styles: Files of styles learned on this network, which are added to those it has.
+        styles: Styles learned on this network, which are added to those it has: files, or names in ``networks/``.
 
     Raises:
         WeightsError: No such file or name, the file is damaged, or a learned style is of another trunk.
         InvalidOption: No such device or engine, or the engine is not installed.
     """
-    network, metadata = load_network(find_weights(name_or_path), styles)
+    network, metadata = load_network(find_weights(name_or_path), [*map(find_weights, styles)])
     return Predictor(network, metadata, device=device, engine=engine)
 
 
@@ -418,8 +418,7 @@ def style_names(network: ImageTransformationNetwork, metadata: Mapping[str, Any]
     if not isinstance(network, StyleNetwork):
         return []
     provenance = metadata.get("provenance", {})
-    named = provenance.get("styles") or [{"name": provenance.get("name", "")}]
-    names = [str(each["name"]) for each in named]
+    names = [str(each["name"]) for each in known_styles(provenance, provenance.get("name", ""))]
     if len(names) != network.config["styles"]:
         raise WeightsError(f"the weights hold {network.config['styles']} styles and name {len(names)}")
     return names

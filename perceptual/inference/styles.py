@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import WeightsError, in_one_line
 from ..files import write_atomically
 from ..naming import checked_name
-from .metadata import FORMAT, LEARNED, open_weights, own_weights, parse_metadata, read_metadata, shipped_weights
+from .metadata import (
+    FORMAT,
+    LEARNED,
+    known_styles,
+    open_weights,
+    own_weights,
+    parse_metadata,
+    read_metadata,
+    shipped_weights,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,7 +153,7 @@ def with_styles(what: str | Path, trunk: Weights, styles: Iterable[str | Path]) 
     import numpy as np
 
     provenance = trunk.metadata["provenance"]
-    known = list(provenance.get("styles") or [{"name": Path(what).stem}])
+    known = list(known_styles(provenance, Path(what).stem))
     rows = [trunk.tensors[TABLE]]
     for file in map(Path, styles):
         rows.append(fitting_row(file, what, trunk))

@@ -34,6 +34,15 @@ def test_what_ships_is_listed_with_its_paintings(run, nowhere, weights):
     assert status == 0 and "The Scream, 1893" in out and "networks/mine.safetensors" in out
 
 
+def test_a_file_that_cannot_be_read_is_told_and_the_others_are_listed(run, nowhere, weights):
+    (nowhere / "networks").mkdir()
+    (nowhere / "networks/broken.safetensors").write_text("junk")
+    shutil.copy(weights, nowhere / "networks/mine.safetensors")
+    status, out, err = run("styles", "--json")
+    assert status == 0 and json.loads(out)[-1] == {"name": "mine", "where": "networks/mine.safetensors"}
+    assert err.startswith("networks/broken.safetensors is not a safetensors file") and err.count("\n") == 1
+
+
 def test_every_style_that_ships_tells_its_painting():
     told = [style for file in shipped_weights().values() for style in styles_in(file)]
     assert told and all(style.keys() >= {"title", "artist", "year"} for style in told)

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 import perceptual
 from perceptual.archives.build import package_collection
+from perceptual.commands import build_parser
+from perceptual.commands.bulk import read_job
 from perceptual.errors import PerceptualError, WeightsError
 from perceptual.inference.metadata import FORMAT, LEARNED, read_metadata
 from perceptual.inference.networks import StyleNetwork
@@ -83,6 +86,23 @@ def test_the_command_line_mixes_it_with_styles_of_its_trunk(trunk, mine, run, tm
     assert status == 1 and "no style 'mine'" in err
     status, _, err = run(*command, "--learned", mine, "--url", "http://127.0.0.1:9", "-o", tmp_path / "other.png")
     assert status == 1 and "models register" in err
+
+
+def test_a_learned_style_is_found_by_its_name(trunk, mine, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    PHOTO.save("photo.png")
+    Path("networks").mkdir()
+    for file in (trunk, mine):
+        file.rename(Path("networks", file.name))
+    assert perceptual.load("trunk", "cpu", "eager", styles=["mine"]).styles == ["dots", "stripes", "mine"]
+    named = ("--model", "trunk", "--learned", "mine", "--style", "mine:0.6,dots:0.4", "--engine", "eager")
+    assert run("stylize", "photo.png", *named, "-o", "made.png")[::2] == (0, "")
+    assert run("stylize", "photo.png", *named, "--learned", "nine", "-o", "other.png")[2].startswith(
+        "perceptual: nine is neither a weights file nor the name of a network; did you mean mine?"
+    )
+    args = build_parser("bulk").parse_args(["bulk", "photo.png", "out", *named])
+    job, _ = read_job(args)
+    assert [*job.weights] == ["trunk.safetensors", "mine.safetensors"] and job.learned == ("mine.safetensors",)
 
 
 def test_a_trunk_is_the_same_whatever_its_styles(trunk, mine, tmp_path):
