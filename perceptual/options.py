@@ -27,10 +27,11 @@ class Mixture:
         total = math.fsum(shares.values())
         if not total or not math.isfinite(total) or len(shares) > MOST_MIXED:
             raise ValueError
-        return tuple((name, share / total) for name, share in shares.items() if share)
+        return tuple((name, share / total) for name, share in shares.items())  # also 0: its name is checked later
 
     def __str__(self) -> str:
-        return f"a style's name, or up to {MOST_MIXED} with shares above 0, such as starry_night:0.6,udnie:0.4"
+        example = "starry_night:0.6,udnie:0.4"
+        return f"a style's name, or up to {MOST_MIXED} with shares above 0, each named once, such as {example}"
 
 
 def split(text: str) -> list[str]:
@@ -53,7 +54,9 @@ class PictureOptions:
     """Options of every result; :func:`perceptual.settings.parse` builds them from text."""
 
     format: str | None = setting(
-        None, Choice(FORMATS), "format of the result; default: from the Accept header or the result's name, else jpeg"
+        None,
+        Choice(FORMATS),
+        "format of the result; default: from its name, or at a server from the Accept header, else jpeg",
     )
     quality: int = setting(90, Integer(1, 100), "quality of jpeg and webp")
     tile: int | None = setting(
@@ -104,7 +107,7 @@ class CollectionOptions(StyleOptions, UpscaleOptions):
     """Options of an archive of several networks; without a style, it only enlarges."""
 
     scale: int | None = setting(
-        None, OneOf(SCALES), "factor by which a collection enlarges the result; default: not enlarged"
+        None, OneOf(SCALES), "factor by which super-resolution enlarges the result; default: not enlarged"
     )
 
 

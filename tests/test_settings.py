@@ -114,6 +114,8 @@ def test_shipped_recipes_are_valid(recipe):
         assert parse(StylesSettings, values).style_dir.is_dir()
         assert not {"style-draws", "style-factors"} & values.keys()  # these name paintings, and users have others
         return
+    if "--compile yes" in recipe.read_text():  # as the time it tells
+        assert values["compile"] == "yes"
     settings = parse(StyleSettings, {"style-image": "painting.jpg"} | values)
     if "style-image" in values:
         assert settings.style_image.is_file() or recipe.stem in PROTECTED
@@ -167,7 +169,7 @@ def test_a_recipe_s_paths_are_relative_to_it(tmp_path):
         ("the_scream", {"the_scream": 1}),
         ("the_scream:0.6, udnie:0.2", {"the_scream": 0.75, "udnie": 0.25}),
         ("a,b:3", {"a": 0.25, "b": 0.75}),
-        ("a:1,b:0", {"a": 1}),
+        ("a:1,b:0", {"a": 1, "b": 0}),
         ({"a": 1, "b": 1}, {"a": 0.5, "b": 0.5}),
     ],
 )
@@ -192,6 +194,8 @@ MANY = ",".join(f"s{i}" for i in range(33))
         "a:inf",
         "a:x",
         "a:1,a:1",
+        "a,a",
+        "a:60%,b:40%",
         {},
         3,
         None,
@@ -199,7 +203,9 @@ MANY = ",".join(f"s{i}" for i in range(33))
     ],
 )
 def test_what_is_no_mixture_is_an_invalid_option(text):
-    with pytest.raises(InvalidOption, match="style: expected a style's name, or up to 32 with shares above 0"):
+    with pytest.raises(
+        InvalidOption, match="style: expected a style's name, or up to 32 with shares above 0, each named once"
+    ):
         parse(StyleOptions, {"style": text})
 
 

@@ -87,8 +87,8 @@ class VideoEvaluationSettings:
 
     model: str = setting(MISSING, Text("a network"), "weights file, or a network that ships; required")
     style: str | None = setting(None, Text("a style"), "which style, of a network of many")
-    style_dir: Path = setting(
-        Path(__file__).with_name("paintings"),
+    style_dir: Path | None = setting(
+        None,
         FilePath("a folder"),
         "folder of such a network's paintings, or of a learned style's, with its name; default: those that ship",
     )

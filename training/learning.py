@@ -18,22 +18,11 @@ from perceptual.settings import parse
 
 from .loop import train
 from .paintings import CATALOGUE, Painting, open_painting, read_catalogue
-from .settings import DETERMINED, LearningSettings
+from .settings import DETERMINED, FROM_TRUNK, LearningSettings
 from .sheets import sheet
 from .styles import ManyStyles
 from .task import FRAME_SIZE, model_file, prepare, provenance
 
-# Settings taken from the trunk's own training, unless given.
-LOSSES = (
-    "loss-network",
-    "content-layers",
-    "content-weight",
-    "style-layers",
-    "style-weights",
-    "reg-weight",
-    "peak-weight",
-    "style-sizes",
-)
 COMPARED = 2  # photos on which the trunk's styles are compared with the painting
 MIDDLE = slice(32, 224)  # the part of a sample photo that is used for it
 
@@ -61,7 +50,7 @@ def trunk_losses(provenance: Mapping[str, Any], values: Mapping[str, Any]) -> di
     same weight by every loss network, as the photos' own style loss sets it.
     """
     recipe = {name.replace("_", "-"): value for name, value in provenance.get("recipe", {}).items()}
-    losses = {name: recipe[name] for name in LOSSES if name in recipe}
+    losses = {name: recipe[name] for name in FROM_TRUNK if name in recipe}
     if "loss-weights" in recipe and "loss-weights" not in values:
         losses.pop("loss-network", None)
     return losses

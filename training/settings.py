@@ -33,6 +33,12 @@ DEGRADATIONS = ("mixed", "paper", "bicubic")
 DATA, NETWORK, LOSSES, OPTIMIZATION, OUTPUT = "Data", "Network", "Losses", "Optimization", "Output"
 
 
+def as_in(cls: type, name: str) -> Any:
+    """A copy of a setting of another dataclass."""
+    each = next(each for each in settings_of(cls) if each.name == name)
+    return setting(each.default, each.metadata["kind"], each.metadata["help"], each.metadata["group"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """Settings of every training."""
@@ -111,14 +117,15 @@ class TrainingSettings:
     name: str | None = setting(
         None,
         Text("a name"),
-        "name of the network; default: the painting's, or a name such as super_resolution_x4_pixel",
+        "name of the network; default: the painting's file name; of many styles, styles; for super-resolution, with "
+        "factor and loss, such as super_resolution_x4_pixel",
         OUTPUT,
     )
     model_path: Path | None = setting(
-        None, FilePath("a file"), "weights to write; default networks/NAME.safetensors", OUTPUT
+        None, FilePath("a file"), "weights to write; default: networks/NAME.safetensors", OUTPUT
     )
     sample_path: Path | None = setting(
-        None, FilePath("a folder"), "folder of this run, for checkpoint, samples and logs; default runs/NAME", OUTPUT
+        None, FilePath("a folder"), "folder of this run, for checkpoint, samples and logs; default: runs/NAME", OUTPUT
     )
     samples: int = setting(5, Integer(1), "photos on a sample sheet", OUTPUT)
     log_step: int = setting(100, Integer(1), "iterations between two lines of the log", OUTPUT)
@@ -224,16 +231,30 @@ class LearningSettings(PaintingSettings):
     )
     style_image: Path = setting(MISSING, FilePath("an image file"), "image file of the painting; required", DATA)
     style_sizes: tuple[int, ...] = setting(
-        (256, 512), Several(Integer(32)), "the painting's shorter sides in training, in pixels, as the trunk's", DATA
+        (256, 512),
+        Several(Integer(32)),
+        "the painting's shorter side in training, in pixels, as many sizes as the trunk has, such as 256 512: for fine "
+        "and for coarse strokes",
+        DATA,
     )
-    style_weights: tuple[float, ...] = setting((5.0,), Several(Number(0)), "as for many styles", LOSSES)
-    content_layers: tuple[str, ...] = setting(("relu3_3",), Several(Text("a layer")), "layers for content", LOSSES)
+    style_weights: tuple[float, ...] = as_in(StylesSettings, "style_weights")
+    content_layers: tuple[str, ...] = as_in(StylesSettings, "content_layers")
     batch_size: int = setting(2, Integer(1), "photos per iteration", DATA)
     image_size: int = setting(224, Integer(32), "side of the training crops, in pixels", DATA)
     iterations: int = setting(80, Integer(1), "iterations in all", OPTIMIZATION)
-    optimizer: str = setting("adam", Choice(("muon", "adam")), "muon has no effect here", OPTIMIZATION)
+    optimizer: str = setting(
+        "adam",
+        Choice(("muon", "adam")),
+        "muon is for convolutions, which are not trained here, so both are the same",
+        OPTIMIZATION,
+    )
     lr: float = setting(2e-2, Number(0), "learning rate", OPTIMIZATION)
-    lr_schedule: str = setting("cosine", Choice(("constant", "cosine")), "see style", OPTIMIZATION)
+    lr_schedule: str = setting(
+        "cosine", Choice(("constant", "cosine")), "cosine: 50 iterations of warm-up, then falling to 0", OPTIMIZATION
+    )
+    name: str | None = setting(
+        None, Text("a name"), "name of the style; default: the painting's file name, without its ending", OUTPUT
+    )
     log_step: int = setting(10, Integer(1), "iterations between two lines of the log", OUTPUT)
     sample_step: int = setting(50, Integer(1), "iterations between two sample sheets", OUTPUT)
     save_step: int = setting(25, Integer(1), "iterations between two checkpoints", OUTPUT)
@@ -277,12 +298,6 @@ class SuperResolutionSettings(TrainingSettings):
     iterations: int = setting(200_000, Integer(1), "iterations in all", OPTIMIZATION)
 
 
-def as_in(cls: type, name: str) -> Any:
-    """A copy of a setting of another dataclass."""
-    each = next(each for each in settings_of(cls) if each.name == name)
-    return setting(each.default, each.metadata["kind"], each.metadata["help"], each.metadata["group"])
-
-
 @dataclass(frozen=True, kw_only=True)
 class OptimizationSettings:
     """Settings of an optimization of a picture."""
@@ -314,6 +329,16 @@ PATHS = {
 }
 # Settings of a network that is learned on, and so not of the learning.
 DETERMINED = (*(each.name for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK), "style_size")
+FROM_TRUNK = (  # options of a learning that by default are those of the trunk's own training
+    "loss-network",
+    "content-layers",
+    "content-weight",
+    "style-layers",
+    "style-weights",
+    "reg-weight",
+    "peak-weight",
+    "style-sizes",
+)
 NETWORKS = ("initial-weights", "teacher", "trunk")  # settings that may be the name of a network
 # Settings that may change on resume, as they do not affect the result.
 FREE_ON_RESUME = PATHS.keys() | {

@@ -32,6 +32,7 @@ from .settings import plain
 from .style_evaluation import checked_objective, figures, losses_of
 
 SHOWN = 4  # frames of a strip
+PAINTINGS = Path(__file__).with_name("paintings")  # those that ship
 
 Transform = Callable[[Sequence[Picture]], list[Picture]]
 
@@ -91,7 +92,8 @@ def objective_of(predictor: Predictor, settings: VideoEvaluationSettings) -> Sty
     sizes = predictor.metadata["provenance"].get("recipe", {}).get("style_sizes")
     if not sizes:
         return checked_objective(losses_of(settings.model, predictor, settings), {settings.model: predictor})
-    paintings = chosen_paintings(predictor, [settings.style or predictor.styles[0]], settings.style_dir)
+    folder = settings.style_dir or PAINTINGS
+    paintings = chosen_paintings(predictor, [settings.style or predictor.styles[0]], folder)
     return trained_objective(settings, predictor, paintings, sizes[:1])
 
 

@@ -84,7 +84,9 @@ def working() -> Iterator[Callable[[str], None]]:
         yield lambda message: status.update(escape(message))
 
 
-def add_settings(parser: ArgumentParser, cls: type, without: Container[str] = ()) -> None:
+def add_settings(
+    parser: ArgumentParser, cls: type, without: Container[str] = (), without_default: Container[str] = ()
+) -> None:
     """Adds an option for every setting of a dataclass, in its groups.
 
     Options that are not on the command line are missing from the parsed result.
@@ -93,20 +95,21 @@ def add_settings(parser: ArgumentParser, cls: type, without: Container[str] = ()
         parser: The parser.
         cls: The dataclass.
         without: Names of settings to leave out.
+        without_default: Names of those whose default is not the class's: the help shows none.
     """
     groups: dict[str, Any] = {}
     for each in (each for each in settings_of(cls) if each.name not in without):
         title = each.metadata["group"]
         if title not in groups:
             groups[title] = parser.add_argument_group(title) if title else parser
-        add_setting(groups[title], each)
+        add_setting(groups[title], each, default=each.name not in without_default)
 
 
-def add_setting(group: Any, each: Field[Any]) -> None:
-    """Adds the option for one setting."""
+def add_setting(group: Any, each: Field[Any], *, default: bool = True) -> None:
+    """Adds the option for one setting; ``default`` is whether the help shows its default."""
     kind = each.metadata["kind"]
     help_text = each.metadata["help"].replace("%", "%%")
-    if each.default not in (None, MISSING) and not isinstance(kind, Switch):
+    if default and each.default not in (None, MISSING, ()) and not isinstance(kind, Switch):
         help_text += f" (default: {readable(each.default)})"
     flag = f"--{option_name(each)}"
     if isinstance(kind, Switch):

@@ -1,11 +1,12 @@
 """``perceptual evaluate``: measures the quality of networks."""
 
 from argparse import Namespace
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from ..settings import parse
-from .arguments import add_settings, given
+from ..settings import option_name, parse, settings_of
+from .arguments import add_settings, given, metavar
 
 SUPER_RESOLUTION = """Measures super-resolution networks, and bicubic enlargement, on images of high resolution.
 
@@ -55,6 +56,14 @@ frames for each clip.
 """
 
 
+DESCRIPTION = """Measures networks, and writes tables and pictures to a folder.
+
+  perceptual evaluate super-resolution --model super_resolution_x4 --data Set5/
+  perceptual evaluate styles --model styles --style-dir paintings/ --content photos/ --loss-weights vgg19.safetensors
+  perceptual evaluate TASK --help
+"""
+
+
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     from perceptual_training.evaluation_settings import (
@@ -64,23 +73,37 @@ def add_to(subparsers: Any) -> None:
         VideoEvaluationSettings,
     )
 
-    tasks = subparsers.add_parser("evaluate", help="measure networks").add_subparsers(
+    tasks = subparsers.add_parser("evaluate", help="measure networks", description=DESCRIPTION).add_subparsers(
         title="tasks", metavar="TASK", required=True
     )
-    parser = tasks.add_parser(
-        "super-resolution", help="PSNR, SSIM and feature distance against bicubic", description=SUPER_RESOLUTION
-    )
-    add_settings(parser, EvaluationSettings)
-    parser.set_defaults(run=evaluate_super_resolution)
-    parser = tasks.add_parser("style", help="losses, against optimization of the picture itself", description=STYLE)
-    add_settings(parser, StyleEvaluationSettings)
-    parser.set_defaults(run=evaluate_style)
-    parser = tasks.add_parser("styles", help="losses of a network of many styles", description=STYLES)
-    add_settings(parser, ManyStylesEvaluationSettings)
-    parser.set_defaults(run=evaluate_styles)
-    parser = tasks.add_parser("video", help="flicker of videos, and the cost of reducing it", description=VIDEO)
-    add_settings(parser, VideoEvaluationSettings)
-    parser.set_defaults(run=evaluate_video)
+    for name, summary, description, settings, run in (
+        (
+            "super-resolution",
+            "PSNR, SSIM and feature distance against bicubic",
+            SUPER_RESOLUTION,
+            EvaluationSettings,
+            evaluate_super_resolution,
+        ),
+        (
+            "style",
+            "losses, against optimization of the picture itself",
+            STYLE,
+            StyleEvaluationSettings,
+            evaluate_style,
+        ),
+        ("styles", "losses of a network of many styles", STYLES, ManyStylesEvaluationSettings, evaluate_styles),
+        ("video", "flicker of videos, and the cost of reducing it", VIDEO, VideoEvaluationSettings, evaluate_video),
+    ):
+        parser = tasks.add_parser(name, help=summary, description=description, usage=usage(name, settings))
+        add_settings(parser, settings)
+        parser.set_defaults(run=run)
+
+
+def usage(task: str, settings: type) -> str:
+    """The usage of the command for one task, with its required settings."""
+    required = [each for each in settings_of(settings) if each.default is MISSING]
+    options = [f"--{option_name(each)} {metavar(each.metadata['kind'])}" for each in required]
+    return " ".join(("perceptual evaluate", task, *options, "[settings]"))
 
 
 def evaluate_super_resolution(args: Namespace) -> None:

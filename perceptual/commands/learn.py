@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
     from ..client.addresses import RunningServer
 
-DESCRIPTION = """Learns a painting on a network of many styles, adds the style to the running server, and requests a
-first picture from it.
+DESCRIPTION = """Learns a painting on a network of many styles, by default the one that ships, adds the style to the
+running server, and requests a first picture from it.
 
   perceptual learn painting.jpg --content-dir photos/
   perceptual learn painting.jpg --content-dir photos/ --name mine --photo me.jpg -o me_in_my_style.jpg
 
 The network's convolutions are not changed: only the scale and shift of its norms are learned, a file of about 10 KB.
+By default, sizes and losses are those of the network's own training, except the steadiness loss.
+
+If the style is too weak, double --style-weights; if the photo can no longer be recognized, halve them. If strokes are
+too small, raise --style-sizes; if too large, lower them. If flat areas show a pattern, raise --reg-weight tenfold.
+
 The server is the one that `perceptual serve` started last, or the one on --port; it keeps answering requests. Without
 a server, only the style file is written.
 """
@@ -29,7 +34,7 @@ a server, only the style file is written.
 
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
-    from perceptual_training.settings import DETERMINED, LearningSettings
+    from perceptual_training.settings import DETERMINED, FROM_TRUNK, LearningSettings
 
     summary = "learn a painting and serve it, in minutes"
     usage = "perceptual learn PAINTING --content-dir PHOTOS [settings]"
@@ -39,7 +44,8 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the first picture; default: NAME_first.jpg")
     parser.add_argument("--port", type=int, help="the server's inference port; default: the one started last")
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
-    add_settings(parser, LearningSettings, without=("style_image", *DETERMINED))
+    losses = [name.replace("-", "_") for name in FROM_TRUNK]
+    add_settings(parser, LearningSettings, without=("style_image", *DETERMINED), without_default=losses)
     parser.set_defaults(run=run)
 
 

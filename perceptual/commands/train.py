@@ -11,6 +11,16 @@ from .arguments import add_setting, add_settings, given
 
 T = TypeVar("T")
 
+DESCRIPTION = """Trains networks on a folder of photos.
+
+  perceptual train style --style-image painting.jpg --content-dir photos/
+  perceptual train styles --style-dir paintings/ --content-dir photos/
+  perceptual train super-resolution --content-dir photos/ --upscale-factor 4
+  perceptual train TASK --help
+
+`perceptual learn` learns a painting in minutes, on a network that ships, and serves it.
+"""
+
 STYLE = """Trains a network that stylizes photos after one painting.
 
   perceptual train style --style-image painting.jpg --content-dir photos/
@@ -19,8 +29,9 @@ STYLE = """Trains a network that stylizes photos after one painting.
   perceptual train style ... --resume
 
 With --trunk the painting is learned in minutes, on a network of many styles, and the result is a style file. By
-default, the losses are then those of the trunk, and iterations, learning rate, batch size and crop size are 80, 2e-2,
-2 and 224.
+default, the losses are then those of the trunk except the steadiness loss, and iterations, learning rate, batch size
+and crop size are 80, 2e-2, 2 and 224. The trunk sets --style-size and all options of the network; --content-image is
+not for --trunk.
 
 A few hundred varied photos are enough; the paper used 80,000. The folder of the run (--sample-path) gets a checkpoint
 to resume from, the current network, sample sheets, a log, and events for TensorBoard.
@@ -64,7 +75,7 @@ def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     from perceptual_training.settings import LearningSettings, StyleSettings, StylesSettings, SuperResolutionSettings
 
-    tasks = subparsers.add_parser("train", help="train a network").add_subparsers(
+    tasks = subparsers.add_parser("train", help="train a network", description=DESCRIPTION).add_subparsers(
         title="tasks", metavar="TASK", required=True
     )
     style = add_task(tasks, "style", "style transfer: one network for one painting", STYLE, StyleSettings)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PerceptualError
+from ..settings import settings_of
 from .arguments import add_settings, given, report
 
 if TYPE_CHECKING:
@@ -18,8 +19,11 @@ weights yet, one after the other.
   perceptual train all --content-dir photos/ --recipes mine/ --minutes 240
 
 If it was interrupted or ran out of time, the same command continues where it stopped. A recipe that fails is reported,
-and the next one begins. The settings below apply to every recipe. Exit status: 0 if all networks are trained, except
-those whose painting is missing; 1 if some failed; 130 if not finished.
+and the next one begins. Exit status: 0 if all networks are trained, except those whose painting is missing; 1 if some
+failed; 130 if not finished.
+
+The settings below apply to every recipe, but for --minutes, the time for all of them together. Those not given are as
+in the recipe, or else as in `perceptual train style` or `perceptual train super-resolution`.
 """
 
 
@@ -33,7 +37,8 @@ def add_to(tasks: Any) -> None:
     parser.add_argument("--recipes", type=Path, metavar="DIR", help="folder of recipes; default: those that ship")
     parser.add_argument("--models", type=Path, metavar="DIR", help="folder for weights; default: networks")
     parser.add_argument("--runs", type=Path, metavar="DIR", default=Path("runs"), help="folder for runs; default: runs")
-    add_settings(parser, TrainingSettings, without=("name", "model_path", "sample_path"))
+    names = {each.name for each in settings_of(TrainingSettings)}
+    add_settings(parser, TrainingSettings, without=("name", "model_path", "sample_path"), without_default=names)
     parser.set_defaults(run=run)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..options import CollectionOptions
+from ..options import FORMATS, CollectionOptions
 from ..settings import Choice, Integer, Number, setting
 
 CODECS = ("h264", "hevc", "av1", "vp9", "ffv1")
@@ -12,6 +12,7 @@ CODECS = ("h264", "hevc", "av1", "vp9", "ffv1")
 class VideoOptions(CollectionOptions):
     """Options of a video. ``format`` is for a folder of images, ``quality`` for these and for animated WebP."""
 
+    format: str | None = setting(None, Choice(FORMATS), "format of the images, if the result is a folder; default: png")
     codec: str | None = setting(
         None, Choice(CODECS), "codec of the result; ffv1 is lossless; default: h264, in .webm vp9"
     )

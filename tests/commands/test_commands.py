@@ -1,5 +1,7 @@
 import json
 import shutil
+from argparse import _SubParsersAction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +34,33 @@ def test_help_teaches(run):
         assert status == 0 and "usage: perceptual" in out
     status, out, _ = run("train", "style", "--help")
     assert all(f"\n{group}:" in out for group in ("Data", "Network", "Losses", "Optimization", "Output"))
+
+
+def helps(parser):
+    """The help of a command and of those below it, by its name, without line breaks."""
+    yield parser.prog, " ".join(parser.format_help().split())
+    for action in parser._actions:
+        if isinstance(action, _SubParsersAction):
+            for each in action.choices.values():
+                yield from helps(each)
+
+
+def test_every_help_explains_itself_and_shows_no_path_of_a_machine_or_empty_default():
+    for name, text in helps(build_parser()):
+        assert str(Path(__file__).parents[2]) not in text and "(default: )" not in text, name
+    texts = dict(helps(build_parser()))
+    for name in ("train", "evaluate"):
+        assert f" perceptual {name} style" in texts[f"perceptual {name}"].partition(" tasks: ")[0]
+    required = "usage: perceptual evaluate style --model TEXT --content PATH [settings] "
+    assert texts["perceptual evaluate style"].startswith(required)
+
+
+def test_a_default_that_depends_on_recipe_or_trunk_is_not_shown():
+    texts = dict(helps(build_parser()))
+    assert "(default:" not in texts["perceptual train all"]
+    assert "the time for all of them together" in texts["perceptual train all"]
+    losses = texts["perceptual learn"].partition(" Losses: ")[2].partition(" Optimization: ")[0]
+    assert losses.count("(default:") == 1 and "the network runs twice (default: 0)" in losses  # steadiness
 
 
 ORIGINAL_ARGUMENTS = """batch-size image-size split in-channels init-features num-residuals style-image content-image

@@ -330,8 +330,10 @@ def test_a_style_that_is_none(styles, weights):
     photo = Image.effect_noise((50, 40), 80).convert("RGB")
     with pytest.raises(InvalidOption, match="style is missing; the styles are: one, two, three"):
         styles.stylize(photo)
-    with pytest.raises(UnknownStyle, match="there is no style 'four' here; the styles are: one, two, three"):
-        styles.stylize(photo, style="one:1,four:1")
+    for share in (1, 0):
+        with pytest.raises(UnknownStyle, match="there is no style 'four' here; the styles are: one, two, three"):
+            styles.stylize(photo, style=f"one:1,four:{share}")
+    assert styles.stylize(photo, style="one:1,two:0") == styles.stylize(photo, style="one")
     with pytest.raises(InvalidOption, match="stroke: this network has strokes of one size"):
         perceptual.load(weights, "cpu").stylize(photo, stroke=0.5)
     with pytest.raises(WeightsError, match="the weights hold 3 styles and name 1"):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -55,3 +56,6 @@ def test_one_style_of_many_is_measured_by_its_own_painting(
     assert found[0] == found[2] != found[1]
     status, _, err = run("evaluate", "video", *many, *arguments, *losses)
     assert status == 1 and "style is missing; the styles are: dots, stripes" in err
+    shipped = Path("training/paintings").resolve()
+    status, _, err = run("evaluate", "video", *alone, "--clips", clip, *losses)
+    assert status == 1 and f"none of the paintings is in {shipped}; name their folder with --style-dir" in err

@@ -69,6 +69,14 @@ def test_a_result_without_a_name_or_of_a_size_that_the_codec_does_not_have_is_a_
     assert (status, errors) == (1, f"{clip}: codec: hevc cannot encode pictures of 16 × 12 pixels\n")
 
 
+@pytest.mark.parametrize("ending", [".gif", ".mp4"])
+def test_a_format_that_the_result_s_ending_sets_is_refused(run, clip, weights, tmp_path, ending):
+    output = tmp_path / f"out{ending}"
+    status, _, errors = run("video", clip, "--model", weights, "-o", output, "--format", "webp")
+    message = f"{clip}: format is for a folder of images; the ending of {output} says the format\n"
+    assert (status, errors, output.exists()) == (1, message, False)
+
+
 def test_options_that_no_network_uses_are_refused(run, clip, weights, upscaler, tmp_path):
     for name, options in (
         ("style", ("--style", "udnie")),

@@ -30,6 +30,8 @@ def open_sink(clip: Clip, target: Path, options: VideoOptions, origin: str, *, r
     """
     check_kept(clip, target)
     ending = target.suffix.lower()
+    if ending and options.format:
+        raise InvalidOption(f"format is for a folder of images; the ending of {target} says the format")
     if ending in CODECS_IN:
         return VideoSink(clip, target, options, origin, resume=resume)
     if ending and ending not in KINDS:
