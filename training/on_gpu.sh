@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Trains a network on a machine with a GPU and PyTorch, where this package is not installed: one of many styles, or one for
-# super-resolution, by default the first step of ×4.
+# Trains a network on a machine with a GPU, such as a rented one, where this package is not installed: one of many styles,
+# or one for super-resolution, by default the first step of ×4. Python must have torch, torchvision, tensorboard, rich,
+# safetensors and Pillow there.
 #
-#   training/on_gpu.sh pack PHOTOS PAINTINGS LOSS_WEIGHTS    copies the training's input to gpu/, 60 MiB
+#   training/on_gpu.sh pack PHOTOS PAINTINGS LOSS_WEIGHTS    copies the training's input to gpu/
 #   training/on_gpu.sh MINUTES [settings…]                   trains; settings as for perceptual train styles
 #   training/on_gpu.sh super-resolution MINUTES [settings…]  the same for perceptual train super-resolution
 #
-# Copy the repository with gpu/ to that machine. Weights and checkpoint are written to $OUT (default gpu/out) every
-# minute, in files of at most 15 MiB. To resume, put them into gpu/out before the next call.
+# Copy the repository with gpu/ to that machine, and the files of $OUT (default gpu/out) back; weights and checkpoint are
+# written there every minute, as such a machine may be taken away. Services that lend machines often limit what they copy:
+# therefore photos are compressed until the input has 60 MiB, and the checkpoint is in parts of at most 15 MiB. To
+# resume, put the files into gpu/out before the next call.
 # A first, short run measures the speed, so that the learning rate reaches 0 at the end of the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."

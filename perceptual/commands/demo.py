@@ -10,9 +10,8 @@ from ..errors import InvalidOption
 from .arguments import working
 
 DESCRIPTION = """Packages the networks that ship as one archive, starts TorchServe with one worker for it, requests a
-photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. Super-resolution
-networks get the reduced photo, so that the sheet shows the reduced photo, its enlargement and the original at the same
-size.
+photo in every style and enlarged, writes the pictures and a contact sheet, and stops the server. What is enlarged is a
+reduced copy of the photo: compare the copy, its enlargement and the photo on the sheet, which shows all at one size.
 
   perceptual demo photo.jpg
 """

@@ -18,7 +18,8 @@ DESCRIPTION = """Shows what the server that `perceptual serve` started is doing,
   perceptual status --url http://10.0.0.7:8081 --key-file key_file.json
 
 With --url, /ping is requested at the port below and metrics at the port above, which are TorchServe's defaults. The
-exit status is 1 if a model has no ready worker; /ping reports Healthy even then.
+exit status is 1 if a model has no ready worker; /ping reports Healthy even then. A model that was paused, by
+`perceptual models scale NAME --workers 0`, needs none.
 """
 INTERVAL = 2.0  # seconds
 
