@@ -17,4 +17,4 @@ def randomly_grained(photos: Tensor, mean: float) -> Tensor:
     strengths = parallel.part(2 * mean * torch.rand(count, 1, 1, 1, device=device))
     with torch.autocast(device.type, enabled=False):
         noise = parallel.part(smooth_noise(count, photos.shape[2], photos.shape[3], device=device))
-    return (photos + STRONGEST * strengths * noise).clamp(0, 1)
+    return (photos + STRONGEST / 255 * strengths * noise).clamp(0, 1)

@@ -9,7 +9,7 @@ from ..options import CollectionOptions, StyleOptions
 from ..settings import parse, settings_of
 from .arguments import add_setting, working
 
-BAKED = ("style", "stroke", "fidelity")  # the options of a request that can be baked in
+BAKED = ("style", "stroke", "grain", "fidelity")  # the options of a request that can be baked in
 DESCRIPTION = """Writes a network for another runtime, and checks that it gives the same picture there.
 
   perceptual export styles --format onnx --style starry_night -o starry_night.onnx
@@ -17,10 +17,10 @@ DESCRIPTION = """Writes a network for another runtime, and checks that it gives 
   perceptual export super_resolution_x4 --format torchscript -o x4.pt
 
 Input and output are RGB in [0, 1], of any number of images, height and width. --style bakes a style or mixture in,
---fidelity the weights of super-resolution.
-Without it, a network of several styles has a second input, the style's parameters, which FILE.styles.json lists for
-each style. A file whose pictures differ from ours by more than 1/255 is not written. docs/export.md shows how to use
-the files.
+--grain noise for flat areas (by default the network's own), --fidelity the weights of super-resolution.
+Without --style, a network of several styles has a second input, the style's parameters, which FILE.styles.json lists
+for each style. A file whose pictures differ from ours by more than 1/255 is not written. docs/export.md shows how to
+use the files.
 """
 
 
@@ -41,7 +41,7 @@ def add_to(subparsers: Any) -> None:
 def run(args: Namespace) -> None:
     """Exports a network, and prints the difference between its pictures and ours."""
     given = parse(CollectionOptions, {name: getattr(args, name) for name in BAKED if hasattr(args, name)})
-    options = StyleOptions(style=given.style, stroke=given.stroke)
+    options = StyleOptions(style=given.style, stroke=given.stroke, grain=given.grain)
 
     from ..exchange.exporting import export
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from .. import __version__
 from ..errors import ExportError, InputError, InvalidOption
 from ..files import write_atomically
+from ..inference.grain import with_grain
 from ..inference.networks import StyleNetwork, SuperResolutionNetwork
-from ..inference.predictor import Predictor, load
+from ..inference.predictor import Predictor, given, load
 from ..locks import temporary_folder
 from ..options import FIDELITY, StyleOptions, UpscaleOptions
 from .formats import FORMATS
@@ -63,7 +64,7 @@ def export(
         model: A weights file, or the name of a network that ships.
         format: One of :data:`.formats.FORMATS`.
         output: The file; for OpenVINO an .xml, with a .bin beside it.
-        options: ``style`` and ``stroke`` are baked in.
+        options: ``style``, ``stroke`` and ``grain`` are baked in.
         fidelity: Of a super-resolution network of two sets of weights, also baked in.
         half: Whether the weights of convolutions are stored in half precision.
 
@@ -75,8 +76,9 @@ def export(
     output, options = Path(output), options or StyleOptions()
     refuse_name(format, output)
     predictor = settled(load(model, "cpu", engine="eager"), fidelity)
-    several = len(predictor.styles) > 1 and options == StyleOptions()
+    several = len(predictor.styles) > 1 and not (options.style or options.stroke)
     baked = None if several else baked_style(predictor, options)
+    grain = baked_grain(predictor, options)
     table = style_table(predictor) if several else {}
     with temporary_folder(output.parent, WORK) as folder:
         written = folder / output.name
@@ -84,10 +86,10 @@ def export(
             beside(written).write_text(json.dumps(table, ensure_ascii=False))
         runtime: ModuleType = import_module(f".{format}", __package__)
         example = next(examples(predictor, table))
-        chosen = {} if fidelity is None else {"fidelity": fidelity}
+        chosen = given(fidelity=fidelity, grain=grain or None)
         facts = describe(predictor, Path(model).stem, options, baked, {**chosen, "float16": half})
-        runtime.write(portable(predictor.network, baked, half=half), example, facts, written, half)
-        largest, mean = compare(predictor, baked, written, runtime)
+        runtime.write(portable(predictor.network, baked, grain=grain, half=half), example, facts, written, half)
+        largest, mean = compare(predictor, baked, grain, written, runtime)
         if not largest <= TOLERANCE:  # true for NaN too
             raise ExportError(f"not written to {output}: its pictures differ from ours by {largest:.3g} levels of 255")
         files = [*(each for each in folder.iterdir() if each != written), written]
@@ -125,6 +127,13 @@ def baked_style(predictor: Predictor, options: StyleOptions) -> Tensor | None:
     if options.style is not None:
         raise InvalidOption(f"style: a network for {predictor.network.task} has none")
     return None
+
+
+def baked_grain(predictor: Predictor, options: StyleOptions) -> float:
+    """Strength of the grain to be baked in. Raises InputError if the network is for another task."""
+    if not predictor.styles and options.grain is not None:
+        raise InvalidOption(f"grain: a network for {predictor.network.task} has none")
+    return predictor.grain_of([options])[0]
 
 
 def style_table(predictor: Predictor) -> dict[str, list[list[float]]]:
@@ -173,7 +182,9 @@ def examples(predictor: Predictor, table: Mapping[str, Sequence[Sequence[float]]
         yield inputs
 
 
-def compare(predictor: Predictor, baked: Tensor | None, file: Path, runtime: ModuleType) -> tuple[float, float]:
+def compare(
+    predictor: Predictor, baked: Tensor | None, grain: float, file: Path, runtime: ModuleType
+) -> tuple[float, float]:
     """The largest and the mean difference between a file's pictures and ours, in levels of 255."""
     run = runtime.load(file)
     table = json.loads(beside(file).read_text()) if beside(file).exists() else {}
@@ -181,7 +192,8 @@ def compare(predictor: Predictor, baked: Tensor | None, file: Path, runtime: Mod
     for inputs in examples(predictor, table):
         style = inputs.get("style", baked)
         with torch.inference_mode():
-            ours = predictor.network(inputs["images"], *([] if style is None else [style]))
+            grained = with_grain(inputs["images"], [grain] * len(inputs["images"]))
+            ours = predictor.network(grained, *([] if style is None else [style]))
         theirs = torch.from_numpy(run({name: each.numpy() for name, each in inputs.items()}))
         differences.append((theirs - ours).abs().flatten() * 255)
     every = torch.cat(differences)

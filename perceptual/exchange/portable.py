@@ -1,6 +1,6 @@
 """Networks for export, of plain layers, for images of any size.
 
-They compute the same as the networks of :mod:`perceptual.inference.networks`. Padding and cropping are included,
+They compute the same as the networks of :mod:`perceptual.inference.networks`. Padding, cropping and grain are included,
 kernels are constants, and a style that is baked in is part of the norm layers.
 """
 
@@ -12,18 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..inference.grain import levels
 from ..inference.networks import ImageTransformationNetwork, StyleNetwork, SuperResolutionNetwork
 from ..inference.networks.layers import ResizeConvolution
 from ..inference.networks.norms import InstanceNorm
 from ..inference.resampling import resize_bicubic
 
 
-def portable(network: ImageTransformationNetwork, style: Tensor | None = None, *, half: bool = False) -> "Portable":
+def portable(
+    network: ImageTransformationNetwork, style: Tensor | None = None, *, grain: float = 0.0, half: bool = False
+) -> "Portable":
     """A network of plain layers, from RGB in [0, 1], N×3×H×W, to N×3×(scale·H)×(scale·W), for any height and width.
 
     Args:
         network: In evaluation mode, on the CPU; it is not changed.
         style: To be baked in, 1×P. Without it, a network with norms takes styles, N×P, as second input.
+        grain: Strength of the grain that images get first, for a style network.
         half: Whether the weights are stored in half precision; computation is in float32 in any case.
     """
     result: Portable
@@ -32,7 +36,7 @@ def portable(network: ImageTransformationNetwork, style: Tensor | None = None, *
     else:
         network = cast("StyleNetwork", network)
         needs_style = network.style_numbers > 0 and style is None
-        result = StylizerOfMany(network, None) if needs_style else StylizerOfOne(network, style)
+        result = StylizerOfMany(network, None, grain) if needs_style else StylizerOfOne(network, style, grain)
     result = result.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     return with_halves(result) if half else result
 
@@ -69,10 +73,15 @@ class Portable(nn.Module):
 class Stylizer(Portable):
     """The base class of portable style networks."""
 
-    def __init__(self, network: StyleNetwork, style: Tensor | None) -> None:
+    def __init__(self, network: StyleNetwork, style: Tensor | None, grain: float) -> None:
         super().__init__(plain(network.transform, style), network.minimum_size, network.multiple, network.border)
+        self.grain = Grain(grain) if grain else nn.Identity()
         self.linear = bool(network.config["output"] == "linear")
         self.leak = network.leak
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images with grain, padded."""
+        return self.padded(self.grain(images))
 
     def complete(self, x: Tensor, images: Tensor) -> Tensor:
         """Maps the layers' output to images of the size of ``images``."""
@@ -82,12 +91,28 @@ class Stylizer(Portable):
         return ((x + 1) / 2).clamp(0, 1)
 
 
+class Grain(nn.Module):
+    """Adds grain of a strength; see :mod:`perceptual.inference.grain`."""
+
+    levels: Tensor
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.register_buffer("levels", levels(strength))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images N×3×H×W in [0, 1] to the same with grain."""
+        rows = torch.arange(images.shape[2]) % self.levels.shape[2]
+        columns = torch.arange(images.shape[3]) % self.levels.shape[3]
+        return (images + self.levels.index_select(2, rows).index_select(3, columns) / 255).clamp(0, 1)
+
+
 class StylizerOfOne(Stylizer):
     """A style network without norms, or with a style baked in; see :func:`portable`."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Stylizes images."""
-        return self.complete(self.layers(self.padded(images)), images)
+        return self.complete(self.layers(self.prepared(images)), images)
 
 
 class StylizerOfMany(Stylizer):
@@ -95,7 +120,7 @@ class StylizerOfMany(Stylizer):
 
     def forward(self, images: Tensor, style: Tensor) -> Tensor:
         """Stylizes images, each by its own of the styles N×P."""
-        return self.complete(self.layers(self.padded(images), style), images)
+        return self.complete(self.layers(self.prepared(images), style), images)
 
 
 class Upscaler(Portable):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRONGEST = 16 / 255  # standard deviation of grain of strength 1, in each channel
+STRONGEST = 16  # levels of 255; standard deviation of grain of strength 1, in each channel
 SIGMA = 4.0  # pixels; of the Gaussian that smooths it: the grain has the size of the finest strokes
 RADIUS = 12  # pixels; of that filter
 PERIOD = 512  # pixels; after which the grain of large photos repeats
@@ -31,20 +31,25 @@ def with_grain(images: Tensor, strengths: Sequence[float]) -> Tensor:
     if not any(strengths):
         return images
     result = torch.empty_like(images)
-    scale = 1 if images.is_floating_point() else 255
-    factors = scale * STRONGEST * torch.tensor(strengths, device=images.device).view(-1, 1, 1, 1)
-    grain = pattern(images.device)[..., torch.arange(images.shape[3], device=images.device) % PERIOD]
+    unit, most = (255, 1) if images.is_floating_point() else (1, 255)
+    grain = torch.cat([levels(strength) for strength in strengths]).to(images.device)
+    grain = grain[..., torch.arange(images.shape[3], device=images.device) % PERIOD]
     for top in range(0, images.shape[2], PERIOD):  # strips, for the memory
         strip = images[..., top : top + PERIOD, :]
-        grained = (strip + factors * grain[..., : strip.shape[2], :]).clamp(0, scale)
-        result[..., top : top + PERIOD, :] = grained if scale == 1 else grained.round()
+        result[..., top : top + PERIOD, :] = (strip + grain[..., : strip.shape[2], :] / unit).clamp(0, most)
     return result
 
 
 @lru_cache
-def pattern(device: torch.device) -> Tensor:
+def levels(strength: float) -> Tensor:
+    """Grain of a strength in whole levels of 255, so that bytes and floats get the same: 1×3×512×512, int8."""
+    return (strength * STRONGEST * pattern()).round().clamp(-127, 127).to(torch.int8)
+
+
+@lru_cache
+def pattern() -> Tensor:
     """The grain of one period, 1×3×512×512, of a standard deviation of 1."""
-    return smooth_noise(1, PERIOD, PERIOD, torch.Generator().manual_seed(0)).to(device)
+    return smooth_noise(1, PERIOD, PERIOD, torch.Generator().manual_seed(0))
 
 
 def smooth_noise(

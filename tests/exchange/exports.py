@@ -17,6 +17,7 @@ EXPORTS = {
     "onnx, x2, crisp": ("onnx", ".onnx", "x2", ["--fidelity", "0.25", "--float16"]),
     "torchscript, paper": ("torchscript", ".pt", "paper", []),
     "torchscript, as imported": ("torchscript", ".pt", "imported", []),
+    "torchscript, mixture, no grain": ("torchscript", ".pt", "styles", [*MIXTURE, "--grain", "0"]),
     "torchscript, mixture": ("torchscript", ".pt", "styles", MIXTURE),
     "onnx, mixture, half": ("onnx", ".onnx", "styles", [*MIXTURE, "--float16"]),
 }
@@ -29,7 +30,7 @@ def networks(tmp_path_factory):
     torch.manual_seed(0)
     small = {"init_features": 4, "num_residuals": 1}
     made = {
-        "styles": StyleNetwork(**small, styles=3, sizes=2),
+        "styles": StyleNetwork(**small, styles=3, sizes=2, grain=0.5),
         "paper": StyleNetwork(**small, **StyleNetwork.presets["paper"]),
         "imported": StyleNetwork(**small, upsampling="nearest", output="linear", multiple=1),
         "x4": SuperResolutionNetwork(scale=4, **small),

@@ -31,7 +31,7 @@ def many(tiny, paintings):
 def test_strengths_are_uniform_up_to_twice_the_mean():
     torch.manual_seed(0)
     photos = torch.full((200, 3, 48, 48), 0.5)
-    grain = (randomly_grained(photos, 0.5) - photos) / STRONGEST
+    grain = (randomly_grained(photos, 0.5) - photos) * 255 / STRONGEST
     strengths = grain.std(dim=(1, 2, 3))
     assert strengths.min() < 0.1 and 0.85 < strengths.max() < 1.3
     assert 0.43 < strengths.mean() < 0.57
