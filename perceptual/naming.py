@@ -1,5 +1,6 @@
 """Names and versions of models: which are valid for TorchServe, and which version is newer."""
 
+import os
 import re
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from .errors import InputError
 # TorchServe registers no archive with ".." in its name, the front refuses a path with the part "..", and a model called
 # "all" stands for all of them.
 VALID_NAME = re.compile(r"(?!all$)[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9_-]+)*", re.IGNORECASE | re.ASCII)
-LONGEST = 200  # characters; a file may have 255, and endings and those of temporary files are added
+LONGEST = 200  # bytes; the name of a file may have 255, and those of locks and temporary files are longer
 
 
 class ModelVersion(NamedTuple):
@@ -28,10 +29,15 @@ class ModelVersion(NamedTuple):
 
 def checked_name(name: str, what: str) -> str:
     """Returns a name or version that is valid in a file name and a URL. Raises InputError for any other."""
-    if len(name) > LONGEST:
-        raise InputError(f"{what}; {name[:40]!r}… is too long: at most {LONGEST} characters")
     if not VALID_NAME.fullmatch(name):
         raise InputError(f"{what}; {name!r} cannot be served: letters, digits, '_', '-' and '.' only, and not 'all'")
+    return checked_length(name, what)
+
+
+def checked_length(name: str, what: str) -> str:
+    """Returns a name that is short enough for that of a file. Raises InputError for a longer one."""
+    if len(os.fsencode(name)) > LONGEST:
+        raise InputError(f"{what}; {name[:40]!r}… is too long: at most {LONGEST} bytes")
     return name
 
 

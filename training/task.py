@@ -16,6 +16,7 @@ from perceptual.inference.grain import with_grain
 from perceptual.inference.metadata import OWN
 from perceptual.inference.networks import ImageTransformationNetwork
 from perceptual.inference.predictor import pick_device
+from perceptual.naming import checked_length
 
 from . import parallel
 from .data import find_photos, image_files, spread
@@ -35,11 +36,14 @@ def prepare(settings: TrainingSettings, name: str, *, resume: bool) -> tuple[Run
     Errors are raised here, before the loss network is downloaded.
 
     Raises:
+        InputError: The name is too long.
         TrainingError: A new run would overwrite another's files, which another process may be writing, or its files
             cannot be written; or there are too few photos.
     """
     folder = settings.sample_path or Path("runs", name)
     run = Run(name, folder, model_file(settings, name))
+    for each in (name, run.model.stem):
+        checked_length(each, "choose another --name")
     if run.begun and not resume:
         raise TrainingError(
             f"{run.folder} has a run already: continue it with --resume, or choose another --sample-path"

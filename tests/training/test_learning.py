@@ -106,7 +106,7 @@ def test_resuming_is_exact(learning, tmp_path):
         ("super_resolution_x4", "super_resolution_x4 is the name of a network"),
         ("trunk", "trunk is the name of a network"),
         ("dots", "trunk.safetensors has a style dots already"),
-        ("a" * 201, "choose another --name for the style; 'a{40}'… is too long: at most 200 characters"),
+        ("a" * 201, "choose another --name for the style; 'a{40}'… is too long: at most 200 bytes"),
     ],
 )
 def test_a_name_that_is_taken_or_too_long_is_refused_before_the_training(learning, name, message):

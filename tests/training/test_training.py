@@ -14,7 +14,7 @@ from PIL import Image
 from training_fixtures import PROGRAM
 
 import perceptual
-from perceptual.errors import InvalidOption, TrainingError, WeightsError
+from perceptual.errors import InputError, InvalidOption, TrainingError, WeightsError
 from perceptual.inference.metadata import read_metadata
 from perceptual.inference.weights import load_network
 from perceptual_training.loop import lr_factor
@@ -210,6 +210,13 @@ def test_weights_of_another_training_are_not_overwritten(settings, tmp_path):
     with pytest.raises(TrainingError, match=r"stripes\.safetensors exists already: choose another --name"):
         train_style(settings(sample_path=tmp_path / "another"))
     assert settings().model_path.read_bytes() == written
+
+
+@pytest.mark.parametrize("where", [{"name": "n" * 232}, {"model_path": Path("n" * 231 + ".safetensors")}])
+def test_a_name_too_long_for_a_temporary_file_is_refused_before_the_training(settings, where):
+    with pytest.raises(InputError, match="choose another --name; 'n{40}'… is too long: at most 200 bytes"):
+        train_style(settings(**where))
+    assert not settings().sample_path.exists()
 
 
 def test_weights_that_are_gone_are_written_again(settings):
