@@ -112,7 +112,7 @@ class Run:
             yield
             return
         with locked(self.folder / "run", "--sample-path"), locked(self.model, "--model-path"):
-            for file in (self.checkpoint, self.latest, self.model):
+            for file in (self.checkpoint, previous(self.checkpoint), self.latest, self.model):
                 remove_leftovers(file)
             yield
 

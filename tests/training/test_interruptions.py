@@ -65,6 +65,7 @@ def test_what_a_killed_training_leaves_is_removed_by_the_next(arguments, tmp_pat
     first.kill()
     first.wait()
     (tmp_path / "run/.checkpoint.pt.123.tmp").write_bytes(b"half")
+    (tmp_path / "run/.checkpoint_previous.pt.123.tmp").write_bytes(b"half")
     (tmp_path / ".m.safetensors.123.tmp").write_bytes(b"half")
 
     second = start(*arguments, "--resume")
