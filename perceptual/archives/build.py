@@ -45,7 +45,7 @@ from ..inference.styles import (
     with_styles,
 )
 from ..naming import checked_name
-from .manifest import COLLECTION, DAMAGE, DIGEST, MANIFEST, files_of_networks, read_archive
+from .manifest import COLLECTION, DAMAGE, DIGEST, FOLLOWS, MANIFEST, files_of_networks, read_archive
 
 # The code in an archive: the modules of the package itself, and all of these subpackages.
 ROOMS = ("inference", "worker")
@@ -179,7 +179,8 @@ def repackage(
     config = f"{source.handler}.yaml"
     contents[config] = with_devices(contents[config], device_ids)
     version = checked_name(version or source.version, "version")
-    return build(Path(folder), source.name, version, source.description, source.handler, contents)
+    follows = source.version if style else ""
+    return build(Path(folder), source.name, version, source.description, source.handler, contents, follows)
 
 
 def trunk_of(style: str | Path) -> str:
@@ -250,11 +251,17 @@ def find_source(file: str, model_store: Path) -> Path:
 
 
 def build(
-    model_store: Path, name: str, version: str, description: str, handler: str, contents: dict[str, bytes]
+    model_store: Path,
+    name: str,
+    version: str,
+    description: str,
+    handler: str,
+    contents: dict[str, bytes],
+    follows: str = "",
 ) -> Packaged:
     """Writes an archive with the contents from :func:`gather`, unless it exists and is current."""
     archive = model_store / f"{name}.mar"
-    manifest = {"description": description}
+    manifest = {"description": description, FOLLOWS: follows}
     manifest[DIGEST] = digest(contents, [name, version, description, archiver_version()])
     if is_current(archive, manifest[DIGEST]):
         return Packaged(archive, built=False)

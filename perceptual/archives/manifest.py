@@ -6,6 +6,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,8 @@ DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError),
     *(KeyError, TypeError, AttributeError, ValueError),
 )
-DIGEST = "inputsDigest"  # our key in the manifest; TorchServe ignores unknown keys
+DIGEST = "inputsDigest"  # our keys in the manifest; TorchServe ignores unknown keys
+FOLLOWS = "follows"  # the version to which a learned style was added
 COLLECTION = "collection"  # the handler of archives with several networks
 
 
@@ -35,6 +37,7 @@ class Archive:
         handler: The handler's module, without ``.py``.
         description: One sentence.
         digest: SHA-256 of everything it was built from; empty if this package did not build it.
+        follows: The version to which a learned style was added; empty if it was not built for that.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Archive:
     handler: str = ""
     description: str = ""
     digest: str = ""
+    follows: str = ""
 
     @property
     def file(self) -> str:
@@ -102,6 +106,16 @@ def find_archives(
     return sorted(newest_first, key=lambda each: each.name)
 
 
+def newest_version(model_store: Path, name: str) -> Archive | None:
+    """The archive of a model store with the newest version of a model; damaged archives are left out."""
+    found = []
+    for file in model_store.glob(f"{name}*.mar"):
+        with suppress(ArchiveError, InputError):
+            found.append(read_archive(file))
+    versions = [each for each in found if each.name == name]
+    return max(versions, key=lambda each: version_key(each.version), default=None)
+
+
 def read_archive(file: str | Path) -> Archive:
     """Reads an archive's manifest.
 
@@ -119,6 +133,7 @@ def read_archive(file: str | Path) -> Archive:
         handler=Path(str(model["handler"])).stem,
         description=str(manifest.get("description", "")),
         digest=str(manifest.get(DIGEST, "")),
+        follows=str(manifest.get(FOLLOWS, "")),
     )
 
 

@@ -71,7 +71,7 @@ def run(args: Namespace) -> int:
     if server is None:
         print(f"{style} is learned. No server is running; to serve it:")
         print(f"  perceptual package {quote(str(settings.trunk))}")
-        print(f"  perceptual serve {quote(settings.trunk.stem)}")
+        print("  perceptual serve")  # and not its NAME, which would be the archive without styles learned before
         print(f"  perceptual models register {quote(str(style))}")
         return 0
     serve(server, style, photo, output)

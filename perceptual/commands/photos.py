@@ -62,7 +62,8 @@ def add_learned(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STYLE",
-        help="a style learned on this network, a file or its name in networks/, which --style can then name or mix; may be repeated",
+        help="a style learned on this network, which --style can then name or mix: a file, or its name in networks/; "
+        "may be repeated",
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,27 @@ def run(args: Namespace) -> None:
         )
         server.start()
     with server:
+        for message in newer_archives(server):
+            report(message)
         print(how_to_use(server), flush=True)
         notify("READY=1")
         try:
             Supervisor(server).run() if args.supervise else server.wait()
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr)
+
+
+def newer_archives(server: Any) -> Iterator[str]:
+    """A message for each model of which another archive of the model store has a newer version than those served."""
+    from ..archives.manifest import newest_version
+
+    for name in dict.fromkeys(each.name for each in server.archives):
+        newest = newest_version(server.model_store, name)
+        if newest and newest not in server.archives:
+            yield (
+                f"{newest.file} has {newest.model}, which is newer; to serve it: perceptual serve {newest.path.stem}, "
+                "or perceptual serve without names for what was served last"
+            )
 
 
 def how_to_use(server: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..archives.build import is_style
+from ..archives.build import find_source, is_style
 from ..client.addresses import RemoteServer, RunningServer, ServerAddress
 from ..errors import InputError
 from ..naming import ModelVersion
@@ -47,13 +47,14 @@ class Local:
         self, file: str, version: str | None, workers: int | None, gpus: Sequence[int] | None, progress: Progress
     ) -> ModelVersion:
         """Registers a network or an archive; a learned style is added to the model that has its trunk."""
-        if Path(file).suffix == ".safetensors" and is_style(file):
+        source = find_source(file, Path(self.server.model_store))
+        if source.suffix == ".safetensors" and is_style(source):
             if workers or gpus:
                 raise InputError(
                     "a style is added to a running model, which keeps its workers: leave out --workers and --gpus"
                 )
-            return add_style(self.server, Path(file), version, progress)
-        return register(self.server, file, version=version, workers=workers, gpus=gpus, progress=progress)
+            return add_style(self.server, source, version, progress)
+        return register(self.server, source, version=version, workers=workers, gpus=gpus, progress=progress)
 
     def scale(
         self, name: str, workers: int | None, version: str | None, gpus: Sequence[int] | None, progress: Progress

@@ -56,6 +56,11 @@ def snapshot_folder(model_store: Path, port: int) -> Path | None:
     return model_store / ".snapshots" / str(port) if port and os.access(model_store, os.W_OK) else None
 
 
+def files_of_next_starts(model_store: Path) -> set[str]:
+    """The archives with which a server of this model store may start, at any port."""
+    return {file for each in model_store.glob(".snapshots/*") for file in entries_of(newest_snapshot(each) or {})}
+
+
 def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:
     """Chooses the archives for a start: those registered last, and those that are new in the model store.
 

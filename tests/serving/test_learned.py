@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from serving_fixtures import wait_for
 
+from perceptual.archives.build import package
 from perceptual.archives.manifest import find_archives
 from perceptual.commands.serve import headers
 from perceptual.errors import UnknownStyle
@@ -80,6 +84,84 @@ def test_a_style_is_added_to_the_served_trunk_and_no_request_is_lost(server, man
     management.unregister("trunk")
     for name in {file.name for file in server.model_store.iterdir()} - before:
         (server.model_store / name).unlink()
+
+
+@pytest.fixture
+def store(server, management):
+    """The server's model store; what a test registers beside tiny is removed after it, with its archives."""
+    before = {*server.model_store.iterdir()}
+    yield server.model_store
+    for name in management.models().keys() - {"tiny"}:
+        management.unregister(name)
+    for file in {*server.model_store.iterdir()} - before:
+        file.unlink()
+
+
+@pytest.fixture
+def models(run, server):
+    """Runs ``perceptual models`` against the tests' server."""
+    return lambda *words: run("models", *words, "--port", server.ports.inference)
+
+
+def archives_of(store):
+    return sorted(file.name for file in store.glob("trunk*.mar"))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_style_is_registered_by_its_name(management, models, trunk, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("networks").mkdir()
+    for file in (trunk, learned(trunk, "mine")):
+        file.rename(Path("networks", file.name))
+    assert models("register", "trunk")[0] == 0
+    assert models("register", "mine")[1] == "trunk 1.1 is ready at /predictions/trunk/1.1\n"
+    assert management.models().keys() == {"tiny", "trunk"}
+
+
+@pytest.mark.usefixtures("store")
+def test_two_models_with_the_trunk_are_told_with_the_cure(server, management, models, trunk, tmp_path):
+    register(server.address, trunk)
+    register(server.address, package(learned(trunk, "mine"), tmp_path).path)
+    second = learned(trunk, "second")
+    err = models("register", second)[2]
+    assert err == (
+        "perceptual: mine, trunk all have the trunk of second: serve the trunk in one model only; to remove another: "
+        "perceptual models unregister NAME\n"
+    )
+    models("unregister", "mine")
+    assert models("register", second)[0] == 0 and management.describe("trunk").version == "1.1"
+
+
+def test_archives_of_replaced_versions_are_removed(server, store, models, trunk):
+    register(server.address, trunk)
+    for name in ("first", "second"):
+        assert models("register", learned(trunk, name))[0] == 0
+    assert archives_of(store) == ["trunk-1.2.mar", "trunk.mar"]  # the first was not built for a style
+    other = store / ".snapshots/9000"  # of a server at another port, which is to start with this one
+    other.mkdir(parents=True)
+    entry = {"marName": "trunk-1.2.mar", "defaultVersion": True, "minWorkers": 1, "maxWorkers": 1}
+    snapshot = {"models": {"trunk": {"1.2": entry}}}
+    (other / "1.cfg").write_text(f"model_snapshot={json.dumps(snapshot)}\n")
+    try:
+        assert models("register", learned(trunk, "third"))[0] == 0
+    finally:
+        shutil.rmtree(store / ".snapshots")
+    assert archives_of(store) == ["trunk-1.2.mar", "trunk-1.3.mar", "trunk.mar"]
+
+
+@pytest.mark.parametrize("default", ["1.1", "1.2"])  # when it is killed: while 1.2 loads, or while 1.1 finishes
+def test_a_killed_registration_is_completed_when_it_is_repeated(server, store, management, models, trunk, default):
+    register(server.address, trunk)
+    models("register", learned(trunk, "first"))
+    second = learned(trunk, "second")
+    command = [sys.executable, "-m", "perceptual", "models", "register", str(second)]
+    with subprocess.Popen([*command, "--port", str(server.ports.inference)]) as process:
+        wait_for(lambda: len(found := management.versions("trunk")) == 2 and found[0].version == default)
+        process.kill()
+    assert {each.version for each in management.versions("trunk")} == {"1.1", "1.2"}
+    assert models("register", second)[1] == "trunk 1.2 is ready at /predictions/trunk/1.2\n"
+    assert [each.version for each in management.versions("trunk")] == ["1.2"]
+    assert archives_of(store) == ["trunk-1.2.mar", "trunk.mar"]
 
 
 @pytest.fixture
@@ -159,4 +241,5 @@ def test_a_painting_is_learned_without_a_server(learn, monkeypatch, tmp_path):
     status, out, err = learn()
     assert status == 0, err
     assert "No server is running; to serve it:" in out and "perceptual models register networks/stripes" in out
+    assert "  perceptual serve\n" in out  # by name it would be the archive without the styles learned before
     assert learn("--port", 9)[0] == 1  # a server that is named must be there

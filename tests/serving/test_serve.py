@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,11 +14,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from PIL import Image
 from serving_fixtures import Http, wait_for
+
+from perceptual.archives.build import package
+from perceptual.archives.manifest import find_archives
+from perceptual.commands.serve import newer_archives
 
 pytestmark = pytest.mark.serves
 
@@ -63,6 +69,23 @@ def serve(model_store, tmp_path_factory):
     ):
         yield Serve(process, folder / "errors")
         process.terminate()
+
+
+def test_a_newer_version_beside_the_archive_that_is_named_is_told(weights, tmp_path):
+    for version, file in (("1.2", "tiny"), ("1.9", "tiny-1.9"), ("1.10", "tiny-1.10")):
+        package(weights, tmp_path / "built", version=version)
+        (tmp_path / "built/tiny.mar").rename(tmp_path / f"{file}.mar")
+    (tmp_path / "tiny-1.11.mar").write_text("junk")
+    package(shutil.copy(weights, tmp_path / "tiny2.safetensors"), tmp_path, version="3.0")
+    assert [*newer_archives(serving(tmp_path, "tiny-1.10", "tiny"))] == []
+    assert [*newer_archives(serving(tmp_path, "tiny"))] == [
+        "tiny-1.10.mar has tiny 1.10, which is newer; to serve it: perceptual serve tiny-1.10, or perceptual serve "
+        "without names for what was served last"
+    ]
+
+
+def serving(model_store, *names):
+    return SimpleNamespace(model_store=model_store, archives=find_archives(model_store, names))
 
 
 def test_a_lack_of_open_files_passes_and_is_said_once(serve, photo):
