@@ -52,7 +52,7 @@ def evaluate_video(settings: VideoEvaluationSettings) -> Path:
     """
     predictor = load(settings.model, settings.device, "eager")
     predictor.require("style")
-    options = StyleOptions(style=((settings.style, 1.0),) if settings.style else None)
+    options = StyleOptions(style=((settings.style, 1.0),) if settings.style else None, grain=0.0)  # as in a video
     predictor.conditions([options])  # raises if there is no such style
     objective = objective_of(predictor, settings)
     rows: list[Row] = []

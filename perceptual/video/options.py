@@ -19,6 +19,12 @@ class VideoOptions(CollectionOptions):
     crf: int | None = setting(
         None, Integer(0, 63), "constant rate factor: lower is better quality; default: h264 20, hevc 22, av1 and vp9 30"
     )
+    grain: float | None = setting(
+        0.0,
+        Number(0, 1),
+        "strength of smooth noise that each frame gets first, from which flat areas get strokes; none by default, as it "
+        "stays in place while the scene moves",
+    )
     steady: str = setting(
         "strong",
         Choice(("off", "normal", "strong")),

@@ -35,6 +35,18 @@ def test_every_frame_is_what_the_predictor_makes_of_it(run, clip, weights, predi
         assert np.array_equal(out.permute(1, 2, 0), np.asarray(expected))
 
 
+def test_frames_get_grain_only_if_asked(clip, weights, tmp_path):
+    network = perceptual.load(weights, "cpu", "eager")
+    network.network.grain = 0.5
+    for name, options, grain in (("none", {}, 0), ("half", {"grain": 0.5}, None)):
+        target = tmp_path / f"{name}.mkv"
+        perceptual.stylize_video(network, clip, target, steady="off", codec="ffv1", **options)
+        for out, frame in zip(shown(target), pictures(5, 50, 38), strict=True):
+            expected = network.stylize(Image.fromarray(frame), grain=grain)
+            assert np.array_equal(out.permute(1, 2, 0), np.asarray(expected))
+    assert (tmp_path / "none.mkv").read_bytes() != (tmp_path / "half.mkv").read_bytes()
+
+
 def test_enlarging_and_both_in_one_go(run, clip, weights, upscaler, tmp_path):
     status, _, errors = run("video", clip, "--model", upscaler, "-o", tmp_path / "large.mp4")
     assert (status, errors) == (0, "") and shown(tmp_path / "large.mp4")[0].shape == (3, 152, 200)
