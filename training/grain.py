@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from perceptual.inference.grain import STRONGEST, smooth_noise
+from perceptual.inference.grain import STRONGEST, noise
 
 from . import parallel
 
@@ -16,5 +16,5 @@ def randomly_grained(photos: Tensor, mean: float) -> Tensor:
     count, device = len(photos) * parallel.world_size(), photos.device
     strengths = parallel.part(2 * mean * torch.rand(count, 1, 1, 1, device=device))
     with torch.autocast(device.type, enabled=False):
-        noise = parallel.part(smooth_noise(count, photos.shape[2], photos.shape[3], device=device))
-    return (photos + STRONGEST / 255 * strengths * noise).clamp(0, 1)
+        grain = parallel.part(noise(count, photos.shape[2], photos.shape[3], device=device))
+    return (photos + STRONGEST / 255 * strengths * grain).clamp(0, 1)

@@ -5,6 +5,7 @@ or rows of dots. A network that was trained with grain makes strokes of it, each
 al. 2016 (https://arxiv.org/abs/1603.03417) give their generators noise too.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -13,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STRONGEST = 16  # levels of 255; standard deviation of grain of strength 1, in each channel
-SIGMA = 4.0  # pixels; of the Gaussian that smooths it: the grain has the size of the finest strokes
-RADIUS = 12  # pixels; of that filter
+# Of each Gaussian that smooths it: standard deviation in pixels, and weight. The coarse grain becomes strokes; the fine
+# one is of the scale of the small pattern, and keeps it from being regular.
+SCALES = (4.0, 2), (1.5, 1)
 PERIOD = 512  # pixels; after which the grain of large photos repeats
 
 
@@ -49,16 +51,25 @@ def levels(strength: float) -> Tensor:
 @lru_cache
 def pattern() -> Tensor:
     """The grain of one period, 1×3×512×512, of a standard deviation of 1."""
-    return smooth_noise(1, PERIOD, PERIOD, torch.Generator().manual_seed(0))
+    return noise(1, PERIOD, PERIOD, torch.Generator().manual_seed(0))
 
 
-def smooth_noise(
+def noise(
     count: int, height: int, width: int, generator: torch.Generator | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """Smooth normal noise of a standard deviation of 1, N×3×H×W, which continues at its opposite edge."""
-    noise = torch.randn(3 * count, 1, height, width, generator=generator, device=device)
-    places = torch.arange(-RADIUS, RADIUS + 1, dtype=noise.dtype, device=device)
-    kernel = torch.exp(-(places / SIGMA).square() / 2)
-    kernel = kernel / kernel.square().sum().sqrt()  # keeps the variance
-    padded = F.pad(noise, [RADIUS] * 4, mode="circular")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1)).view(count, 3, height, width)
+    """New grain of a standard deviation of 1, N×3×H×W, which continues at its opposite edge."""
+    total = torch.zeros(3 * count, 1, height, width, device=device)
+    for sigma, weight in SCALES:
+        white = torch.randn(total.shape, generator=generator, device=device)
+        total += weight * smoothed(white, sigma)
+    return total.view(count, 3, height, width) / math.hypot(*(weight for _, weight in SCALES))
+
+
+def smoothed(white: Tensor, sigma: float) -> Tensor:
+    """White noise N×1×H×W after a Gaussian filter, with the variance that it had."""
+    radius = round(3 * sigma)
+    places = torch.arange(-radius, radius + 1, dtype=white.dtype, device=white.device)
+    kernel = torch.exp(-(places / sigma).square() / 2)
+    kernel = kernel / kernel.square().sum().sqrt()
+    padded = F.pad(white, [radius] * 4, mode="circular")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))

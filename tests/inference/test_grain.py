@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from perceptual.errors import InvalidOption
-from perceptual.inference.grain import PERIOD, SIGMA, STRONGEST, pattern, smooth_noise, with_grain
+from perceptual.inference.grain import PERIOD, SCALES, STRONGEST, noise, pattern, with_grain
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.predictor import Predictor, load
 from perceptual.inference.weights import save_network
@@ -29,16 +29,17 @@ def pixels_of(picture):
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
 
 
-def test_grain_is_gaussian_noise_of_the_scale_of_fine_strokes():
+def test_grain_is_gaussian_noise_of_two_scales():
     found = pattern()[0].double()
     assert found.shape == (3, PERIOD, PERIOD)
     torch.testing.assert_close(found.std(dim=(1, 2)), torch.ones(3, dtype=torch.double), atol=0.05, rtol=0)
     assert found.mean().abs() < 0.05
-    white = np.random.default_rng(0).standard_normal((PERIOD, PERIOD))
-    reference = gaussian_filter(white, SIGMA, mode="wrap")
+    random = np.random.default_rng(0)
+    parts = [gaussian_filter(random.standard_normal((PERIOD, PERIOD)), sigma, mode="wrap") for sigma, _ in SCALES]
+    reference = sum(weight * part / part.std() for part, (_, weight) in zip(parts, SCALES, strict=True))
 
-    def correlation(noise, distance):
-        return float((noise * np.roll(noise, distance, axis=-1)).mean() / (noise**2).mean())
+    def correlation(grain, distance):
+        return float((grain * np.roll(grain, distance, axis=-1)).mean() / (grain**2).mean())
 
     for distance in (2, 4, 8):
         expected = correlation(reference, distance)
@@ -85,9 +86,9 @@ def test_without_grain_images_are_as_they_were():
 
 def test_noise_of_a_training_differs_from_image_to_image():
     torch.manual_seed(1)
-    noise = smooth_noise(2, 64, 48)
-    assert noise.shape == (2, 3, 64, 48)
-    assert abs(float(torch.corrcoef(noise.flatten(1))[0, 1])) < 0.2
+    made = noise(2, 64, 48)
+    assert made.shape == (2, 3, 64, 48)
+    assert abs(float(torch.corrcoef(made.flatten(1))[0, 1])) < 0.2
 
 
 def test_a_network_stylizes_with_its_own_grain_unless_asked_otherwise(predictor):
