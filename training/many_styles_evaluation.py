@@ -125,8 +125,7 @@ def trained_objective(
         raise TrainingError(f"loss-weights: {settings.model} was trained with {recipe['loss_weights']}: give its path")
     weights = given(loss_weights=settings.loss_weights, loss_weights_sha256=settings.loss_weights_sha256)
     losses = trunk_losses(trunk.metadata["provenance"], weights)
-    del losses["style-sizes"]
-    losses.pop("peak-weight", None)  # of the network, not of its pictures
+    losses.pop("style-sizes")
     targets = (painting.load(size) for painting in paintings for size in sizes)
     options = parse(OptimizationSettings, {**losses, **weights, "style-image": paintings[0].path})
     objective, origin = build_objective(options, targets, trunk.device)

@@ -29,9 +29,9 @@ STYLE = """Trains a network that stylizes photos after one painting.
   perceptual train style ... --resume
 
 With --trunk the painting is learned in minutes, on a network of many styles, and the result is a style file. By
-default, the losses are then those of the trunk except the steadiness loss, and iterations, learning rate, batch size
-and crop size are 80, 2e-2, 2 and 224. The trunk sets --style-size and all options of the network; --content-image is
-not for --trunk.
+default, the losses are then those of the trunk, without those of steadiness and peaks, and iterations, learning rate,
+batch size and crop size are 80, 2e-2, 2 and 224. The trunk sets --style-size and all options of the network;
+--content-image is not for --trunk.
 
 A few hundred varied photos are enough; the paper used 80,000. The folder of the run (--sample-path) gets a checkpoint
 to resume from, the current network, sample sheets, a log, and events for TensorBoard.

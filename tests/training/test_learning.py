@@ -128,13 +128,6 @@ def test_the_longest_name_can_be_written(learning, tmp_path, monkeypatch):
     assert learn_style(learning(name="a" * 200, model_path=None, iterations=1)).is_file()
 
 
-def test_the_trunk_s_peak_loss_is_taken_over(learning, trunk):
-    network, told = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1), read_metadata(trunk)
-    recipe = told["provenance"]["recipe"] | {"peak_weight": 2e4}
-    save_network(trunk, network, told["provenance"] | {"recipe": recipe})
-    assert learning().peak_weight == 2e4 and learning(peak_weight=0).peak_weight == 0
-
-
 def test_weights_that_do_not_tell_their_iterations_do_not_pass_for_learned(learning, weights):
     imported = learning().model_path
     imported.write_bytes(weights.read_bytes())
