@@ -26,6 +26,7 @@ class Style:
         artist: Artist of the painting; empty if not known.
         network: The network that holds it; only styles of one network can be mixed.
         strokes: Whether it was learned for more than one size of strokes.
+        grain: Whether photos get grain first.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Style:
     artist: str
     network: str
     strokes: bool
+    grain: bool
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def styles_of(name: str, network: Mapping[str, Any]) -> Iterator[Style]:
     if network["task"] != "style":
         return
     every = facts_of_styles(network, name)
-    strokes = int(network["config"].get("sizes", 1)) > 1
+    strokes, grain = network["config"].get("sizes", 1) > 1, network["config"].get("grain", 0) > 0
     for facts in every:
         style = str(facts["name"]) if len(every) > 1 else name
         title = facts.get("title") or style.replace("_", " ").title()
-        yield Style(style, str(title), str(facts.get("artist", "")), name, strokes)
+        yield Style(style, str(title), str(facts.get("artist", "")), name, strokes, grain)

@@ -18,18 +18,22 @@ def many(tmp_path):
     """The weights file of a network of two styles at two sizes."""
     torch.manual_seed(0)
     styles = [{"name": "dots", "title": "Dots & <b>", "artist": "Nobody"}, {"name": "long_lines"}]
-    network = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=0)
+    network = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=0, grain=0.5)
     save_network(tmp_path / "many.safetensors", network, {"styles": styles})
     return tmp_path / "many.safetensors"
 
 
-MANY = (Style("dots", "Dots & <b>", "Nobody", "many", True), Style("long_lines", "Long Lines", "", "many", True))
+MANY = (
+    Style("dots", "Dots & <b>", "Nobody", "many", strokes=True, grain=True),
+    Style("long_lines", "Long Lines", "", "many", strokes=True, grain=True),
+)
+TINY = Style("tiny", "Tiny", "", "tiny", strokes=False, grain=False)
 
 
 @pytest.mark.slow
 def test_of_networks_alone(weights, many, upscaler, tmp_path):
     found = read_contents(package(weights, tmp_path).path)
-    assert found == Contents(False, (Style("tiny", "Tiny", "", "tiny", False),), (), (), 8192**2, True)
+    assert found == Contents(False, (TINY,), (), (), 8192**2, True)
     assert read_contents(package(many, tmp_path).path) == Contents(True, MANY, (), (), 8192**2, True)
     assert read_contents(package(upscaler, tmp_path).path) == Contents(False, (), (4,), (), 8192**2)
 
@@ -40,7 +44,7 @@ def test_of_a_network_with_two_sets_of_weights(blended, tmp_path):
 
 def test_of_a_collection(weights, many, upscaler, tmp_path):
     found = read_contents(package_collection("gallery", [weights, many, upscaler], tmp_path).path)
-    assert found == Contents(True, (*MANY, Style("tiny", "Tiny", "", "tiny", False)), (4,), (), 8192**2, True)
+    assert found == Contents(True, (*MANY, TINY), (4,), (), 8192**2, True)
 
 
 def test_of_another_s_archive_or_a_damaged_one(weights, tmp_path):

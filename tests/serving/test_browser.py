@@ -39,7 +39,7 @@ def registered(server, blended, tmp_path_factory):
     """The server with a network of two styles at two sizes, and a collection that enlarges, besides ``tiny``."""
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("page")
-    network = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1)
+    network = StyleNetwork(styles=2, sizes=2, init_features=4, num_residuals=1, grain=0.5)
     torch.nn.init.normal_(network.styles, 1.0, 0.5)
     save_network(folder / "many.safetensors", network, {"styles": STYLES})
     # Untrained, it enlarges as bicubic does, so that another style is another picture; random weights may give the
@@ -251,8 +251,8 @@ def test_every_control_changes_the_picture(visit):
     visit.set("format", "png")
     pictures = [visit.result()]
     for name, value in (
-        ("strength", 0.5), ("stroke", 1), ("mix", "many/lines"), ("share", 0.75), ("keep", True), ("size", "512"),
-        ("enlarge", "large:4"),
+        ("strength", 0.5), ("stroke", 1), ("grain", False), ("mix", "many/lines"), ("share", 0.75), ("keep", True),
+        ("size", "512"), ("enlarge", "large:4"),
     ):  # fmt: skip
         visit.set(name, value)
         pictures.append(visit.result())

@@ -1,8 +1,8 @@
 // The looks of all models, the settings of one picture, and the requests that produce it.
 
 export const DEFAULTS = {
-  look: "", mix: "", share: 0.5, strength: 1, stroke: 0, keep: false, size: "1024", enlarge: "", fidelity: 0.5,
-  format: "jpeg",
+  look: "", mix: "", share: 0.5, strength: 1, stroke: 0, grain: true, keep: false, size: "1024", enlarge: "",
+  fidelity: 0.5, format: "jpeg",
 };
 
 export const SIZES = ["512", "1024", "2048", ""]; // pixels of the longest side; the last is the photo's own
@@ -67,6 +67,7 @@ function styled(settings, look) {
   if (look.named) fields.style = mixture(settings, look);
   if (settings.strength < 1) fields.strength = settings.strength;
   if (settings.stroke > 0 && look.strokes) fields.stroke = settings.stroke;
+  if (!settings.grain && look.grain) fields.grain = 0;
   if (settings.keep) fields["keep-colors"] = "on";
   if (settings.size) fields["max-size"] = settings.size;
   return fields;
@@ -100,7 +101,7 @@ export function write(settings, sample) {
   const given = new URLSearchParams();
   if (sample) given.set("photo", sample);
   for (const [name, usual] of Object.entries(DEFAULTS))
-    if (settings[name] !== usual) given.set(name, settings[name] === true ? "on" : settings[name]);
+    if (settings[name] !== usual) given.set(name, { true: "on", false: "off" }[settings[name]] ?? settings[name]);
   return given.size ? `?${given}` : "?";
 }
 

@@ -65,7 +65,7 @@ function showSettings() {
   offer("size", SIZES.map((each) => [each, each ? `${each} px` : photo ? `${photo.width} × ${photo.height}` : "Whole"]));
   const steps = stepsNow();
   const has = {
-    style: look, strokes: look?.strokes, mix: others.length, share: other, enlarge: enlargers.length,
+    style: look, strokes: look?.strokes, grain: look?.grain, mix: others.length, share: other, enlarge: enlargers.length,
     blended: enlargerNow()?.blended, smaller: paintsSmaller(steps, look), request: steps.length,
   };
   for (const each of controls.querySelectorAll("[data-needs]")) each.hidden = !has[each.dataset.needs];
