@@ -105,7 +105,7 @@ def networks(tmp_path, photo, monkeypatch):
     """A current folder with tiny networks of the names in the README, before which those that ship do not count."""
     monkeypatch.chdir(tmp_path)
     Path("photo.jpg").write_bytes(photo)
-    torch.manual_seed(0)
+    torch.manual_seed(3)  # not the trunk of the network that the server has
     trunk = Path("networks/styles.safetensors")
     network = StyleNetwork(styles=2, init_features=4, num_residuals=1)
     save_network(trunk, network, {"styles": [{"name": "starry_night"}, {"name": "udnie"}]})
