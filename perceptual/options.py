@@ -78,7 +78,8 @@ class StyleOptions(PictureOptions):
     grain: float | None = setting(
         None,
         Number(0, 1),
-        "strength of smooth noise that the photo gets first, from which flat areas get strokes; default: the network's",
+        "strength of smooth noise that the photo gets first, from which a network that was trained with it "
+        "makes strokes in flat areas; default: the network's",
     )
     strength: float = setting(1.0, Number(0, 1), "share of the style; the rest is the photo itself")
     keep_colors: bool = setting(False, Switch(), "take only brightness from the style and keep the photo's colours")

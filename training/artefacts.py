@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
-from perceptual.inference.predictor import Predictor
-
 SIDE = 256  # pixels; of the images measured
 DIRECTIONS = ((1, 1), (0, 1), (1, 0), (2, 1), (1, -1), (1, 2))  # of gradients: steps down and right
 PERIODS = (2, 4)  # pixels; periods of grids that the last and both upsamplings can leave
@@ -61,7 +59,7 @@ def prominence(energy: Tensor, y: int, x: int) -> float:
     return float(square(1).mean() / (ring / (square(8).numel() - square(2).numel())))
 
 
-def borders(predictor: Predictor, photos: Sequence[Tensor]) -> dict[str, float]:
+def borders(stylize: Callable[[Tensor], Tensor], photos: Sequence[Tensor]) -> dict[str, float]:
     """How much a result changes near the photo's border because the network lacks context there.
 
     Parts of photos are stylized alone, and with 64 px of their surroundings. The result is the root mean square of the
@@ -69,14 +67,14 @@ def borders(predictor: Predictor, photos: Sequence[Tensor]) -> dict[str, float]:
     which differs only by the norms' statistics.
 
     Args:
-        predictor: A style network.
+        stylize: Runs a style network, without grain: that begins at a photo's corner, so a part would get another.
         photos: 1×3×H×W each, in [0, 1], with H and W of at least 384.
     """
     changes, contrasts = [], []
     for photo in photos:
         wide = center_crop(photo, [SIDE + 2 * SURROUNDINGS] * 2)
-        surrounded = center_crop(predictor(wide), [SIDE, SIDE])
-        changes.append((predictor(center_crop(wide, [SIDE, SIDE])) - surrounded).square().mean(dim=(0, 1)))
+        surrounded = center_crop(stylize(wide), [SIDE, SIDE])
+        changes.append((stylize(center_crop(wide, [SIDE, SIDE])) - surrounded).square().mean(dim=(0, 1)))
         contrasts.append(surrounded.var(dim=(2, 3)).mean())
     change, contrast = torch.stack(changes).mean(dim=0), torch.stack(contrasts).mean()
     frame = torch.ones(SIDE, SIDE, dtype=torch.bool)

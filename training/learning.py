@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from perceptual.errors import InvalidOption
+from perceptual.inference.grain import with_grain
 from perceptual.inference.metadata import find_weights, read_metadata, shipped_weights, styles_in
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.styles import read_trunk, save_style
@@ -145,6 +146,7 @@ class Learning(ManyStyles):
     def nearest(self, trunk: StyleNetwork) -> int:
         """Index of the trunk's style with the lowest style loss for the painting."""
         photos = self.samples[:COMPARED, :, MIDDLE, MIDDLE]
+        photos = with_grain(photos, [trunk.grain] * len(photos))
         fine = torch.zeros(len(photos), dtype=torch.long, device=photos.device)
         losses = [
             self.objective.style_loss.of_each(self.objective.features(trunk(photos, style[None])), fine).mean()
@@ -170,10 +172,12 @@ class Learning(ManyStyles):
         facts = {
             name: value for name, value in painting.provenance().items() if name != "licence"
         }  # that is the painting's licence, not the style's
-        return provenance(
+        told = provenance(
             self.settings,
             **facts | {"name": self.settings.name or painting.name},
             description=f"Style transfer after {painting.name.replace('_', ' ')}",
             trunk=self.trunk,
             loss_network=self.origin,
         )
+        told["recipe"] = {name: value for name, value in told["recipe"].items() if name not in DETERMINED}
+        return told

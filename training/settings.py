@@ -329,8 +329,8 @@ PATHS = {
 }
 # Settings of a network that is learned on, and so not of the learning.
 DETERMINED = (*(each.name for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK), "style_size")
-# Options of a learning that by default are those of the trunk's own training. Without the steadiness loss, for which
-# the network runs twice, and the peak loss, a tenth of the time: on a trunk without peaks, learning made none.
+# Options of a learning that by default are those of the trunk's own training. The steadiness loss is not among them, as
+# the network runs twice for it, nor is the peak loss, which takes a tenth of the time: learning made no peaks.
 FROM_TRUNK = (
     "loss-network",
     "content-layers",

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -163,7 +164,8 @@ def check_loss_network(name: str, predictor: Predictor, origin: str) -> None:
 def artefacts(predictor: Predictor, files: Sequence[Path]) -> Row:
     """A network's figures for grids and borders."""
     photos = [load_square(file, SIDE + 2 * SURROUNDINGS) for file in files]
-    return {**{f"grid, {name}": value for name, value in grids(predictor).items()}, **borders(predictor, photos)}
+    found = {f"grid, {name}": value for name, value in grids(predictor).items()}
+    return {**found, **borders(partial(predictor, grain=0.0), photos)}
 
 
 def compare(

@@ -5,7 +5,7 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -106,14 +106,18 @@ def find_archives(
     return sorted(newest_first, key=lambda each: each.name)
 
 
-def newest_version(model_store: Path, name: str) -> Archive | None:
-    """The archive of a model store with the newest version of a model; damaged archives are left out."""
+def readable_archives(model_store: Path) -> list[Archive]:
+    """The archives of a model store but those that are damaged or have an invalid name, by file name."""
     found = []
-    for file in model_store.glob(f"{name}*.mar"):
+    for file in sorted(model_store.glob("*.mar")):
         with suppress(ArchiveError, InputError):
             found.append(read_archive(file))
-    versions = [each for each in found if each.name == name]
-    return max(versions, key=lambda each: version_key(each.version), default=None)
+    return found
+
+
+def newest_versions(archives: Iterable[Archive]) -> dict[str, Archive]:
+    """The archive with the newest version of each model, by the model's name."""
+    return {each.name: each for each in sorted(archives, key=lambda each: version_key(each.version))}
 
 
 def read_archive(file: str | Path) -> Archive:

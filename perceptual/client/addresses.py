@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -70,7 +70,7 @@ class RemoteServer(ServerAddress):
 
 @dataclass(frozen=True)
 class RunningServer(ServerAddress):
-    """A server that ``perceptual serve`` started on this machine, with its process and its folders."""
+    """A server that ``perceptual serve`` started on this machine, with its process, folders and named archives."""
 
     pid: int
     inference_url: str
@@ -81,6 +81,7 @@ class RunningServer(ServerAddress):
     model_store: str = ""
     snapshots: str = ""
     started: float = 0.0  # seconds since 1970; later restarts of TorchServe do not count
+    named: list[str] = field(default_factory=list)  # file names of the archives that its command line names
 
     def announce(self, port: int) -> Path:
         """Writes the file that :func:`find_server` reads; only this user can read it."""
@@ -117,6 +118,11 @@ def running_servers(files: str) -> Iterator[RunningServer]:
     for time, server in sorted(announced, key=lambda each: each[1].started, reverse=True):
         if existed(server.pid, time):
             yield server
+
+
+def announced_servers() -> list[RunningServer]:
+    """This user's servers that were not stopped: those that run, restart TorchServe, or were killed."""
+    return [server for _, server in filter(None, map(read_state, state_folder().glob("*.json")))]
 
 
 def existed(pid: int, time: float) -> bool:

@@ -112,12 +112,15 @@ def run(args: Namespace) -> None:
 
 
 def newer_archives(server: Any) -> Iterator[str]:
-    """A message for each model of which another archive of the model store has a newer version than those served."""
-    from ..archives.manifest import newest_version
+    """A message for each model of named archives of which the model store has a newer version than those served."""
+    from ..archives.manifest import newest_versions, readable_archives
+    from ..naming import version_key
 
-    for name in dict.fromkeys(each.name for each in server.archives):
-        newest = newest_version(server.model_store, name)
-        if newest and newest not in server.archives:
+    if not server.models:
+        return
+    served = newest_versions(server.archives)
+    for name, newest in newest_versions(readable_archives(server.model_store)).items():
+        if name in served and version_key(newest.version) > version_key(served[name].version):
             yield (
                 f"{newest.file} has {newest.model}, which is newer; to serve it: perceptual serve {newest.path.stem}, "
                 "or perceptual serve without names for what was served last"

@@ -86,7 +86,7 @@ def export(
             beside(written).write_text(json.dumps(table, ensure_ascii=False))
         runtime: ModuleType = import_module(f".{format}", __package__)
         example = next(examples(predictor, table))
-        chosen = given(fidelity=fidelity, grain=grain or None)
+        chosen = given(fidelity=fidelity, grain=grain if predictor.styles else None)
         facts = describe(predictor, Path(model).stem, options, baked, {**chosen, "float16": half})
         runtime.write(portable(predictor.network, baked, grain=grain, half=half), example, facts, written, half)
         largest, mean = compare(predictor, baked, grain, written, runtime)

@@ -32,17 +32,19 @@ def with_grain(images: Tensor, strengths: Sequence[float]) -> Tensor:
     """
     if not any(strengths):
         return images
-    result = torch.empty_like(images)
-    unit, most = (255, 1) if images.is_floating_point() else (1, 255)
+    result = images.clone()
     grain = torch.cat([levels(strength) for strength in strengths]).to(images.device)
-    grain = grain[..., torch.arange(images.shape[3], device=images.device) % PERIOD]
-    for top in range(0, images.shape[2], PERIOD):  # strips, for the memory
-        strip = images[..., top : top + PERIOD, :]
-        result[..., top : top + PERIOD, :] = (strip + grain[..., : strip.shape[2], :] / unit).clamp(0, most)
+    for strip in result.split(PERIOD, dim=2):
+        for tile in strip.split(PERIOD, dim=3):
+            part = grain[..., : tile.shape[2], : tile.shape[3]]
+            if tile.is_floating_point():
+                tile.add_(part / 255).clamp_(0, 1)
+            else:
+                tile.copy_((tile.to(torch.int16) + part).clamp_(0, 255))
     return result
 
 
-@lru_cache
+@lru_cache(maxsize=4)  # 0.8 MB each
 def levels(strength: float) -> Tensor:
     """Grain of a strength in whole levels of 255, so that bytes and floats get the same: 1×3×512×512, int8."""
     return (strength * STRONGEST * pattern()).round().clamp(-127, 127).to(torch.int8)

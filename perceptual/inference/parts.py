@@ -10,7 +10,7 @@ Place = tuple[slice, slice, slice, slice]  # images, channels, rows and columns
 
 
 class Part(NamedTuple):
-    """A part of an image and the network's output for it.
+    """The network's output for a part of an image.
 
     Attributes:
         place: The part's position in the whole result.

@@ -18,7 +18,7 @@ from ..naming import checked_name
 from .metadata import (
     FORMAT,
     LEARNED,
-    known_styles,
+    facts_of_styles,
     open_weights,
     own_weights,
     parse_metadata,
@@ -153,7 +153,7 @@ def with_styles(what: str | Path, trunk: Weights, styles: Iterable[str | Path]) 
     import numpy as np
 
     provenance = trunk.metadata["provenance"]
-    known = list(known_styles(provenance, Path(what).stem))
+    known = [*(provenance.get("styles") or facts_of_styles(trunk.metadata, Path(what).stem))]
     rows = [trunk.tensors[TABLE]]
     for file in map(Path, styles):
         rows.append(fitting_row(file, what, trunk))

@@ -1,5 +1,6 @@
 """Adds a learned style to a served model, without losing a request."""
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,9 +12,12 @@ from ..client.addresses import RunningServer
 from ..client.management import ManagementClient
 from ..client.model import Model
 from ..errors import ArchiveError, InputError
+from ..files import write_atomically
 from ..naming import ModelVersion
-from .registration import Source, add, changing, take_over, unregister
+from .registration import Source, add, changing, check_is_new, take_over, unregister
 from .snapshots import files_of_next_starts
+
+NOTE = "replacing.json"  # in the folder of the snapshots: name, old and new version of a call that has not ended
 
 
 def add_style(
@@ -24,8 +28,9 @@ def add_style(
 ) -> ModelVersion:
     """Adds a style to the served model that has its trunk, as a new version, which replaces the old when it is warm.
 
-    Nothing changes if the model has this very style already, and no version is given. A version that is left of such a
-    call that was killed is removed first.
+    The old version is unregistered; its archive is removed if this function built it and no server may start with it.
+    Nothing changes if the model has this very style already, and no version is given. What a call that was killed has
+    left is removed first.
 
     Args:
         server: As from :func:`perceptual.find_server`.
@@ -39,43 +44,50 @@ def add_style(
     Raises:
         WeightsError: The file is damaged.
         InputError: No served model, or more than one, has its trunk; or the model has a style of this name.
+        AlreadyRegistered: The server has that version.
         ServerError: The new version cannot be loaded; then nothing has changed.
     """
+    note = Path(server.snapshots) / NOTE
     with changing(server, progress) as (management, undo):
+        remove_left(server, management, note, progress)
         old = holder(server, management, trunk_of(style), style.stem)
         archive = Path(server.model_store) / old.archive
-        for each in management.versions(old.name):
-            if is_left(archive.parent, old, each, style):
-                progress(f"removing {each.id}, which is left of a killed registration")
-                unregister(server, *each.id)
-                discard(server, each)
         if version is None and holds_style(archive, style):
             return old.id
         check_addable(archive, style.stem)
         taken = {each.version for each in management.versions(old.name)}
-        source = Source(archive, version or version_after(old.version, taken), style=style, like=old)
-        new = add(undo, server, management, source, old.wanted, progress)
+        new = ModelVersion(old.name, version or version_after(old.version, taken))
+        check_is_new(management, new)  # so that the note names no version of somebody else
+        undo.callback(note.unlink, missing_ok=True)
+        write_atomically(note, json.dumps([old.name, old.version, new.version]).encode(), mode=0o600)
+        add(undo, server, management, Source(archive, new.version, style=style, like=old), old.wanted, progress)
         take_over(undo, server, management, old, new, progress)
+        note.unlink()
         discard(server, old)
     return new
 
 
-def is_left(model_store: Path, served: Model, other: Model, style: Path) -> bool:
-    """Whether a killed :func:`add_style` of a style has left a version: the new one, or the one that it replaced."""
-    pairs = (served, other), (other, served)
-    return any(adds(model_store / new.archive, old.version, style) for old, new in pairs)
-
-
-def adds(archive: Path, version: str, style: Path) -> bool:
-    """Whether an archive is that of a version with a style added."""
-    return holds_style(archive, style) and read_archive(archive).follows == version
+def remove_left(
+    server: RunningServer, management: ManagementClient, note: Path, progress: Callable[[str], None]
+) -> None:
+    """Removes the version that a killed :func:`add_style` has left: the new one, or the one that it replaced."""
+    if not note.exists():
+        return
+    name, old, new = json.loads(note.read_text())
+    versions = management.versions(name) if name in management.models() else []
+    for each in versions:
+        if each.version == (old if versions[0].version == new else new):  # the first is the default
+            progress(f"removing {each.id}, which is left of a killed registration")
+            unregister(server, *each.id)
+            discard(server, each)
+    note.unlink()
 
 
 def discard(server: RunningServer, model: Model) -> None:
-    """Removes the archive of a replaced version if :func:`add_style` built it, and no server is to start with it."""
+    """Removes the archive of a replaced version if :func:`add_style` built it, and no server may start with it."""
     archive = Path(server.model_store) / model.archive
     with suppress(ArchiveError, InputError, OSError):  # the style is served
-        if read_archive(archive).follows and archive.name not in files_of_next_starts(archive.parent):
+        if read_archive(archive).follows and archive.name not in files_of_next_starts(server):
             archive.unlink()
 
 

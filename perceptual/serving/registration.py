@@ -115,7 +115,7 @@ def add(
     with tempfile.TemporaryDirectory(prefix="perceptual-") as folder:
         progress(f"packaging {source.file}")
         archive = as_archive(source, Path(server.model_store), Path(folder))
-        check_is_new(management, archive)
+        check_is_new(management, archive.model)
         stored = into_store(archive, Path(server.model_store), undo)
     progress(f"loading {stored.name}")
     own = [archive.model]
@@ -215,11 +215,11 @@ def as_archive(source: Source, model_store: Path, folder: Path) -> Archive:
     return read_archive(packaged.path)
 
 
-def check_is_new(management: ManagementClient, archive: Archive) -> None:
+def check_is_new(management: ManagementClient, model: ModelVersion) -> None:
     """Raises AlreadyRegistered if a server has this version of the model, before anything is changed."""
-    if any(each.id == archive.model for each in management.every_version()):
+    if any(each.id == model for each in management.every_version()):
         raise AlreadyRegistered(
-            f"{archive.model} is already registered; give the new one another --version, or unregister it first"
+            f"{model} is already registered; give the new one another --version, or unregister it first"
         )
 
 

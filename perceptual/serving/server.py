@@ -237,6 +237,7 @@ class Server:
             model_store=str(self.model_store),
             snapshots=str(self.snapshots),
             started=self.started,
+            named=[f"{name}.mar" for name in self.models or ()],
         )
 
     def environment(self, temporary: Path) -> dict[str, str]:

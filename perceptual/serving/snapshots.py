@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import javaproperties
 
 from ..archives.manifest import Archive, find_archives
+from ..client.addresses import RunningServer, announced_servers
 from ..files import write_atomically
 
 PROPERTY = "model_snapshot"
@@ -56,9 +57,15 @@ def snapshot_folder(model_store: Path, port: int) -> Path | None:
     return model_store / ".snapshots" / str(port) if port and os.access(model_store, os.W_OK) else None
 
 
-def files_of_next_starts(model_store: Path) -> set[str]:
-    """The archives with which a server of this model store may start, at any port."""
-    return {file for each in model_store.glob(".snapshots/*") for file in entries_of(newest_snapshot(each) or {})}
+def files_of_next_starts(server: RunningServer) -> set[str]:
+    """The archives with which servers of a server's model store may start: at any port, again, or after a failure.
+
+    Those that are named are needed even if they are served no more: the same command names them at the next start.
+    """
+    servers = [server, *(each for each in announced_servers() if each.model_store == server.model_store)]
+    folders = {*Path(server.model_store).glob(".snapshots/*"), *(Path(each.snapshots) for each in servers)}
+    named = {file for each in servers for file in each.named}
+    return named.union(*(entries_of(newest_snapshot(each) or {}) for each in folders))
 
 
 def plan_start(folder: Path | None, archives: Sequence[Archive]) -> Start:

@@ -22,8 +22,8 @@ class VideoOptions(CollectionOptions):
     grain: float | None = setting(
         0.0,
         Number(0, 1),
-        "strength of smooth noise that each frame gets first, from which flat areas get strokes; none by default, as "
-        "it stays in place while the scene moves",
+        "strength of smooth noise that each frame gets first, from which a network that was trained with it makes "
+        "strokes in flat areas; none by default, as it stays in place while the scene moves",
     )
     steady: str = setting(
         "strong",

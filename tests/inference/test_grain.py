@@ -79,6 +79,16 @@ def test_bytes_and_floats_get_the_same_grain():
     torch.testing.assert_close(grained.float(), expected, atol=1e-4, rtol=0)
 
 
+def test_every_period_has_the_same_grain():
+    images = torch.zeros(1, 3, PERIOD + 5, 2 * PERIOD + 7, dtype=torch.uint8)
+    grained, tile = with_grain(images, [0.5]), with_grain(images[..., :PERIOD, :PERIOD], [0.5])
+    for top in (0, PERIOD):
+        for left in (0, PERIOD, 2 * PERIOD):
+            part = grained[..., top : top + PERIOD, left : left + PERIOD]
+            assert torch.equal(part, tile[..., : part.shape[2], : part.shape[3]])
+    assert images.max() == 0
+
+
 def test_without_grain_images_are_as_they_were():
     images = torch.rand(1, 3, 8, 8)
     assert with_grain(images, [0.0]) is images

@@ -17,7 +17,7 @@ from perceptual.commands.bulk import read_job
 from perceptual.errors import PerceptualError, WeightsError
 from perceptual.inference.metadata import FORMAT, LEARNED, read_metadata
 from perceptual.inference.networks import StyleNetwork
-from perceptual.inference.styles import find_trunk, read_style, read_weights, save_style
+from perceptual.inference.styles import assemble, find_trunk, read_style, read_weights, save_style
 from perceptual.inference.weights import load_network, save_network
 
 PHOTO = Image.effect_noise((48, 40), 80).convert("RGB")
@@ -63,6 +63,16 @@ def test_added_to_its_trunk_others_stay_bit_for_bit(trunk, mine):
         made = [each.stylize(PHOTO, style=style, stroke=0.5).tobytes() for each in (before, after)]
         assert made[0] == made[1]
     assert after.stylize(PHOTO, style="mine").tobytes() != after.stylize(PHOTO, style="dots").tobytes()
+
+
+def test_added_to_an_only_style_the_provenance_is_there_once(tmp_path):
+    network = StyleNetwork(init_features=4, num_residuals=1)
+    told = {"title": "Dots", "licence": "CC0", "recipe": {"lr": 1e-3}, "versions": {"torch": "2"}}
+    save_network(tmp_path / "dots.safetensors", network, told)
+    mine = learned(tmp_path / "dots.safetensors", tmp_path / "mine.safetensors", size=1)
+    provenance = assemble(tmp_path / "dots.safetensors", [mine]).metadata["provenance"]
+    assert provenance["styles"][0] == {"name": "dots", "title": "Dots", "licence": "CC0"}
+    assert provenance["recipe"] == told["recipe"] and provenance["styles"][1]["name"] == "mine"
 
 
 def test_alone_it_needs_no_name(trunk, mine, run, tmp_path):

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from serving_fixtures import wait_for
 
-from perceptual.archives.build import package
+from perceptual.archives.build import package, repackage
 from perceptual.archives.manifest import find_archives
 from perceptual.commands.serve import headers
 from perceptual.errors import UnknownStyle
@@ -22,6 +23,7 @@ from perceptual.inference.styles import read_weights, save_style
 from perceptual.inference.weights import save_network
 from perceptual.serving.learned import add_style
 from perceptual.serving.registration import register
+from perceptual.serving.server import Server
 
 
 @pytest.fixture
@@ -147,6 +149,39 @@ def test_archives_of_replaced_versions_are_removed(server, store, models, trunk)
     finally:
         shutil.rmtree(store / ".snapshots")
     assert archives_of(store) == ["trunk-1.2.mar", "trunk-1.3.mar", "trunk.mar"]
+
+
+@pytest.fixture
+def named(trunk, tmp_path, monkeypatch):
+    """A server that was started with ``trunk-1.1.mar``, which was built for a learned style."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    store = tmp_path / "named"
+    first = package(trunk, store).path
+    repackage(first, tmp_path, version="1.1", style=learned(trunk, "first")).path.rename(store / "trunk-1.1.mar")
+    with Server(store, ["trunk-1.1"], port=0) as server:
+        yield server
+
+
+@pytest.mark.serves
+def test_archives_that_a_server_may_start_with_stay(named, trunk, tmp_path):
+    add_style(named.address, learned(trunk, "second"))
+    assert archives_of(named.model_store) == ["trunk-1.1.mar", "trunk-1.2.mar", "trunk.mar"]
+    other = replace(named.address, snapshots=str(tmp_path / "private"), named=[])  # its supervisor may restart it
+    shutil.copytree(named.snapshots, other.snapshots)
+    other.announce(9000)
+    for name in ("third", "fourth"):
+        add_style(named.address, learned(trunk, name))
+    assert archives_of(named.model_store) == ["trunk-1.1.mar", "trunk-1.2.mar", "trunk-1.4.mar", "trunk.mar"]
+
+
+def test_a_version_that_is_registered_on_purpose_stays(server, management, store, models, trunk):
+    register(server.address, trunk)
+    mine = learned(trunk, "mine")
+    models("register", mine)
+    register(server.address, store / "trunk.mar")  # to compare, or to go back
+    assert models("register", learned(trunk, "more"), "--version", "1.0")[0] == 1
+    assert models("register", mine)[1] == "trunk 1.1 is ready at /predictions/trunk/1.1\n"
+    assert [each.version for each in management.versions("trunk")] == ["1.1", "1.0"]
 
 
 @pytest.mark.parametrize("default", ["1.1", "1.2"])  # when it is killed: while 1.2 loads, or while 1.1 finishes

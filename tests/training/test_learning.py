@@ -45,6 +45,7 @@ def test_a_painting_becomes_a_style_file(learning, trunk, small_samples):
         [64, 96],
         7,
     )
+    assert not {"grain", "preset", "in_channels"} & told["recipe"].keys()  # these are the trunk's
     photo = Image.effect_noise((50, 40), 80).convert("RGB")
     assert perceptual.load(file, "cpu").stylize(photo, stroke=0.5).size == (50, 40)
     with Image.open(learning().sample_path / "samples.png") as sheet:

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from perceptual.inference.grain import STRONGEST, with_grain
+from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import load_network
 from perceptual.settings import parse
 from perceptual_training import parallel
 from perceptual_training.grain import randomly_grained
-from perceptual_training.learning import learn_style, learning_settings
+from perceptual_training.learning import COMPARED, MIDDLE, Learning, learn_style, learning_settings
 from perceptual_training.settings import StyleSettings, StylesSettings
 from perceptual_training.style import StyleTransfer, train_style
 from perceptual_training.styles import ManyStyles, train_styles
@@ -89,3 +90,20 @@ def test_a_painting_is_learned_with_the_grain_of_the_trunk(many, tiny, paintings
     files = {"model_path": trunk.with_name("mine.safetensors"), "sample_path": tmp_path / "mine"}
     file = learn_style(tiny(learning_settings, **decided, **files, trunk=trunk, style_image=paintings / "dots.png")())
     assert load_network(file)[0].grain == 0.5
+
+
+def test_the_nearest_style_is_found_by_pictures_with_grain(many, tiny, paintings, tmp_path, monkeypatch):
+    trunk, seen = train_styles(many()), []
+    forward = StyleNetwork.forward
+
+    def watched(self, images, *style, **options):
+        seen.append(images)
+        return forward(self, images, *style, **options)
+
+    monkeypatch.setattr(StyleNetwork, "forward", watched)
+    decided = dict.fromkeys(("init_features", "num_residuals"))  # by the trunk
+    files = {"model_path": trunk.with_name("mine.safetensors"), "sample_path": tmp_path / "mine"}
+    settings = tiny(learning_settings, **decided, **files, trunk=trunk, style_image=paintings / "dots.png")()
+    task = Learning(settings, CPU)
+    photos = task.samples[:COMPARED, :, MIDDLE, MIDDLE]
+    assert torch.equal(seen[0], with_grain(photos, [0.5] * len(photos)))
