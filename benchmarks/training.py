@@ -30,6 +30,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from perceptual.inference.engines import quick_in_bfloat16
+from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.predictor import pick_device
 from perceptual.settings import parse
 from perceptual_training.data import RandomCrops, batches, find_photos
@@ -186,9 +187,10 @@ def ours(weights: Path, folder: Path, size: int, batch_size: int, device: torch.
 class Timed(nn.Module):
     """A network whose forward pass is timed as a separate part."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: StyleNetwork) -> None:
         super().__init__()
         self.network = network
+        self.grain = network.grain
         self.clock = Clock(torch.device("cpu"))
 
     def forward(self, photos: Tensor) -> Tensor:

@@ -370,6 +370,8 @@ def test_serve_does_what_its_options_say(run, monkeypatch, flags):
     did, options = [], {}
 
     class Started:
+        models = None
+
         def __init__(self, *arguments, **wishes):
             options.update(wishes)
 
