@@ -12,11 +12,12 @@ import psutil
 from PIL import Image
 
 from ..archives.build import find_source, package, repackage
+from ..archives.contents import read_contents
 from ..archives.manifest import Archive, read_archive
 from ..client.addresses import RunningServer
 from ..client.management import ManagementClient
 from ..client.model import Model, Worker
-from ..errors import AlreadyRegistered, ArchiveError, InvalidOption, PerceptualError, ServerError, WorkersFailed
+from ..errors import AlreadyRegistered, ArchiveError, PerceptualError, ServerError, WorkersFailed
 from ..files import write_atomically
 from ..locks import alone
 from ..naming import ModelVersion
@@ -131,7 +132,7 @@ def add(
         scale(server, archive.name, workers, archive.version, progress)
     if archive.is_ours and not archive.is_collection and workers != 0:  # a collection runs every network while it loads
         progress(f"warming up {archive.model}")
-        warm_up(server, archive.model)
+        warm_up(server, archive.model, stored)
     return archive.model
 
 
@@ -275,13 +276,13 @@ def check_gpus(management: ManagementClient, model: ModelVersion, gpus: Sequence
         raise ServerError(f"the server does not have all of the GPUs {', '.join(map(str, gpus))}")
 
 
-def warm_up(server: RunningServer, model: ModelVersion) -> None:
+def warm_up(server: RunningServer, model: ModelVersion, archive: Path) -> None:
     """Sends one small picture, so that the first user does not wait for one-time work."""
+    contents = read_contents(archive)
+    options = {"style": contents.styles[0].name} if contents.named else {}
     with server.inference() as inference:
         try:
-            inference.predict(Image.new("RGB", (64, 64), "grey"), model.path, {})
-        except InvalidOption:  # a network of several styles needs a style's name; it was warmed up when it was loaded
-            pass
+            inference.predict(Image.new("RGB", (64, 64), "grey"), model.path, options)
         except PerceptualError as error:
             raise ServerError(f"{model} loads but does not answer: {error}") from error
 

@@ -24,6 +24,7 @@ from perceptual.inference.weights import save_network
 from perceptual.serving.learned import add_style
 from perceptual.serving.registration import register
 from perceptual.serving.server import Server
+from perceptual.serving.status import read_status
 
 
 @pytest.fixture
@@ -118,6 +119,14 @@ def test_a_style_is_registered_by_its_name(management, models, trunk, tmp_path, 
     assert models("register", "trunk")[0] == 0
     assert models("register", "mine")[1] == "trunk 1.1 is ready at /predictions/trunk/1.1\n"
     assert management.models().keys() == {"tiny", "trunk"}
+
+
+@pytest.mark.usefixtures("store")
+def test_a_network_of_several_styles_is_warmed_up_by_a_picture_in_one_of_them(server, trunk):
+    several = trunk.rename(trunk.with_name("several.safetensors"))  # of whose name nothing was counted yet
+    register(server.address, several)
+    (model,) = (each for each in read_status(server.address).models if each.name == "several")
+    assert model.replies == {"ok": 1}  # an operator would take a refused request for a user's
 
 
 @pytest.mark.usefixtures("store")
