@@ -50,9 +50,9 @@ def trunk_losses(provenance: Mapping[str, Any], values: Mapping[str, Any]) -> di
     If the weights of its loss network were a file, and none is given, the loss network is the default: a style has the
     same weight by every loss network, as the photos' own style loss sets it.
     """
-    recipe = {name.replace("_", "-"): value for name, value in provenance.get("recipe", {}).items()}
-    losses = {name: recipe[name] for name in FROM_TRUNK if name in recipe}
-    if "loss-weights" in recipe and "loss-weights" not in values:
+    recipe = provenance.get("recipe", {})
+    losses = {name.replace("_", "-"): recipe[name] for name in FROM_TRUNK if name in recipe}
+    if "loss_weights" in recipe and "loss-weights" not in values:
         losses.pop("loss-network", None)
     return losses
 

@@ -329,16 +329,16 @@ PATHS = {
 }
 # Settings of a network that is learned on, and so not of the learning.
 DETERMINED = (*(each.name for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK), "style_size")
-# Options of a learning that by default are those of the trunk's own training. The steadiness loss is not among them, as
-# the network runs twice for it, nor is the peak loss, which takes a tenth of the time: learning made no peaks.
+# Settings of a learning that by default are those of the trunk's own training. The steadiness loss is not among them,
+# as the network runs twice for it, nor is the peak loss, which takes a tenth of the time: learning made no peaks.
 FROM_TRUNK = (
-    "loss-network",
-    "content-layers",
-    "content-weight",
-    "style-layers",
-    "style-weights",
-    "reg-weight",
-    "style-sizes",
+    "loss_network",
+    "content_layers",
+    "content_weight",
+    "style_layers",
+    "style_weights",
+    "reg_weight",
+    "style_sizes",
 )
 NETWORKS = ("initial-weights", "teacher", "trunk")  # settings that may be the name of a network
 # Settings that may change on resume, as they do not affect the result.

@@ -261,7 +261,7 @@ def build(
 ) -> Packaged:
     """Writes an archive with the contents from :func:`gather`, unless it exists and is current."""
     archive = model_store / f"{name}.mar"
-    manifest = {"description": description, FOLLOWS: follows}
+    manifest = {"description": description} | ({FOLLOWS: follows} if follows else {})
     manifest[DIGEST] = digest(contents, [name, version, description, archiver_version()])
     if is_current(archive, manifest[DIGEST]):
         return Packaged(archive, built=False)

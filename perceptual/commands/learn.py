@@ -44,8 +44,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the first picture; default: NAME_first.jpg")
     parser.add_argument("--port", type=int, help="the server's inference port; default: the one started last")
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
-    losses = [name.replace("-", "_") for name in FROM_TRUNK]
-    add_settings(parser, LearningSettings, without=("style_image", *DETERMINED), without_default=losses)
+    add_settings(parser, LearningSettings, without=("style_image", *DETERMINED), without_default=FROM_TRUNK)
     parser.set_defaults(run=run)
 
 

@@ -37,8 +37,8 @@ A few hundred varied photos are enough; the paper used 80,000. The folder of the
 to resume from, the current network, sample sheets, a log, and events for TensorBoard.
 
 If the style is too weak, double --style-weights; if the photo can no longer be recognized, halve them. If strokes are
-too small, raise --style-size; if too large, lower it. If flat areas show a pattern, try --grain 0.5. If dark
-areas become black, set --peak-weight 2e4.
+too small, raise --style-size; if too large, lower it. If flat areas show a pattern, try --grain 0.5. If dark areas
+become black, set --peak-weight 2e4.
 """
 
 STYLES = """Trains one network that stylizes photos after any painting of a folder.
