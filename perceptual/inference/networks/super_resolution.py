@@ -21,7 +21,6 @@ from .layers import (
     between,
     with_blends,
 )
-from .norms import Normalization
 from .padding import pad_to_multiple
 
 CRISP, FAITHFUL = 0.0, 1.0  # fidelities of the two sets of weights of a blended network
@@ -63,7 +62,7 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
         scale: int,
         init_features: int = 64,
         num_residuals: int = 4,
-        normalization: Normalization = "none",
+        normalization: Literal["batch", "none"] = "none",
         upsampling: Enlargement = "resize",
         blended: bool = False,
         output: Literal["residual", "tanh"] = "residual",
@@ -81,6 +80,8 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
         )
         if scale not in SCALES:
             raise ValueError(f"scale is {scale}; it is 2, 4 or 8")
+        if normalization not in ("batch", "none"):
+            raise ValueError(f"normalization is {normalization}; it is batch or none")
         if blended and (upsampling != "shuffle" or normalization != "none"):
             raise ValueError("only networks of convolutions alone, which end in a shuffle, can be blended")
         self.scale = scale
@@ -96,8 +97,7 @@ class SuperResolutionNetwork(ImageTransformationNetwork):
                 nn.PixelShuffle(scale),
             ]
         else:
-            if normalization != "instance":
-                self.reach = 4 + 2 * num_residuals + 3  # first layer, residual blocks, and all layers at larger sizes
+            self.reach = 4 + 2 * num_residuals + 3  # first layer, residual blocks, and all layers at larger sizes
             last = Convolution(init_features, 3, 9)
             double = partial(UpsampleBlock, normalization=normalization, upsampling=upsampling)
             rest = [

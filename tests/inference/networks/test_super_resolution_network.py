@@ -132,3 +132,8 @@ def test_what_cannot_be_blended():
 def test_scale_is_2_4_or_8(scale):
     with pytest.raises(ValueError, match=f"scale is {scale}; it is 2, 4 or 8"):
         SuperResolutionNetwork(scale=scale)
+
+
+def test_norms_whose_statistics_are_of_a_style_are_refused():
+    with pytest.raises(ValueError, match="normalization is instance; it is batch or none"):
+        SuperResolutionNetwork(scale=4, normalization="instance")
