@@ -6,6 +6,7 @@ to the range [0, 255] at each iteration".
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,5 +129,5 @@ class Optimization:
         return optimize(lambda image: self.objective(image, targets), start, self.settings.iterations)
 
     def picture(self, step: Step) -> Picture:
-        """A step's picture, with the photo's alpha."""
-        return Picture((step.image[0] * 255).round().to(torch.uint8).cpu(), self.photo.alpha)
+        """A step's picture, with the photo's alpha and metadata."""
+        return replace(self.photo, rgb=(step.image[0] * 255).round().to(torch.uint8).cpu())

@@ -173,17 +173,21 @@ def encode(picture: Picture, format: str = "jpeg", quality: int = 90) -> bytes:
         raise ImageTooLarge(f"{format} allows at most {limit} pixels a side, not {size}; choose png")
     # Level 1 and method 2 cost a few per cent of size and are several times faster than the defaults.
     effort = {"jpeg": {}, "png": {"compress_level": 1}, "webp": {"method": 2}}[format]
-    kept: dict[str, Any] = {"dpi": picture.metadata.dpi} if picture.metadata.dpi else {}
-    if picture.metadata.dates:
-        kept["exif"] = dates_block(picture.metadata)
+    metadata, in_exif = picture.metadata, format == "webp"  # which has no other place for the density
+    kept: dict[str, Any] = {"dpi": metadata.dpi} if metadata.dpi else {}
+    if metadata.dates or (metadata.dpi and in_exif):
+        kept["exif"] = exif_block(metadata, density=in_exif)
     buffer = BytesIO()
     image.save(buffer, format, quality=quality, **effort, **kept)
     return buffer.getvalue()
 
 
-def dates_block(metadata: Metadata) -> Image.Exif:
-    """An EXIF block with a picture's dates alone: place and camera are left out."""
+def exif_block(metadata: Metadata, *, density: bool) -> Image.Exif:
+    """An EXIF block with a picture's dates and, if wanted, its density alone: place and camera are left out."""
     block = Image.Exif()
+    if density and metadata.dpi:
+        block[ExifTags.Base.XResolution], block[ExifTags.Base.YResolution] = metadata.dpi
+        block[ExifTags.Base.ResolutionUnit] = 2  # inches
     for tag, text in metadata.dates:
         (block.get_ifd(ExifTags.IFD.Exif) if tag in EXIF_DATES else block)[tag] = text
     return block

@@ -126,6 +126,16 @@ def test_command(run, command, file, tmp_path):
         assert result.size == (40, 32)
 
 
+def test_the_picture_keeps_the_photo_s_density_and_dates(run, command, file, tmp_path):
+    block = Image.Exif()
+    block[0x0132] = "2024:05:06 07:08:09"
+    with Image.open(file) as photo:
+        photo.convert("RGB").save(tmp_path / "dated.jpg", dpi=(300, 300), exif=block)
+    assert run("optimize", tmp_path / "dated.jpg", *command, "--iterations", 1)[0] == 0
+    with Image.open(tmp_path / "out.png") as result:
+        assert result.info["dpi"] == pytest.approx((300, 300), abs=0.02) and dict(result.getexif()) == dict(block)
+
+
 def test_the_best_picture_is_written_not_the_last(run, command, file, tmp_path, monkeypatch):
     def worse_and_worse(losses, start, iterations):
         return (Step(done, start * (1 - done / 8), {"sum": float(done)}) for done in range(iterations + 1))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from perceptual.errors import InvalidImage
 from perceptual.inference import images
+from perceptual.inference.codecs.metadata import Metadata
 
 EXIF = 0xE1
 
@@ -130,10 +131,21 @@ def test_a_result_keeps_density_and_dates_and_nothing_else(format):
     block.get_ifd(0x8769)[0x9003] = when
     block.get_ifd(0x8825)[1] = "N"
     picture = images.decode(jpeg(exif=block.tobytes(), dpi=(300, 300)))
-    again = Image.open(BytesIO(images.encode(images.shrink(picture, 4), format)))
-    if format != "webp":  # has no place for it
+    encoded = images.encode(images.shrink(picture, 4), format)
+    again = Image.open(BytesIO(encoded))
+    density = {0x011A, 0x011B, 0x0128} if format == "webp" else set()  # which has no other place for it
+    if format != "webp":
         assert again.info["dpi"] == pytest.approx((300, 300), abs=0.02)
+    assert images.decode(encoded).metadata.dpi == pytest.approx((300, 300), abs=0.02)
     exif = again.getexif()
-    assert set(exif) - {0x8769} == {0x0132} and exif.get_ifd(0x8769) == {0x9003: when} and exif[0x0132] == when
+    assert set(exif) - {0x8769} == {0x0132} | density
+    assert exif.get_ifd(0x8769) == {0x9003: when} and exif[0x0132] == when
     plain = Image.open(BytesIO(images.encode(images.Picture(picture.rgb), format)))
     assert not plain.getexif() and "dpi" not in plain.info
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp"])
+def test_a_density_without_dates_is_kept_and_may_differ_across_and_down(format):
+    dense = images.Picture(images.decode(jpeg()).rgb, metadata=Metadata(dpi=(300, 150)))
+    found = images.decode(images.encode(dense, format)).metadata
+    assert found.dpi == pytest.approx(dense.metadata.dpi, abs=0.02) and not found.dates
