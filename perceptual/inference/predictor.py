@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InvalidOption, OutOfMemory, WeightsError, first_line, unknown_style
-from ..options import FIDELITY, CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
+from ..options import FIDELITY, PictureOptions, StyleOptions, UpscaleOptions, check_task
 from ..settings import parse
 from . import engines, images
 from .bands import run_in_bands
@@ -141,18 +141,22 @@ class Predictor:
 
         Raises:
             ValueError: The tensor has another shape or type.
-            InputError: As for :meth:`stylize`.
+            InputError: An option is out of range or of the other task, or the network has no such style.
             OutOfMemory: A GPU's memory does not even hold a small tile.
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
-        options = parse(CollectionOptions, given(style=style, stroke=stroke, grain=grain, fidelity=fidelity))
+        values = given(style=style, stroke=stroke or None, grain=grain, fidelity=fidelity, tile=tile)
+        kind = StyleOptions if self.network.task == "style" else UpscaleOptions
+        check_task(values, kind, "this network")
+        options = parse(kind, values)
         result = self.empty_result(batch)
-        count = self.batch_size(batch.shape[-2:], tile)
+        count = self.batch_size(batch.shape[-2:], options.tile)
         for part, results in zip(batch.float().split(count), result.split(count), strict=True):
             conditions = self.conditions([options] * len(part))
-            grained = with_grain(part, self.grain_of([options] * len(part)))
-            for place, outputs in self.run(grained, conditions, tile, UNOBSERVED):
+            if isinstance(options, StyleOptions):
+                part = with_grain(part, self.grain_of([options] * len(part)))
+            for place, outputs in self.run(part, conditions, options.tile, UNOBSERVED):
                 results[place] = outputs
         return result
 

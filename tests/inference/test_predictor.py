@@ -279,6 +279,28 @@ def test_weights_of_the_other_task_are_refused(predictor, enlarging, photo):
         enlarging.stylize(photo)
 
 
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("style", {"fidelity": 0.5}, "fidelity: not an option of style, which this network is for"),
+        ("super-resolution", {"grain": 1.0}, "grain: not an option of super-resolution, which this network is for"),
+        ("super-resolution", {"style": "none"}, "style: not an option of super-resolution, which this network is for"),
+        ("super-resolution", {"stroke": 0.5}, "stroke: not an option of super-resolution, which this network is for"),
+        ("super-resolution", {"fidelity": 2}, "fidelity: expected a number from 0 to 1, got '2'"),
+        *(
+            (task, {"tile": tile}, f"tile: expected a whole number from 128 to 16384, got '{tile}'")
+            for task in ("style", "super-resolution")
+            for tile in (3, 0, -5)
+        ),
+    ],
+)
+def test_tensors_with_options_out_of_range_or_of_the_other_task_are_refused(
+    predictor, enlarging, task, options, message
+):
+    with pytest.raises(InvalidOption, match=f"^{message}$"):
+        (predictor if task == "style" else enlarging)(torch.rand(1, 3, 8, 8), **options)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gpu_agrees_with_cpu(predictor, weights):
