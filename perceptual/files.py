@@ -1,5 +1,6 @@
 """Writes files atomically, finds image files by their names, and names their results."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from .errors import InvalidOption
 S = TypeVar("S")  # a photo: a path or another object
 P = TypeVar("P", bound=PurePath)  # a result
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that all further files would have too
 EXTENSIONS = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 

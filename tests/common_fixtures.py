@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import subprocess
 import tempfile
 import textwrap
 from functools import partial
@@ -72,6 +73,18 @@ def photo():
     buffer = io.BytesIO()
     Image.effect_noise((64, 48), 80).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The actor: reads photos, converts them, writes the results, and reports the outcome of each."""
 
-import errno
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,12 +10,12 @@ import pyarrow as pa
 import torch
 
 from ..errors import DeadlineExceeded, InputError, OutOfMemory, in_one_line
+from ..files import FULL
 from ..inference.codecs.process import Decoder
 from .job import Job
 from .places import Place, reason
 
 MADE, KEPT, FAILED, STOPPED = "made", "kept", "failed", "stopped"  # outcomes of a photo
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that all further photos would have too
 ROWS = pa.schema(
     [
         ("photo", pa.string()),

@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ..errors import DeadlineExceeded, InputError, InternalError, InvalidOption, OutOfMemory, WorkerDied
-from ..files import EXTENSIONS, check_apart, images_below, is_image, named_apart, suffix_of, write_atomically
+from ..errors import (
+    DeadlineExceeded,
+    InputError,
+    InternalError,
+    InvalidOption,
+    OutOfMemory,
+    PerceptualError,
+    WorkerDied,
+)
+from ..files import EXTENSIONS, FULL, check_apart, images_below, is_image, named_apart, suffix_of, write_atomically
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
@@ -96,6 +104,9 @@ def convert(
 
     Returns:
         1 if a photo failed, else 0.
+
+    Raises:
+        PerceptualError: The disk is full.
     """
     from rich.console import Console
     from rich.progress import track
@@ -108,12 +119,21 @@ def convert(
         except BrokenPipeError:  # of standard output
             raise
         except (*OF_ONE_PHOTO, OSError) as error:
+            refuse_full(error, job.target)
             failures += 1
             report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
     where = f", in {output}" if failures < len(jobs) else ""
     summary = f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}{ignored(others)}"
     print(summary, file=sys.stderr if output == STANDARD else sys.stdout)
     return 1 if failures else 0
+
+
+def refuse_full(error: BaseException, target: Path) -> None:
+    """Raises PerceptualError for an error of writing a result that all further results would have too."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        raise PerceptualError(
+            f"cannot write {target}: {error.strerror}: stopped; free some space, then repeat the command"
+        ) from error
 
 
 def ignored(others: Sequence[PurePath]) -> str:

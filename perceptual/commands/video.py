@@ -11,7 +11,7 @@ from ..settings import parse
 from ..signals import stop_signals
 from ..video.options import VideoOptions
 from .arguments import add_settings, given, report
-from .photos import STYLES, add_learned, add_machine, check_writable
+from .photos import STYLES, add_learned, add_machine, check_writable, refuse_full
 from .upscale import default_network
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def run(args: Namespace) -> int:
                         assert enlarger
                         outcome = conversion.upscale_video(enlarger, source, target, **common)
             except (InputError, OutOfMemory, OSError) as error:
+                refuse_full(error, target)
                 failed = True
                 report(str(error) if str(source) in str(error) else f"{source}: {error}")
                 continue

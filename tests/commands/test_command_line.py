@@ -59,6 +59,26 @@ def test_a_photo_s_name_may_begin_with_a_dash(run, weights, photo, tmp_path, mon
         Path("out.png").unlink()
 
 
+def test_a_full_disk_ends_a_command_and_leaves_whole_pictures(run, weights, photo, small_disk, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(
+        "perceptual.inference.predictor.Predictor.stylize_pictures",
+        lambda self, pictures, _: tried.append(1) or pictures,
+    )
+    (tmp_path / "in").mkdir()
+    for number in range(30):
+        (tmp_path / "in" / f"{number:02}.png").write_bytes(photo)
+    options = ("--model", weights, "--format", "png", "--device", "cpu")
+    status, out, err = run("stylize", tmp_path / "in", *options, "-o", small_disk)
+    made = sorted(file.name for file in small_disk.iterdir())
+    assert 0 < len(made) < 20 and len(tried) == len(made) + 1
+    reason = "No space left on device: stopped; free some space, then repeat the command"
+    assert (status, out) == (1, "")
+    assert err == f"perceptual: cannot write {small_disk}/{len(made):02}.png: {reason}\n"
+    assert made == [f"{number:02}.png" for number in range(len(made))]
+    assert all(Image.open(small_disk / name).convert("RGB").size == (64, 48) for name in made)
+
+
 @pytest.mark.slow
 def test_a_dash_is_standard_input_and_output(weights, photo, tmp_path, monkeypatch, capsysbinary):
     from perceptual.commands import main

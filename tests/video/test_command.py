@@ -72,6 +72,15 @@ def test_several_clips_go_to_a_folder_past_a_bad_one(run, clip, weights, tmp_pat
     assert status == 1 and "style is missing; the styles are:" in errors
 
 
+def test_a_full_disk_ends_the_command_before_further_clips(run, clip, weights, small_disk, tmp_path):
+    (small_disk / "other").write_bytes(bytes(60 << 10))
+    clips = [Path(shutil.copy(clip, tmp_path / name)) for name in ("one.mkv", "two.mkv")]
+    options = ("--model", weights, "--codec", "ffv1", "--engine", "eager", "-o", small_disk)
+    status, output, errors = run("video", *clips, *options)
+    reason = "No space left on device: stopped; free some space, then repeat the command"
+    assert (status, output, errors) == (1, "", f"perceptual: cannot write {small_disk / 'one.mkv'}: {reason}\n")
+
+
 def test_a_result_without_a_name_or_of_a_size_that_the_codec_does_not_have_is_a_sentence(run, clip, weights, tmp_path):
     for output in (".", "/"):
         status, _, errors = run("video", clip, "--model", weights, "-o", output)
