@@ -69,7 +69,7 @@ class Client:
         self.session = requests.Session()
         self.session.auth = Key(auth) if isinstance(auth, str) else auth
         self.session.trust_env = False  # no proxy from the environment: the server is on this machine or nearby
-        self.session.verify = os.environ.get("REQUESTS_CA_BUNDLE", True)
+        self.session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True  # an empty name would switch it off
         if url.startswith("unix:"):
             self.base = "http://localhost"
             self.session.mount(self.base, SocketAdapter(url.removeprefix("unix:")))
@@ -104,13 +104,13 @@ class Client:
                 f"no answer from {self.url} within {self.timeout:g} s; "
                 "perceptual status shows if workers are busy or down"
             ) from error
-        except requests.RequestException as error:
+        except OSError as error:  # also if there is no file REQUESTS_CA_BUNDLE, for which requests has no class
             if is_refused(error):
                 raise ServerError(f"no server answers at {self.url}; start one: perceptual serve") from error
             raise ServerError(f"the connection to {self.url} broke: {error}") from error
 
 
-def is_refused(error: requests.RequestException) -> bool:
+def is_refused(error: OSError) -> bool:
     """Whether no connection was made; requests raises the same class if a connection broke."""
     cause = error.args[0] if error.args else None  # urllib3's
     return isinstance(error, requests.ConnectTimeout) or isinstance(getattr(cause, "reason", None), NewConnectionError)

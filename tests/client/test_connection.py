@@ -1,6 +1,10 @@
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from contextlib import contextmanager
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 
 import pytest
 import requests
@@ -135,3 +139,33 @@ def test_a_redirection_is_not_followed(replies):
 def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(key):
     with pytest.raises(InvalidOption, match="^the key has other than printable ASCII characters$"):
         Client("http://i", key)
+
+
+@pytest.fixture
+def private(tmp_path):
+    """The URL of a server with its own certificate, and that certificate's file."""
+    key, certificate = tmp_path / "tls.key", tmp_path / "tls.crt"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}", certificate
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_a_private_certificate_needs_its_authority_s_file(private, tmp_path, monkeypatch):
+    url, certificate = private
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with Client(url) as client:
+        assert client.request("HEAD", "/").status_code == 200
+    for name, message in (("", "certificate verify failed"), (str(tmp_path / "missing.crt"), "missing.crt")):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", name)
+        with Client(url) as client, pytest.raises(ServerError, match=f"the connection to {url} broke: .*{message}"):
+            client.request("HEAD", "/")
