@@ -92,8 +92,8 @@ def waited(request_start: str | None) -> dict[str, float]:
     """The stage ``wait``: seconds since a request reached the front, from its header ``X-Request-Start``.
 
     Args:
-        request_start: ``t=`` and seconds since 1970 with a fraction, as nginx's ``t=${msec}``; anything else is
-            ignored, as are times in the future.
+        request_start: ``t=`` and seconds since 1970 with a fraction, as the front sets it; anything else is ignored,
+            as are times in the future.
     """
     found = re.fullmatch(r"t=(\d{1,12}(?:\.\d{1,9})?)", request_start or "")
     seconds = time.time() - float(found[1]) if found else -1.0

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPSConnection
@@ -235,6 +236,13 @@ def test_the_page_is_for_browsers_with_a_password(front, photo):
         headers = password | {"Content-Type": "image/png"} | site
         assert front.post("/predictions/tiny", data=photo, headers=headers).status_code == status, site
         assert front.post("/predictions/tiny", data=photo, headers=KEY | site).ok
+
+
+@needs_nginx
+def test_no_client_sets_since_when_it_has_waited(front, photo):
+    forged = {**KEY, "X-Request-Start": f"t={time.time() - 3600:.3f}"}
+    timing = front.post("/predictions/tiny", data=photo, headers=forged).headers["Server-Timing"]
+    assert float(re.search(r"wait;dur=([\d.]+)", timing)[1]) < 60_000  # milliseconds
 
 
 @needs_nginx

@@ -587,9 +587,10 @@ def test_the_end_does_not_wait_for_ever(folder, torchserve):
             waiting.result()
 
 
-def test_what_is_too_large_never_reaches_torchserve(client, front, torchserve):
+def test_what_is_too_large_never_reaches_torchserve(client, manager, front, torchserve):
     for body in (bytes(LARGEST + 1), iter([bytes(LARGEST), b"1"])):
         assert client.post("/predictions/tiny", data=body).status_code == 413
+    assert manager.post("/models", data=bytes(LARGEST + 1)).status_code == 413
     assert [expecting(front, length) for length in (2**28, LARGEST)] == [b"413", b"100"]
     assert not torchserve.asked
     assert client.post("/predictions/tiny", data=bytes(LARGEST)).status_code == 200
@@ -709,12 +710,19 @@ def test_a_request_keeps_its_identity(client, torchserve, folder):
     assert client.post("/predictions/m", data=b"x", headers=headers).headers["x-request-id"] == "mine"
     received = torchserve.asked[-1][2]
     assert (received["X-Request-ID"], received["traceparent"]) == ("mine", trace)
-    assert re.fullmatch(r"t=\d+\.\d+", received["X-Request-Start"])
     line = journal(folder)[-1]
     assert (line["request_id"], line["trace_id"], line["client"]) == ("mine", trace[3:35], "tester")
     for odd in ("", "with space", "x" * 200, '"'):
         reply = client.post("/predictions/m", data=b"x", headers={"X-Request-ID": odd})
         assert re.fullmatch("[0-9a-f]{32}", reply.headers["x-request-id"])
+
+
+def test_waiting_is_counted_from_the_front_s_own_clock(client, torchserve):
+    begin = time.time()
+    for forged in ({}, {"X-Request-Start": f"t={begin - 3600:.3f}"}, {"x-request-start": "soon"}):
+        assert client.post("/predictions/m", data=b"x", headers=forged).status_code == 200
+        (told,) = torchserve.asked[-1][2].get_all("X-Request-Start")
+        assert begin - 1 < float(re.fullmatch(r"t=(\d+\.\d+)", told)[1]) < begin + 60
 
 
 def test_a_port_that_is_taken_is_told(folder):

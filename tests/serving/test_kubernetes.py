@@ -340,6 +340,16 @@ def test_what_the_pod_s_nginx_forwards_is_the_path_that_it_has_checked(front_in_
 
 
 @needs_nginx
+def test_no_client_of_the_pod_s_nginx_sets_since_when_it_has_waited(front_in_pod):
+    _, torchserve, nginx = front_in_pod
+    begin = time.time()
+    forged = {**KEY, "X-Request-Start": f"t={begin - 3600:.3f}"}
+    assert nginx.client.post("/predictions/tiny", data=b"photo", headers=forged).status_code == 200
+    (told,) = torchserve.asked[-1][2].get_all("X-Request-Start")
+    assert begin - 1 < float(told.removeprefix("t=")) < begin + 60
+
+
+@needs_nginx
 @pytest.mark.release
 @pytest.mark.timeout(900)
 def test_a_rolling_update_under_load_loses_no_request(pods, photo):
