@@ -1,8 +1,6 @@
 """The client of the inference API: stylizes and enlarges pictures."""
 
 import io
-import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,13 @@ from PIL import ExifTags, Image
 from requests.auth import AuthBase
 
 from ..errors import InputError
+from ..options import CollectionOptions
+from ..settings import option_name, parse_one, settings_of
 from .connection import Client
 
 NOT_IN_PNG = ("CMYK", "YCbCr", "LAB", "F", "I", "PA", "RGBX")  # PIL modes that are sent as TIFF
 IN_NO_FILE = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA"}  # PIL modes, and the modes to which they are converted
+SETTINGS = {option_name(each): each for each in settings_of(CollectionOptions)}
 WORKING = 610.0  # seconds; more than responseTimeout in the archives' yaml
 
 
@@ -43,7 +44,8 @@ class InferenceClient(Client):
         Args:
             photo: Files are sent unchanged; a PIL image as PNG, or as TIFF if PNG does not have its mode.
             model: A registered model's name, or ``name/version``.
-            options: As in :class:`perceptual.options.StyleOptions`; None means the default.
+            options: As in :class:`perceptual.options.StyleOptions`, a mixture also as a mapping such as
+                ``{"starry_night": 0.6, "udnie": 0.4}``; None means the default.
 
         Returns:
             The encoded picture, as the server sent it: JPEG by default, see ``format``.
@@ -73,35 +75,48 @@ class InferenceClient(Client):
 
     def predict(self, photo: str | Path | bytes | Image.Image, model: str, options: dict[str, Any]) -> bytes:
         """Sends a photo to a model of either task; the arguments are those of :meth:`stylize`."""
-        begin = {"X-Request-Start": f"t={time.time():.3f}"}  # the worker measures the waiting time from it
-        headers = {"Content-Type": "application/octet-stream"} | begin | option_headers(options)
+        headers = {"Content-Type": "application/octet-stream"} | option_headers(options)
         path = f"/predictions/{quote(model)}"
         return self.send("POST", path, data=encoded(photo), headers=headers).content
 
 
 def option_headers(options: dict[str, Any]) -> dict[str, str]:
-    """Options as request headers: ``X-Keep-Colors: True`` for ``keep_colors=True``."""
-    given = {name: value for name, value in options.items() if value is not None}
-    return {f"X-{name.replace('_', '-').title()}": header_value(value) for name, value in given.items()}
+    """Options as request headers: ``X-Keep-Colors: True`` for ``keep_colors=True``.
+
+    Raises:
+        InvalidOption: A predictor in this process would refuse the value. Text is left to the server.
+    """
+    given = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
+    return {f"X-{name.title()}": header_value(name, value) for name, value in given.items()}
 
 
-def header_value(value: Any) -> str:
+def header_value(name: str, value: Any) -> str:
     """A value as text in which newlines and letters outside ASCII are escaped, so that the server refuses them.
 
-    A mapping is a mixture of styles: ``starry_night:0.6,udnie:0.4``.
+    A mixture of styles becomes ``starry_night:0.6,udnie:0.4``.
     """
-    if isinstance(value, Mapping):
-        value = ",".join(f"{name}:{share}" for name, share in value.items())
+    if name in SETTINGS and not isinstance(value, str):
+        value = parse_one(SETTINGS[name], value)
+        if isinstance(value, tuple):
+            value = ",".join(f"{style}:{share}" for style, share in value)
     return str(value).encode("unicode_escape").decode().strip(" ")
 
 
 def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
-    """A photo as the bytes of an image file."""
-    if isinstance(photo, bytes):
-        return photo
+    """A photo as the bytes of an image file. Raises InputError if it cannot be read."""
+    if isinstance(photo, Image.Image):
+        return saved(photo)
+    if isinstance(photo, bytes | bytearray):
+        return bytes(photo)  # requests would send a bytearray as an iterator, number by number
     try:
-        if not isinstance(photo, Image.Image):
-            return Path(photo).read_bytes()
+        return Path(photo).read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot send {photo}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def saved(photo: Image.Image) -> bytes:
+    """A PIL image as the bytes of an image file. Raises InputError if it is empty, truncated or damaged."""
+    try:
         photo.load()  # which turns a TIFF upright, and removes its orientation
         profile, exif = photo.info.get("icc_profile"), orientation_of(photo)
         if photo.mode in IN_NO_FILE:
@@ -109,8 +124,10 @@ def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
         buffer = io.BytesIO()
         photo.save(buffer, "TIFF" if photo.mode in NOT_IN_PNG else "PNG", icc_profile=profile, exif=exif)
         return buffer.getvalue()
-    except OSError as error:
-        raise InputError(f"cannot send {photo}: {error.strerror or error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise InputError(f"cannot send {photo}: {error}") from error
 
 
 def orientation_of(photo: Image.Image) -> Image.Exif:

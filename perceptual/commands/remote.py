@@ -47,8 +47,7 @@ def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Send:
     running = server_running_at(args.url)
     key = args.key or os.environ.get(KEY)
     client = running.inference() if running and not key else InferenceClient(args.url, key)
-    values = {name: dict(value) if name == "style" else value for name, value in options.items()}
-    return patient(lambda photo, format: client.predict(photo, model, {**values, "format": format}))
+    return patient(lambda photo, format: client.predict(photo, model, {**options, "format": format}))
 
 
 def patient(send: Send) -> Send:

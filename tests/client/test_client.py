@@ -3,8 +3,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from PIL import ExifTags, Image
 
-from perceptual.client.inference import encoded, option_headers
+from perceptual.client.inference import InferenceClient, encoded, option_headers
 from perceptual.client.management import ManagementClient
+from perceptual.errors import InputError, InvalidOption
 from perceptual.inference import images
 
 
@@ -22,6 +23,58 @@ def test_models_are_listed_over_all_pages(replies):
 def test_options_become_headers():
     headers = option_headers({"strength": 0.5, "keep_colors": True, "max_size": None, "format": " ä\n"})
     assert headers == {"X-Strength": "0.5", "X-Keep-Colors": "True", "X-Format": r"\xe4\n"}
+
+
+@pytest.mark.parametrize(
+    "mixture",
+    [{"starry_night": 3, "udnie": 1}, (("starry_night", 0.75), ("udnie", 0.25)), [["starry_night", 3], ("udnie", 1)]],
+)
+def test_a_mixture_may_be_what_a_predictor_takes(mixture):
+    assert option_headers({"style": mixture}) == {"X-Style": "starry_night:0.75,udnie:0.25"}
+    assert option_headers({"max_size": 512.0}) == {"X-Max-Size": "512"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"style": ("udnie",)}, {"style": {"udnie": 0}}, {"style": b"udnie"}, {"style": 3}, {"strength": {"udnie": 1}}],
+)
+def test_a_value_that_a_predictor_refuses_is_not_sent(wrong):
+    with pytest.raises(InvalidOption, match=f"^{next(iter(wrong))}: expected a "):
+        option_headers(wrong)
+
+
+def test_a_request_does_not_tell_the_client_s_clock(replies):
+    def serve(request):
+        assert "X-Request-Start" not in request.headers
+        return 200, request.body
+
+    with InferenceClient() as client:
+        client.session.mount("http://", replies(serve))
+        assert client.stylize(bytearray(b"photo"), "tiny") == b"photo"
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """An opened PNG whose second chunk of pixels has no name."""
+    file = tmp_path / "photo.png"
+    Image.effect_noise((400, 400), 64).save(file)
+    data = file.read_bytes()
+    place = data.rindex(b"IDAT")
+    assert place > data.index(b"IDAT")
+    file.write_bytes(data[:place] + bytes(4) + data[place + 4 :])
+    with Image.open(file) as photo:
+        yield photo
+
+
+@pytest.mark.parametrize("photo", [Image.new("RGB", (0, 5)), Image.new("HSV", (5, 0)), "a\0b", "missing.jpg", ""])
+def test_what_is_no_photo_is_an_input_error(photo):
+    with pytest.raises(InputError, match="^cannot send "):
+        encoded(photo)
+
+
+def test_a_damaged_image_is_an_input_error(damaged):
+    with pytest.raises(InputError, match="^cannot send "):
+        encoded(damaged)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I", "PA", "RGBX", "CMYK", "F", "HSV", "RGBa", "La"])
