@@ -18,7 +18,6 @@ from .queues import Queues
 from .replies import Refusal
 from .torchserve import Gone, TorchServe, passed, unanswered
 
-LARGEST = 2**20  # bytes of a request; TorchServe's API takes them all in the query
 LONGEST = 610.0  # seconds to wait for a model's requests; a little more than responseTimeout in the archives' yaml
 
 
