@@ -85,7 +85,7 @@ def export(
         if table:
             beside(written).write_text(json.dumps(table, ensure_ascii=False))
         runtime: ModuleType = import_module(f".{format}", __package__)
-        example = next(examples(predictor, table))
+        example = next(examples(table))
         chosen = given(fidelity=fidelity, grain=grain if predictor.styles else None)
         facts = describe(predictor, Path(model).stem, options, baked, {**chosen, "float16": half})
         runtime.write(portable(predictor.network, baked, grain=grain, half=half), example, facts, written, half)
@@ -124,8 +124,9 @@ def baked_style(predictor: Predictor, options: StyleOptions) -> Tensor | None:
     if predictor.styles:
         numbers = predictor.conditions([options])
         return numbers if numbers.numel() else None
-    if options.style is not None:
-        raise InvalidOption(f"style: a network for {predictor.network.task} has none")
+    for name in ("style", "stroke"):
+        if getattr(options, name):
+            raise InvalidOption(f"{name}: a network for {predictor.network.task} has none")
     return None
 
 
@@ -169,7 +170,7 @@ def describe(
     }
 
 
-def examples(predictor: Predictor, table: Mapping[str, Sequence[Sequence[float]]]) -> Iterator[dict[str, Tensor]]:
+def examples(table: Mapping[str, Sequence[Sequence[float]]]) -> Iterator[dict[str, Tensor]]:
     """Inputs for the exported network: pictures with gradients and noise and, if the network has the input, styles."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.tensor([size for style in table.values() for size in style])
@@ -189,7 +190,7 @@ def compare(
     run = runtime.load(file)
     table = json.loads(beside(file).read_text()) if beside(file).exists() else {}
     differences = []
-    for inputs in examples(predictor, table):
+    for inputs in examples(table):
         style = inputs.get("style", baked)
         with torch.inference_mode():
             grained = with_grain(inputs["images"], [grain] * len(inputs["images"]))

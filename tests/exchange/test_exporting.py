@@ -227,7 +227,8 @@ def test_a_file_that_gives_another_picture_is_not_written(networks, tmp_path, mo
         ("styles", ["--stroke", "0.5"], "style is missing"),
         ("imported", ["--stroke", "0.5"], "strokes of one size"),
         ("x4", ["--grain", "0.5"], "a network for super-resolution has none"),
-        ("x4", ["--style", "udnie"], "a network for super-resolution has none"),
+        ("x4", ["--style", "udnie"], "style: a network for super-resolution has none"),
+        ("x4", ["--stroke", "1"], "stroke: a network for super-resolution has none"),
         ("none", [], "is neither a weights file nor the name"),
     ],
 )
