@@ -10,7 +10,7 @@ from typing import TypeVar
 from perceptual.errors import InvalidOption, unknown_style
 from perceptual.inference.conversion import upscaler_of
 from perceptual.inference.images import Picture
-from perceptual.inference.large import stylize_each
+from perceptual.inference.large import is_sized, stylize_each
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.predictor import Predictor, load
 from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
@@ -98,7 +98,7 @@ class CollectionHandler(ImageHandler):
 
     def sized(self, options: CollectionOptions) -> bool:
         """True without a style, or if a size is requested; the strokes of other large photos would be too fine."""
-        return options.style is None or options.max_size is not None or options.scale is not None
+        return options.style is None or is_sized(options, enlarged=options.scale is not None)
 
     def run(self, pictures: Sequence[Picture], options: Sequence[CollectionOptions], watch: Watch) -> list[Picture]:
         """Runs each network on a batch of all pictures that need it; styles first."""

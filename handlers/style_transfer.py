@@ -5,7 +5,7 @@ from pathlib import Path
 
 from perceptual.inference.conversion import upscaler_of
 from perceptual.inference.images import Picture
-from perceptual.inference.large import stylize_each
+from perceptual.inference.large import is_sized, stylize_each
 from perceptual.inference.predictor import Predictor
 from perceptual.options import StyleOptions
 from perceptual.worker.handler import ImageHandler
@@ -38,7 +38,7 @@ class StyleTransferHandler(ImageHandler):
 
     def sized(self, options: StyleOptions) -> bool:
         """True if a size is requested; the strokes of other large photos would be too fine."""
-        return options.max_size is not None
+        return is_sized(options)
 
     def run(self, pictures: Sequence[Picture], options: Sequence[StyleOptions], watch: Watch) -> list[Picture]:
         """As :func:`perceptual.inference.large.stylize_each`."""

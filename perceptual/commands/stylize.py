@@ -26,8 +26,8 @@ DESCRIPTION = """Stylizes photos, without a server or with one.
 
 Strokes have a fixed size in pixels, too small to be seen on a large photo. So a photo of more than 4 megapixels is
 stylized at 1.5 megapixels or more, then enlarged to its own size by super-resolution. --own-size turns this off, for
-fine strokes. --max-size reduces the photo first: the result has this size, and coarser strokes. --scale enlarges the
-result by super-resolution.
+fine strokes, and so do --max-size and --scale. --max-size reduces the photo first: the result has this size, and
+coarser strokes. --scale enlarges the result by super-resolution.
 
 A file that cannot be read is reported and skipped; the exit status is then 1.
 """

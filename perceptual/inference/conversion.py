@@ -9,7 +9,7 @@ from . import images
 from .codecs import decoding
 from .codecs.decoding import Pixels
 from .images import Limits, Picture
-from .large import is_large, stylize_large
+from .large import is_large, is_sized, stylize_large
 from .metadata import LARGE, UPSCALER
 from .predictor import Predictor, load
 
@@ -22,8 +22,8 @@ class Conversion:
     Args:
         predictor: The network.
         options: For all photos; those of the network's task.
-        upscaler: Returns the network that enlarges large photos, which are stylized at a smaller size; without it,
-            they are stylized at their own size.
+        upscaler: Returns the network that enlarges large photos, which are stylized at a smaller size unless the
+            options ask for a size; without it, they are stylized at their own size.
         decode: Decodes photos; by default, in this process.
         enlarger: A super-resolution network, which enlarges stylized photos; they are all stylized at their own size.
 
@@ -68,7 +68,8 @@ class Conversion:
 
     def stylize(self, picture: Picture, options: StyleOptions) -> Picture:
         """Stylizes a picture, and enlarges it if there is a network for that."""
-        if self.upscaler and not self.enlarger and is_large(picture):
+        sized = is_sized(options, enlarged=self.enlarger is not None)
+        if self.upscaler and not sized and is_large(picture):
             return stylize_large(self.predictor, self.upscaler(), picture, options)
         (styled,) = self.predictor.stylize_pictures([picture], [options])
         if self.enlarger:

@@ -30,6 +30,14 @@ def is_large(picture: Picture) -> bool:
     return math.prod(picture.rgb.shape[1:]) > LARGE
 
 
+def is_sized(options: StyleOptions, *, enlarged: bool = False) -> bool:
+    """Whether a size is asked for, by ``max_size`` or, if the result is ``enlarged``, by that.
+
+    A picture is then stylized at its own size even if it is large.
+    """
+    return enlarged or options.max_size is not None
+
+
 def stylize_large(
     predictor: Predictor,
     upscaler: Predictor,
@@ -42,8 +50,8 @@ def stylize_large(
     Args:
         predictor: A style network.
         upscaler: A super-resolution network.
-        photo: The photo, already reduced to ``max_size``.
-        options: As for :meth:`.predictor.Predictor.stylize_pictures`.
+        photo: The photo.
+        options: As for :meth:`.predictor.Predictor.stylize_pictures`, without ``max_size``.
         observer: As there.
 
     Returns:
@@ -53,7 +61,7 @@ def stylize_large(
         InputError: As :meth:`.predictor.Predictor.stylize_pictures`.
     """
     small = images.shrink(photo, painted_side(photo, upscaler.network.scale))
-    plain = replace(options, strength=1.0, keep_colors=False, max_size=None)  # applied below, at the photo's own size
+    plain = replace(options, strength=1.0, keep_colors=False)  # applied below, at the photo's own size
     (painted,) = predictor.stylize_pictures([small], [plain], observer)
     enlarging = UpscaleOptions(tile=options.tile and min(options.tile, upscaler.network.tile))
     (large,) = upscaler.upscale_pictures([replace(painted, alpha=None)], [enlarging], observer)

@@ -69,11 +69,14 @@ def test_the_command_paints_large_photos_small_unless_told_not_to(
     line = ("stylize", tmp_path / "photo.png", "--model", weights, "--device", "cpu", "-o", tmp_path / "out.png")
     picture = images.decode(photo)
     shrunk = images.shrink(picture, 32)  # 32 × 24 are not large
+    reduced = images.shrink(picture, 48)  # 48 × 36 are large
     for arguments, expected in (
         ((), stylize_large(*networks, picture, StyleOptions())),
         (("--tile", "2048"), stylize_large(*networks, picture, StyleOptions())),
         (("--own-size",), networks[0].stylize_pictures([picture], [StyleOptions()])[0]),
         (("--max-size", "32"), networks[0].stylize_pictures([shrunk], [StyleOptions()])[0]),
+        (("--max-size", "48"), networks[0].stylize_pictures([reduced], [StyleOptions()])[0]),
+        (("--max-size", "16384"), networks[0].stylize_pictures([picture], [StyleOptions()])[0]),
     ):
         assert run(*line, *arguments)[0] == 0
         with Image.open(tmp_path / "out.png") as found:
