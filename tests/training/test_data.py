@@ -100,8 +100,23 @@ def test_photos_are_kept_once_they_are_decoded(tmp_path, monkeypatch):
     assert mean_size([*files, tmp_path / "broken.png"]) == 60 * 48 * 3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # of which twice as many are an error in Pillow
-        assert mean_size(files) == 0
+        assert mean_size(files) == 60 * 48 * 3
     assert not fit_on(torch.device("cpu"), files)
+
+
+def test_photos_fit_by_the_size_that_they_have_decoded(tmp_path, monkeypatch):
+    photo = Image.open(make_photos(tmp_path, 1)[0])
+    pytest.importorskip("pillow_heif").from_pillow(photo).save(tmp_path / "phone.heic")
+    (tmp_path / "broken.png").write_bytes(b"junk")
+    kept, broken = [tmp_path / "phone.heic"], [tmp_path / "broken.png", tmp_path / "missing.png"]
+    assert mean_size(kept) == mean_size(kept + broken) == 60 * 48 * 3
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    gpu = torch.device("cuda")
+    free = 60 * 48 * 3 * 2
+    assert not fit_on(gpu, kept)
+    free += 1
+    assert fit_on(gpu, kept)
+    assert not fit_on(gpu, broken)  # of unknown size
 
 
 @pytest.mark.gpu
