@@ -67,7 +67,7 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
     Raises:
         WeightsError: A network is missing or for another task.
         InvalidOption: The network has no style of a given name.
-        TrainingError: No photos, no paintings, or the loss network is not that of the training.
+        TrainingError: No photos, a painting is missing, or the loss network is not that of the training.
         InputError: A photo or a painting cannot be read.
     """
     exact_float32()
@@ -98,13 +98,22 @@ def evaluate_many_styles(settings: ManyStylesEvaluationSettings) -> Path:
 
 
 def chosen_paintings(trunk: Predictor, names: Sequence[str], folder: Path) -> list[Painting]:
-    """The paintings of the styles to be measured: those named, or all in the folder."""
+    """The paintings of the styles to be measured: those named, or all in the folder.
+
+    Raises:
+        InvalidOption: The network has no style of a given name.
+        TrainingError: A named style's painting is not in the folder, or no painting is; or one is not the file that the
+            style was trained on.
+        InputError: A painting cannot be read.
+    """
     provenance = trunk.metadata["provenance"]
     known = {each["name"]: each for each in provenance.get("styles", [provenance] if "trunk" in provenance else [])}
     if unknown := [name for name in names if name not in known]:
         raise InvalidOption(f"styles: there is no style {unknown[0]!r} here; the styles are: {', '.join(known)}")
     there = {each.name: each for each in find_paintings(folder) if each.name in known}
-    chosen = [there[name] for name in names or there if name in there]
+    if missing := [name for name in names if name not in there]:
+        raise TrainingError(f"there is no painting of {missing[0]} in {folder}; name its folder with --style-dir")
+    chosen = [there[name] for name in names or there]
     if not chosen:
         raise TrainingError(f"none of the paintings is in {folder}; name their folder with --style-dir")
     for painting in chosen:
@@ -153,7 +162,7 @@ def looks_of(
 @torch.no_grad()
 def compare(objective: StyleObjective, look: Look, photos: Sequence[Tensor]) -> tuple[list[Row], dict[str, Tensor]]:
     """Figures of each photo 1×3×H×W by each method, and the pictures of the first."""
-    which = torch.tensor([look.target], device=next(objective.loss_network.parameters()).device)
+    which = torch.tensor([look.target], device=objective.device)
     photos = [photo.to(which.device) for photo in photos]
     untouched = [features_of(objective, photo) for photo in photos]
     layers = [objective.style_loss.layers(each, which) for each in untouched]

@@ -32,6 +32,11 @@ class StyleObjective:
         self.style_loss = style_loss
         self.total_variation = total_variation
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the loss network, on which images have to be."""
+        return next(self.loss_network.parameters()).device
+
     @torch.no_grad()
     def targets(self, photos: Tensor) -> Features:
         """Content features of photos N×3×H×W in [0, 1], the targets of the content loss."""

@@ -172,7 +172,7 @@ def compare(
     objective: StyleObjective, photo: Tensor, networks: Mapping[str, Predictor], iterations: Sequence[int], start: str
 ) -> tuple[list[Row], dict[str, Tensor]]:
     """Figures and pictures, 1×3×H×W, of a photo in [0, 1]: itself, every network's output, and optimizations of it."""
-    photo = photo.to(next(objective.loss_network.parameters()).device)
+    photo = photo.to(objective.device)
     targets = objective.targets(photo)
     totals: list[float] = []
     pictures = {"photo": photo, **{name: network(photo) for name, network in networks.items()}}

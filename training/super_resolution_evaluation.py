@@ -78,16 +78,16 @@ def evaluate(settings: EvaluationSettings) -> Path:
     perceptual_metric = lpips()
     smallest = SMALLEST if perceptual_metric is None else SMALLEST_FOR_LPIPS
     settings.output.mkdir(parents=True, exist_ok=True)
-    targets = list(readable_images(settings.data))
+    files = image_files(settings.data, "--data")
     scales = sorted({each.network.scale for each in predictors.values()})
-    for name, photo in targets:
+    for name, photo in readable_images(files):  # before any work; all of them may not fit into the memory
         if min(divisible(photo, scales[-1]).shape[1:]) < smallest + 2 * scales[-1]:
             raise TrainingError(f"{name} has too few pixels to be measured at ×{scales[-1]}")
     rows: list[Row] = []  # image, scale, degradation, method, and a figure for each metric
     for scale in scales:
         compared = {name: each for name, each in predictors.items() if each.network.scale == scale}
         crops: list[list[Tile]] = []
-        for name, photo in targets:
+        for name, photo in readable_images(files):
             target = divisible(photo, scale)
             results = enlargements(target, scale, settings.degradation, compared, settings.fidelity)
             for method, result in results.items():
@@ -102,13 +102,13 @@ def evaluate(settings: EvaluationSettings) -> Path:
     content = json.dumps({"settings": facts, "means": means, "images": rows}, indent=2, ensure_ascii=False)
     write_atomically(settings.output / "super_resolution.json", encoded(content))
     report = settings.output / "super_resolution.md"
-    write_atomically(report, encoded(markdown(means, rows, len(targets), origin)))
+    write_atomically(report, encoded(markdown(means, rows, len(files), origin)))
     return report
 
 
-def readable_images(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and pixels, uint8 3×H×W, of a folder's images. Raises TrainingError naming one that cannot be read."""
-    for file in image_files(folder, "--data"):
+def readable_images(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Names and pixels, uint8 3×H×W, of images, one by one. Raises TrainingError naming one that cannot be read."""
+    for file in files:
         try:
             yield file.name, images.load(file).opaque()
         except InputError as error:

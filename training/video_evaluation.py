@@ -150,11 +150,11 @@ def fidelity(
     """
     rows = []
     later = (spread_out(each[len(each) // 4 :]) for each in (frames, styled, alone))
-    for frame, picture, single in zip(*later, strict=True):
-        losses = figures(objective, floats(picture), objective.targets(floats(frame)))
+    for pictures in zip(*later, strict=True):
+        frame, picture, single = (floats(each, objective.device) for each in pictures)
+        losses = figures(objective, picture, objective.targets(frame))
         with torch.no_grad():
-            features = objective.features(floats(picture))
-            distance = objective.content_loss(features, objective.targets(floats(single))).item()
+            distance = objective.content_loss(objective.features(picture), objective.targets(single)).item()
         rows.append({"style": losses["style"], "content": losses["content"], "feature distance": distance})
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
@@ -165,9 +165,9 @@ def spread_out(pictures: Sequence[Picture]) -> list[Picture]:
     return [pictures[place] for place in places]
 
 
-def floats(picture: Picture) -> Tensor:
-    """A picture as 1×3×H×W in [0, 1]."""
-    return picture.rgb[None].float() / 255
+def floats(picture: Picture, device: torch.device) -> Tensor:
+    """A picture as 1×3×H×W in [0, 1] on a device."""
+    return picture.rgb[None].to(device).float() / 255
 
 
 def write_report(settings: VideoEvaluationSettings, report: Path, rows: Sequence[Row]) -> None:

@@ -106,6 +106,9 @@ def test_what_cannot_be_measured(measured, paintings):
     painting.save(paintings / "more" / "waves.png")
     with pytest.raises(TrainingError, match="none of the paintings is in"):
         evaluate_many_styles(measured(style_dir=paintings / "more"))
+    (paintings / "stripes.png").rename(paintings / "more" / "stripes.png")
+    with pytest.raises(TrainingError, match=f"there is no painting of stripes in {paintings}; name its folder"):
+        evaluate_many_styles(measured(styles=["dots", "stripes"]))
     painting.save(paintings / "dots.png")
     with pytest.raises(TrainingError, match=r"dots\.png is not the file that the style dots was trained on"):
         evaluate_many_styles(measured())

@@ -1,5 +1,6 @@
 import json
 import os
+import weakref
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -13,9 +14,11 @@ from torchvision.models import AlexNet_Weights, alexnet
 from training_fixtures import make_photos
 
 from perceptual.errors import InvalidOption, TrainingError, WeightsError
+from perceptual.inference import images
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.weights import save_network
 from perceptual.settings import parse
+from perceptual_training.data import image_files
 from perceptual_training.evaluation_settings import EvaluationSettings
 from perceptual_training.super_resolution_evaluation import (
     detail,
@@ -77,6 +80,22 @@ def test_networks_of_both_factors_each_against_its_bicubic(settings, upscaler, t
     assert "relu2_2" not in means[0] and {row["degradation"] for row in means} == {"bicubic"}
 
 
+def test_images_are_not_held_in_memory_all_at_once(settings, tmp_path, monkeypatch):
+    make_photos(tmp_path / "data", 6, (61, 50))
+    pixels, alive = [], []
+    load = images.load
+
+    def counted(file):
+        alive.append(sum(each() is not None for each in pixels))
+        picture = load(file)
+        pixels.append(weakref.ref(picture.rgb))
+        return picture
+
+    monkeypatch.setattr(images, "load", counted)
+    evaluate(settings(loss_network="none"))
+    assert len(alive) == 12 and max(alive) == 1  # checked before, then measured
+
+
 def test_figures_of_known_differences():
     target = torch.full((3, 40, 40), 100, dtype=torch.uint8)
     result = target.clone()
@@ -134,7 +153,7 @@ def test_bicubic_has_the_published_figures():
     if not STANDARD.is_dir():
         pytest.skip("Set5 is not here; name the folder that holds it with SR_EVAL")
     figures = []
-    for _, image in readable_images(STANDARD / "Set5"):
+    for _, image in readable_images(image_files(STANDARD / "Set5", "SR_EVAL")):
         target = divisible(image, 4)
         figures.append(measure(enlargements(target, 4, "bicubic", {})["bicubic"], target, 4))
     assert fmean(row["PSNR Y"] for row in figures) == pytest.approx(28.43, abs=0.01)

@@ -2,16 +2,32 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from test_many_styles_evaluation import learned, measured  # noqa: F401
 from test_style_evaluation import network  # noqa: F401
 
+from perceptual.inference.images import Picture
 from perceptual.inference.predictor import Predictor
+from perceptual_training.loss_network import load_loss_network
+from perceptual_training.losses import FeatureReconstructionLoss, StyleReconstructionLoss, TotalVariationLoss
+from perceptual_training.objective import StyleObjective
 
 pytest.importorskip("av")
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-def test_every_level_is_measured_by_one_run_of_the_network(run, network, painting, loss_weights, tmp_path, monkeypatch):  # noqa: F811
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, CUDA])])
+def test_every_level_is_measured_by_one_run_of_the_network(
+    run,
+    network,  # noqa: F811
+    painting,
+    loss_weights,
+    tmp_path,
+    monkeypatch,
+    device,
+):
     (clip := tmp_path / "clip").mkdir()
     with Image.open("docs/photos/chelsea.jpg") as photo:
         for index in range(6):
@@ -22,7 +38,7 @@ def test_every_level_is_measured_by_one_run_of_the_network(run, network, paintin
         Predictor, "stylize_pictures", lambda self, given, *rest: frames.extend(given) or stylize(self, given, *rest)
     )
     arguments = ("--model", network("stripes"), "--clips", clip, "--frames", 5)
-    losses = ("--style-image", painting, "--loss-weights", loss_weights, "--device", "cpu")
+    losses = ("--style-image", painting, "--loss-weights", loss_weights, "--device", device)
     status, out, err = run("evaluate", "video", *arguments, *losses, "--output", tmp_path / "out")
     assert (status, len(frames)) == (0, 5), err
     rows = json.loads((tmp_path / "out" / "video.json").read_text())["clips"]
@@ -30,6 +46,17 @@ def test_every_level_is_measured_by_one_run_of_the_network(run, network, paintin
     assert rows[0]["feature distance"] == 0 < rows[0]["style"]
     assert rows[0]["ms a frame"] < rows[1]["ms a frame"]
     assert (tmp_path / "out" / "strip_clip.png").exists()
+
+
+def test_frames_are_compared_on_the_device_of_the_loss_network(loss_weights, monkeypatch):
+    from perceptual_training.video_evaluation import fidelity
+
+    loss_network, _ = load_loss_network("vgg16", ["relu2_2"], loss_weights)
+    content = FeatureReconstructionLoss({"relu2_2": 1.0})
+    objective = StyleObjective(loss_network.to("meta"), content, StyleReconstructionLoss({}), TotalVariationLoss(0.0))
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: 0.0)  # tensors on this device have no values
+    frames = [Picture(torch.zeros(3, 32, 32, dtype=torch.uint8))] * 2
+    assert fidelity(objective, frames, frames, frames) == {"style": 0, "content": 0, "feature distance": 0}
 
 
 def test_one_style_of_many_is_measured_by_its_own_painting(
@@ -58,4 +85,4 @@ def test_one_style_of_many_is_measured_by_its_own_painting(
     assert status == 1 and "style is missing; the styles are: dots, stripes" in err
     shipped = Path("training/paintings").resolve()
     status, _, err = run("evaluate", "video", *alone, "--clips", clip, *losses)
-    assert status == 1 and f"none of the paintings is in {shipped}; name their folder with --style-dir" in err
+    assert status == 1 and f"there is no painting of dots in {shipped}; name its folder with --style-dir" in err
