@@ -174,7 +174,7 @@ class Learning(ManyStyles):
         }  # that is the painting's licence, not the style's
         told = provenance(
             self.settings,
-            **facts | {"name": self.settings.name or painting.name},
+            **facts | {"name": name_of(self.settings)},
             description=f"Style transfer after {painting.name.replace('_', ' ')}",
             trunk=self.trunk,
             loss_network=self.origin,

@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidOption, ServerError
+from ..errors import InputError, InvalidOption, ServerError, TrainingError
 from .arguments import add_settings, given, working
 from .photos import STYLES
 
@@ -50,7 +50,7 @@ def add_to(subparsers: Any) -> None:
 
 def run(args: Namespace) -> int:
     """Learns the style, registers it and requests a picture. Checks before that the server can add the style."""
-    from perceptual_training.learning import learn_style, learning_settings
+    from perceptual_training.learning import learn_style, learning_settings, name_of
     from perceptual_training.locks import use_scratch_folder
     from perceptual_training.settings import LearningSettings
     from perceptual_training.task import model_file
@@ -58,7 +58,7 @@ def run(args: Namespace) -> int:
     started = time.monotonic()
     use_scratch_folder()
     settings = learning_settings({"trunk": STYLES, **given(args, LearningSettings)})
-    file = model_file(settings, settings.name or settings.style_image.stem)
+    file = model_file(settings, name_of(settings))
     output = args.output or Path(f"{file.stem}_first.jpg")  # NAME.jpg may well be the painting
     photo = args.photo or sample(settings)
     server = running(args.port)
@@ -79,11 +79,20 @@ def run(args: Namespace) -> int:
 
 
 def sample(settings: "LearningSettings") -> Path:
-    """One of the training photos. Raises TrainingError if there are none."""
+    """The first training photo that can be read. Raises TrainingError if there is none."""
     from perceptual_training.data import find_photos
 
-    photo: Path = find_photos(settings.content_dir, settings.split)[0]
-    return photo
+    from ..inference import images
+
+    photos: list[Path] = find_photos(settings.content_dir, settings.split)
+    for photo in photos:
+        try:
+            images.load(photo)
+        except InputError as error:  # the training passes over such photos too
+            reason = error
+        else:
+            return photo
+    raise TrainingError(f"none of the photos in {settings.content_dir} can be read; the last: {reason}")
 
 
 def running(port: int | None) -> "RunningServer | None":
@@ -105,7 +114,7 @@ def check(server: "RunningServer", trunk: Path, style: Path, photo: Path, output
     from ..serving.learned import check_place
 
     check_place(server, read_trunk(trunk).trunk, style)
-    images.decode(images.read(photo))
+    images.load(photo)
     if output.exists():
         raise InvalidOption(f"{output} already exists: choose another --output")
 

@@ -25,6 +25,7 @@ from perceptual.serving.learned import add_style
 from perceptual.serving.registration import register, unregister
 from perceptual.serving.server import Server
 from perceptual.serving.status import read_status
+from perceptual_training.data import find_photos
 
 
 @pytest.fixture
@@ -275,7 +276,17 @@ def test_from_a_painting_to_a_served_picture_in_one_command(server, management, 
     status, out, err = learn("--port", port, "--photo", "me.jpg", "--resume")
     assert status == 0 and (tmp_path / "stripes_first.jpg").exists(), err
     assert [each.version for each in management.versions("trunk")] == ["1.1"]
-    status, _, err = learn("--port", port, "--name", "again", "-o", "stripes_first.jpg")
+    (tmp_path / "stripes_first.jpg").unlink()
+    for number, file in enumerate(training := find_photos(tmp_path / "photos", "train")):
+        file.write_bytes(file.read_bytes()[:100])
+        if number == 0:  # passed over, as in the training
+            status, out, err = learn("--port", port, "--resume")
+            assert status == 0 and Image.open(tmp_path / "stripes_first.jpg").size == (60, 48), err
+            status, _, err = learn("--port", port, "--photo", file, "--name", "again")
+            assert status == 1 and f"{file}: the image is truncated" in err
+    status, _, err = learn("--port", port, "--name", "again")
+    assert status == 1 and f"none of the photos in {tmp_path / 'photos'} can be read; the last: {training[-1]}" in err
+    status, _, err = learn("--port", port, "--photo", "me.jpg", "--name", "again", "-o", "stripes_first.jpg")
     assert status == 1 and "stripes_first.jpg already exists" in err
     management.unregister("trunk")
     for name in {file.name for file in server.model_store.iterdir()} - before:
