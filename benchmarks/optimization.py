@@ -1,15 +1,15 @@
 """Measures how much faster a network is than optimizing the picture itself until its losses are as low.
 
-  python -m benchmarks optimization --loss-weights vgg19.safetensors
-  python -m benchmarks optimization --model mine.safetensors --style-image painting.jpg --sizes 256 --photos 4
+  python -m benchmarks optimization --model mine --sizes 256 --photos 4
+  python -m benchmarks optimization --model mine.safetensors --style-image painting.jpg --loss-weights vgg19.safetensors
 
 Each photo, cut to a square, is stylized by the network, before and after the same photo is optimized by L-BFGS, as with
 `perceptual optimize`, with the losses of the network's training, until their sum is as low as for the network's
 picture. If --iterations are not enough, `reached` is no, and the speed-up is a lower bound.
 
---loss-weights is the file of the loss network that the network was trained with, unless it was torchvision's. On two
-CPU cores, an iteration takes a third of a second at 256 and six to nine seconds at 1024: choose --sizes, --photos and
---iterations accordingly.
+--model is a network of one style, from `perceptual train style`, and --loss-weights is the loss network's file that it
+was trained with, unless that was torchvision's. On two CPU cores, an iteration takes a third of a second at 256 and
+six to nine seconds at 1024: choose --sizes, --photos and --iterations accordingly.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -35,9 +35,7 @@ from .timing import Spread, alternate, now
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the benchmark's options."""
-    parser.add_argument(
-        "--model", default="starry_night_fast", help="a weights file, or the name of a network (default: %(default)s)"
-    )
+    parser.add_argument("--model", required=True, help="a weights file, or the name of a network; required")
     parser.add_argument("--style-image", type=Path, metavar="FILE", help="its painting; default: the one that ships")
     parser.add_argument("--loss-weights", type=Path, metavar="FILE", help="of its loss network; default: torchvision's")
     parser.add_argument("--content", type=Path, metavar="DIR", default=PHOTOS, help="photos (default: docs/photos)")

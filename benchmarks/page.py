@@ -1,7 +1,7 @@
 """Measures how fast the page shows a preview and the whole picture, for a new photo and for a moved slider.
 
   python -m benchmarks page
-  python -m benchmarks page --model starry_night_fast --repeats 20
+  python -m benchmarks page --model styles_fast --repeats 20
 
 TorchServe serves a network, and Chromium, without a window and on the same cores, opens the page. `preview` and `whole`
 are seconds from the click on a sample photo of 640 × 427, or from the move of the slider, until the browser has them.

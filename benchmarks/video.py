@@ -1,7 +1,7 @@
 """Measures the speed of stylizing videos, compared with the network alone, and the memory for long ones.
 
   python -m benchmarks video
-  python -m benchmarks video --model starry_night_fast --size 480x272 --frames 60 --lengths 10 600
+  python -m benchmarks video --model styles_fast --size 480x272 --frames 60 --lengths 10 600
 
 A clip that pans over a photo is decoded, stylized and encoded, frame by frame and steadied; `network` is the predictor
 alone, on decoded frames. `times as fast` is relative to it, in the same round. Clips of each length, of 96 × 64 pixels,

@@ -1,10 +1,12 @@
 """Makes the pictures of docs/ from the weights that ship and the photos in docs/photos: ``make gallery``.
 
-Of every style, its painting and all photos in a row; of all styles, one sheet. Of super-resolution, for each factor the
-photos' most detailed places beside bicubic and the truth. Of the server's page, how it looks in a browser (:mod:`page`,
-which needs chromium). Logs come from trainings and stay as they are; loss curves are drawn from them.
+Of every style, its painting and all photos in a row; of all styles, one sheet; of some, the fast network beside the
+other. Of super-resolution, for each factor the photos' most detailed places beside bicubic and the truth. Of the
+server's page, how it looks in a browser (:mod:`page`, which needs chromium). Logs come from trainings and stay as they
+are; loss curves are drawn from them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from page import screenshots
 from PIL import Image
 from rich.progress import track
 
-from perceptual.commands.gallery import gallery, shipped_styles, styles_of
+from perceptual.commands.gallery import gallery, styles_of
 from perceptual.files import write_atomically
 from perceptual.inference import images
 from perceptual.inference.finishing import to_bytes
@@ -29,7 +31,9 @@ from perceptual_training.super_resolution_evaluation import detail, divisible, e
 DOCS = Path(__file__).parent
 PAINTINGS = DOCS.parent / "training/paintings"
 PHOTOS = sorted((DOCS / "photos").glob("*.jpg"))
+NETWORK, FAST = "styles", "styles_fast"
 HEADING = ("starry_night", "composition_vii", "mosaic_with_duck")  # styles on the README's first picture
+BOTH = ("starry_night", "the_scream", "udnie", "great_wave")  # styles shown by both networks
 QUALITY = 80  # of the rows, of which there are many
 HEIGHT = 256  # pixels; of the pictures in a row
 CELL = 256  # pixels; longest side of a picture on the sheet of all styles
@@ -37,16 +41,17 @@ CELL = 256  # pixels; longest side of a picture on the sheet of all styles
 
 def main() -> None:
     """Makes all pictures."""
-    styles = styles_of({name: load(file) for name, file in shipped_styles().items()})
+    styles = styles_of({NETWORK: load(NETWORK)})
     results = {}
     for name, predictor, options in track(styles, "styles"):
         made = predictor.stylize_pictures([open_picture(photo) for photo in PHOTOS], [options] * len(PHOTOS))
         results[name] = {photo.stem: each.to_pil() for photo, each in zip(PHOTOS, made, strict=True)}
-        painting = PAINTINGS / f"{name.removesuffix('_fast')}.jpg"
+        painting = PAINTINGS / f"{name}.jpg"
         first = [Image.open(painting)] if painting.is_file() else []
         save(contact_sheet([row([*first, *results[name].values()])]), f"results/styles/{name}.jpg", QUALITY)
     heading = [[Image.open(photo), *(results[style][photo.stem] for style in HEADING)] for photo in PHOTOS[1:4]]
     save(contact_sheet([row(each) for each in heading]), "pictures/styles.jpg")
+    save(beside_the_fast_one({style: results[style] for style in BOTH}), "pictures/styles_fast.jpg")
     for scale in SCALES:
         save(enlargements_sheet(scale), f"pictures/super_resolution_x{scale}.jpg")
     write_atomically(DOCS / "pictures/losses.svg", curves(sorted(DOCS.glob("results/*/train.log"))))
@@ -59,6 +64,17 @@ def main() -> None:
 def save(picture: Image.Image, name: str, quality: int = 90) -> None:
     """Writes a picture into docs/."""
     write_atomically(DOCS / name, images.encode(images.from_pil(picture), quality=quality))
+
+
+def beside_the_fast_one(results: Mapping[str, Mapping[str, Image.Image]]) -> Image.Image:
+    """Of each style, two photos as the large network draws them, from ``results``, and as the fast one does."""
+    fast = load(FAST)
+    rows: list[list[Tile]] = []
+    for style, pictures in results.items():
+        pairs = [(pictures[photo.stem], fast.stylize(photo, style=style)) for photo in PHOTOS[:2]]
+        names = ("styles", "styles_fast") if not rows else ("", "")
+        rows.append(scaled([tile for pair in pairs for tile in zip(names, pair, strict=True)]))
+    return contact_sheet(rows)
 
 
 def enlargements_sheet(scale: int) -> Image.Image:
@@ -84,8 +100,14 @@ def enlargements_sheet(scale: int) -> Image.Image:
 
 def row(pictures: list[Image.Image]) -> list[Tile]:
     """Pictures of one height for a row of a sheet, without names."""
-    sizes = [(round(each.width * HEIGHT / each.height), HEIGHT) for each in pictures]
-    return [("", each.resize(size, Image.Resampling.LANCZOS)) for each, size in zip(pictures, sizes, strict=True)]
+    return scaled([("", each) for each in pictures])
+
+
+def scaled(tiles: list[Tile]) -> list[Tile]:
+    """Named pictures at one height for a row of a sheet."""
+    sizes = [(round(each.width * HEIGHT / each.height), HEIGHT) for _, each in tiles]
+    lanczos = Image.Resampling.LANCZOS
+    return [(name, each.resize(size, lanczos)) for (name, each), size in zip(tiles, sizes, strict=True)]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from perceptual.errors import InvalidOption, unknown_style
 from perceptual.inference.conversion import upscaler_of
 from perceptual.inference.images import Picture
 from perceptual.inference.large import is_sized, stylize_each
+from perceptual.inference.metadata import LARGE_FACTOR
 from perceptual.inference.networks import SuperResolutionNetwork
 from perceptual.inference.predictor import Predictor, load
 from perceptual.options import CollectionOptions, PictureOptions, StyleOptions, UpscaleOptions
@@ -27,7 +28,7 @@ class CollectionHandler(ImageHandler):
     Large photos are stylized at a smaller size, at which strokes are visible.
 
     Attributes:
-        styles: The network of each style, by the style's name; a network's only style has the name of its file.
+        styles: The network of each style, by the style's name; one without a name has that of its network's file.
         upscalers: The network of each factor.
         upscaler: Returns the network that enlarges photos stylized at a smaller size.
     """
@@ -41,14 +42,13 @@ class CollectionHandler(ImageHandler):
         """Loads all networks; at most one for each factor (:func:`perceptual.archives.build.package_collection`)."""
         self.networks = {file.stem: load(file, device, engine) for file in sorted(folder.glob("*.safetensors"))}
         self.styles, self.upscalers = {}, {}
-        self.upscaler = upscaler_of(folder, device, engine)
-        for name, each in self.networks.items():
+        for each in self.networks.values():
             if each.network.task != "style":
                 self.upscalers[each.network.scale] = each
                 continue
-            if len(each.styles) == 1:
-                each.styles = [name]
             self.styles |= dict.fromkeys(each.styles, each)
+        own = self.upscalers.get(LARGE_FACTOR)
+        self.upscaler = (lambda: own) if own else upscaler_of(folder, device, engine)
 
     def warm_up_options(self) -> Iterable[CollectionOptions]:
         """A style of every network and every factor, each alone."""

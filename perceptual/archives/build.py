@@ -24,13 +24,13 @@ from ..errors import ArchiveError, InputError, ServerError, WeightsError, did_yo
 from ..files import write_atomically
 from ..inference.metadata import (
     LARGE,
+    LARGE_FACTOR,
     UPSCALER,
     facts_of_styles,
     find_weights,
     known_names,
     known_styles,
     named_weights,
-    painting_of,
     read_metadata,
 )
 from ..inference.styles import (
@@ -51,7 +51,6 @@ from .manifest import COLLECTION, DAMAGE, DIGEST, FOLLOWS, MANIFEST, files_of_ne
 ROOMS = ("inference", "worker")
 # By task: a .py and a .yaml in the handlers package.
 HANDLERS = {"style": "style_transfer", "super-resolution": "super_resolution"}
-LARGE_FACTOR = 4  # by which photos that were stylized at a smaller size are enlarged
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can hold
 
 
@@ -125,8 +124,8 @@ def package_collection(
     check_styles(networks)
     name = checked_name(name, "--collection")
     description = f"Collection of {', '.join(networks)}"
-    enlarging = [file for file in files if networks[file.stem]["config"].get("scale") == LARGE_FACTOR]
-    contents = gather(with_learned_styles(files) | for_large(*enlarging), COLLECTION, None)
+    enlarging = {} if LARGE_FACTOR in keys else for_large()
+    contents = gather(with_learned_styles(files) | enlarging, COLLECTION, None)
     return build(Path(model_store), name, "1.0", description, COLLECTION, contents)
 
 
@@ -278,18 +277,13 @@ def is_style(file: str | Path) -> bool:
 
 
 def content_of(file: Path) -> bytes:
-    """The content of a weights file, with a learned style's trunk or the painting of a network that ships."""
-    if painting := painting_of(file):
-        network = read_weights(file)
-        network.metadata["provenance"] |= painting
-        return network.encode()
-    return assemble(file).encode() if is_learned(read_metadata(file)) else file.read_bytes()
+    """The content of a weights file, with a learned style's trunk."""
+    return assemble(file).encode() if is_style(file) else file.read_bytes()
 
 
-def for_large(file: Path | None = None) -> dict[str, bytes]:
-    """The network that enlarges large photos, which are stylized at a smaller size; by default the one that ships."""
-    file = file or find_weights(UPSCALER)
-    return {f"{LARGE}/{file.stem}": file.read_bytes()}
+def for_large() -> dict[str, bytes]:
+    """The network that enlarges large photos, which are stylized at a smaller size."""
+    return {f"{LARGE}/{UPSCALER}": find_weights(UPSCALER).read_bytes()}
 
 
 def with_learned_styles(files: Sequence[Path]) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..errors import ArchiveError
-from ..inference.metadata import LARGE, facts_of_styles, parse_metadata
+from ..inference.metadata import LARGE, LARGE_FACTOR, facts_of_styles, parse_metadata
 from .manifest import DAMAGE, files_of_networks, read_archive
 
 LARGEST_HEADER = 2**24  # bytes; of a safetensors file, whose header is some kilobytes
@@ -72,14 +72,15 @@ def read_contents(archive: str | Path) -> Contents:
     try:
         with zipfile.ZipFile(archive) as file:
             networks = dict(read_networks(file))
-            large = any(name.startswith(f"{LARGE}/") for name in file.namelist())
+            alone = any(name.startswith(f"{LARGE}/") for name in file.namelist())
             limits = yaml.safe_load(file.read(f"{manifest.handler}.yaml"))
         styles = tuple(each for name, network in networks.items() for each in styles_of(name, network))
         upscalers = [each["config"] for each in networks.values() if each["task"] == "super-resolution"]
         scales = tuple(sorted(int(each["scale"]) for each in upscalers))
         blended = tuple(sorted(int(each["scale"]) for each in upscalers if each.get("blended")))
         named = manifest.is_collection or len(styles) > 1
-        return Contents(named, styles, scales, blended, int(limits["max_pixels"]), large and bool(styles))
+        smaller = bool(styles) and (alone or LARGE_FACTOR in scales)
+        return Contents(named, styles, scales, blended, int(limits["max_pixels"]), smaller)
     except (*DAMAGE, yaml.YAMLError) as error:
         raise ArchiveError(f"{archive} is damaged: {error}") from error
 
@@ -94,12 +95,12 @@ def read_networks(archive: zipfile.ZipFile) -> Iterator[tuple[str, dict[str, Any
 
 
 def styles_of(name: str, network: Mapping[str, Any]) -> Iterator[Style]:
-    """The styles of a network; a single style has the name of the network's file."""
+    """The styles of a network."""
     if network["task"] != "style":
         return
     every = facts_of_styles(network, name)
     strokes, grain = network["config"].get("sizes", 1) > 1, network["config"].get("grain", 0) > 0
     for facts in every:
-        style = str(facts["name"]) if len(every) > 1 else name
+        style = str(facts["name"])
         title = facts.get("title") or style.replace("_", " ").title()
         yield Style(style, str(title), str(facts.get("artist", "")), name, strokes, grain)

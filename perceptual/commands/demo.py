@@ -34,12 +34,12 @@ def run(args: Namespace) -> None:
     from ..archives.build import package_collection
     from ..files import write_atomically
     from ..inference import images
-    from ..inference.metadata import shipped_weights
+    from ..inference.metadata import for_one_collection, shipped_weights
     from ..serving.server import Server
 
     photo = images.read(args.photo)
     picture = images.decode(photo)  # a bad photo fails here, before the server is started
-    chosen = networks_of(shipped_weights())
+    chosen = for_one_collection(shipped_weights())
     wanted = requests_for(chosen)
     sheet = args.output / "contact_sheet.jpg"
     if args.photo.resolve() in {each.resolve() for each in (sheet, *(args.output / f"{name}.jpg" for name in wanted))}:
@@ -73,18 +73,9 @@ def run(args: Namespace) -> None:
         print(f"  {command:{max(map(len, commands))}}   {what}")
 
 
-def networks_of(shipped: Mapping[str, Path]) -> dict[str, Path]:
-    """Networks for one collection, by name: all style networks, and one super-resolution network for each factor."""
-    by_scale: dict[int, tuple[str, Path]] = {}
-    for name, weights in shipped.items():
-        by_scale.setdefault(scale_of(weights), (name, weights))
-    styles = {name: weights for name, weights in shipped.items() if scale_of(weights) == 1}
-    return styles | dict(by_scale[scale] for scale in sorted(by_scale) if scale > 1)
-
-
 def requests_for(networks: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """The options of a request for every style and every factor of enlargement, by the name of what is requested."""
-    from ..inference.metadata import styles_in
+    from ..inference.metadata import scale_of, styles_in
 
     wanted: dict[str, dict[str, Any]] = {}
     for name, weights in networks.items():
@@ -96,20 +87,12 @@ def requests_for(networks: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
 
 
 def example(networks: Mapping[str, Path]) -> str:
-    """Arguments that choose a style: the first of the network that has most."""
+    """Arguments that choose the first style of the first network."""
     from ..inference.metadata import styles_in
 
-    styles = {name: styles_in(weights) for name, weights in networks.items()}
-    name = max(styles, key=lambda each: len(styles[each]))
-    return f"--model {name}" if len(styles[name]) == 1 else f"--model {name} --style {styles[name][0]['name']}"
-
-
-def scale_of(weights: Path) -> int:
-    """A network's factor of enlargement; 1 for style."""
-    from ..inference.metadata import read_metadata
-
-    scale: int = read_metadata(weights)["config"].get("scale", 1)
-    return scale
+    name, weights = next(iter(networks.items()))
+    styles = styles_in(weights)
+    return f"--model {name}" if len(styles) == 1 else f"--model {name} --style {styles[0]['name']}"
 
 
 def sheet_of(pictures: Sequence[tuple[str, bytes]]) -> bytes:

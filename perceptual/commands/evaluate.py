@@ -19,21 +19,21 @@ Markdown and as JSON, and a contact sheet of crops. LPIPS is measured if torchvi
 
 STYLE = """Compares style networks with optimization of the picture itself, on photos that were not used in training.
 
-  perceptual evaluate style --model starry_night_fast --content photos/ --loss-weights vgg19.safetensors
+  perceptual evaluate style --model mine --content photos/
   perceptual evaluate style --model mine.safetensors --style-image painting.jpg --content holiday/ --split all
 
 Reports content loss, style loss by layer and total variation, weighted as in the training: of each network's output, of
 the photo, and of optimizations that start from the photo or from noise. Also after how many iterations these match the
 network, and artefacts: grids in flat areas, and borders. The folder --output gets tables as Markdown and as JSON, and
-contact sheets. This takes hours on a CPU: limit it by --sizes, --photos and --iterations. For the networks that ship,
---loss-weights must name the VGG-19 of their training.
+contact sheets. This takes hours on a CPU: limit it by --sizes, --photos and --iterations. If the training had
+--loss-weights, they must be named here too. Networks of many styles: perceptual evaluate styles.
 """
 
 STYLES = """Measures the styles of one network, and compares them with networks of one style, if some are named.
 
   perceptual evaluate styles --model styles --style-dir paintings/ --content photos/ \\
       --loss-weights vgg19.safetensors --sizes 256 512
-  perceptual evaluate styles ... --styles starry_night udnie --against starry_night_fast mine
+  perceptual evaluate styles ... --styles starry_night udnie --against mine yours
 
 Every painting has the same weight, as in the training: the style loss of unchanged photos is 1e6 times --style-weights.
 Reports content loss, style loss, the mean of its ratio to the photo's own, total variation and grids, for every size at
@@ -46,7 +46,7 @@ A style learned on a network is measured by its own file as --model; its paintin
 VIDEO = """Measures the flicker of stylized videos, and the cost of reducing it.
 
   perceptual evaluate video --model styles --style starry_night --clips clip.mp4 --loss-weights vgg19.safetensors
-  perceptual evaluate video --model starry_night_fast --clips clip.mp4 other.mp4 --loss-weights vgg19.safetensors
+  perceptual evaluate video --model mine --clips clip.mp4 other.mp4
 
 Reports, for every level of --steady, the warping error: the mean squared difference between a picture, in [0, 1], and
 the one before, warped by the optical flow of the input, where forward and backward flow agree. Blurring lowers it too,

@@ -19,7 +19,12 @@ of super-resolution (X-Scale: 4), or both. Separate archives need a worker of ha
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("package", help="package networks as TorchServe archives", description=DESCRIPTION)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="weights files or names; default: all that ship")
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="weights files or names; default: all that ship, in a collection one for style and one for each factor",
+    )
     parser.add_argument("--collection", metavar="NAME", help="one archive of this name for all of them")
     add_model_store(parser)
     parser.set_defaults(run=run)
@@ -39,9 +44,10 @@ def add_model_store(parser: Any) -> None:
 def run(args: Namespace) -> None:
     """Packages every named network and prints which archives are new."""
     from ..archives.build import package, package_collection
-    from ..inference.metadata import find_distinct, shipped_weights
+    from ..inference.metadata import find_distinct, for_one_collection, shipped_weights
 
-    files = [*find_distinct(args.models or shipped_weights()).values()]
+    shipped = for_one_collection(shipped_weights()) if args.collection else shipped_weights()
+    files = [*find_distinct(args.models or shipped).values()]
     if args.collection:
         archives = [package_collection(args.collection, files, args.model_store)]
     else:

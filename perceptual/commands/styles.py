@@ -11,7 +11,8 @@ from ..errors import ServerError, WeightsError
 from .output import add_json, as_json, console, table
 from .servers import add_server, server_of
 
-DESCRIPTION = """Lists the styles that ship, those in networks/, and those of the running server, with their paintings.
+DESCRIPTION = """Lists the styles that ship, those in networks/, and those of the running server, with their paintings,
+and where each is: the networks that ship and have it, a file, or a model of the server.
 
   perceptual styles
   perceptual styles --json
@@ -47,16 +48,29 @@ def row(style: dict[str, Any]) -> list[str]:
 
 def local() -> Iterator[dict[str, Any]]:
     """The styles of networks that ship, and of the user's own; a file that cannot be read is told on standard error."""
-    from ..inference.metadata import own_weights, shipped_weights, styles_in
+    from ..inference.metadata import own_weights, shipped_weights
 
-    for where, networks in (("ships", shipped_weights()), ("", own_weights())):
-        for file in networks.values():
-            try:
-                found = [*zip(styles_in(file), pictures_of(file), strict=False)]
-            except WeightsError as error:
-                print(error, file=sys.stderr)
-                continue
-            yield from ({**facts, "where": where or str(file), **picture} for facts, picture in found)
+    shipped: dict[str, dict[str, Any]] = {}
+    for name, file in shipped_weights().items():
+        for style in styles_of(file, name):
+            if style["name"] in shipped:
+                shipped[style["name"]]["where"] += f", {name}"
+            else:
+                shipped[style["name"]] = style
+    yield from shipped.values()
+    for file in own_weights().values():
+        try:
+            yield from styles_of(file, str(file))
+        except WeightsError as error:
+            print(error, file=sys.stderr)
+
+
+def styles_of(file: Path, where: str) -> list[dict[str, Any]]:
+    """The styles of a network, with the pictures of their paintings. Raises WeightsError if it cannot be read."""
+    from ..inference.metadata import styles_in
+
+    found = zip(styles_in(file), pictures_of(file), strict=False)
+    return [{**facts, "where": where, **picture} for facts, picture in found]
 
 
 def pictures_of(file: Path) -> Iterator[dict[str, str]]:

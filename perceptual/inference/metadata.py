@@ -23,7 +23,8 @@ TASKS = ("style", "super-resolution", LEARNED)
 FACTS = ("name", "title", "artist", "year", "licence")  # of a style
 OWN = Path("networks")  # the folder of the user's networks, to which trainings write
 UPSCALER = "super_resolution_x4"  # enlarges large photos, which are stylized at a smaller size
-LARGE = "large"  # the folder in an archive that has this network
+LARGE_FACTOR = 4  # by which it enlarges them
+LARGE = "large"  # the folder in an archive that has this network; a collection may have another of this factor
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -94,6 +95,24 @@ def shipped_weights() -> dict[str, Path]:
     return {name: Path(folder, f"{name}.safetensors") for folder in models.__path__ for name in models.NETWORKS}
 
 
+def for_one_collection(networks: Mapping[str, Path]) -> dict[str, Path]:
+    """The first of the networks for style, and the first for each factor of super-resolution, by name.
+
+    Raises:
+        WeightsError: As :func:`read_metadata`.
+    """
+    by_scale: dict[int, tuple[str, Path]] = {}
+    for name, file in networks.items():
+        by_scale.setdefault(scale_of(file), (name, file))
+    return dict(by_scale[scale] for scale in sorted(by_scale))
+
+
+def scale_of(file: Path) -> int:
+    """A network's factor of enlargement; 1 for style. Raises WeightsError, as :func:`read_metadata`."""
+    scale: int = read_metadata(file)["config"].get("scale", 1)
+    return scale
+
+
 def own_weights() -> dict[str, Path]:
     """Names and files of the networks in the folder ``networks/``, where trainings write."""
     return {file.stem: file for file in sorted(OWN.glob("*.safetensors"))}
@@ -107,31 +126,23 @@ def styles_in(file: str | Path) -> list[dict[str, Any]]:
     """
     file = Path(file)
     metadata = read_metadata(file)
-    return facts_of_styles(metadata, file.stem, painting_of(file)) if metadata["task"] != "super-resolution" else []
+    return facts_of_styles(metadata, file.stem) if metadata["task"] != "super-resolution" else []
 
 
-def facts_of_styles(metadata: Mapping[str, Any], name: str, painting: Mapping[str, Any] = {}) -> list[dict[str, Any]]:
+def facts_of_styles(metadata: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The styles in metadata, as :func:`styles_in`.
 
     Args:
         metadata: From :func:`read_metadata`.
         name: The style's name, in a network of one style.
-        painting: Facts about its painting, in a network of one style.
     """
-    known = known_styles({**painting, **metadata["provenance"]}, name)
+    known = known_styles(metadata["provenance"], name)
     return [{fact: each[fact] for fact in FACTS if each.get(fact)} for each in known]
 
 
 def known_styles(provenance: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The part of a network's provenance about each style, with its ``name``; ``name`` is that of an only style."""
     return provenance.get("styles") or [{**provenance, "name": name}]
-
-
-def painting_of(file: Path) -> dict[str, Any]:
-    """Facts about the painting of a network that ships; empty for other networks."""
-    if shipped_weights().get(file.stem) != file:
-        return {}
-    return dict(import_module("perceptual_models").PAINTINGS.get(file.stem, {}))
 
 
 def open_weights(path: str | Path, framework: str = "np") -> Any:

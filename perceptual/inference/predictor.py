@@ -68,8 +68,9 @@ def load(
         WeightsError: No such file or name, the file is damaged, or a learned style is of another trunk.
         InvalidOption: No such device or engine, or the engine is not installed.
     """
-    network, metadata = load_network(find_weights(name_or_path), [*map(find_weights, styles)])
-    return Predictor(network, metadata, device=device, engine=engine)
+    file = find_weights(name_or_path)
+    network, metadata = load_network(file, [*map(find_weights, styles)])
+    return Predictor(network, metadata, file.stem, device=device, engine=engine)
 
 
 class Observer:
@@ -95,6 +96,7 @@ class Predictor:
     Args:
         network: In ``eval`` mode; moved to the device.
         metadata: As from :func:`perceptual.inference.metadata.read_metadata`; kept for the caller.
+        name: Name of an only style that has none in the metadata.
         device: As in :func:`load`.
         engine: As in :func:`load`.
     """
@@ -103,6 +105,7 @@ class Predictor:
         self,
         network: ImageTransformationNetwork,
         metadata: dict[str, Any],
+        name: str = "",
         *,
         device: str | None = None,
         engine: str = "eager",
@@ -112,7 +115,7 @@ class Predictor:
         self.transform = engines.build(engine, self.network, self.device)
         self.bfloat16 = engines.in_bfloat16(engine, self.device)
         self.metadata = metadata
-        self.styles = style_names(network, metadata)
+        self.styles = style_names(network, metadata, name)
 
     @as_out_of_memory
     @torch.inference_mode()
@@ -413,16 +416,15 @@ def given(**values: Any) -> dict[str, Any]:
     return {name.replace("_", "-"): value for name, value in values.items() if value is not None}
 
 
-def style_names(network: ImageTransformationNetwork, metadata: Mapping[str, Any]) -> list[str]:
-    """Names of a network's styles, in their order; a file of one style may have none.
+def style_names(network: ImageTransformationNetwork, metadata: Mapping[str, Any], name: str) -> list[str]:
+    """Names of a network's styles, in their order; ``name`` is that of an only style without one.
 
     Raises:
         WeightsError: The metadata name more or fewer than the network holds.
     """
     if not isinstance(network, StyleNetwork):
         return []
-    provenance = metadata.get("provenance", {})
-    names = [str(each["name"]) for each in known_styles(provenance, provenance.get("name", ""))]
+    names = [str(each["name"]) for each in known_styles(metadata.get("provenance", {}), name)]
     if len(names) != network.config["styles"]:
         raise WeightsError(f"the weights hold {network.config['styles']} styles and name {len(names)}")
     return names
@@ -443,6 +445,10 @@ def pick_device(device: str | None) -> torch.device:
     """The named device; by default the first GPU, or the CPU. Raises InvalidOption if torch cannot use it."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.device(device)
+    except RuntimeError as error:  # its message has all kinds of devices that torch may be built for
+        raise InvalidOption(f"device: cannot use {device!r}: expected cpu, cuda, cuda:1, …") from error
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -342,5 +342,5 @@ def find_archived_weights(folder: Path) -> Path:
 
 def share_cores(workers: int) -> None:
     """Divides the cores among the workers, unless OMP_NUM_THREADS is set."""
-    if "OMP_NUM_THREADS" not in os.environ:
+    if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))

@@ -47,6 +47,16 @@ def test_of_a_collection(weights, many, upscaler, tmp_path):
     assert found == Contents(True, (*MANY, TINY), (4,), (), 8192**2, True)
 
 
+def test_of_one_style_that_has_a_name_of_its_own(weights, tmp_path):
+    network = StyleNetwork(init_features=4, num_residuals=0)
+    save_network(tmp_path / "file.safetensors", network, {"styles": [{"name": "waves"}]})
+    archive = package_collection("gallery", [weights, tmp_path / "file.safetensors"], tmp_path).path
+    assert [(each.name, each.network) for each in read_contents(archive).styles] == [
+        ("waves", "file"),
+        ("tiny", "tiny"),
+    ]
+
+
 def test_of_another_s_archive_or_a_damaged_one(weights, tmp_path):
     ours = package(weights, tmp_path).path
     with zipfile.ZipFile(ours) as file:

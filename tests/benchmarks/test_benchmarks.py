@@ -334,7 +334,7 @@ def test_optimization_until_the_losses_are_as_low(bench, tmp_path, photos, paint
         (["training", "--peer", "missing"], "training: --peer missing is not a checkout of pytorch/examples'"),
         (["memory", "--model", "missing"], "memory: missing is neither a weights file nor the name of a"),
         (
-            ["optimization", "--content", "missing", "--loss-weights", "missing"],
+            ["optimization", "--model", "x", "--content", "missing", "--loss-weights", "missing"],
             "optimization: there is no folder m",
         ),
         (["memory", "-o", "setup.py"], "memory: --output setup.py: File exists"),

@@ -105,7 +105,7 @@ def test_a_shell_completes_names_of_networks_and_archives(run, tmp_path):
         return bash.stdout.split()
 
     assert completed("perceptual", "stylize", "--model", "m") == ["mine", "model_store"]
-    assert completed("perceptual", "stylize", "--model", "sty") == ["styles"]
+    assert completed("perceptual", "stylize", "--model", "sty") == ["styles", "styles_fast"]
     assert completed("perceptual", "models", "scale", "s") == ["served"]
     assert "--strength" in completed("perceptual", "stylize", "--str")
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+import zipfile
 from argparse import _SubParsersAction
 from pathlib import Path
 
@@ -281,6 +282,13 @@ def test_inspect_prints_the_provenance(run, weights):
 def test_package_builds_once(run, weights, tmp_path):
     assert run("package", weights, "--model-store", tmp_path)[1] == f"{tmp_path / 'tiny.mar'} built\n"
     assert run("package", weights, "--model-store", tmp_path)[1] == f"{tmp_path / 'tiny.mar'} is up to date\n"
+
+
+def test_a_collection_of_what_ships_has_one_network_for_each_purpose(run, tmp_path):
+    assert run("package", "--collection", "whole", "--model-store", tmp_path)[0] == 0
+    with zipfile.ZipFile(tmp_path / "whole.mar") as archive:
+        held = {Path(name).stem for name in archive.namelist() if name.endswith(".safetensors")}
+    assert held == {"styles", "super_resolution_x2", "super_resolution_x4", "super_resolution_x8"}
 
 
 def test_two_networks_of_one_name_are_refused(run, weights, tmp_path):

@@ -8,7 +8,6 @@ import pytest
 from perceptual.client.addresses import RunningServer
 from perceptual.errors import ServerError
 from perceptual.inference.metadata import shipped_weights, styles_in
-from perceptual_models import PAINTINGS
 from perceptual_training.settings import read_recipe
 
 
@@ -25,11 +24,11 @@ def test_what_ships_is_listed_with_its_paintings(run, nowhere, weights):
     shutil.copy(weights, nowhere / "networks/mine.safetensors")
     listed = {each["name"]: each for each in json.loads(run("styles", "--json")[1])}
     styles = [each["name"] for each in styles_in(shipped_weights()["styles"])]
-    assert len(styles) >= 32 and listed.keys() == {*styles, *PAINTINGS, "mine"}
+    assert len(styles) >= 32 and listed.keys() == {*styles, "mine"}
     assert listed["mine"] == {"name": "mine", "where": "networks/mine.safetensors"}
     scream = listed["the_scream"]
     assert (scream["title"], scream["artist"], scream["year"]) == ("The Scream", "Edvard Munch", "1893")
-    assert scream["where"] == "ships" and Path(scream["picture"]).name == "the_scream.jpg"
+    assert scream["where"] == "styles, styles_fast" and Path(scream["picture"]).name == "the_scream.jpg"
     status, out, _ = run("styles")
     assert status == 0 and "The Scream, 1893" in out and "networks/mine.safetensors" in out
 
@@ -78,7 +77,7 @@ def test_a_server_that_does_not_answer_is_told_and_what_ships_is_listed(run, now
     RunningServer(os.getpid(), "http://127.0.0.1:1", "http://127.0.0.1:2", "", None, "logs").announce(1)
     status, out, err = run("styles", "--json")
     assert status == 0 and "http://127.0.0.1:2" in err and err.count("\n") == 1
-    assert json.loads(out)[0]["where"] == "ships"
+    assert json.loads(out)[0]["where"] == "styles, styles_fast"
     assert run("styles", "--port", "1")[0] == 1  # it was named
 
 

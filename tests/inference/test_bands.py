@@ -5,7 +5,6 @@ from torch import nn
 
 from perceptual import load
 from perceptual.inference.bands import Moments, run_in_bands
-from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.networks.norms import neutral_style
 
@@ -54,10 +53,11 @@ def test_bands_are_of_the_style_asked_for():
 
 @pytest.mark.slow
 def test_bands_in_bfloat16_make_the_same_picture():
-    network = load(shipped_weights()["starry_night_fast"], "cpu", engine="eager").network
+    network = load("styles_fast", "cpu", engine="eager").network
     image = torch.from_numpy(astronaut()).movedim(2, 0)[None, :, 150:310, 150:278] / 255
+    style = network.styles[0]
     with torch.inference_mode():
-        found, whole = in_bands(network, image, 40 * 128, bfloat16=True), network(image)
+        found, whole = in_bands(network, image, 40 * 128, style, bfloat16=True), network(image, style)
     assert found.dtype == torch.float32
     assert (found - whole).abs().mean() * 255 < 1  # as of the whole image in bfloat16
     borders = (found - whole).abs().mean((0, 1, 3))[39:-1:40] * 255

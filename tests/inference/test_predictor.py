@@ -180,6 +180,8 @@ def test_bad_input(predictor, weights, tmp_path):
         perceptual.load("no_such")
     with pytest.raises(InvalidOption, match="cannot use 'abacus'"):
         perceptual.load(weights, device="abacus")
+    with pytest.raises(InvalidOption, match="^device: cannot use 'gpu': expected cpu, cuda, cuda:1, …$"):
+        perceptual.load(weights, device="gpu")
     with pytest.raises(InvalidOption, match="engine: expected auto, eager, compile or openvino, got 'steam'"):
         perceptual.load(weights, engine="steam")
 

@@ -193,4 +193,4 @@ def test_what_the_trunk_decides_cannot_be_told(learning):
     with pytest.raises(InputError, match="style-sizes: expected 2, as the trunk has; got 1"):
         Learning(learning(style_sizes=(64,)), CPU)
     with pytest.raises(WeightsError, match="has no table of styles"):
-        learning(trunk="starry_night_fast")
+        learning(trunk="super_resolution_x4_fast")

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from perceptual.errors import InvalidOption, TrainingError, WeightsError
-from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.predictor import load
 from perceptual.inference.weights import save_network
@@ -142,11 +141,13 @@ def test_networks_of_the_same_losses_share_the_optimization(settings, network, m
         evaluate_style(settings(model=[first, same, other]))
 
 
-def test_what_ships_is_measured_by_the_losses_and_the_painting_it_was_trained_with(settings):
-    losses = losses_of(
-        "starry_night_fast", load(shipped_weights()["starry_night_fast"], "cpu"), settings(style_image=None)
-    )
-    assert losses.style_image.name == "starry_night.jpg" and losses.style_image.is_file()
+def test_a_network_of_a_recipe_that_ships_is_measured_with_the_painting_that_ships(settings, network):
+    painting = style_evaluation.STYLES / "starry_night.jpg"
+    recipe = {"style_size": 384, "style_weights": [1.0], "reg_weight": 5e5, "loss_network": "vgg19"}
+    digest = hashlib.sha256(painting.read_bytes()).hexdigest()
+    file = network("mine", recipe=recipe, style_image=painting.name, style_image_sha256=digest)
+    losses = losses_of("mine", load(file, "cpu"), settings(style_image=None))
+    assert losses.style_image == painting
     assert (losses.loss_network, losses.style_size, losses.reg_weight) == ("vgg19", 384, 5e5)
 
 

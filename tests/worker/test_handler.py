@@ -643,7 +643,7 @@ def test_device(archive, monkeypatch, available, gpu_id, device):
 
 @pytest.mark.parametrize(
     ("cores", "workers", "environment", "expected"),
-    [(8, 2, {}, 4), (2, 8, {}, 1), (8, 2, {"OMP_NUM_THREADS": "8"}, None)],
+    [(8, 2, {}, 4), (2, 8, {}, 1), (8, 2, {"OMP_NUM_THREADS": "8"}, None), (8, 2, {"OMP_NUM_THREADS": ""}, 4)],
 )
 def test_workers_share_the_cores(archive, monkeypatch, cores, workers, environment, expected):
     threads = []
@@ -849,6 +849,34 @@ def test_a_tile_for_a_style_is_not_too_large_for_what_enlarges(collection, monke
     for tile, run in (("2048", 1024), ("512", 512)):
         collection[1](raw(PHOTO, ("X-Scale", "4"), ("X-Tile", tile)))
         assert asked[-1] == run
+
+
+def test_large_photos_are_enlarged_by_the_collection_s_own_network(collection):
+    handler = collection[1].handler
+    assert handler.upscaler() is handler.upscalers[4]
+
+
+@pytest.mark.slow
+def test_a_style_has_the_name_that_is_told(tmp_path):
+    networks = {"file": style_network(0)}
+    folder = unpacked(tmp_path, "collection", networks, {"styles": [{"name": "waves"}]})
+    with serving(folder, "collection") as served:
+        told, picture, other = served(
+            raw(b"", ("describe", "True")), raw(PHOTO, ("X-Style", "waves")), raw(PHOTO, ("X-Style", "file"))
+        )
+    assert json.loads(told.body)["styles"] == [{"name": "waves"}]
+    assert (picture.status, other.error) == (200, (404, "UnknownStyle"))
+
+
+@pytest.mark.slow
+def test_an_only_style_has_the_name_of_its_file(tmp_path):
+    folder = unpacked(tmp_path, "style_transfer", {"file": style_network(0)}, {"name": "waves"})
+    with serving(folder, "style_transfer") as served:
+        told, picture, other = served(
+            raw(b"", ("describe", "True")), raw(PHOTO, ("X-Style", "file")), raw(PHOTO, ("X-Style", "waves"))
+        )
+    assert json.loads(told.body)["styles"] == [{"name": "file"}]
+    assert (picture.status, other.error) == (200, (404, "UnknownStyle"))
 
 
 def test_warm_up_runs_every_network_of_a_collection(collection):
