@@ -63,6 +63,7 @@ __all__ = [
     "ManagementClient",
     "MissingExtra",
     "Model",
+    "ModelPaused",
     "ModelVersion",
     "NotAcceptable",
     "OutOfMemory",

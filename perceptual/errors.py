@@ -21,6 +21,7 @@ with status 1::
     └── ServerError                 503   TorchServe does not start, does not answer, or refuses
         ├── WorkerDied              500   two workers died during a request
         ├── InternalError           500   a fault of the server's own
+        ├── ModelPaused             503   the model was scaled to no workers
         ├── AlreadyRegistered       409   the server has that version of the model
         ├── ArchiveError            503   an archive that is missing or damaged
         └── WorkersFailed           503   the workers of a model do not start
@@ -65,8 +66,14 @@ def in_one_line(error: BaseException) -> str:
 
 def did_you_mean(name: str, known: "Iterable[str]") -> str:
     """``; did you mean NAME?``, for an error about an unknown name; empty if no known name is similar."""
-    similar = get_close_matches(name[:80], list(known), n=1)  # requests may have names of any length
-    return f"; did you mean {similar[0]}?" if similar else ""
+    alike = {folded(each): each for each in known}
+    similar = get_close_matches(folded(name[:80]), alike, n=1)  # requests may have names of any length
+    return f"; did you mean {alike[similar[0]]}?" if similar else ""
+
+
+def folded(name: str) -> str:
+    """A name in which case and separators are as in all others."""
+    return name.casefold().replace(" ", "_").replace("-", "_")
 
 
 class InputError(PerceptualError):
@@ -108,10 +115,11 @@ class UnknownStyle(InputError):
 
 
 def unknown_style(name: str, known: "Iterable[str]") -> UnknownStyle:
-    """An error for an unknown style, with the names of those that exist."""
+    """An error for an unknown style, with the one that may be meant, then the names of all that exist."""
     styles = list(known)
     hint = did_you_mean(name, styles)
-    return UnknownStyle(f"there is no style {name[:80]!r} here; the styles are: {', '.join(styles) or 'none'}{hint}")
+    then = f"{hint} The" if hint else "; the"
+    return UnknownStyle(f"there is no style {name[:80]!r} here{then} styles are: {', '.join(styles) or 'none'}")
 
 
 class NotAcceptable(InputError):
@@ -164,6 +172,10 @@ class InternalError(ServerError):
     """A fault of the server's own, on this request; its log has the traceback."""
 
     status = 500
+
+
+class ModelPaused(ServerError):
+    """The model was scaled to no workers, so it does not help to try again."""
 
 
 class AlreadyRegistered(ServerError):

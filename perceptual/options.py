@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import InvalidOption
 from .settings import Choice, Integer, Number, OneOf, Switch, option_name, setting, settings_of
@@ -13,6 +13,7 @@ TILE = Integer(128, 16384)  # pixels
 SCALES = 2, 4, 8  # factors of super-resolution
 FIDELITY = 0.5  # of super-resolution, unless a request asks for another
 MOST_MIXED = 32  # styles in one picture
+IMAGE_FIELDS = ("data", "body")  # of a form, besides its options; TorchServe calls a raw body “body”
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,19 @@ def share_of(part: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """Options of every result; :func:`perceptual.settings.parse` builds them from text."""
+    """Options of every result; :func:`perceptual.settings.parse` builds them from text.
+
+    Attributes:
+        alone: What a model of one network does not do, for errors.
+    """
+
+    alone: ClassVar[str] = ""
+
+    @classmethod
+    def elsewhere(cls, name: str) -> str:
+        """The end of an error about an option that only other models have; empty if none has it."""
+        known = [option_name(each) for each in settings_of(CollectionOptions)]
+        return f"; {cls.alone}" if name in known else ""
 
     format: str | None = setting(
         None,
@@ -70,6 +83,10 @@ class PictureOptions:
 @dataclass(frozen=True)
 class StyleOptions(PictureOptions):
     """Options of a stylization."""
+
+    alone: ClassVar[str] = (
+        "this model is no collection, so it does not enlarge: package one with a super-resolution network"
+    )
 
     style: tuple[tuple[str, float], ...] | None = setting(
         None, Mixture(), "which style, or a mixture of styles such as starry_night:0.6,udnie:0.4"
@@ -91,6 +108,10 @@ class StyleOptions(PictureOptions):
 @dataclass(frozen=True)
 class UpscaleOptions(PictureOptions):
     """Options of super-resolution."""
+
+    alone: ClassVar[str] = (
+        "this model is no collection, so it only enlarges, by one factor: package one with the other networks"
+    )
 
     fidelity: float | None = setting(
         None,

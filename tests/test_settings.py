@@ -52,6 +52,24 @@ def test_values(kind, value, parsed):
 
 
 @pytest.mark.parametrize(
+    ("cls", "name", "end"),
+    [
+        (StyleOptions, "scale", "it does not enlarge: package one with a super-resolution network"),
+        (StyleOptions, "fidelity", "it does not enlarge: package one with a super-resolution network"),
+        (UpscaleOptions, "style", "it only enlarges, by one factor: package one with the other networks"),
+        (UpscaleOptions, "scale", "it only enlarges, by one factor: package one with the other networks"),
+        (UpscaleOptions, "fidelty", "did you mean fidelity?"),
+        (StyleOptions, "sty", "did you mean style?"),
+        (CollectionOptions, "scal", "did you mean scale?"),
+    ],
+)
+def test_an_option_of_collections_is_no_unknown_name(cls, name, end):
+    with pytest.raises(InvalidOption, match=f"^unknown option {name}; the options are ") as caught:
+        parse(cls, {name: "2"})
+    assert str(caught.value).endswith(end)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("strength", "1.5", "strength: expected a number from 0 to 1, got '1.5'"),

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from ..errors import InputError, ServerError
+from ..errors import ServerError
+from .connection import check_address
 from .inference import WORKING, InferenceClient
 from .management import LOADING, ManagementClient
 from .tokens import Tokens
@@ -146,13 +147,11 @@ def server_at(management_url: str, key_file: str | Path | None = None) -> Remote
     if management_url.startswith("unix:"):
         folder = management_url.rpartition("/")[0]
         return RemoteServer(f"{folder}/inference.sock", management_url, "", keys)
-    try:
-        url = urlsplit(management_url)
-        port = url.port or {"http": 80, "https": 443}[url.scheme]
-        host = url.netloc.removesuffix(f":{url.port}")
-        inference, metrics = (url._replace(netloc=f"{host}:{port + step}").geturl() for step in (-1, 1))
-    except (KeyError, ValueError):
-        raise InputError(f"expected an address such as http://127.0.0.1:8081, got {management_url!r}") from None
+    check_address(management_url, ManagementClient.example)
+    url = urlsplit(management_url)
+    port = url.port or {"http": 80, "https": 443}[url.scheme]
+    host = url.netloc.removesuffix(f":{url.port}")
+    inference, metrics = (url._replace(netloc=f"{host}:{port + step}").geturl() for step in (-1, 1))
     return RemoteServer(inference, management_url, metrics, keys)
 
 

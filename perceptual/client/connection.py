@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import requests
 from requests import PreparedRequest, Response
@@ -51,18 +51,30 @@ class Key(AuthBase):
 class Client:
     """A connection that turns failures into errors of this package.
 
+    Attributes:
+        example: An address, for errors.
+        token_advice: What to do if the server requires a token.
+
     Args:
         url: The API's address; ``unix:PATH`` for a socket.
         auth: Authorizes the requests; text is a client's key.
         timeout: Seconds to wait for a reply.
 
     Raises:
+        InputError: The address is malformed.
         InvalidOption: The key cannot be sent.
     """
+
+    example: ClassVar[str] = "http://127.0.0.1:8081"
+    token_advice: ClassVar[str] = (
+        "name its management address and its key file (--key-file; in Python auth=Tokens(…)), "
+        "or, if it runs on this machine, leave --url out (in Python use find_server())"
+    )
 
     def __init__(self, url: str, auth: AuthBase | str | None = None, timeout: float = 10.0) -> None:
         if isinstance(auth, str) and not (auth.isascii() and auth.isprintable()):
             raise InvalidOption("the key has other than printable ASCII characters")
+        check_address(url, self.example)
         self.url = url
         self.base = url.rstrip("/")
         self.timeout = timeout
@@ -88,7 +100,7 @@ class Client:
         """Sends one request. Raises InputError or ServerError unless the reply is a 2xx."""
         response = self.request(method, path, **arguments)
         if not 200 <= response.status_code < 300:
-            error = error_of(response)
+            error = error_of(response, self.token_advice)
             error.retry_after = retry_after(response)
             raise error
         return response
@@ -116,7 +128,27 @@ def is_refused(error: OSError) -> bool:
     return isinstance(error, requests.ConnectTimeout) or isinstance(getattr(cause, "reason", None), NewConnectionError)
 
 
-def error_of(response: Response) -> PerceptualError:
+def check_address(url: str, example: str) -> None:
+    """Raises InputError unless an address is ``unix:PATH``, or begins with ``http://`` or ``https://`` and has a host.
+
+    Args:
+        url: The address.
+        example: Another, for the message.
+    """
+    if url.startswith("unix:"):
+        return
+    try:
+        if not url.lower().startswith(("http://", "https://")):
+            raise requests.exceptions.MissingSchema
+        PreparedRequest().prepare_url(url, None)
+    except requests.RequestException:
+        raise InputError(
+            f"expected an address such as {example}, got {url!r}: "
+            "an address begins with http:// or https://, and a host follows"
+        ) from None
+
+
+def error_of(response: Response, token_advice: str) -> PerceptualError:
     """The error of a reply; our handlers send ``error`` and ``detail``, TorchServe a ``message``."""
     try:
         reply = dict(response.json())
@@ -125,10 +157,7 @@ def error_of(response: Response) -> PerceptualError:
     if "detail" in reply:
         return KINDS.get(str(reply.get("error")), ServerError)(reply["detail"])
     if is_token_refused(response):
-        return ServerError(
-            "the server requires a valid token: name its key file (--key-file; in Python auth=Tokens(…)), "
-            "or, if it runs on this machine, leave --url out (in Python use find_server())"
-        )
+        return ServerError(f"the server requires a valid token: {token_advice}")
     if response.status_code == 413:
         return InputError("the photo is larger than the server accepts (max_request_size in its config.properties)")
     message = str(reply.get("message") or f"HTTP {response.status_code} {response.reason}")

@@ -3,13 +3,14 @@
 import io
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
 
 from PIL import ExifTags, Image
 from requests.auth import AuthBase
 
 from ..errors import InputError
+from ..files import path_of
 from ..options import CollectionOptions
 from ..settings import option_name, parse_one, settings_of
 from .connection import Client
@@ -31,12 +32,26 @@ class InferenceClient(Client):
         auth: :class:`Tokens` of kind ``inference``, or the key of this client for a proxy; None for a server that needs
             neither.
         timeout: Seconds to wait for a reply.
+
+    Raises:
+        InputError: The address is malformed, or that of a model.
+        InvalidOption: The key cannot be sent.
     """
+
+    example: ClassVar[str] = "http://127.0.0.1:8080"
+    token_advice: ClassVar[str] = (
+        f"give its inference address alone, such as {example}; for a server that another user or machine has started, "
+        "also a token (--key; in Python auth=Tokens(…))"
+    )
 
     def __init__(
         self, url: str = "http://127.0.0.1:8080", auth: AuthBase | str | None = None, timeout: float = WORKING
     ) -> None:
         super().__init__(url, auth, timeout)
+        parts = urlsplit(self.base)
+        if "predictions" in parts.path.split("/"):  # as in a line of curl
+            alone = parts._replace(path=parts.path.partition("/predictions")[0], query="", fragment="").geturl()
+            raise InputError(f"expected the inference address alone, such as {alone}, got {url!r}")
 
     def stylize(self, photo: str | Path | bytes | Image.Image, model: str, **options: Any) -> bytes:
         """Stylizes one photo: a path, an encoded image, or a PIL image.
@@ -109,7 +124,7 @@ def encoded(photo: str | Path | bytes | Image.Image) -> bytes:
     if isinstance(photo, bytes | bytearray):
         return bytes(photo)  # requests would send a bytearray as an iterator, number by number
     try:
-        return Path(photo).read_bytes()
+        return path_of(photo).read_bytes()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot send {photo}: {getattr(error, 'strerror', None) or error}") from error
 

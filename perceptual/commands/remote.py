@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import InvalidOption, PerceptualError
+from ..errors import InvalidOption, ModelPaused, PerceptualError
 from .arguments import report
 
 KEY = "PERCEPTUAL_KEY"
@@ -21,7 +21,8 @@ def add_remote(parser: Any) -> None:
     group.add_argument(
         "--url",
         help="send the photos to the server at this inference address, such as https://example.org or "
-        "http://127.0.0.1:8080; --model is then a model's name there",
+        f"http://127.0.0.1:8080, each again for {PATIENCE / 60:g} minutes at most if the server is busy; "
+        "--model is then a model's name there",
     )
     group.add_argument("--key", help=f"the key of this client, for a proxy that needs one; default: ${KEY}")
 
@@ -37,6 +38,7 @@ def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Send:
         options: By option name.
 
     Raises:
+        InputError: The address is malformed, or that of a model.
         InvalidOption: An option for networks in this process is given.
     """
     from ..client.addresses import server_running_at
@@ -51,7 +53,11 @@ def sender(args: Namespace, model: str, options: Mapping[str, Any]) -> Send:
 
 
 def patient(send: Send) -> Send:
-    """Sends a photo again after errors with a time to retry after, for at most :data:`PATIENCE` seconds."""
+    """Sends a photo again after errors with a time to retry after, for at most :data:`PATIENCE` seconds.
+
+    Each error is reported once. A model that was paused is not tried again: that takes whoever paused it.
+    """
+    told: set[str] = set()
 
     def send_again(photo: bytes, format: str) -> bytes:
         end = time.monotonic() + PATIENCE
@@ -60,9 +66,11 @@ def patient(send: Send) -> Send:
                 return send(photo, format)
             except PerceptualError as error:
                 pause = error.retry_after
-                if pause is None or time.monotonic() + pause > end:
+                if pause is None or isinstance(error, ModelPaused) or time.monotonic() + pause > end:
                     raise
-                report(f"{error}; trying again in {pause} s")
+                if str(error) not in told:
+                    told.add(str(error))
+                    report(f"{error}; trying again in {pause} s")
                 time.sleep(pause)
 
     return send_again

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidImage, NotAcceptable
-from ..options import FORMATS, CollectionOptions
+from ..options import FORMATS, IMAGE_FIELDS, CollectionOptions
 from ..settings import option_name, settings_of
-
-IMAGE_FIELDS = ("data", "body")  # of a form; TorchServe calls a raw body “body”
 
 HOW_TO_SEND = "send the image itself: curl -T photo.jpg URL, or as form field data: curl -F data=@photo.jpg URL"
 

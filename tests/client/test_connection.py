@@ -10,6 +10,8 @@ import pytest
 import requests
 
 from perceptual.client.connection import Client
+from perceptual.client.inference import InferenceClient
+from perceptual.client.management import ManagementClient
 from perceptual.errors import (
     AlreadyRegistered,
     ImageTooLarge,
@@ -139,6 +141,43 @@ def test_a_redirection_is_not_followed(replies):
 def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(key):
     with pytest.raises(InvalidOption, match="^the key has other than printable ASCII characters$"):
         Client("http://i", key)
+
+
+@pytest.mark.parametrize("kind", [InferenceClient, ManagementClient])
+@pytest.mark.parametrize("url", ["127.0.0.1:9500", "ftp://x", "http://", "https://:80", "http://h:many", ""])
+def test_an_address_is_of_http_and_has_a_host(kind, url):
+    with pytest.raises(InputError) as refused:
+        kind(url)
+    assert str(refused.value) == (
+        f"expected an address such as {kind.example}, got {url!r}: "
+        "an address begins with http:// or https://, and a host follows"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "alone"),
+    [
+        ("http://h:9500/predictions/styles", "http://h:9500"),
+        ("https://predictions/a/predictions/styles/1.0/?x=1", "https://predictions/a"),
+    ],
+)
+def test_the_address_of_a_model_is_not_that_of_the_api(url, alone):
+    with pytest.raises(InputError, match=f"^expected the inference address alone, such as {alone}, got '"):
+        InferenceClient(url)
+    InferenceClient(f"{alone}/").close()
+    InferenceClient("unix:/run/predictions/inference.sock").close()
+
+
+def test_each_api_has_its_own_advice_about_tokens(replies):
+    told = {}
+    for kind in (InferenceClient, ManagementClient):
+        with kind("http://i") as client:
+            client.session.mount("http://", replies(lambda request: (401, {"type": "InvalidKeyException"})))
+            with pytest.raises(ServerError, match="requires a valid token") as caught:
+                client.send("POST", "/predictions/styles")
+            told[kind] = str(caught.value)
+    assert "--key-file" not in told[InferenceClient] and "inference address alone" in told[InferenceClient]
+    assert "its management address and its key file (--key-file" in told[ManagementClient]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 import perceptual
@@ -59,6 +60,35 @@ def test_photos_are_sent_to_a_running_server_with_its_token(run, server, weights
     assert status == 1 and "perceptual models list" in err and err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("real_auto")
+def test_what_a_user_may_mistake_is_told_at_once(run, server, management, photo, tmp_path):
+    (tmp_path / "photo.png").write_bytes(photo)
+    line = ("stylize", tmp_path / "photo.png", "-o", tmp_path / "out.png", "--model", "tiny", "--url")
+    inference = server.address.inference_url
+    err = run(*line, server.address.management_url)[2]
+    assert "valid token: give its inference address alone, such as http://" in err and "key-file" not in err
+    assert f"inference address alone, such as {inference}, got" in run(*line, f"{inference}/predictions/tiny")[2]
+    assert "an address begins with http:// or https://" in run(*line, inference.removeprefix("http://"))[2]
+
+    status, _, err = run(*line, inference, "--scale", "2")
+    assert status == 1 and "unknown option scale; the options are format" in err
+    reason = "; this model is no collection, so it does not enlarge: package one with a super-resolution network"
+    assert err.endswith(f"{reason}\n")
+    url, auth = f"{inference}/predictions/tiny", server.address.tokens("inference")
+    for option in ("scale", "fidelity"):
+        reply = requests.post(url, files={"data": photo}, data={option: "1"}, auth=auth, timeout=60)
+        assert reply.status_code == 422 and reply.json()["detail"].endswith(reason)
+    reply = requests.post(url, files={"data": photo}, data={"style": ["a", "b"]}, auth=auth, timeout=60)
+    assert (reply.status_code, reply.json()["error"]) == (422, "InvalidOption")
+
+    management.scale("tiny", 0)
+    try:
+        status, _, err = run(*line, inference)
+    finally:
+        management.scale("tiny", 1)
+    assert status == 1 and err.startswith("perceptual: this model is paused") and err.count("\n") == 1
+
+
 def test_a_key_and_all_options_are_sent(run, proxy, photo, tmp_path, monkeypatch):
     (tmp_path / "photo.png").write_bytes(photo)
     url, got, _ = proxy
@@ -112,6 +142,11 @@ def test_a_busy_server_is_asked_again_when_it_says(run, proxy, photo, tmp_path, 
     first, second = err.splitlines()
     assert first.startswith("HTTP 503") and first.endswith("trying again in 1 s")
     assert second.startswith("HTTP 429") and second.endswith("trying again in 0 s")
+    due += [(503, "0"), (503, "0"), (503, "0")]
+    status, _, err = run(*line)
+    assert (status, len(got), err.count("\n")) == (0, 7, 1)
+    assert "5 minutes" in " ".join(run("stylize", "--help")[1].split())
+    del got[3:]
     due += [(503, "Sat, 28 Nov 2026 10:00:00 GMT")]  # a date, which nothing here sends
     assert run(*line)[0] == 1 and len(got) == 4
     monkeypatch.setattr(remote, "PATIENCE", 10.0)

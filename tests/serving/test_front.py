@@ -49,6 +49,9 @@ class Behind(BaseHTTPRequestHandler):
             inner.deaths -= 1
             self.reply(500, DIED)
             return
+        if not inner.workers and self.path.startswith("/predictions/"):
+            self.reply(503, b'{"code": 503, "message": "Model m has no worker to serve inference request."}')
+            return
         self.reply({"/full": 503, "/fails": 500}.get(self.path, 200), body)
 
     do_GET = do_PUT = do_DELETE = do_POST  # noqa: N815
@@ -275,6 +278,21 @@ def test_a_503_of_torchserve_says_when_to_try_again(client, torchserve):
     assert reply.json()["message"] == "the queue of this model is full, or it has no workers"
 
 
+def test_a_paused_model_is_told_from_one_that_is_held_back_and_from_a_full_queue(client, front, folder, torchserve):
+    torchserve.workers = 0
+    reply = client.post("/predictions/m", data=b"photo")
+    assert (reply.status_code, reply.json()["error"]) == (503, "ModelPaused")
+    assert "perceptual models scale m --version 1 --workers 1" in reply.json()["detail"]
+    assert reply.headers["retry-after"] == str(RETRY_AFTER)
+    assert refusals(front) == {"paused": 1} and journal(folder)[-1]["refused"] == "paused"
+    front.health.held = ["m/1"]
+    front.refuse("/predictions/m", 40)
+    reply = client.post("/predictions/m", data=b"photo")
+    assert (reply.status_code, reply.json()["message"]) == (503, "the workers of this model keep dying")
+    assert 38 <= int(reply.headers["retry-after"]) <= 40
+    assert refusals(front) == {"paused": 1, "held": 1}
+
+
 def test_a_form_that_torchserve_cannot_read_is_a_bad_request(client, torchserve):
     for kind in ("ErrorDataDecoderException", "NullPointerException"):
         reply = client.post("/fails", data=f'{{"code": 500, "type": "{kind}"}}')
@@ -327,6 +345,14 @@ def test_a_field_that_comes_twice_is_a_bad_request(client, torchserve, before):
     reply = client.post("/predictions/m", data=before + form_of("data", "strength", "data"), headers=headers)
     assert (reply.status_code, reply.json()["error"]) == (400, "InvalidImage")
     assert "it has 2 fields with the name 'data'" in reply.json()["detail"]
+    assert not torchserve.asked
+
+
+def test_an_option_that_comes_twice_is_an_invalid_option(client, torchserve):
+    headers = {"Content-Type": "multipart/form-data; boundary=xx"}
+    reply = client.post("/predictions/m", data=form_of("data", "style", "style"), headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (422, "InvalidOption")
+    assert reply.json()["detail"] == "style: expected once, this form has it 2 times"
     assert not torchserve.asked
 
 

@@ -100,7 +100,13 @@ class Front:
         self.queues = Queues(self.backend, self.counters)
         self.page = Page(self.backend, page, largest, tokens) if page else None
         self.inference = Inference(
-            self.backend, self.check if tokens else None, self.bodies, self.queues, self.journal, self.counters
+            self.backend,
+            self.check if tokens else None,
+            self.bodies,
+            self.queues,
+            self.journal,
+            self.counters,
+            self.health,
         )
         snapshots = folder / "logs" / "config"
         self.management = Management(

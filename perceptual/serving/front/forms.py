@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from email import message_from_bytes
 from email.message import Message
 
+from ...options import IMAGE_FIELDS
 from .bodies import Body
 from .replies import Refusal
 
@@ -42,7 +43,9 @@ def prepare(body: Body, headers: MutableMapping[str, str]) -> None:
     starts = [body.start + len(delimiter)] * no_preamble + [place + 2 + len(delimiter) for place in found]
     name, count = Counter(names(body, starts)).most_common(1)[0]
     if count > 1:  # TorchServe would ignore all but one
-        raise bad_form(f"it has {count} fields with the name {name[:80]!r}")
+        if name in IMAGE_FIELDS:
+            raise bad_form(f"it has {count} fields with the name {name!r}")
+        raise Refusal(422, "form", f"{name[:80]}: expected once, this form has it {count} times", error="InvalidOption")
     headers["Content-Type"] = f'{MULTIPART}; boundary="{boundary}"'
 
 

@@ -15,6 +15,7 @@ from aiohttp import ClientError, ClientResponse, web
 from .bodies import Bodies, Body
 from .counters import Counters
 from .forms import bad_form, prepare
+from .health import Health
 from .journal import KEY, Entry, Journal
 from .queues import Queues, prediction_path
 from .replies import RETRY_AFTER, Refusal, unavailable
@@ -42,6 +43,7 @@ class Inference:
         queues: Queues,
         journal: Journal,
         counters: Counters,
+        health: Health,
     ) -> None:
         self.torchserve = torchserve
         self.check = check
@@ -49,6 +51,7 @@ class Inference:
         self.queues = queues
         self.journal = journal
         self.counters = counters
+        self.health = health
         self.waiting: dict[asyncio.Task[Any], str] = {}  # the path of each request that waits for its reply
         self.refused: WeakSet[asyncio.Task[Any]] = WeakSet()  # requests that end_wait() has cancelled
         self.due: dict[str, float] = {}  # when to try a path again, in seconds of time.monotonic
@@ -159,13 +162,23 @@ class Inference:
         if reply.status == 500 and any(kind in text for kind in BAD_FORM):
             raise bad_form("TorchServe cannot read it")
         if reply.status == 503 and NO_WORKER in text:
-            message = "the queue of this model is full, or it has no workers"
-            raise unavailable("queue", message, self.retry_after(request))
+            raise self.without_worker(request)
         headers = passed(reply.headers)
         headers.popall("X-Request-ID", None)
         if reply.status == 503:
             headers["Retry-After"] = str(self.retry_after(request))
         return web.Response(status=reply.status, reason=reply.reason, headers=headers, body=text)
+
+    def without_worker(self, request: web.Request) -> Refusal:
+        """The reply to a request for which TorchServe has no worker, or no place in its queue."""
+        model, seconds = self.queues.described(prediction_path(request)), self.retry_after(request)
+        if model is None or model.wanted:
+            return unavailable("queue", "the queue of this model is full, or it has no workers", seconds)
+        if model.id.path in self.health.held:
+            return unavailable("held", "the workers of this model keep dying", seconds)
+        resume = f"perceptual models scale {model.name} --version {model.version} --workers 1"
+        message = f"this model is paused: it was scaled to no workers; to resume it: {resume}"
+        return Refusal(503, "paused", message, retry_after=seconds, error="ModelPaused")
 
     def retry_after(self, request: web.BaseRequest) -> int:
         """Whole seconds for ``Retry-After``."""

@@ -44,6 +44,7 @@ class Queue:
         capacity: Maximum number of running requests.
         longest: Maximum number of running and waiting requests.
         timeout: Seconds after which TorchServe ends a worker that does not reply.
+        described: The model as TorchServe described it last; None if never.
         known_at: When TorchServe last described the model, in seconds of time.monotonic; 0 if never.
         closed: Whether new requests are refused.
         running: Requests that were forwarded to TorchServe.
@@ -55,6 +56,7 @@ class Queue:
         self.capacity = 2
         self.longest = QUEUE + 1
         self.timeout = RESPONSE_TIMEOUT
+        self.described: Model | None = None
         self.known_at = 0.0
         self.closed = False
         self.running = 0
@@ -66,6 +68,7 @@ class Queue:
         self.capacity = 2 * parallel
         self.longest = parallel + model.queue_size
         self.timeout = float(model.response_timeout)
+        self.described = model
         self.known_at = time.monotonic()
         self.advance()
 
@@ -136,6 +139,11 @@ class Queues:
             yield queue.timeout
         finally:
             queue.leave()
+
+    def described(self, path: str) -> Model | None:
+        """The model of a path, from :func:`prediction_path`, as TorchServe described it last; None if not known."""
+        queue = self.by_model.get(path.removeprefix("/predictions/"))
+        return queue.described if queue else None
 
     async def queue_of(self, model: str) -> Queue | None:
         """The queue of a model; None if the model is not registered."""
