@@ -9,7 +9,7 @@ from glob import escape
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from .errors import InvalidOption
+from .errors import InputError, InvalidOption
 
 S = TypeVar("S")  # a photo: a path or another object
 P = TypeVar("P", bound=PurePath)  # a result
@@ -33,18 +33,27 @@ def suffix_of(format: str | None) -> str:
     return {None: ".jpg", "jpeg": ".jpg"}.get(format, f".{format}")
 
 
+def path_of(photo: str | Path) -> Path:
+    """The path of a photo that is neither bytes nor a PIL image. Raises InputError if it is no path either."""
+    try:
+        return Path(photo)
+    except TypeError:
+        kind = type(photo).__name__
+        raise InputError(f"expected a path, the bytes of an image file, or a PIL image, got {kind}") from None
+
+
 def named_apart(jobs: Sequence[tuple[S, P]], suffix: str) -> list[tuple[S, P]]:
-    """Gives results another suffix: ``a.jpg`` for ``a.png``, or ``a.png.jpg`` if there is also ``a.tif``."""
+    """Gives results another suffix: ``a.jpg`` for ``a.png``, or ``a.png.jpg`` if there is also ``a.tif`` or ``a.jpg``.
+
+    The result of ``a.jpg`` is ``a.jpg`` in any case.
+    """
     counts = Counter(target.with_suffix(suffix) for _, target in jobs)
-    return [
-        (
-            source,
-            target.with_suffix(suffix)
-            if counts[target.with_suffix(suffix)] == 1
-            else target.with_name(target.name + suffix),
-        )
-        for source, target in jobs
-    ]
+
+    def renamed(target: P) -> P:
+        alone = target.with_suffix(suffix)
+        return alone if counts[alone] == 1 or alone == target else target.with_name(target.name + suffix)
+
+    return [(source, renamed(target)) for source, target in jobs]
 
 
 def check_apart(jobs: Iterable[tuple[object, PurePath]]) -> None:

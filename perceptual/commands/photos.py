@@ -16,7 +16,7 @@ from ..errors import (
     PerceptualError,
     WorkerDied,
 )
-from ..files import EXTENSIONS, FULL, check_apart, images_below, is_image, named_apart, suffix_of, write_atomically
+from ..files import EXTENSIONS, FULL, check_apart, is_image, named_apart, suffix_of, write_atomically
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
@@ -57,7 +57,12 @@ def add_photos(parser: ArgumentParser) -> None:
     """Adds the arguments that name photos and the output."""
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files, folders of them, or -")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file, or -, for one photo, else a folder"
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a file, or -, for one photo; else, or with / at its end, a folder. There, the result of a.png is a.jpg, "
+        "or a.png.jpg if there are also other photos a.*; one with the result's own ending keeps its name",
     )
     add_machine(parser)
 
@@ -93,7 +98,7 @@ def convert(
     output: Path,
     others: list[Path],
 ) -> int:
-    """Converts every photo; a bad one is reported and skipped. Prints a summary at the end.
+    """Converts every photo; a bad one is reported and skipped. Prints a summary at the end, also after Ctrl-C.
 
     Args:
         jobs: The photos.
@@ -112,20 +117,28 @@ def convert(
     from rich.progress import track
 
     console = Console(stderr=True)
-    failures = 0
-    for job in track(jobs, "working", console=console, transient=True, disable=not console.is_terminal):
-        try:
-            job.write(convert_one(job.read(), job.format))
-        except BrokenPipeError:  # of standard output
-            raise
-        except (*OF_ONE_PHOTO, OSError) as error:
-            refuse_full(error, job.target)
-            failures += 1
-            report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
-    where = f", in {output}" if failures < len(jobs) else ""
-    summary = f"{len(jobs) - failures} of {len(jobs)} photos {done}{where}{ignored(others)}"
-    print(summary, file=sys.stderr if output == STANDARD else sys.stdout)
-    return 1 if failures else 0
+    finished = 0
+
+    def summarize(end: str = "") -> None:
+        where = f", in {output}" if finished else ""
+        summary = f"{finished} of {len(jobs)} photos {done}{where}{ignored(others)}{end}"
+        print(summary, file=sys.stderr if output == STANDARD else sys.stdout)
+
+    try:
+        for job in track(jobs, "working", console=console, transient=True, disable=not console.is_terminal):
+            try:
+                job.write(convert_one(job.read(), job.format))
+                finished += 1
+            except BrokenPipeError:  # of standard output
+                raise
+            except (*OF_ONE_PHOTO, OSError) as error:
+                refuse_full(error, job.target)
+                report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
+    except KeyboardInterrupt:
+        summarize("; stopped")
+        raise
+    summarize()
+    return 1 if finished < len(jobs) else 0
 
 
 def refuse_full(error: BaseException, target: Path) -> None:
@@ -144,44 +157,49 @@ def ignored(others: Sequence[PurePath]) -> str:
     return f"; ignored {len(others)} other {'file' if len(others) == 1 else 'files'}: {names}"
 
 
-def others_below(photos: Iterable[Path]) -> list[Path]:
-    """The files in folders, and below them, whose names are not those of images."""
+def others_below(photos: Iterable[Path], output: Path) -> list[Path]:
+    """The files in folders, and below them, whose names are not those of images, without those in the output."""
     return sorted(
-        file
-        for folder in photos
-        if folder.is_dir()
-        for file in folder.rglob("*")
-        if file.is_file() and not is_image(file)
+        file for folder in photos if folder.is_dir() for file in files_below(folder, output) if not is_image(file)
     )
 
 
-def plan(photos: list[Path], output: Path, format: str | None) -> list[Job]:
+def plan(photos: list[Path], output: str | Path, format: str | None) -> list[Job]:
     """Pairs every photo with the file of its result.
 
+    Args:
+        photos: Image files, or folders, in which results of an earlier run in ``output`` are not taken as photos.
+        output: A file, or a folder: text that ends in ``/`` always is one.
+        format: That of the results; None for the file's, or JPEG.
+
     Raises:
-        InvalidOption: The output does not fit the photos, or a result would overwrite a photo or another result.
+        InvalidOption: The output does not fit the photos, or a result would overwrite a photo or another result, or be
+            a photo itself.
     """
-    if STANDARD in (*photos, output) and (len(photos) > 1 or photos[0].is_dir() or output.is_dir()):
+    into_folder = str(output).endswith("/") or Path(output).is_dir()
+    output = Path(output)
+    if STANDARD in (*photos, output) and (len(photos) > 1 or photos[0].is_dir() or into_folder):
         raise InvalidOption("- is for one photo or its result: name no other photo, and no folder")
     if output == STANDARD:
         return [Job(photos[0], output, format or "jpeg")]
-    if len(photos) == 1 and not photos[0].is_dir() and output.suffix and not output.is_dir():
+    if len(photos) == 1 and not photos[0].is_dir() and output.suffix and not into_folder:
         if output.suffix.lower() not in SUFFIXES:
             raise InvalidOption(f"{output}: the name of the result must end in {', '.join(SUFFIXES)}")
         if format and SUFFIXES[output.suffix.lower()] != format:
             raise InvalidOption(f"{output}: its ending contradicts --format {format}")
         jobs = [(photos[0], output)]
     else:
-        if output.is_file() or output.suffix.lower() in SUFFIXES:
+        if not into_folder and (output.is_file() or output.suffix.lower() in SUFFIXES):
             raise InvalidOption(f"{output}: several photos need a folder as --output")
-        jobs = named_apart(
-            [(file, output / relative) for photo in photos for file, relative in photos_in(photo)], suffix_of(format)
-        )
-    if not jobs:
-        raise InvalidOption(f"no images in {photos[0]}; looked for {' '.join(EXTENSIONS)}")
+        found = [(file, output / name) for file, name in photos_among(photos, output)]
+        jobs = named_apart(found, suffix_of(format))
     sources = {source.resolve() for source, _ in jobs if source != STANDARD}
     if overwriting := [target for _, target in jobs if target.resolve() in sources]:
         raise InvalidOption(f"{overwriting[0]} would overwrite a photo; choose another --output")
+    if output.resolve() in {photo.resolve() for photo in photos if photo.is_dir()}:
+        raise InvalidOption(
+            f"results in {output} would be photos when the command is repeated; choose another --output"
+        )
     check_apart(jobs)
     check_writable({target.parent for _, target in jobs})
     return [Job(source, target, SUFFIXES[target.suffix.lower()]) for source, target in jobs]
@@ -195,8 +213,25 @@ def check_writable(folders: Iterable[Path]) -> None:
             raise InvalidOption(f"{folder}: cannot be written to; choose another --output")
 
 
-def photos_in(path: Path) -> list[tuple[Path, Path]]:
-    """A file, or all images below a folder, each with its relative path in the output."""
-    if not path.is_dir():
-        return [(path, Path(path.name))]
-    return [(file, file.relative_to(path)) for file in images_below(path)]
+def photos_among(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Files, and all images below folders but for those in the output, each with its relative path there.
+
+    Raises:
+        InvalidOption: The folders have no images.
+    """
+    found: list[tuple[Path, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            found += [(file, file.relative_to(path)) for file in files_below(path, output) if is_image(file)]
+        else:
+            found.append((path, Path(path.name)))
+    if not found:
+        raise InvalidOption(f"no images in {paths[0]}; looked for {' '.join(EXTENSIONS)}")
+    return found
+
+
+def files_below(folder: Path, output: Path) -> list[Path]:
+    """All files in a folder or anywhere below it, without the output there, which has earlier results. Sorted."""
+    place = os.path.relpath(output.resolve(), folder.resolve())  # of the output, without links
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return files if place == "." else [file for file in files if not file.is_relative_to(folder / place)]

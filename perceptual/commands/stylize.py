@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidOption
@@ -70,7 +71,8 @@ def run(args: Namespace) -> int:
         convert_one, done = sender(args, args.model, given(args, StyleOptions) | factor), "stylized"
     else:
         convert_one, done = local_conversion(args, options)
-    return convert(jobs, convert_one, done, args.output, others_below(args.photos))
+    output = Path(args.output)
+    return convert(jobs, convert_one, done, output, others_below(args.photos, output))
 
 
 def local_conversion(args: Namespace, options: StyleOptions) -> tuple[Callable[[bytes, str], bytes], str]:

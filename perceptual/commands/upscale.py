@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidOption
@@ -50,7 +51,8 @@ def run(args: Namespace) -> int:
         convert_one, done = sender(args, name, given(args, UpscaleOptions) | factor), "enlarged"
     else:
         convert_one, done = local_conversion(args, name, options)
-    return convert(jobs, convert_one, done, args.output, others_below(args.photos))
+    output = Path(args.output)
+    return convert(jobs, convert_one, done, output, others_below(args.photos, output))
 
 
 def default_network(scale: int | None) -> str:

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from ..errors import ImageTooLarge, InputError, InvalidImage
+from ..files import path_of
 from .codecs import decoding, png
 from .codecs.decoding import Pixels
 from .codecs.encoded import load_bands
@@ -87,9 +88,10 @@ def read(path: str | Path) -> bytes:
 
     Raises:
         InvalidImage: It is missing, a folder, or cannot be read.
+        InputError: This is no path.
     """
     try:
-        return Path(path).read_bytes()
+        return path_of(path).read_bytes()
     except (OSError, ValueError) as error:
         raise InvalidImage(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 

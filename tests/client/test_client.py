@@ -72,6 +72,13 @@ def test_what_is_no_photo_is_an_input_error(photo):
         encoded(photo)
 
 
+@pytest.mark.parametrize("photo", [None, 7, ["a.jpg"]])
+def test_an_object_that_no_photo_can_be_is_refused_with_those_that_can(photo):
+    expected = f"^expected a path, the bytes of an image file, or a PIL image, got {type(photo).__name__}$"
+    with pytest.raises(InputError, match=expected):
+        encoded(photo)
+
+
 def test_a_damaged_image_is_an_input_error(damaged):
     with pytest.raises(InputError, match="^cannot send "):
         encoded(damaged)

@@ -6,7 +6,7 @@ import torch
 from image_files import WIDTH, alpha_photo, as_array, color_photo, merge, save
 from PIL import Image
 
-from perceptual.errors import ImageTooLarge, InvalidImage
+from perceptual.errors import ImageTooLarge, InputError, InvalidImage
 from perceptual.inference import images
 from perceptual.inference.images import Picture
 
@@ -41,6 +41,13 @@ def test_read_names_a_path_that_cannot_be_read(tmp_path, make):
     with pytest.raises(InvalidImage) as failure:
         images.read(path)
     assert str(failure.value).startswith(f"cannot read {path}: ")
+
+
+def test_read_says_what_a_photo_may_be():
+    for photo in (None, np.zeros((8, 8, 3), np.uint8), BytesIO()):
+        expected = f"^expected a path, the bytes of an image file, or a PIL image, got {type(photo).__name__}$"
+        with pytest.raises(InputError, match=expected):
+            images.load(photo)
 
 
 def test_read(tmp_path):
