@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidOption, WeightsError
+from ..errors import InvalidOption
 from ..options import StyleOptions
 from ..settings import Integer, parse
 from .arguments import converter
-from .photos import SUFFIXES, add_machine, check_writable
+from .photos import STANDARD, STYLES, SUFFIXES, add_machine, check_writable, photos_among
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Style = tuple[str, Predictor, StyleOptions]
 
-DESCRIPTION = """Shows photos in every style that ships, or of some networks, on one sheet with the styles' names.
+DESCRIPTION = """Shows photos in every style of the networks, on one sheet with the styles' names.
 
   perceptual gallery photo.jpg -o sheet.jpg
   perceptual gallery one.jpg two.jpg -o sheet.png --models styles mine
@@ -31,10 +31,10 @@ One photo fills the sheet in rows; several have a row each.
 def add_to(subparsers: Any) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser("gallery", help="photos in every style, on one sheet", description=DESCRIPTION)
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files, or folders of them")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="file of the sheet")
     parser.add_argument(
-        "--models", nargs="+", metavar="MODEL", help="weights files or names; default: every style that ships"
+        "--models", nargs="+", metavar="MODEL", default=[STYLES], help=f"weights files or names (default: {STYLES})"
     )
     parser.add_argument(
         "--size",
@@ -50,7 +50,10 @@ def run(args: Namespace) -> None:
     """Makes the sheet."""
     if args.output.suffix.lower() not in SUFFIXES:
         raise InvalidOption(f"{args.output}: the name of the sheet must end in {', '.join(SUFFIXES)}")
-    if args.output.resolve() in {photo.resolve() for photo in args.photos}:
+    if STANDARD in args.photos:
+        raise InvalidOption("- does not work here; name image files, or folders of them")
+    files = [file for file, _ in photos_among(args.photos, args.output)]
+    if args.output.resolve() in {file.resolve() for file in files}:
         raise InvalidOption(f"{args.output} would overwrite a photo; choose another --output")
     check_writable([args.output.parent])
 
@@ -59,22 +62,13 @@ def run(args: Namespace) -> None:
     from ..inference.metadata import find_distinct
     from ..inference.predictor import load
 
-    photos = [images.shrink(images.load(file), args.size) for file in args.photos]
-    chosen = find_distinct(args.models or shipped_styles().values())
-    if not chosen:
-        raise WeightsError("no style ships with this package; name weights files with --models")
+    photos = [images.shrink(images.load(file), args.size) for file in files]
+    chosen = find_distinct(args.models)
     predictors = {name: load(file, args.device, args.engine) for name, file in chosen.items()}
     styles = styles_of(predictors)
     sheet = gallery(photos, styles)
     write_atomically(args.output, images.encode(images.from_pil(sheet), SUFFIXES[args.output.suffix.lower()]))
     print(f"{args.output} (photos: {len(photos)}, styles: {len(styles)})")
-
-
-def shipped_styles() -> dict[str, Path]:
-    """Names and files of the style networks that ship."""
-    from ..inference.metadata import read_metadata, shipped_weights
-
-    return {name: file for name, file in shipped_weights().items() if read_metadata(file)["task"] == "style"}
 
 
 def styles_of(predictors: Mapping[str, "Predictor"]) -> list["Style"]:

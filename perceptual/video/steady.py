@@ -24,12 +24,14 @@ from .contrast import with_contrast
 from .flow import Motion, MotionFinder, reduced, warped
 
 LIGHT = 65  # pixels; differences at coarser scales are light and colour, not strokes
-SMALL, LARGE = 5, 31  # pixels; details are compared at scales between these
+SMALL, LARGE = 21, 31  # pixels; details are compared at scales between these, as finer ones are never quite in place
+AROUND = 15  # pixels; side of the square over which contrast is averaged
+FAINT = 3  # levels of 255; contrast that noise alone may have
 ISLAND = 31  # pixels; smaller islands of an anchor's area are removed, as each edge cuts strokes
 HOLE = 15  # pixels; smaller holes in it are filled; larger ones may be objects that have come before it
 WIDE = 101  # pixels; side of the square over which enlargement is averaged
 ENLARGED = 0.035  # maximum enlargement or reduction of strokes
-MAX_ANCHORS = 2  # with more, a picture is a patchwork
+MAX_ANCHORS = 3  # with more, a picture is a patchwork
 LEAST_USED = 0.02  # share of a frame; an anchor that covers less is dropped
 
 
@@ -38,7 +40,8 @@ class Level:
     """A level of steadiness.
 
     Attributes:
-        max_difference: The anchor is used where its detail differs from the frame's by at most this, in levels of 255.
+        max_difference: The anchor is used where its detail differs from the frame's by at most this, relative to the
+            contrast around.
         max_uncovered: If no anchor covers more than this share of a frame, the frame becomes an anchor.
     """
 
@@ -46,7 +49,7 @@ class Level:
     max_uncovered: float
 
 
-LEVELS = {"normal": Level(24, 0.3), "strong": Level(40, 0.2)}
+LEVELS = {"normal": Level(0.16, 0.3), "strong": Level(0.19, 0.2)}
 
 
 class Steady:
@@ -125,8 +128,7 @@ class Anchor:
 
         Called once for each frame: ``seen`` loses what is not visible, as strokes that come and go would flicker.
         """
-        difference = detail(reduced(frame.rgb)) - detail(warped(self.grey, self.flow))
-        alike = cv2.blur(np.abs(difference), (SMALL, SMALL)) < max_difference
+        alike = are_alike(reduced(frame.rgb), warped(self.grey, self.flow), max_difference)
         known = (self.seen > 0.5) & alike & (np.abs(self.enlarged()) < ENLARGED)
         self.seen *= known
         there = known.astype(np.uint8)
@@ -152,6 +154,21 @@ class Anchor:
 def as_array(picture: Picture) -> np.ndarray:
     """A picture as an array for OpenCV, uint8 H×W×3."""
     return picture.rgb.permute(1, 2, 0).contiguous().numpy()
+
+
+def are_alike(one: np.ndarray, other: np.ndarray, max_difference: float) -> np.ndarray:
+    """Where two frames show the same, bool.
+
+    The flow is not exact, and what is a little out of place differs by a share of the contrast around, the less of the
+    two frames': where that is low, as in a face, a small difference is a real change. Contrast that is doubled
+    is one too, such as a fine texture.
+    """
+    one, other = detail(one), detail(other)
+    difference = np.abs(cv2.blur(one - other, (SMALL, SMALL)))
+    contrasts = [cv2.blur(np.abs(each), (AROUND, AROUND)) for each in (one, other)]
+    least = np.minimum(*contrasts) + FAINT
+    alike: np.ndarray = (difference < max_difference * least) & (np.maximum(*contrasts) < 2 * least)
+    return alike
 
 
 def detail(grey: np.ndarray) -> np.ndarray:

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 import perceptual
+from perceptual.inference.metadata import shipped_weights, styles_in
 from perceptual.inference.networks import StyleNetwork
-from perceptual.inference.sheets import LINE, contact_sheet
+from perceptual.inference.sheets import LINE, contact_sheet, shortened
 from perceptual.inference.weights import save_network
+from perceptual.options import SCALES
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +39,14 @@ def test_a_sheet_gives_every_column_its_width_and_names_their_line():
     assert contact_sheet([[("a name that is far too long for it", red)]], gap=2).size == (34, 20 + LINE + 4)
 
 
+def test_a_name_that_is_too_long_ends_with_an_ellipsis():
+    font = ImageFont.load_default(12)
+    assert shortened("udnie", 64, font) == "udnie"
+    short = shortened("composition_vii", 64, font)
+    assert short[-1] == "…" and "composition_vii".startswith(short[:-1]) and len(short) > 5
+    assert font.getlength(short) <= 64 < font.getlength("composition_vii")
+
+
 @pytest.mark.slow
 def test_one_photo_in_rows_of_four_and_several_in_a_row_each(run, styles, photos, tmp_path):
     files = [photos / "a" / "001.png", photos / "a" / "003.png"]  # 60 × 48 each
@@ -54,14 +64,19 @@ def test_one_photo_in_rows_of_four_and_several_in_a_row_each(run, styles, photos
 
 
 @pytest.mark.slow
-def test_every_style_that_ships_is_the_default(run, styles, upscaler, photos, tmp_path, monkeypatch):
-    shipped = {file.stem: file for file in [*styles[:2], upscaler]}
-    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", lambda: shipped)
-    status, out, _ = run("gallery", photos / "a" / "001.png", "-o", tmp_path / "sheet.jpg")
-    assert status == 0 and "styles: 2" in out  # the third is no style
-    monkeypatch.setattr("perceptual.inference.metadata.shipped_weights", dict)
-    status, _, err = run("gallery", photos / "a" / "001.png", "-o", tmp_path / "sheet.jpg")
-    assert (status, err) == (1, "perceptual: no style ships with this package; name weights files with --models\n")
+def test_a_folder_is_all_images_in_it_but_the_sheet(run, styles, photos):
+    sheet = photos / "a" / "sheet.png"
+    count = len(list((photos / "a").iterdir()))
+    for _ in range(2):
+        status, out, _ = run("gallery", photos / "a", "-o", sheet, "--models", styles[0], "--size", 16)
+        assert (status, out) == (0, f"{sheet} (photos: {count}, styles: 1)\n")
+
+
+@pytest.mark.slow
+def test_every_style_that_ships_is_the_default(run, photos, tmp_path):
+    sheet = tmp_path / "sheet.jpg"
+    status, out, _ = run("gallery", photos / "a" / "001.png", "-o", sheet, "--size", 16)
+    assert (status, out) == (0, f"{sheet} (photos: 1, styles: {len(styles_in(shipped_weights()['styles']))})\n")
 
 
 @pytest.mark.slow
@@ -69,9 +84,12 @@ def test_bad_input_is_one_line(run, upscaler, styles, photos, tmp_path):
     photo = photos / "a" / "001.png"
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
+    (tmp_path / "none").mkdir()
     for arguments, message in [
         ((photo, "-o", tmp_path / "sheet.gif"), "the name of the sheet must end in .jpg"),
         ((photo, "-o", photo), "would overwrite a photo"),
+        (("-", "-o", tmp_path / "s.png"), "- does not work here; name image files"),
+        ((styles[0].parent / "none", "-o", tmp_path / "s.png"), "no images in"),
         ((photo, "-o", tmp_path / "s.png", "--models", upscaler), "these weights are for super-resolution"),
         ((photo, "-o", broken / "s.png"), "cannot be written to"),
         ((broken, "-o", tmp_path / "s.png", "--models", styles[0]), f"{broken}: this is not an image"),
@@ -102,15 +120,15 @@ def test_a_log_of_several_trainings_is_one_curve(script):
     longer = ["# from these weights", "100/400  content 6  style 60  total", "200/400  content 5  style 50  total"]
     expected = [[100, 150, 300, 400, 500], [9, 7.5, 7, 6, 5], [90, 75, 70, 60, 50]]
     np.testing.assert_equal(read_log("\n".join(first + again + longer)), expected)
-    log = ROOT / "docs/results/starry_night_fast/train.log"
+    log = ROOT / "docs/results/styles_fast/train.log"
     drawn = curves([log])
-    assert drawn == curves([log]) and drawn.count(b"starry_night_fast") == 1 and b"<svg" in drawn
+    assert drawn == curves([log]) and drawn.count(b"styles_fast") == 1 and b"<svg" in drawn
 
 
 @pytest.mark.slow
 @pytest.mark.release
-def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(script, styles, tmp_path, monkeypatch):
-    log = Path("results/starry_night_fast/train.log")
+def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(script, tmp_path, monkeypatch):
+    log = Path("results/styles_fast/train.log")
     (tmp_path / log).parent.mkdir(parents=True)
     (tmp_path / log).write_bytes((ROOT / "docs" / log).read_bytes())
     small = []
@@ -120,8 +138,13 @@ def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(sc
         Image.open(photo).resize((48, 32)).save(small[-1])
     monkeypatch.setattr(script, "DOCS", tmp_path)
     monkeypatch.setattr(script, "PHOTOS", small)
-    monkeypatch.setattr(script, "shipped_styles", lambda: {"starry_night": styles[0]})
-    monkeypatch.setattr(script, "HEADING", ("starry_night",))
+    names = ("starry_night", "the_scream")
+    network = StyleNetwork(init_features=4, num_residuals=0, styles=len(names))
+    save_network(tmp_path / "many.safetensors", network, {"styles": [{"name": name} for name in names]})
+    for constant in ("NETWORK", "FAST"):
+        monkeypatch.setattr(script, constant, tmp_path / "many.safetensors")
+    for constant in ("HEADING", "BOTH"):
+        monkeypatch.setattr(script, constant, names)
     monkeypatch.setattr(script, "load", lambda file: perceptual.load(file, "cpu"))
     views = sys.modules[script.screenshots.__module__].VIEWS  # how they look, chromium shows in a test of its own
     monkeypatch.setattr(script, "screenshots", lambda: ((name, Image.new("RGB", (8, 8))) for name in views))
@@ -129,7 +152,7 @@ def test_make_gallery_makes_every_picture_of_the_documentation_but_animations(sc
     made = {
         file.relative_to(tmp_path) for folder in ("pictures", "results") for file in (tmp_path / folder).rglob("*.*")
     }
-    names = ("gallery", "styles", "super_resolution_x2", "super_resolution_x4", "super_resolution_x8", *views)
-    tracked = {Path(f"pictures/{name}.jpg") for name in names}
-    tracked |= {Path("pictures/losses.svg"), log, Path("results/styles/starry_night.jpg")}
+    sheets = ("gallery", "styles", "styles_fast", *(f"super_resolution_x{scale}" for scale in SCALES), *views)
+    tracked = {Path(f"pictures/{name}.jpg") for name in sheets}
+    tracked |= {Path("pictures/losses.svg"), log, *(Path(f"results/styles/{name}.jpg") for name in names)}
     assert made == tracked and all((ROOT / "docs" / file).is_file() for file in made)

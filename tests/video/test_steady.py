@@ -130,6 +130,21 @@ def test_a_pixel_has_the_strokes_of_one_picture_and_what_was_hidden_is_not_used_
     assert np.array_equal(masks[1], masks[2])
 
 
+@pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
+def test_what_appears_in_a_place_of_low_contrast_is_shown(level):
+    noise = np.random.default_rng(0).normal(0, 1, (SIZE, SIZE)).astype(np.float32)
+    skin = 120 + 60 * cv2.GaussianBlur(noise, (0, 0), 3)
+    opened = skin.copy()
+    opened[52:66, 50:74] -= 40  # such as a mouth
+    before, after = (
+        Picture(torch.from_numpy(each.astype(np.uint8)).expand(3, -1, -1).contiguous()) for each in (skin, opened)
+    )
+    anchor = Anchor(before, before)
+    anchor.move(Motion(np.zeros((SIZE, SIZE, 2), np.float32), np.ones((SIZE, SIZE), np.float32)))
+    used = anchor.still_visible(after, level.max_difference)
+    assert not used[54:64, 54:70].any() and used[100:, 100:].all()
+
+
 def test_a_cut_begins_anew():
     def frames(photo):
         return [Picture(frame) for frame in clip(photo, PAN)[0][:3]]
