@@ -72,7 +72,7 @@ def beside_the_fast_one(results: Mapping[str, Mapping[str, Image.Image]]) -> Ima
     rows: list[list[Tile]] = []
     for style, pictures in results.items():
         pairs = [(pictures[photo.stem], fast.stylize(photo, style=style)) for photo in PHOTOS[:2]]
-        names = ("styles", "styles_fast") if not rows else ("", "")
+        names = ("", "") if rows else (str(NETWORK), str(FAST))
         rows.append(scaled([tile for pair in pairs for tile in zip(names, pair, strict=True)]))
     return contact_sheet(rows)
 

@@ -28,7 +28,8 @@ class CollectionHandler(ImageHandler):
     Large photos are stylized at a smaller size, at which strokes are visible.
 
     Attributes:
-        styles: The network of each style, by the style's name; one without a name has that of its network's file.
+        styles: The network of each style, by the style's name. An only one has that of its network's file, unless the
+            metadata list styles.
         upscalers: The network of each factor.
         upscaler: Returns the network that enlarges photos stylized at a smaller size.
     """

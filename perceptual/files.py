@@ -15,6 +15,7 @@ S = TypeVar("S")  # a photo: a path or another object
 P = TypeVar("P", bound=PurePath)  # a result
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that all further files would have too
+WHEN_FULL = "stopped; repeat the command when there is space, and it can be written to"
 EXTENSIONS = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 

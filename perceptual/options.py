@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from .errors import InvalidOption
 from .settings import Choice, Integer, Number, OneOf, Switch, option_name, setting, settings_of
@@ -52,19 +52,7 @@ def share_of(part: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """Options of every result; :func:`perceptual.settings.parse` builds them from text.
-
-    Attributes:
-        alone: What a model of one network does not do, for errors.
-    """
-
-    alone: ClassVar[str] = ""
-
-    @classmethod
-    def elsewhere(cls, name: str) -> str:
-        """The end of an error about an option that only other models have; empty if none has it."""
-        known = [option_name(each) for each in settings_of(CollectionOptions)]
-        return f"; {cls.alone}" if name in known else ""
+    """Options of every result; :func:`perceptual.settings.parse` builds them from text."""
 
     format: str | None = setting(
         None,
@@ -83,10 +71,6 @@ class PictureOptions:
 @dataclass(frozen=True)
 class StyleOptions(PictureOptions):
     """Options of a stylization."""
-
-    alone: ClassVar[str] = (
-        "this model is no collection, so it does not enlarge: package one with a super-resolution network"
-    )
 
     style: tuple[tuple[str, float], ...] | None = setting(
         None, Mixture(), "which style, or a mixture of styles such as starry_night:0.6,udnie:0.4"
@@ -109,10 +93,6 @@ class StyleOptions(PictureOptions):
 class UpscaleOptions(PictureOptions):
     """Options of super-resolution."""
 
-    alone: ClassVar[str] = (
-        "this model is no collection, so it only enlarges, by one factor: package one with the other networks"
-    )
-
     fidelity: float | None = setting(
         None,
         Number(0, 1),
@@ -131,6 +111,16 @@ class CollectionOptions(StyleOptions, UpscaleOptions):
     scale: int | None = setting(
         None, OneOf(SCALES), "factor by which super-resolution enlarges the result; default: not enlarged"
     )
+
+
+def check_alone(values: Iterable[str], cls: type) -> None:
+    """Raises InvalidOption for an option that a collection may have, but not a model of one network."""
+    own, every = ([option_name(each) for each in settings_of(kind)] for kind in (cls, CollectionOptions))
+    if others := [name for name in values if name in every and name not in own]:
+        raise InvalidOption(
+            f"unknown option {others[0]}; the options are {', '.join(own)}; "
+            "a collection of several networks may have it: perceptual package --collection"
+        )
 
 
 def check_task(values: Iterable[str], cls: type, model: str) -> None:

@@ -213,7 +213,7 @@ def parse(cls: type[T], values: Mapping[str, Any], without: Container[str] = ())
     """Builds a dataclass of settings from values by option name.
 
     Args:
-        cls: The dataclass. Its class method ``elsewhere``, if it has one, says more about an unknown name.
+        cls: The dataclass.
         values: The values that are given.
         without: Names of settings that cannot be given.
 
@@ -223,7 +223,7 @@ def parse(cls: type[T], values: Mapping[str, Any], without: Container[str] = ())
     """
     known = {option_name(each): each for each in settings_of(cls) if each.name not in without}
     if unknown := [name for name in values if name not in known]:
-        hint = getattr(cls, "elsewhere", lambda name: "")(unknown[0]) or did_you_mean(unknown[0], known)
+        hint = did_you_mean(unknown[0], known)
         raise InvalidOption(f"unknown option {unknown[0]}; the options are {', '.join(known)}{hint}")
     for name, each in known.items():
         if each.default is MISSING and name not in values:

@@ -8,7 +8,7 @@ import pytest
 from perceptual.errors import InvalidOption
 from perceptual.inference.metadata import shipped_weights
 from perceptual.inference.predictor import Predictor
-from perceptual.options import CollectionOptions, Mixture, StyleOptions, UpscaleOptions
+from perceptual.options import CollectionOptions, Mixture, StyleOptions, UpscaleOptions, check_alone
 from perceptual.settings import (
     Choice,
     FilePath,
@@ -54,19 +54,28 @@ def test_values(kind, value, parsed):
 @pytest.mark.parametrize(
     ("cls", "name", "end"),
     [
-        (StyleOptions, "scale", "it does not enlarge: package one with a super-resolution network"),
-        (StyleOptions, "fidelity", "it does not enlarge: package one with a super-resolution network"),
-        (UpscaleOptions, "style", "it only enlarges, by one factor: package one with the other networks"),
-        (UpscaleOptions, "scale", "it only enlarges, by one factor: package one with the other networks"),
         (UpscaleOptions, "fidelty", "did you mean fidelity?"),
         (StyleOptions, "sty", "did you mean style?"),
         (CollectionOptions, "scal", "did you mean scale?"),
     ],
 )
-def test_an_option_of_collections_is_no_unknown_name(cls, name, end):
+def test_an_unknown_name_is_answered_with_the_one_meant(cls, name, end):
     with pytest.raises(InvalidOption, match=f"^unknown option {name}; the options are ") as caught:
         parse(cls, {name: "2"})
     assert str(caught.value).endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [(StyleOptions, "scale"), (StyleOptions, "fidelity"), (UpscaleOptions, "style"), (UpscaleOptions, "scale")],
+)
+def test_an_option_of_collections_is_no_unknown_name(cls, name):
+    with pytest.raises(
+        InvalidOption, match=f"^unknown option {name}; .*; a collection of several networks may have it"
+    ):
+        check_alone([name], cls)
+    check_alone([name, "unheard-of"], CollectionOptions)
+    check_alone(["unheard-of", "tile"], cls)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from ..errors import ArchiveError
-from ..inference.metadata import LARGE, LARGE_FACTOR, facts_of_styles, parse_metadata
+from ..inference.metadata import facts_of_styles, parse_metadata
 from .manifest import DAMAGE, files_of_networks, read_archive
 
+PAINTS_SMALLER = "perceptual/inference/large.py"  # the code that stylizes large photos at a smaller size
 LARGEST_HEADER = 2**24  # bytes; of a safetensors file, whose header is some kilobytes
 
 
@@ -72,15 +73,14 @@ def read_contents(archive: str | Path) -> Contents:
     try:
         with zipfile.ZipFile(archive) as file:
             networks = dict(read_networks(file))
-            alone = any(name.startswith(f"{LARGE}/") for name in file.namelist())
+            large = PAINTS_SMALLER in file.namelist()
             limits = yaml.safe_load(file.read(f"{manifest.handler}.yaml"))
         styles = tuple(each for name, network in networks.items() for each in styles_of(name, network))
         upscalers = [each["config"] for each in networks.values() if each["task"] == "super-resolution"]
         scales = tuple(sorted(int(each["scale"]) for each in upscalers))
         blended = tuple(sorted(int(each["scale"]) for each in upscalers if each.get("blended")))
         named = manifest.is_collection or len(styles) > 1
-        smaller = bool(styles) and (alone or LARGE_FACTOR in scales)
-        return Contents(named, styles, scales, blended, int(limits["max_pixels"]), smaller)
+        return Contents(named, styles, scales, blended, int(limits["max_pixels"]), large and bool(styles))
     except (*DAMAGE, yaml.YAMLError) as error:
         raise ArchiveError(f"{archive} is damaged: {error}") from error
 

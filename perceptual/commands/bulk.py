@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, PerceptualError
+from ..files import WHEN_FULL
 from ..options import CollectionOptions, StyleOptions, UpscaleOptions, check_task
 from ..settings import Integer, Number, parse
 from .arguments import add_settings, converter, given, report
@@ -171,7 +172,7 @@ def show_failures(rows: Sequence[dict[str, Any]], summary: "Report") -> None:
     """
     for number, row in enumerate((row for row in rows if row["error"]), summary.counts["failed"]):
         if row["status"] == "stopped":
-            raise PerceptualError(f"{row['error']}: stopped; free some space, then repeat the command")
+            raise PerceptualError(f"{row['error']}; {WHEN_FULL}")
         if number < MOST_SHOWN:
             report(f"{row['photo']}: {row['error']}")
         elif number == MOST_SHOWN:

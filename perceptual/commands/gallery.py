@@ -9,7 +9,7 @@ from ..errors import InvalidOption
 from ..options import StyleOptions
 from ..settings import Integer, parse
 from .arguments import converter
-from .photos import STANDARD, STYLES, SUFFIXES, add_machine, check_writable, photos_among
+from .photos import STANDARD, STYLES, SUFFIXES, add_machine, check_outside, check_writable, photos_among
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,9 +52,10 @@ def run(args: Namespace) -> None:
         raise InvalidOption(f"{args.output}: the name of the sheet must end in {', '.join(SUFFIXES)}")
     if STANDARD in args.photos:
         raise InvalidOption("- does not work here; name image files, or folders of them")
-    files = [file for file, _ in photos_among(args.photos, args.output)]
+    files = [file for file, _ in photos_among(args.photos)]
     if args.output.resolve() in {file.resolve() for file in files}:
         raise InvalidOption(f"{args.output} would overwrite a photo; choose another --output")
+    check_outside(args.output, args.photos)
     check_writable([args.output.parent])
 
     from ..files import write_atomically

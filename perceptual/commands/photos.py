@@ -16,7 +16,17 @@ from ..errors import (
     PerceptualError,
     WorkerDied,
 )
-from ..files import EXTENSIONS, FULL, check_apart, is_image, named_apart, suffix_of, write_atomically
+from ..files import (
+    EXTENSIONS,
+    FULL,
+    WHEN_FULL,
+    check_apart,
+    images_below,
+    is_image,
+    named_apart,
+    suffix_of,
+    write_atomically,
+)
 from .arguments import report
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
@@ -98,7 +108,7 @@ def convert(
     output: Path,
     others: list[Path],
 ) -> int:
-    """Converts every photo; a bad one is reported and skipped. Prints a summary at the end, also after Ctrl-C.
+    """Converts every photo; a bad one is reported and skipped. Prints a summary at the end, also if it is stopped.
 
     Args:
         jobs: The photos.
@@ -111,7 +121,7 @@ def convert(
         1 if a photo failed, else 0.
 
     Raises:
-        PerceptualError: The disk is full.
+        PerceptualError: The disk is full, or the server does not answer any more.
     """
     from rich.console import Console
     from rich.progress import track
@@ -134,7 +144,7 @@ def convert(
             except (*OF_ONE_PHOTO, OSError) as error:
                 refuse_full(error, job.target)
                 report(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, PerceptualError):
         summarize("; stopped")
         raise
     summarize()
@@ -144,9 +154,7 @@ def convert(
 def refuse_full(error: BaseException, target: Path) -> None:
     """Raises PerceptualError for an error of writing a result that all further results would have too."""
     if isinstance(error, OSError) and error.errno in FULL:
-        raise PerceptualError(
-            f"cannot write {target}: {error.strerror}: stopped; free some space, then repeat the command"
-        ) from error
+        raise PerceptualError(f"cannot write {target}: {error.strerror}; {WHEN_FULL}") from error
 
 
 def ignored(others: Sequence[PurePath]) -> str:
@@ -157,10 +165,14 @@ def ignored(others: Sequence[PurePath]) -> str:
     return f"; ignored {len(others)} other {'file' if len(others) == 1 else 'files'}: {names}"
 
 
-def others_below(photos: Iterable[Path], output: Path) -> list[Path]:
-    """The files in folders, and below them, whose names are not those of images, without those in the output."""
+def others_below(photos: Iterable[Path]) -> list[Path]:
+    """The files in folders, and below them, whose names are not those of images."""
     return sorted(
-        file for folder in photos if folder.is_dir() for file in files_below(folder, output) if not is_image(file)
+        file
+        for folder in photos
+        if folder.is_dir()
+        for file in folder.rglob("*")
+        if file.is_file() and not is_image(file)
     )
 
 
@@ -168,7 +180,7 @@ def plan(photos: list[Path], output: str | Path, format: str | None) -> list[Job
     """Pairs every photo with the file of its result.
 
     Args:
-        photos: Image files, or folders, in which results of an earlier run in ``output`` are not taken as photos.
+        photos: Image files, or folders of them.
         output: A file, or a folder: text that ends in ``/`` always is one.
         format: That of the results; None for the file's, or JPEG.
 
@@ -191,18 +203,23 @@ def plan(photos: list[Path], output: str | Path, format: str | None) -> list[Job
     else:
         if not into_folder and (output.is_file() or output.suffix.lower() in SUFFIXES):
             raise InvalidOption(f"{output}: several photos need a folder as --output")
-        found = [(file, output / name) for file, name in photos_among(photos, output)]
+        found = [(file, output / name) for file, name in photos_among(photos)]
         jobs = named_apart(found, suffix_of(format))
     sources = {source.resolve() for source, _ in jobs if source != STANDARD}
     if overwriting := [target for _, target in jobs if target.resolve() in sources]:
         raise InvalidOption(f"{overwriting[0]} would overwrite a photo; choose another --output")
-    if output.resolve() in {photo.resolve() for photo in photos if photo.is_dir()}:
-        raise InvalidOption(
-            f"results in {output} would be photos when the command is repeated; choose another --output"
-        )
+    check_outside(output, photos)
     check_apart(jobs)
     check_writable({target.parent for _, target in jobs})
     return [Job(source, target, SUFFIXES[target.suffix.lower()]) for source, target in jobs]
+
+
+def check_outside(output: Path, photos: Iterable[Path]) -> None:
+    """Raises InvalidOption if results would lie in a folder of photos, where a repeated command would find them."""
+    if any(output.resolve().is_relative_to(each.resolve()) for each in photos if each.is_dir()):
+        raise InvalidOption(
+            f"results in {output} would be photos when the command is repeated; choose another --output"
+        )
 
 
 def check_writable(folders: Iterable[Path]) -> None:
@@ -213,8 +230,8 @@ def check_writable(folders: Iterable[Path]) -> None:
             raise InvalidOption(f"{folder}: cannot be written to; choose another --output")
 
 
-def photos_among(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Files, and all images below folders but for those in the output, each with its relative path there.
+def photos_among(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Files, and all images below folders, each with its relative path there.
 
     Raises:
         InvalidOption: The folders have no images.
@@ -222,16 +239,9 @@ def photos_among(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path]]
     found: list[tuple[Path, Path]] = []
     for path in paths:
         if path.is_dir():
-            found += [(file, file.relative_to(path)) for file in files_below(path, output) if is_image(file)]
+            found += [(file, file.relative_to(path)) for file in images_below(path)]
         else:
             found.append((path, Path(path.name)))
     if not found:
         raise InvalidOption(f"no images in {paths[0]}; looked for {' '.join(EXTENSIONS)}")
     return found
-
-
-def files_below(folder: Path, output: Path) -> list[Path]:
-    """All files in a folder or anywhere below it, without the output there, which has earlier results. Sorted."""
-    place = os.path.relpath(output.resolve(), folder.resolve())  # of the output, without links
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return files if place == "." else [file for file in files if not file.is_relative_to(folder / place)]

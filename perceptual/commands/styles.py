@@ -59,18 +59,19 @@ def local() -> Iterator[dict[str, Any]]:
                 shipped[style["name"]] = style
     yield from shipped.values()
     for file in own_weights().values():
-        try:
-            yield from styles_of(file, str(file))
-        except WeightsError as error:
-            print(error, file=sys.stderr)
+        yield from styles_of(file, str(file))
 
 
 def styles_of(file: Path, where: str) -> list[dict[str, Any]]:
-    """The styles of a network, with the pictures of their paintings. Raises WeightsError if it cannot be read."""
+    """The styles of a network, with the pictures of their paintings; none if it cannot be read."""
     from ..inference.metadata import styles_in
 
-    found = zip(styles_in(file), pictures_of(file), strict=False)
-    return [{**facts, "where": where, **picture} for facts, picture in found]
+    try:
+        found = zip(styles_in(file), pictures_of(file), strict=False)
+        return [{**facts, "where": where, **picture} for facts, picture in found]
+    except WeightsError as error:
+        print(error, file=sys.stderr)
+        return []
 
 
 def pictures_of(file: Path) -> Iterator[dict[str, str]]:

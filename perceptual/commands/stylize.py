@@ -72,7 +72,7 @@ def run(args: Namespace) -> int:
     else:
         convert_one, done = local_conversion(args, options)
     output = Path(args.output)
-    return convert(jobs, convert_one, done, output, others_below(args.photos, output))
+    return convert(jobs, convert_one, done, output, others_below(args.photos))
 
 
 def local_conversion(args: Namespace, options: StyleOptions) -> tuple[Callable[[bytes, str], bytes], str]:

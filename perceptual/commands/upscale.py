@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
     else:
         convert_one, done = local_conversion(args, name, options)
     output = Path(args.output)
-    return convert(jobs, convert_one, done, output, others_below(args.photos, output))
+    return convert(jobs, convert_one, done, output, others_below(args.photos))
 
 
 def default_network(scale: int | None) -> str:

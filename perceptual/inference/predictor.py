@@ -96,7 +96,7 @@ class Predictor:
     Args:
         network: In ``eval`` mode; moved to the device.
         metadata: As from :func:`perceptual.inference.metadata.read_metadata`; kept for the caller.
-        name: Name of an only style that has none in the metadata.
+        name: Name of an only style, if the metadata list no styles.
         device: As in :func:`load`.
         engine: As in :func:`load`.
     """
@@ -149,6 +149,7 @@ class Predictor:
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or not batch.is_floating_point():
             raise ValueError(f"expected a float tensor N×3×H×W, got {batch.dtype} {tuple(batch.shape)}")
+        # A stroke of 0 is the default, which networks of the other task must not refuse.
         values = given(style=style, stroke=stroke or None, grain=grain, fidelity=fidelity, tile=tile)
         kind = StyleOptions if self.network.task == "style" else UpscaleOptions
         check_task(values, kind, "this network")
@@ -417,7 +418,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def style_names(network: ImageTransformationNetwork, metadata: Mapping[str, Any], name: str) -> list[str]:
-    """Names of a network's styles, in their order; ``name`` is that of an only style without one.
+    """Names of a network's styles, in their order; ``name`` is that of an only one, if no styles are listed.
 
     Raises:
         WeightsError: The metadata name more or fewer than the network holds.

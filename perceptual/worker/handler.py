@@ -28,6 +28,7 @@ from ..inference.images import READABLE, Limits, Picture
 from ..inference.large import is_large
 from ..inference.metadata import facts_of_styles
 from ..inference.predictor import LEAST_TILE, Predictor, load
+from ..options import check_alone
 from ..settings import Integer, described, parse, settings_of
 from .measure import Meter, Record, Watch, waited
 from .pace import MAX_SECONDS, SHARE, Pace, allowed, most_pixels
@@ -187,7 +188,9 @@ class ImageHandler(ABC):
             return Reply(200, "application/json", json.dumps(self.describe()).encode())
         record.stages.update(waited(headers.get("x-request-start")))
         data = find_image(row)
-        options = parse(self.options, option_values(headers, row))
+        values = option_values(headers, row)
+        check_alone(values, self.options)
+        options = parse(self.options, values)
         if options.tile and options.tile > self.max_tile:
             raise InvalidOption(f"tile: expected {Integer(LEAST_TILE, self.max_tile)}, got '{options.tile}'")
         scale = self.scale_of(options)

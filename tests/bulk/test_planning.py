@@ -233,7 +233,7 @@ def test_links_are_followed_as_by_stylize(folder, tmp_path):
     jobs = plan([folder], tmp_path / "out", None)
     assert [(Path(photo), tmp_path / "out" / name) for photo, name in names.items()] == [job[:2] for job in jobs]
     assert list(names.values()) == ["a.jpg", "c.jpg", "deep/b.jpg"]
-    assert others == [file.name for file in others_below([folder], tmp_path / "out")]
+    assert others == [file.name for file in others_below([folder])]
 
 
 def test_results_in_a_linked_folder_are_found(folder, tmp_path):

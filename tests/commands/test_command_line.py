@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import perceptual
+from perceptual.files import WHEN_FULL
 
 
 def test_a_module_is_the_command_line():
@@ -72,8 +73,8 @@ def test_a_full_disk_ends_a_command_and_leaves_whole_pictures(run, weights, phot
     status, out, err = run("stylize", tmp_path / "in", *options, "-o", small_disk)
     made = sorted(file.name for file in small_disk.iterdir())
     assert 0 < len(made) < 20 and len(tried) == len(made) + 1
-    reason = "No space left on device: stopped; free some space, then repeat the command"
-    assert (status, out) == (1, "")
+    reason = f"No space left on device; {WHEN_FULL}"
+    assert (status, out) == (1, f"{len(made)} of 30 photos stylized, in {small_disk}; stopped\n")
     assert err == f"perceptual: cannot write {small_disk}/{len(made):02}.png: {reason}\n"
     assert made == [f"{number:02}.png" for number in range(len(made))]
     assert all(Image.open(small_disk / name).convert("RGB").size == (64, 48) for name in made)

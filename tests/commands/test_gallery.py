@@ -64,12 +64,16 @@ def test_one_photo_in_rows_of_four_and_several_in_a_row_each(run, styles, photos
 
 
 @pytest.mark.slow
-def test_a_folder_is_all_images_in_it_but_the_sheet(run, styles, photos):
-    sheet = photos / "a" / "sheet.png"
-    count = len(list((photos / "a").iterdir()))
-    for _ in range(2):
-        status, out, _ = run("gallery", photos / "a", "-o", sheet, "--models", styles[0], "--size", 16)
-        assert (status, out) == (0, f"{sheet} (photos: {count}, styles: 1)\n")
+def test_a_folder_is_all_images_in_it(run, styles, photos, tmp_path):
+    count, sheet = len(list((photos / "a").iterdir())), tmp_path / "sheet.png"
+    status, out, _ = run("gallery", photos / "a", "-o", sheet, "--models", styles[0], "--size", 16)
+    assert (status, out) == (0, f"{sheet} (photos: {count}, styles: 1)\n")
+    for name, message in (
+        ("sheet.png", "would be photos when the command is repeated"),
+        ("001.png", "would overwrite"),
+    ):
+        status, _, err = run("gallery", photos / "a", "-o", photos / "a" / name, "--models", styles[0])
+        assert status == 1 and message in err and not (photos / "a" / "sheet.png").exists()
 
 
 @pytest.mark.slow

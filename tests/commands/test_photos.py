@@ -24,27 +24,21 @@ def results(photos, output, format=None):
     return {job.source.name: job.target.relative_to(output).as_posix() for job in plan(photos, output, format)}
 
 
-@pytest.mark.parametrize("command", ["stylize", "upscale"])
-def test_results_among_the_photos_are_not_converted_again(run, weights, upscaler, holiday, command, tmp_path):
-    (holiday / "notes.txt").touch()
-    output = holiday / "deep" / "results"
-    model = {"stylize": weights, "upscale": upscaler}[command]
-    told = []
-    for _ in range(2):
-        told.append(run(command, holiday, "--model", model, "-o", output))
-        (output / "other.txt").touch()
-    assert told[0] == told[1] and told[0][0] == 0 and "3 of 3 photos " in told[0][1]
-    assert told[0][1].endswith("; ignored 1 other file: notes.txt\n")
+def test_results_among_the_photos_are_refused(holiday, tmp_path):
     (tmp_path / "linked").symlink_to("holiday")
-    assert results([tmp_path / "linked"], output) == {"a.jpg": "a.jpg", "b.png": "b.jpg", "c.png": "deep/c.jpg"}
-    assert len(plan([output], tmp_path / "out", None)) == 3  # they are photos if they are named
-    assert len(plan([holiday / "deep"], holiday, None)) == 4  # of an output around the photos, all are
-
-
-def test_results_beside_their_photos_are_refused(holiday):
-    (holiday / "a.jpg").unlink()
+    for photos, output in (
+        (holiday, holiday / "deep" / "results"),
+        (tmp_path / "linked", holiday / "new"),
+        (holiday, tmp_path / "linked" / "new"),
+    ):
+        with pytest.raises(InvalidOption, match="would be photos when the command is repeated"):
+            plan([photos], output, None)
     with pytest.raises(InvalidOption, match="would be photos when the command is repeated"):
-        plan([holiday], holiday, None)
+        plan([holiday / "deep"], holiday / "deep", None)
+    Image.new("RGB", (16, 12)).save(holiday / "deep/a.jpg")
+    with pytest.raises(InvalidOption, match="deep/a.jpg would overwrite a photo"):
+        plan([holiday], holiday / "deep", None)
+    assert len(plan([holiday / "deep"], holiday, None)) == 2  # beside the folder of photos
 
 
 def test_a_photo_that_joins_another_of_its_name_leaves_no_result_behind(holiday, tmp_path):

@@ -71,9 +71,8 @@ def test_what_a_user_may_mistake_is_told_at_once(run, server, management, photo,
     assert "an address begins with http:// or https://" in run(*line, inference.removeprefix("http://"))[2]
 
     status, _, err = run(*line, inference, "--scale", "2")
-    assert status == 1 and "unknown option scale; the options are format" in err
-    reason = "; this model is no collection, so it does not enlarge: package one with a super-resolution network"
-    assert err.endswith(f"{reason}\n")
+    reason = "; a collection of several networks may have it: perceptual package --collection"
+    assert status == 1 and "unknown option scale; the options are format" in err and err.endswith(f"{reason}\n")
     url, auth = f"{inference}/predictions/tiny", server.address.tokens("inference")
     for option in ("scale", "fidelity"):
         reply = requests.post(url, files={"data": photo}, data={option: "1"}, auth=auth, timeout=60)

@@ -12,6 +12,7 @@ from video_files import make_clip, pictures, shown, times_of
 import perceptual
 from perceptual.commands.video import print_outcome
 from perceptual.errors import InvalidOption, WeightsError
+from perceptual.files import WHEN_FULL
 from perceptual.video import conversion
 from perceptual.video.conversion import VideoReport
 from perceptual.video.steady import Steady
@@ -77,7 +78,7 @@ def test_a_full_disk_ends_the_command_before_further_clips(run, clip, weights, s
     clips = [Path(shutil.copy(clip, tmp_path / name)) for name in ("one.mkv", "two.mkv")]
     options = ("--model", weights, "--codec", "ffv1", "--engine", "eager", "-o", small_disk)
     status, output, errors = run("video", *clips, *options)
-    reason = "No space left on device: stopped; free some space, then repeat the command"
+    reason = f"No space left on device; {WHEN_FULL}"
     assert (status, output, errors) == (1, "", f"perceptual: cannot write {small_disk / 'one.mkv'}: {reason}\n")
 
 
