@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
+from .grids import prominences
+
 SIDE = 256  # pixels; of the images measured
 DIRECTIONS = ((1, 1), (0, 1), (1, 0), (2, 1), (1, -1), (1, 2))  # of gradients: steps down and right
-PERIODS = (2, 4)  # pixels; periods of grids that the last and both upsamplings can leave
 FRAME = 16  # pixels; width of the border
 SURROUNDINGS = 64  # pixels; more than the radius of the receptive field of the convolutions
-ROUNDING = 1 / 255**2 / 12  # variance of rounding to 8 bits; less than that is not visible
 
 
 def grids(run: Callable[[Tensor], Tensor]) -> dict[str, float]:
@@ -34,29 +34,8 @@ def gradient(down: int, right: int) -> Tensor:
 
 
 def grid(image: Tensor) -> float:
-    """Relative energy of a grid in an image, 3×H×W in [0, 1] with sides that are multiples of 4.
-
-    The energy at the frequencies of grids from upsampling by 2 and 4, which are 1/2 and 1/4 cycles per pixel in height,
-    width or both, relative to that of neighbouring frequencies; the largest of these. A value near 1 means no grid.
-    """
-    height, width = image.shape[1:]
-    window = torch.hann_window(height, periodic=True)[:, None] * torch.hann_window(width, periodic=True)
-    spectrum = torch.fft.fft2((image.cpu() - image.cpu().mean(dim=(1, 2), keepdim=True)) * window).abs().square()
-    energy = spectrum.mean(dim=0) + ROUNDING * window.square().sum()
-    down, right = ([side * k // max(PERIODS) for k in range(max(PERIODS))] for side in (height, width))
-    return max(prominence(energy, y, x) for y in down for x in right if (y, x) != (0, 0))
-
-
-def prominence(energy: Tensor, y: int, x: int) -> float:
-    """Energy at a frequency, which the window spreads over its neighbours, relative to the ring around it."""
-    height, width = energy.shape
-    around = energy.roll((height // 2 - y, width // 2 - x), (0, 1))
-
-    def square(reach: int) -> Tensor:
-        return around[height // 2 - reach : height // 2 + reach + 1, width // 2 - reach : width // 2 + reach + 1]
-
-    ring = square(8).sum() - square(2).sum()
-    return float(square(1).mean() / (ring / (square(8).numel() - square(2).numel())))
+    """The largest of the :func:`.prominences` of an image, 3×H×W in [0, 1] with sides that are multiples of 4."""
+    return float(prominences(image[None].cpu()).max())
 
 
 def borders(stylize: Callable[[Tensor], Tensor], photos: Sequence[Tensor]) -> dict[str, float]:

@@ -149,6 +149,13 @@ class PaintingSettings(TrainingSettings):
     peak_weight: float = setting(
         0.0, Number(0), "weight of the peak loss, against flat black regions; try 2e4 if there are any", LOSSES
     )
+    grid_weight: float = setting(
+        0.0,
+        Number(0),
+        "weight of the grid loss, against rows of dots or a weave in flat areas; the network draws plain images too; "
+        "try 2e5",
+        LOSSES,
+    )
     grain: float = setting(
         0.0,
         Number(0, 1),
@@ -329,8 +336,9 @@ PATHS = {
 }
 # Settings of a network that is learned on, and so not of the learning.
 DETERMINED = (*(each.name for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK), "style_size")
-# Settings of a learning that by default are those of the trunk's own training. The steadiness loss is not among them,
-# as the network runs twice for it, nor is the peak loss, which takes a tenth of the time: learning made no peaks.
+# Settings of a learning that by default are those of the trunk's own training. The losses of steadiness and grids are
+# not among them, as the network runs again for each, nor is the peak loss, which takes a tenth of the time
+# and found none.
 FROM_TRUNK = (
     "loss_network",
     "content_layers",

@@ -16,6 +16,7 @@ from perceptual.inference.weights import save_network
 
 from .data import resized_crops
 from .grain import randomly_grained
+from .grids import GridProminenceLoss
 from .loop import train
 from .objective import build_objective
 from .peaks import PeakLoss
@@ -73,6 +74,7 @@ class StyleTransfer:
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
         self.steadiness = SteadinessLoss(settings.steadiness_weight, STRIDE, NOISE)
+        self.grids = GridProminenceLoss(settings.grid_weight, self.network.grain)
         self.crops = resized_crops(settings.image_size)
         self.painting = center_crop(resize(painting, [FRAME_SIZE], antialias=True), [FRAME_SIZE, FRAME_SIZE])[0]
 
@@ -84,6 +86,7 @@ class StyleTransfer:
         losses = {**self.objective(seen, self.objective.targets(content)), **self.peaks()}
         with self.peaks.paused():
             losses |= self.steadiness(self.run, grained, stylized)
+            losses |= self.grids(self.run, photos, stylized)
         return losses, stylized
 
     def run(self, photos: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from . import parallel
 from .data import RandomCrops, find_photos, load, resized_crops
 from .distillation import DistillationLoss
 from .grain import randomly_grained
+from .grids import GridProminenceLoss
 from .loop import train
 from .objective import StyleObjective, build_objective
 from .paintings import Painting, digest, find_paintings
@@ -91,6 +92,7 @@ class ManyStyles:
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
         self.steadiness = SteadinessLoss(settings.steadiness_weight, STRIDE, NOISE)
+        self.grids = GridProminenceLoss(settings.grid_weight, self.network.grain)
         self.distillation = self.load_teacher(device)
         self.reached: dict[str, float] = {}
 
@@ -161,6 +163,7 @@ class ManyStyles:
         losses |= self.peaks()
         with self.peaks.paused():
             losses |= self.steadiness(run, grained, stylized)
+            losses |= self.grids(run, photos, stylized)
         return losses, stylized
 
     def perceptual_losses(self, photos: Tensor, which: Tensor, stylized: Tensor) -> dict[str, Tensor]:

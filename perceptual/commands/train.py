@@ -29,16 +29,16 @@ STYLE = """Trains a network that stylizes photos after one painting.
   perceptual train style ... --resume
 
 With --trunk the painting is learned in minutes, on a network of many styles, and the result is a style file. By
-default, the losses are then those of the trunk, without those of steadiness and peaks, and iterations, learning rate,
-batch size and crop size are 80, 2e-2, 2 and 224. The trunk sets --style-size and all options of the network;
+default, the losses are then those of the trunk, without those of steadiness, peaks and grids, and iterations, learning
+rate, batch size and crop size are 80, 2e-2, 2 and 224. The trunk sets --style-size and all options of the network;
 --content-image is not for --trunk.
 
 A few hundred varied photos are enough; the paper used 80,000. The folder of the run (--sample-path) gets a checkpoint
 to resume from, the current network, sample sheets, a log, and events for TensorBoard.
 
 If the style is too weak, double --style-weights; if the photo can no longer be recognized, halve them. If strokes are
-too small, raise --style-size; if too large, lower it. If flat areas show a pattern, try --grain 0.5. If dark areas
-become black, set --peak-weight 2e4.
+too small, raise --style-size; if too large, lower it. If flat areas show a pattern, try --grain 0.5 and --grid-weight
+2e5. If dark areas become black, set --peak-weight 2e4.
 """
 
 STYLES = """Trains one network that stylizes photos after any painting of a folder.

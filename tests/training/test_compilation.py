@@ -4,7 +4,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from perceptual_training import style
+from perceptual_training import grids, style
 from perceptual_training.compilation import compiled
 from perceptual_training.style import StyleTransfer, train_style
 
@@ -12,7 +12,8 @@ from perceptual_training.style import StyleTransfer, train_style
 def test_a_compiled_step_is_the_same_step(settings, compiler, monkeypatch):
     for module, constant, value in ((style, "POOLED", 1), (style, "STRIDE", 0), (style, "NOISE", 0)):
         monkeypatch.setattr(module, constant, value)  # nothing at random
-    task = task_of(settings(peak_weight=1e3, steadiness_weight=10))
+    monkeypatch.setattr(grids, "plain", lambda photos: photos)
+    task = task_of(settings(peak_weight=1e3, steadiness_weight=10, grid_weight=1e3))
     photos, state = torch.rand(2, 3, 32, 32), copied(task.network)
     quick = compiled(task.losses, task.network, photos, nullcontext, pytest.fail)
     assert quick is not task.losses

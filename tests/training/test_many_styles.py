@@ -77,16 +77,17 @@ def test_all_processes_give_the_paintings_the_same_weight(many, monkeypatch):
     assert torch.equal(ManyStyles(many(batch_size=8), CPU).factors, alone)
 
 
-def test_steadiness_is_a_loss_of_its_own_and_leaves_the_others(many):
-    plain, steady = (ManyStyles(many(steadiness_weight=weight), CPU) for weight in (0.0, 3.0))
-    steady.network.load_state_dict(plain.network.state_dict())
+@pytest.mark.parametrize(("option", "name"), [("steadiness_weight", "steadiness"), ("grid_weight", "grids")])
+def test_what_needs_further_pictures_is_a_loss_of_its_own_and_leaves_the_others(many, option, name):
+    without, task_with = (ManyStyles(many(**{option: weight}), CPU) for weight in (0.0, 3.0))
+    task_with.network.load_state_dict(without.network.state_dict())
     losses = []
-    for task in (plain, steady):
+    for task in (without, task_with):
         task.network.train()
         torch.manual_seed(0)
         losses.append(task.losses(task.samples[:2])[0])
-        assert not task.peaks.measured  # the pictures of the shifted photos do not count
-    assert losses[1].pop("steadiness") > 0
+        assert not task.peaks.measured  # the further pictures do not count
+    assert losses[1].pop(name) > 0
     torch.testing.assert_close(losses[1], losses[0])
 
 
