@@ -247,8 +247,8 @@ class LearningSettings(PaintingSettings):
     style_weights: tuple[float, ...] = as_in(StylesSettings, "style_weights")
     content_layers: tuple[str, ...] = as_in(StylesSettings, "content_layers")
     batch_size: int = setting(2, Integer(1), "photos per iteration", DATA)
-    image_size: int = setting(224, Integer(32), "side of the training crops, in pixels", DATA)
-    iterations: int = setting(80, Integer(1), "iterations in all", OPTIMIZATION)
+    image_size: int = setting(320, Integer(32), "side of the training crops, in pixels", DATA)
+    iterations: int = setting(150, Integer(1), "iterations in all", OPTIMIZATION)
     optimizer: str = setting(
         "adam",
         Choice(("muon", "adam")),

@@ -22,7 +22,7 @@ running server, and requests a first picture from it.
   perceptual learn painting.jpg --content-dir photos/ --name mine --photo me.jpg -o me_in_my_style.jpg
 
 The network's convolutions are not changed: only the scale and shift of its norms are learned, a file of about 10 KB.
-By default, sizes and losses are those of the network's own training, without those of steadiness and peaks.
+By default, sizes and losses are those of the network's own training, without those of steadiness, peaks and grids.
 
 If the style is too weak, double --style-weights; if the photo can no longer be recognized, halve them. If strokes are
 too small, raise --style-sizes; if too large, lower them. If flat areas show a pattern, raise --reg-weight tenfold.

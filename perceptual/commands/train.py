@@ -30,7 +30,7 @@ STYLE = """Trains a network that stylizes photos after one painting.
 
 With --trunk the painting is learned in minutes, on a network of many styles, and the result is a style file. By
 default, the losses are then those of the trunk, without those of steadiness, peaks and grids, and iterations, learning
-rate, batch size and crop size are 80, 2e-2, 2 and 224. The trunk sets --style-size and all options of the network;
+rate, batch size and crop size are 150, 2e-2, 2 and 320. The trunk sets --style-size and all options of the network;
 --content-image is not for --trunk.
 
 A few hundred varied photos are enough; the paper used 80,000. The folder of the run (--sample-path) gets a checkpoint

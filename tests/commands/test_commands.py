@@ -107,7 +107,7 @@ def test_a_recipe_may_name_a_trunk(tmp_path, monkeypatch):
     monkeypatch.setattr("perceptual_training.learning.learn_style", lambda settings, resume: seen.append(settings))
     (tmp_path / "r.toml").write_text('trunk = "styles"\nstyle-image = "p.jpg"\n')
     assert main(["train", "style", "--recipe", str(tmp_path / "r.toml"), "--content-dir", "photos"]) == 130
-    assert (seen[0].trunk, seen[0].iterations) == (shipped_weights()["styles"], 80)
+    assert (seen[0].trunk, seen[0].iterations) == (shipped_weights()["styles"], 150)
 
 
 def test_learn_lists_no_option_that_the_trunk_determines(run):
