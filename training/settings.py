@@ -337,8 +337,8 @@ PATHS = {
 # Settings of a network that is learned on, and so not of the learning.
 DETERMINED = (*(each.name for each in settings_of(PaintingSettings) if each.metadata["group"] == NETWORK), "style_size")
 # Settings of a learning that by default are those of the trunk's own training. The losses of steadiness and grids are
-# not among them, as the network runs again for each, nor is the peak loss, which takes a tenth of the time
-# and found none.
+# not among them, as the network runs again for each, nor is the peak loss, which takes a tenth of the time and found no
+# peaks.
 FROM_TRUNK = (
     "loss_network",
     "content_layers",

@@ -61,7 +61,7 @@ def test_a_default_that_depends_on_recipe_or_trunk_is_not_shown():
     assert "(default:" not in texts["perceptual train all"]
     assert "the time for all of them together" in texts["perceptual train all"]
     losses = texts["perceptual learn"].partition(" Losses: ")[2].partition(" Optimization: ")[0]
-    assert losses.count("(default:") == losses.count("(default: 0)") == 2  # of steadiness and peaks
+    assert losses.count("(default:") == losses.count("(default: 0)") == 3  # of steadiness, peaks and grids
 
 
 ORIGINAL_ARGUMENTS = """batch-size image-size split in-channels init-features num-residuals style-image content-image
