@@ -26,7 +26,8 @@ class GridProminenceLoss(nn.Module):
     A network that upsamples can draw one small pattern everywhere: rows of dots, or a weave. It is faint beside
     strokes, so a loss on its energy would weaken strokes first. This loss is the mean logarithm of :func:`prominences`,
     where it is above 0: irregular strokes cost little, however strong. It is measured in windows of the pictures, and
-    in pictures of plain images (:func:`plain`), as a grid is most visible where a photo is flat.
+    in pictures of plain images (:func:`plain`), as a grid is most visible where a photo is flat. The windows
+    lie side by side; what is left at the right and below is not measured.
 
     Args:
         weight: Factor of the loss; with 0 nothing is measured.

@@ -152,8 +152,8 @@ class PaintingSettings(TrainingSettings):
     grid_weight: float = setting(
         0.0,
         Number(0),
-        "weight of the grid loss, against rows of dots or a weave in flat areas; the network draws plain images too; "
-        "try 2e5",
+        "weight of the grid loss, against rows of dots or a weave in flat areas; the network runs again, on plain "
+        "images; try 2e5",
         LOSSES,
     )
     grain: float = setting(

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize, to_pil_image
 
+from perceptual.errors import InvalidOption
 from perceptual.inference import images
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.weights import save_network
@@ -71,6 +72,8 @@ class StyleTransfer:
         # On a CPU, by measurement, the loss network is faster with channels last, the transformation network is not.
         self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         network = build_network(StyleNetwork, settings, in_channels=settings.in_channels, grain=settings.grain)
+        if settings.grid_weight and network.config["normalization"] == "batch":
+            raise InvalidOption("grid-weight: the preset's norms would count plain images as photos; leave it out")
         self.network = network.to(device).to(memory_format=self.memory_format)
         self.peaks = PeakLoss(self.network, settings.peak_weight)
         self.steadiness = SteadinessLoss(settings.steadiness_weight, STRIDE, NOISE)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFont
 
 import perceptual
-from perceptual.inference.metadata import shipped_weights, styles_in
+from perceptual.inference.metadata import read_metadata, shipped_weights, styles_in
 from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.sheets import LINE, contact_sheet, shortened
 from perceptual.inference.weights import save_network
@@ -124,7 +124,13 @@ def test_a_log_of_several_trainings_is_one_curve(script):
     longer = ["# from these weights", "100/400  content 6  style 60  total", "200/400  content 5  style 50  total"]
     expected = [[100, 150, 300, 400, 500], [9, 7.5, 7, 6, 5], [90, 75, 70, 60, 50]]
     np.testing.assert_equal(read_log("\n".join(first + again + longer)), expected)
-    log = ROOT / "docs/results/styles_fast/train.log"
+    logs = {name: ROOT / f"docs/results/{name}/train.log" for name in ("styles", "styles_fast")}
+    for name, log in logs.items():
+        provenance = read_metadata(ROOT / f"models/{name}.safetensors")["provenance"]
+        trainings = [*provenance["earlier_trainings"], provenance]
+        logged = trainings[{"styles": 3, "styles_fast": 1}[name] :]  # before these, no log or other losses
+        assert read_log(log.read_text())[0][-1] == sum(each["iterations"] for each in logged)
+    log = logs["styles_fast"]
     drawn = curves([log])
     assert drawn == curves([log]) and drawn.count(b"styles_fast") == 1 and b"<svg" in drawn
 

@@ -13,6 +13,7 @@ def test_a_compiled_step_is_the_same_step(settings, compiler, monkeypatch):
     for module, constant, value in ((style, "POOLED", 1), (style, "STRIDE", 0), (style, "NOISE", 0)):
         monkeypatch.setattr(module, constant, value)  # nothing at random
     monkeypatch.setattr(grids, "plain", lambda photos: photos)
+    monkeypatch.setattr(grids, "NOISE", 0)
     task = task_of(settings(peak_weight=1e3, steadiness_weight=10, grid_weight=1e3))
     photos, state = torch.rand(2, 3, 32, 32), copied(task.network)
     quick = compiled(task.losses, task.network, photos, nullcontext, pytest.fail)

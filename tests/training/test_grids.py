@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from perceptual.inference.networks import StyleNetwork
 from perceptual_training import parallel
 from perceptual_training.grids import PLAIN, GridProminenceLoss, plain, prominences
+from perceptual_training.machine import bfloat16
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,23 @@ def test_pictures_of_plain_images_count_too():
     expected = 3 * prominences(draws_a_grid(noisy)).log().relu().mean().item()
     assert found == pytest.approx(expected, rel=0.1) and expected > 4
     assert loss_of(smooth) < 0.2
+
+
+def test_plain_images_get_grain_as_photos_do():
+    photos = torch.full((4, 3, 36, 100), 0.5)  # whose windows do not fill them
+    deviations = []
+    for grain in (0.0, 0.5):
+        GridProminenceLoss(1.0, grain)(lambda x: deviations.append(x.std()) or x, photos, photos)
+    assert deviations[0] == pytest.approx(1 / 255, rel=0.05)
+    assert deviations[1] > 4 / 255
+
+
+def test_spectra_are_of_float32_in_a_training_in_bfloat16():
+    pictures = torch.rand(2, 3, 96, 96)
+    with bfloat16(torch.device("cpu"), enabled=True):
+        found = prominences(pictures.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, prominences(pictures.bfloat16().float()), rtol=0.05, atol=0.05)
 
 
 def test_plain_images_lie_between_the_corners():

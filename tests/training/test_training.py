@@ -411,6 +411,11 @@ def test_weights_are_one_for_all_layers_or_one_each(settings):
         StyleTransfer(settings(style_weights=[1, 2]), torch.device("cpu"))
 
 
+def test_plain_images_do_not_enter_the_statistics_of_batch_norms(settings):
+    with pytest.raises(InvalidOption, match="grid-weight: the preset's norms"):
+        StyleTransfer(settings(preset="paper", grid_weight=1), torch.device("cpu"))
+
+
 def test_cosine_schedule_warms_up_and_ends_at_zero(settings):
     cosine = settings(lr_schedule="cosine", iterations=1000)
     assert lr_factor(0, cosine) == 1 / 50
