@@ -136,7 +136,8 @@ class GridLoss(nn.Module):
     Features of a loss network welcome fine texture, and a network that ends in a pixel shuffle can draw one most easily
     by shifting the pixels of each phase, which is the same in every period: a weave over the whole picture. In each
     window of 8 × 8 periods the error is averaged over the pixels of each phase; the loss is the variance of these
-    averages between the phases. Detail that does not repeat averages out. Pixels are from 0 to 255.
+    averages between the phases. Detail that does not repeat averages out. Pixels are from 0 to 255. For pictures
+    in a style, which have no target, there is :class:`.GridProminenceLoss`.
 
     Args:
         weight: Factor of the loss.
