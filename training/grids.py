@@ -1,4 +1,4 @@
-"""Grids that upsampling leaves: a measure, and a loss against them."""
+"""Grids that upsampling leaves: a measure, and a loss against them and against a weave."""
 
 import math
 from collections.abc import Callable
@@ -11,23 +11,25 @@ from . import parallel
 from .grain import randomly_grained
 from .losses import wide
 from .steadiness import noise_for
+from .weaves import weave
 
 PERIOD = 4  # pixels; of the network's coarsest features, so grids have periods of 4 and 2
 REACH = 8  # steps of frequency that are compared around that of a grid, if the image is large enough
 WINDOW = 32  # pixels; side of the parts of a picture in which the loss looks for grids
 PLAIN = 192  # pixels; side of the plain images for which the loss has pictures drawn
 NOISE = 1 / 255  # standard deviation of their noise, without which instance norm would amplify rounding errors alone
+WEAVE = 10  # weight of the weave, relative to that of grids: it has smaller figures
 ROUNDING = 1 / 12  # variance of rounding to a whole level; less than that is not visible
 
 
 class GridProminenceLoss(nn.Module):
-    """How much a grid stands out of what a style network draws, times a weight.
+    """How much a grid, or a weave, stands out of what a style network draws, times a weight.
 
     A network that upsamples can draw one small pattern everywhere: rows of dots, or a weave. It is faint beside
     strokes, so a loss on its energy would weaken strokes first. This loss is the mean logarithm of :func:`prominences`,
-    where it is above 0: irregular strokes cost little, however strong. It is measured in windows of the pictures, and
-    in pictures of plain images (:func:`plain`), as a grid is most visible where a photo is flat. The windows
-    lie side by side; what is left at the right and below is not measured.
+    where it is above 0, and :func:`.weave`: irregular strokes cost little, however strong. Both are measured in the
+    pictures, and in pictures of plain images (:func:`plain`), as a pattern is most visible where a photo is flat. The
+    windows for grids lie side by side; what is left at the right and below is not measured.
 
     Args:
         weight: Factor of the loss; with 0 nothing is measured.
@@ -40,7 +42,7 @@ class GridProminenceLoss(nn.Module):
         self.grain = grain
 
     def forward(self, run: Callable[[Tensor], Tensor], photos: Tensor, pictures: Tensor) -> dict[str, Tensor]:
-        """The loss as ``grids``; nothing if the weight is 0.
+        """The losses as ``grids`` and ``weave``; nothing if the weight is 0.
 
         Args:
             run: Makes pictures of photos.
@@ -54,7 +56,11 @@ class GridProminenceLoss(nn.Module):
         drawn = run(randomly_grained(images, self.grain))
         windows = pictures.unfold(2, WINDOW, WINDOW).unfold(3, WINDOW, WINDOW).transpose(1, 3).flatten(0, 2)
         excess = [prominences(images).log().relu().mean() for images in (windows, drawn)]
-        return {"grids": self.weight * torch.stack(excess).sum()}
+        woven = [weave(images) for images in (pictures, drawn)]
+        return {
+            "grids": self.weight * torch.stack(excess).sum(),
+            "weave": WEAVE * self.weight * torch.stack(woven).sum(),
+        }
 
 
 def plain(photos: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 from PIL import Image
@@ -10,10 +11,13 @@ from perceptual.inference.networks import StyleNetwork
 from perceptual.inference.styles import read_weights, save_style
 from perceptual.inference.weights import save_network
 from perceptual.settings import parse
+from perceptual_training.data import find_photos, spread
 from perceptual_training.evaluation_settings import ManyStylesEvaluationSettings
 from perceptual_training.loss_network import load_loss_network
 from perceptual_training.many_styles_evaluation import evaluate_many_styles
 from perceptual_training.paintings import find_paintings
+from perceptual_training.pictures import load_square
+from perceptual_training.weaves import weave
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def test_the_report_counts_the_photos_that_were_there(measured, tmp_path):
     assert "Means over 3 photos" in report.read_text()
 
 
-def test_every_style_at_every_size_beside_a_network_of_one(measured, tmp_path):
+def test_every_style_at_every_size_beside_a_network_of_one(measured, photos, tmp_path):
     report = evaluate_many_styles(measured()).read_text()
     means = json.loads((tmp_path / "out/styles.json").read_text())["means"]
     methods = {"dots": ["photo", "many", "alone"], "stripes": ["photo", "many"]}
@@ -89,6 +93,8 @@ def test_every_style_at_every_size_beside_a_network_of_one(measured, tmp_path):
         assert row["total"] == pytest.approx(row["content"] + row["style"] + row["total variation"])
         if row["method"] == "photo":  # every painting weighs the same
             assert row["style"] == pytest.approx(5e6) and row["content"] == row["relu4_2"] == 0
+            squares = [load_square(file, row["size"]) for file in spread(find_photos(photos, "all"), 2)]
+            assert row["weave"] == pytest.approx(fmean(float(weave(square)) for square in squares))
         else:
             assert row["content"] > 0 and row["relu4_2"] > 0
     assert "| dots | 64 | photo | 0 |" in report and "grid, gradients" in report
