@@ -105,13 +105,21 @@ def test_the_motion_of_a_pan_is_found():
     assert motion.seen[inner].mean() > 0.9 and not motion.is_cut
 
 
-@pytest.mark.parametrize("size", [(12, 200), (8, 8), (15, 4000), (64, 4000), (16, 200)])
+@pytest.mark.parametrize("size", [(12, 200), (8, 8), (15, 4000), (64, 4000)])
 def test_low_frames_are_stylized_one_by_one(size):
     frames = [Picture(torch.randint(0, 256, (3, *size), dtype=torch.uint8)) for _ in range(3)]
     steady = Steady(list, LEVELS["strong"])
     for before, frame in pairwise(frames):
         steady([before])
         assert torch.equal(steady([frame])[0].rgb, frame.rgb)
+
+
+@pytest.mark.parametrize("size", [(16, 200), (200, 16)])
+def test_motion_is_found_in_the_lowest_frames_that_opencv_bears(size):
+    finder = MotionFinder()
+    frames = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    assert finder(frames[0]) is None
+    assert finder(frames[1]).flow.shape == (*size, 2)
 
 
 def test_a_pixel_has_the_strokes_of_one_picture_and_what_was_hidden_is_not_used_again():
