@@ -1,6 +1,5 @@
 """Grids that upsampling leaves: a measure, and a loss against them and against a weave."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from . import parallel
 from .grain import randomly_grained
 from .losses import wide
+from .spectra import Waves, energy, waves
 from .steadiness import noise_for
 from .weaves import weave
 
@@ -89,10 +89,10 @@ def prominences(images: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     reach = min(REACH, height // 8, width // 8)
-    energy = energies(images, reach) + ROUNDING * (3 / 8) ** 2 * height * width  # of rounding, through the window
+    spectra = energies(images, reach) + ROUNDING * (3 / 8) ** 2 * height * width  # of rounding, through the window
     distance = (torch.arange(2 * reach + 1, device=images.device) - reach).abs()
     distance = torch.maximum(distance[:, None], distance)
-    grid, around = ((energy * part).sum(dim=(-2, -1)) / part.sum() for part in (distance <= 1, distance > 2))
+    grid, around = ((spectra * part).sum(dim=(-2, -1)) / part.sum() for part in (distance <= 1, distance > 2))
     return (grid / around).flatten(1)[:, 1:]  # without the mean and what is near it
 
 
@@ -101,18 +101,12 @@ def energies(images: Tensor, reach: int) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         pixels = 255 * wide(images)
         pixels = pixels - pixels.mean(dim=(2, 3), keepdim=True)
-        (cosines, sines), (across, into) = (waves(side, reach, pixels) for side in images.shape[2:])
-        even, odd = cosines @ pixels, sines @ pixels
-        real, imaginary = even @ across.T - odd @ into.T, even @ into.T + odd @ across.T
-        energy = (real.square() + imaginary.square()).mean(dim=1)
-    return energy.unflatten(2, (PERIOD, -1)).unflatten(1, (PERIOD, -1)).transpose(2, 3)
+        down, right = (around_grids(side, reach, pixels) for side in images.shape[2:])
+        found = energy(pixels, down, right).mean(dim=1)
+    return found.unflatten(2, (PERIOD, -1)).unflatten(1, (PERIOD, -1)).transpose(2, 3)
 
 
-def waves(side: int, reach: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the frequencies of a grid and those around, through a Hann window: 4·(2·reach+1)×side each."""
-    places = torch.arange(side, device=like.device)
+def around_grids(side: int, reach: int, like: Tensor) -> Waves:
+    """Waves of the frequencies of a grid and those around: 4·(2·reach+1)×side each."""
     steps = torch.arange(PERIOD, device=like.device)[:, None] * (side // PERIOD)
-    steps = (steps + torch.arange(-reach, reach + 1, device=like.device)).flatten()
-    angles = (steps[:, None] * places % side).to(like) * (2 * math.pi / side)
-    window = torch.hann_window(side, dtype=like.dtype, device=like.device)
-    return window * angles.cos(), window * angles.sin()
+    return waves((steps + torch.arange(-reach, reach + 1, device=like.device)).flatten(), side, like)

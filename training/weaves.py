@@ -1,12 +1,11 @@
 """A weave, the same fine strokes over and over as no painter makes them: how much of it a picture has."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .losses import wide
+from .spectra import energy, waves
 
 WINDOW = 32  # pixels; side of the parts whose spectra are computed
 STEP = 16  # pixels from one to the next
@@ -33,18 +32,18 @@ def weave(images: Tensor) -> Tensor:
         return excess(energies(255 * wide(images)))
 
 
-def excess(energy: Tensor) -> Tensor:
+def excess(spectra: Tensor) -> Tensor:
     """By how much the logarithms of energies K×1×32×32 at fine frequencies exceed what is allowed, the mean."""
-    energy = energy + INVISIBLE * (3 / 8) ** 2 * WINDOW**2  # of the noise, through the window
-    steps = torch.fft.fftfreq(WINDOW, device=energy.device)
+    spectra = spectra + INVISIBLE * (3 / 8) ** 2 * WINDOW**2  # of the noise, through the window
+    steps = torch.fft.fftfreq(WINDOW, device=spectra.device)
     frequency = torch.hypot(steps[:, None], steps)
-    fine, comparable = ((frequency > 1 / period).to(energy)[None, None] for period in (COARSEST, OUTLINES))
-    distance = torch.arange(-4, 5, device=energy.device).abs()
+    fine, comparable = ((frequency > 1 / period).to(spectra)[None, None] for period in (COARSEST, OUTLINES))
+    distance = torch.arange(-4, 5, device=spectra.device).abs()
     distance = torch.maximum(distance[:, None], distance)
-    own, around = (part.to(energy)[None, None] for part in (distance <= 1, distance > 2))
-    near = around_each(energy.log() * comparable, around) / around_each(comparable, around)
-    prominence = (around_each(energy, own) / own.sum()).log() - near
-    return ((prominence - ALLOWED).relu() * fine).sum() / (fine.sum() * len(energy))
+    own, around = (part.to(spectra)[None, None] for part in (distance <= 1, distance > 2))
+    near = around_each(spectra.log() * comparable, around) / around_each(comparable, around)
+    prominence = (around_each(spectra, own) / own.sum()).log() - near
+    return ((prominence - ALLOWED).relu() * fine).sum() / (fine.sum() * len(spectra))
 
 
 def around_each(spectra: Tensor, weights: Tensor) -> Tensor:
@@ -53,20 +52,12 @@ def around_each(spectra: Tensor, weights: Tensor) -> Tensor:
 
 
 def energies(pixels: Tensor) -> Tensor:
-    """Energy of brightness of pixels N×3×H×W at each frequency: K×1×32×32, the means over the windows of K regions.
-
-    A window's spectrum is its product with matrices of cosines and sines, as torch.compile leaves complex numbers out.
-    """
+    """Energy of brightness of pixels N×3×H×W at each frequency: K×1×32×32, the means over the windows of K regions."""
     brightness = (pixels * pixels.new_tensor(BRIGHTNESS)[:, None, None]).sum(dim=1)
     windows = brightness.unfold(1, WINDOW, STEP).unfold(2, WINDOW, STEP)
     windows = windows - windows.mean(dim=(-2, -1), keepdim=True)
-    places = torch.arange(WINDOW, device=pixels.device)
-    angles = (places[:, None] * places % WINDOW).to(pixels) * (2 * math.pi / WINDOW)
-    hann = torch.hann_window(WINDOW, dtype=pixels.dtype, device=pixels.device)
-    cosines, sines = hann * angles.cos(), hann * angles.sin()
-    even, odd = cosines @ windows, sines @ windows
-    real, imaginary = even @ cosines.T - odd @ sines.T, even @ sines.T + odd @ cosines.T
-    energy = (real.square() + imaginary.square()).flatten(3).permute(0, 3, 1, 2)
-    rows, columns = energy.shape[2:]
-    energy = F.avg_pool2d(energy, (min(REGION, rows), min(REGION, columns)), stride=BETWEEN)
-    return energy.permute(0, 2, 3, 1).reshape(-1, 1, WINDOW, WINDOW)
+    each = waves(torch.arange(WINDOW, device=pixels.device), WINDOW, pixels)
+    spectra = energy(windows, each, each).flatten(3).permute(0, 3, 1, 2)
+    rows, columns = spectra.shape[2:]
+    spectra = F.avg_pool2d(spectra, (min(REGION, rows), min(REGION, columns)), stride=BETWEEN)
+    return spectra.permute(0, 2, 3, 1).reshape(-1, 1, WINDOW, WINDOW)

@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from perceptual.inference.networks import StyleNetwork
-from perceptual_training import parallel
+from perceptual_training import parallel, weaves
 from perceptual_training.grids import PLAIN, WEAVE, GridProminenceLoss, plain, prominences
 from perceptual_training.machine import bfloat16
-from perceptual_training.weaves import weave as weave_in
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +56,7 @@ def test_strokes_cost_little_however_strong_and_a_faint_grid_does():
     assert all(loss_of(strength * strokes) < 0.15 for strength in (0.3, 1, 3))
     assert loss_of(0.3 * strokes + faint) > 0.3
     found = GridProminenceLoss(2.0, 0.0)(lambda x: x, strokes + faint, strokes + faint)
-    assert found["weave"] == pytest.approx(2 * WEAVE * weave_in(strokes + faint).item())  # and none in plain images
+    assert found["weave"] == pytest.approx(2 * WEAVE * weaves.weave(strokes + faint).item())  # and none in plain images
 
 
 def test_pictures_of_plain_images_count_too():
